@@ -1,0 +1,108 @@
+//! Configuration: as typed ([`raw`]) and as validated ([`Settings`]).
+//!
+//! Invariant: everything behind this module works on validated values only;
+//! each setting is defined once, with its default and the reason for it.
+
+pub mod conninfo;
+pub mod filter;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use conninfo::{ConnInfo, Secret};
+pub use filter::TableFilter;
+
+/// One of the two ends of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The server that the application writes to.
+    Source,
+    /// The server that the database moves to.
+    Target,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        })
+    }
+}
+
+/// What walferry does about the schema on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SchemaMode {
+    /// Create it from the source's, foreign keys and triggers deferred.
+    Create,
+    /// It exists; its foreign keys and triggers are deferred.
+    Existing,
+    /// It exists; nothing about it is looked at or changed.
+    None,
+}
+
+/// Whether an object on the source is walferry's own or the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// walferry creates it, under this name, and `cleanup` drops it.
+    Ours(String),
+    /// The operator named an existing one; it is never dropped.
+    Existing(String),
+}
+
+impl Provenance {
+    /// The object's name, whoever made it.
+    pub fn name(&self) -> &str {
+        match self {
+            Provenance::Ours(name) | Provenance::Existing(name) => name,
+        }
+    }
+}
+
+/// Bounds of one apply batch. Whole source transactions are gathered until one
+/// of them is reached.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchBounds {
+    /// Row changes.
+    pub rows: usize,
+    /// Bytes of decoded changes.
+    pub bytes: usize,
+    /// How long the first transaction waits for company.
+    pub delay: Duration,
+}
+
+/// Everything a command needs to know, validated.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the rows come from.
+    pub source: ConnInfo,
+    /// Where the rows go.
+    pub target: ConnInfo,
+    /// The migration's name: slot, publication and state carry it.
+    pub name: String,
+    /// The replication slot on the source.
+    pub slot: Provenance,
+    /// The publication on the source.
+    pub publication: Provenance,
+    /// Which tables take part.
+    pub filter: TableFilter,
+    /// Tables the operator vouches for: their rows all came through the stream.
+    pub adopt: TableFilter,
+    /// What to do about the schema.
+    pub schema: SchemaMode,
+    /// Copy workers.
+    pub jobs: usize,
+    /// Folder of pg_dump and pg_restore; `None` searches PATH and the usual places.
+    pub pg_bin: Option<PathBuf>,
+    /// How long lost connections are retried.
+    pub retry_for: Duration,
+    /// Bounds of an apply batch.
+    pub batch: BatchBounds,
+    /// Bytes that may wait between the receiver and the applier.
+    pub queue_bytes: usize,
+    /// Pause between two passes over the sequences.
+    pub sequence_interval: Duration,
+    /// Where metrics and health are served; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+}

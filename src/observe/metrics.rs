@@ -1,0 +1,162 @@
+//! The metrics: one table of names, one prefix, base units.
+//!
+//! Invariant: every series that can be known beforehand exists from the start
+//! with 0, so that a rule over it never meets "no data".
+
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// All metrics of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Where they are collected from.
+    pub registry: Registry,
+    /// 1 for the current phase, by `phase`.
+    pub phase: IntGaugeVec,
+    /// WAL the slot holds back on the source, by `slot_name`.
+    pub slot_retained_bytes: IntGaugeVec,
+    /// WAL that may still be written before the slot is lost, by `slot_name`; -1 without a limit.
+    pub slot_safe_wal_bytes: IntGaugeVec,
+    /// Source WAL end minus the last WAL received.
+    pub receive_lag_bytes: IntGauge,
+    /// Source WAL end minus the durable position.
+    pub apply_lag_bytes: IntGauge,
+    /// Age of the oldest change that is not applied.
+    pub apply_lag_seconds: Gauge,
+    /// Source commit time of the last transaction applied.
+    pub last_applied_commit_timestamp_seconds: Gauge,
+    /// Rows applied, by `operation`.
+    pub rows_applied: IntCounterVec,
+    /// Source transactions applied.
+    pub transactions_applied: IntCounter,
+    /// Target commits, by `path`.
+    pub batches: IntCounterVec,
+    /// Time from the first statement of a batch to its COMMIT.
+    pub apply_seconds: Histogram,
+    /// Changes passed over because the operator's filter says so.
+    pub changes_filtered: IntCounter,
+    /// Rows copied.
+    pub copied_rows: IntCounter,
+    /// Bytes of COPY data copied.
+    pub copied_bytes: IntCounter,
+    /// Tables, by `state`.
+    pub tables: IntGaugeVec,
+    /// Sequences set on the target.
+    pub sequences_synced: IntCounter,
+    /// Bytes of large objects written to the target.
+    pub large_object_bytes: IntCounter,
+    /// Errors, by `class`: retry, operator, bug.
+    pub errors: IntCounterVec,
+    /// Reconnects, by `side`.
+    pub reconnects: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers every metric, all known series at 0.
+    ///
+    /// # Errors
+    /// Only when two metrics have one name, which a test rules out.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let maker = Maker { registry: Registry::new() };
+        let metrics = Metrics {
+            phase: maker.gauges("phase", "1 for the phase the migration is in", "phase")?,
+            slot_retained_bytes: maker.gauges(
+                "slot_retained_bytes",
+                "WAL the slot holds back on the source",
+                "slot_name",
+            )?,
+            slot_safe_wal_bytes: maker.gauges(
+                "slot_safe_wal_bytes",
+                "WAL that may still be written before the slot is lost; -1 without a limit",
+                "slot_name",
+            )?,
+            receive_lag_bytes: maker.gauge("receive_lag_bytes", "Source WAL end minus the WAL received")?,
+            apply_lag_bytes: maker.gauge("apply_lag_bytes", "Source WAL end minus the position on the target")?,
+            apply_lag_seconds: maker.float("apply_lag_seconds", "Age of the oldest commit that is not applied yet")?,
+            last_applied_commit_timestamp_seconds: maker
+                .float("last_applied_commit_timestamp_seconds", "Source commit time of the last transaction applied")?,
+            rows_applied: maker.counters("rows_applied_total", "Row changes applied", "operation")?,
+            transactions_applied: maker.counter("transactions_applied_total", "Source transactions applied")?,
+            batches: maker.counters("batches_total", "Batches committed on the target", "path")?,
+            apply_seconds: maker
+                .histogram("apply_seconds", "Time from the first statement of a batch to its COMMIT")?,
+            changes_filtered: maker
+                .counter("changes_filtered_total", "Row changes passed over by the operator's filter")?,
+            copied_rows: maker.counter("copied_rows_total", "Rows copied")?,
+            copied_bytes: maker.counter("copied_bytes_total", "Bytes of COPY data copied")?,
+            tables: maker.gauges("tables", "Tables of the migration", "state")?,
+            sequences_synced: maker.counter("sequences_synced_total", "Sequences set on the target")?,
+            large_object_bytes: maker
+                .counter("large_object_bytes_total", "Bytes of large objects written to the target")?,
+            errors: maker.counters("errors_total", "Errors met", "class")?,
+            reconnects: maker.counters("reconnects_total", "Connections lost and made again", "side")?,
+            registry: maker.registry,
+        };
+        metrics.initialise();
+        Ok(metrics)
+    }
+
+    /// Gives every series with a known label its 0.
+    fn initialise(&self) {
+        for phase in ["setup", "copy", "stream", "stopped", "cutover", "done"] {
+            self.phase.with_label_values(&[phase]).set(0);
+        }
+        for state in ["waiting", "copying", "indexing", "ready"] {
+            self.tables.with_label_values(&[state]).set(0);
+        }
+        for operation in ["insert", "update", "delete", "truncate"] {
+            self.rows_applied.with_label_values(&[operation]).reset();
+        }
+        for path in ["fast", "ordered", "idle"] {
+            self.batches.with_label_values(&[path]).reset();
+        }
+        for class in ["retry", "operator", "bug"] {
+            self.errors.with_label_values(&[class]).reset();
+        }
+        for side in ["source", "target"] {
+            self.reconnects.with_label_values(&[side]).reset();
+        }
+    }
+}
+
+/// Registers metrics under the one prefix.
+struct Maker {
+    registry: Registry,
+}
+
+impl Maker {
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(format!("walferry_{name}"), help)
+    }
+
+    fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> prometheus::Result<C> {
+        self.registry.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.register(IntGauge::with_opts(Self::opts(name, help))?)
+    }
+
+    fn float(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.register(Gauge::with_opts(Self::opts(name, help))?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Self::opts(name, help), &[label])?)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::with_opts(Self::opts(name, help))?)
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Self::opts(name, help), &[label])?)
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        // From a single-row commit nearby to a large batch over a slow link.
+        let buckets = prometheus::exponential_buckets(0.001, 2.5, 12)?;
+        let opts = HistogramOpts { common_opts: Self::opts(name, help), buckets };
+        self.register(Histogram::with_opts(opts)?)
+    }
+}

@@ -1,0 +1,4 @@
+//! What people and machines see of a running migration.
+
+pub mod metrics;
+pub mod progress;

@@ -1,0 +1,120 @@
+//! Ordinary SQL sessions on either side, on tokio-postgres: catalog queries,
+//! copies, state. The replication connection and the apply pipeline have their
+//! own connections in [`crate::wire`].
+//!
+//! Invariant: every session has the text formats of `libpqrcv_connect`
+//! (`src/backend/replication/libpqwalreceiver/libpqwalreceiver.c`), an empty
+//! search_path, no timeouts that would cut long work, and `row_security = off`
+//! so that a policy is an error instead of missing rows.
+
+use std::ops::Deref;
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+use crate::config::{ConnInfo, Side};
+use crate::wire::{self, WireError};
+
+/// A statement failed on one of the two servers.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} on the {side}: {}", describe(.source))]
+pub struct DbError {
+    /// The server.
+    pub side: Side,
+    /// Verb and object: "read the sequences".
+    pub action: String,
+    /// What the driver reported.
+    #[source]
+    pub source: tokio_postgres::Error,
+}
+
+impl DbError {
+    /// The SQLSTATE, when the server gave one.
+    pub fn sqlstate(&self) -> Option<&SqlState> {
+        self.source.code()
+    }
+}
+
+/// The server's words with SQLSTATE, detail and hint; the driver's otherwise.
+fn describe(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        return error.to_string();
+    };
+    let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    for (label, part) in [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_())] {
+        if let Some(part) = part {
+            text.push_str(&format!("; {label}: {part}"));
+        }
+    }
+    text
+}
+
+/// Adds side and action to a driver error.
+pub trait DbContext<T> {
+    /// `action` is verb and object, for "cannot {action} on the {side}".
+    fn during(self, side: Side, action: impl Into<String>) -> Result<T, DbError>;
+}
+
+impl<T> DbContext<T> for Result<T, tokio_postgres::Error> {
+    fn during(self, side: Side, action: impl Into<String>) -> Result<T, DbError> {
+        self.map_err(|source| DbError { side, action: action.into(), source })
+    }
+}
+
+/// An ordinary session, prepared as the module says. Derefs to the client.
+pub struct Session {
+    client: Client,
+    side: Side,
+    version: i32,
+}
+
+impl Session {
+    /// Connects and prepares a session.
+    ///
+    /// # Errors
+    /// [`WireError`] when no host lets us in.
+    pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Self, WireError> {
+        wire::client(info, application_name).await
+    }
+
+    /// Wraps a client that has been connected and prepared.
+    pub(crate) fn new(client: Client, side: Side, version: i32) -> Self {
+        Session { client, side, version }
+    }
+
+    /// Which end this session is on.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The server's `server_version_num`, for example 150018.
+    pub fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// The statements that prepare a session of a server of this version
+/// (`server_version_num`).
+pub fn preparation(version: i32) -> String {
+    let mut sql = String::from(
+        "SET client_encoding = 'UTF8'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; \
+         SET extra_float_digits = 3; SET search_path = ''; SET row_security = off; \
+         SET statement_timeout = 0; SET lock_timeout = 0; \
+         SET idle_in_transaction_session_timeout = 0",
+    );
+    if version >= 140_000 {
+        sql.push_str("; SET idle_session_timeout = 0");
+    }
+    if version >= 170_000 {
+        sql.push_str("; SET transaction_timeout = 0");
+    }
+    sql
+}

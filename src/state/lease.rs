@@ -1,0 +1,64 @@
+//! The lease: a session-level advisory lock on the target, so that two
+//! processes never work on one migration. It goes with the session, so a
+//! killed process leaves nothing to clean up. The position's compare-and-set
+//! guards the data should the lock be lost while its holder still runs.
+
+use super::{State, StateError};
+
+/// First key of the advisory lock: "wlfy" in ASCII.
+pub const LOCK_CLASS: i32 = 0x776c_6679;
+
+impl State {
+    /// Takes the lease and enters this process as the one at work.
+    ///
+    /// # Errors
+    /// [`StateError::Leased`] when another session holds it.
+    pub async fn take_lease(&self) -> Result<(), StateError> {
+        let rows = self
+            .query(
+                "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2))",
+                &[&LOCK_CLASS, &self.name()],
+                "take the lease",
+            )
+            .await?;
+        if rows.iter().all(|row| row.get::<_, bool>(0)) {
+            return Ok(());
+        }
+        let holder = match self.load().await? {
+            Some(migration) => migration.holder(),
+            None => "another process".to_owned(),
+        };
+        Err(StateError::Leased { name: self.name().to_owned(), holder })
+    }
+
+    /// Gives the lease back.
+    ///
+    /// # Errors
+    /// When the session is lost, in which case the lease is gone as well.
+    pub async fn release_lease(&self) -> Result<(), StateError> {
+        self.query(
+            "SELECT pg_catalog.pg_advisory_unlock($1, pg_catalog.hashtext($2))",
+            &[&LOCK_CLASS, &self.name()],
+            "release the lease",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Whether some session holds the lease.
+    ///
+    /// # Errors
+    /// When pg_locks cannot be read.
+    pub async fn is_leased(&self) -> Result<bool, StateError> {
+        let rows = self
+            .query(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks \
+                 WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+                 AND classid::bigint = $1 AND objid::bigint = (pg_catalog.hashtext($2)::bigint & 4294967295) AND objsubid = 2 AND granted)",
+                &[&i64::from(LOCK_CLASS), &self.name()],
+                "look for the lease",
+            )
+            .await?;
+        Ok(rows.iter().any(|row| row.get(0)))
+    }
+}

@@ -1,0 +1,260 @@
+//! The migration's own row: where it comes from and how far it is.
+
+use tokio_postgres::Row;
+
+use super::{State, StateError};
+use crate::config::Provenance;
+use crate::lsn::{EndLsn, Lsn};
+
+/// How far a migration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Publication, slot and schema are being made.
+    Setup,
+    /// Rows are being copied.
+    Copy,
+    /// Changes are being applied.
+    Stream,
+    /// No process is at work; `stopped_because` says why.
+    Stopped,
+    /// The cutover has begun.
+    Cutover,
+    /// The target has taken over.
+    Done,
+}
+
+impl Phase {
+    /// The word in the state and in the status document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Setup => "setup",
+            Phase::Copy => "copy",
+            Phase::Stream => "stream",
+            Phase::Stopped => "stopped",
+            Phase::Cutover => "cutover",
+            Phase::Done => "done",
+        }
+    }
+
+    fn parse(word: &str) -> Result<Self, StateError> {
+        Ok(match word {
+            "setup" => Phase::Setup,
+            "copy" => Phase::Copy,
+            "stream" => Phase::Stream,
+            "stopped" => Phase::Stopped,
+            "cutover" => Phase::Cutover,
+            "done" => Phase::Done,
+            other => return Err(StateError::Foreign(format!("unknown phase \"{other}\""))),
+        })
+    }
+}
+
+/// What identifies the source: a position is only good for the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceIdentity {
+    /// From IDENTIFY_SYSTEM; unique to a cluster and its physical copies.
+    pub system_identifier: String,
+    /// From IDENTIFY_SYSTEM; changes with a promotion.
+    pub timeline: i32,
+    /// The database the slot belongs to.
+    pub database: String,
+    /// `server_version_num`.
+    pub version: i32,
+}
+
+/// The row of `walferry.migration`.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    /// The source as it was when the migration began.
+    pub source: SourceIdentity,
+    /// The slot.
+    pub slot: Provenance,
+    /// The publication.
+    pub publication: Provenance,
+    /// Whether the publication is FOR ALL TABLES.
+    pub publishes_all_tables: bool,
+    /// How far it is.
+    pub phase: Phase,
+    /// The pre-data schema has been restored by us.
+    pub schema_restored: bool,
+    /// Every table's rows and indexes are there.
+    pub copied: bool,
+    /// Where the slot began: the snapshot of the copy holds every commit before.
+    pub consistent_point: Option<EndLsn>,
+    /// Why the last process ended.
+    pub stopped_because: Option<String>,
+    /// The source's WAL end as last heard.
+    pub source_lsn: Option<Lsn>,
+    /// Host and process id of the last process at work.
+    pub daemon: Option<(String, i32)>,
+}
+
+impl Migration {
+    /// The last process at work, for messages.
+    pub fn holder(&self) -> String {
+        match &self.daemon {
+            Some((host, pid)) => format!("process {pid} on {host}"),
+            None => "another process".to_owned(),
+        }
+    }
+
+    fn from_row(row: &Row) -> Result<Self, StateError> {
+        let provenance = |name: &str, ours: &str| {
+            if row.get(ours) { Provenance::Ours(row.get(name)) } else { Provenance::Existing(row.get(name)) }
+        };
+        Ok(Migration {
+            source: SourceIdentity {
+                system_identifier: row.get("system_identifier"),
+                timeline: row.get("timeline"),
+                database: row.get("source_database"),
+                version: row.get("source_version"),
+            },
+            slot: provenance("slot", "slot_is_ours"),
+            publication: provenance("publication", "publication_is_ours"),
+            publishes_all_tables: row.get("publishes_all_tables"),
+            phase: Phase::parse(row.get("phase"))?,
+            schema_restored: row.get("schema_restored"),
+            copied: row.get("copied"),
+            consistent_point: row.get::<_, Option<Lsn>>("consistent_point").map(EndLsn),
+            stopped_because: row.get("stopped_because"),
+            source_lsn: row.get("source_lsn"),
+            daemon: row.get::<_, Option<String>>("daemon_host").zip(row.get("daemon_pid")),
+        })
+    }
+}
+
+impl State {
+    /// The migration's row, if it has begun.
+    ///
+    /// # Errors
+    /// When the row cannot be read or understood.
+    pub async fn load(&self) -> Result<Option<Migration>, StateError> {
+        let rows = self
+            .query("SELECT * FROM walferry.migration WHERE name = $1", &[&self.name()], "read the migration")
+            .await?;
+        rows.first().map(Migration::from_row).transpose()
+    }
+
+    /// Enters a new migration in phase `setup`, before anything is created.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn begin(
+        &self,
+        source: &SourceIdentity,
+        slot: &Provenance,
+        publication: &Provenance,
+    ) -> Result<(), StateError> {
+        let ours = |object: &Provenance| matches!(object, Provenance::Ours(_));
+        self.execute(
+            "INSERT INTO walferry.migration (name, system_identifier, timeline, source_database, source_version, \
+             slot, slot_is_ours, publication, publication_is_ours, phase) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'setup')",
+            &[
+                &self.name(), &source.system_identifier, &source.timeline, &source.database, &source.version,
+                &slot.name(), &ours(slot), &publication.name(), &ours(publication),
+            ],
+            "enter the migration",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Moves the migration to a phase; clears the reason of an earlier stop.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn set_phase(&self, phase: Phase) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.migration SET phase = $2, stopped_because = NULL WHERE name = $1",
+            &[&self.name(), &phase.as_str()],
+            "set the phase",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records that no process is at work any more, and why.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn set_stopped(&self, because: &str) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.migration SET phase = CASE WHEN copied AND phase = 'stream' THEN 'stopped' ELSE phase END, \
+             stopped_because = $2 WHERE name = $1",
+            &[&self.name(), &because],
+            "record why the migration stopped",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records whether the publication covers all tables, tables to come included.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn set_publishes_all_tables(&self, all: AllTables) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.migration SET publishes_all_tables = $2 WHERE name = $1",
+            &[&self.name(), &(all == AllTables::Yes)],
+            "record what is published",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records where the slot begins.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn set_consistent_point(&self, point: EndLsn) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.migration SET consistent_point = $2, phase = 'copy' WHERE name = $1",
+            &[&self.name(), &point.0],
+            "record the slot's consistent point",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Ends the copy: in one transaction the position starts at the consistent
+    /// point, and the migration may stream from now on.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn finish_copy(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
+        self.execute(
+            "WITH position AS (INSERT INTO walferry.position (slot, end_lsn) VALUES ($2, $3) \
+             ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, commit_time = NULL) \
+             UPDATE walferry.migration SET copied = true, phase = 'stream' WHERE name = $1",
+            &[&self.name(), &slot, &point.0],
+            "record that the copy is complete",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// A sign of life of the process at work, with the source's WAL end as it
+    /// heard it.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn heartbeat(&self, host: &str, pid: i32, source_lsn: Option<Lsn>) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.migration SET daemon_host = $2, daemon_pid = $3, daemon_seen = pg_catalog.clock_timestamp(), \
+             source_lsn = coalesce($4, source_lsn) WHERE name = $1",
+            &[&self.name(), &host, &pid, &source_lsn],
+            "write a sign of life",
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Whether a publication is FOR ALL TABLES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllTables {
+    /// Tables to come are published, too.
+    Yes,
+    /// A list of tables or schemas.
+    No,
+}

@@ -1,0 +1,41 @@
+//! The position: one row that moves only together with the data.
+//!
+//! Every batch begins with [`MOVE_SQL`]. It fails (division by zero, 22012)
+//! when the row is not where the batch expects it, so everything behind it in
+//! the pipeline falls with it: a batch whose predecessor failed, or that comes
+//! from a second process, cannot commit.
+
+use super::{State, StateError};
+use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
+
+/// Moves the position by compare-and-set. Parameters: slot, new end LSN,
+/// commit time (timestamptz or null), expected end LSN.
+pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position \
+    SET end_lsn = $2::pg_lsn, commit_time = coalesce($3::timestamptz, commit_time), moved_at = pg_catalog.clock_timestamp() \
+    WHERE slot = $1::text AND end_lsn = $4::pg_lsn RETURNING 1) \
+    SELECT 1 / pg_catalog.count(*) FROM moved";
+
+/// A position that was read back from the target; made only by
+/// [`State::position`].
+pub struct ReadBack {
+    end_lsn: EndLsn,
+}
+
+impl Durable for ReadBack {
+    fn end_lsn(&self) -> EndLsn {
+        self.end_lsn
+    }
+}
+
+impl State {
+    /// Reads the position of a slot back. A committed row that another session
+    /// sees is durable: the target's `synchronous_commit` stays on.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub async fn position(&self, slot: &str) -> Result<Option<DurableLsn>, StateError> {
+        let rows =
+            self.query("SELECT end_lsn FROM walferry.position WHERE slot = $1", &[&slot], "read the position").await?;
+        Ok(rows.first().map(|row| DurableLsn::of(&ReadBack { end_lsn: EndLsn(row.get::<_, Lsn>(0)) })))
+    }
+}
