@@ -35,3 +35,31 @@ pub async fn client(info: &ConnInfo, application_name: &str) -> Result<Session, 
     client.batch_execute(&preparation(version)).await.map_err(wrap)?;
     Ok(Session::new(client, info.side, version))
 }
+
+/// PLACEHOLDER.
+pub struct Replication;
+
+/// PLACEHOLDER.
+pub struct SystemIdentity {
+    /// PLACEHOLDER.
+    pub system_id: String,
+}
+
+impl Replication {
+    /// PLACEHOLDER.
+    pub async fn connect(_: &ConnInfo, _: &str) -> Result<Self, WireError> {
+        Err(WireError::Placeholder("replication is not there yet".into()))
+    }
+
+    /// PLACEHOLDER.
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
+        Err(WireError::Placeholder("replication is not there yet".into()))
+    }
+}
+
+impl WireError {
+    /// PLACEHOLDER.
+    pub fn sqlstate(&self) -> Option<&str> {
+        None
+    }
+}
