@@ -31,7 +31,7 @@ use crate::assemble::{Change, ChangeKind, Piece};
 use crate::config::Settings;
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::observe::metrics::Metrics;
-use crate::pgoutput::{Cascade, RestartIdentity};
+use crate::pgoutput::{Cascade, KeyColumn, RestartIdentity};
 use crate::relation::Relation;
 use crate::session::Session;
 use crate::state::State;
@@ -458,7 +458,7 @@ impl Rows<'_> {
         let filled = reread::read(&source, relation, new, &missing).await?;
         *self.source = Some(source);
         filled.ok_or_else(|| {
-            let key = relation.columns.iter().filter(|c| c.is_key).map(|c| c.name.clone()).collect();
+            let key = relation.columns.iter().filter(|c| c.key == KeyColumn::Yes).map(|c| c.name.clone()).collect();
             let place = Place {
                 label: Arc::new(Label { table: relation.table.clone(), key }),
                 operation: "INSERT",

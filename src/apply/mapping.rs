@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Label;
 use super::target::{Generation, TargetColumn, TargetTable};
-use crate::pgoutput::ReplicaIdentity;
+use crate::pgoutput::{KeyColumn, ReplicaIdentity};
 use crate::relation::Relation;
 use crate::sql::{TableName, ident};
 
@@ -133,7 +133,7 @@ fn identity(relation: &Relation, target: &TargetTable) -> Identity {
         }
         ReplicaIdentity::Default | ReplicaIdentity::Index => {
             let key: Vec<usize> =
-                relation.columns.iter().enumerate().filter(|(_, column)| column.is_key).map(|(index, _)| index).collect();
+                relation.columns.iter().enumerate().filter(|(_, column)| column.key == KeyColumn::Yes).map(|(index, _)| index).collect();
             if key.is_empty() { Identity::None } else { Identity::Key(key) }
         }
         ReplicaIdentity::Nothing => Identity::None,

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::render::Shape;
 use crate::config::{ConnInfo, Side};
 use crate::lsn::{Durable, EndLsn};
-use crate::wire::{self, Connection, Frame, FrameReader, FrameWriter, Purpose, ServerError, WireError};
+use crate::wire::{self, Connection, Frame, FrameReader, FrameWriter, Peer, Purpose, ServerError, WireError};
 
 /// Bytes gathered before they are written to the socket: large enough that a
 /// system call is negligible, small enough to stay in the cache.
@@ -85,7 +85,7 @@ pub struct Pipeline {
     reader: tokio::task::JoinHandle<()>,
     out: BytesMut,
     prepared: HashSet<u64>,
-    host: String,
+    peer: Peer,
 }
 
 impl Drop for Pipeline {
@@ -101,13 +101,13 @@ impl Pipeline {
     /// When no host lets us in.
     pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Self, WireError> {
         let connection = Connection::connect(info, Purpose::Session, application_name).await?;
-        let host = connection.host().to_string();
+        let peer = connection.peer().clone();
         let (reader, writer) = connection.split();
         // Unbounded in type, bounded in fact: the applier reads the answers of
         // one batch before it sends the next, so it holds one entry a row.
         let (sender, replies) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read_replies(reader, sender));
-        Ok(Pipeline { writer, replies, reader, out: BytesMut::new(), prepared: HashSet::new(), host })
+        Ok(Pipeline { writer, replies, reader, out: BytesMut::new(), prepared: HashSet::new(), peer })
     }
 
     /// Queues a statement without parameters or result, prepared anew each time.
@@ -245,7 +245,7 @@ impl Pipeline {
     }
 
     fn protocol(&self, what: String) -> WireError {
-        WireError::protocol(Side::Target, &self.host, what)
+        WireError::Protocol { peer: self.peer.clone(), what }
     }
 }
 
@@ -268,7 +268,7 @@ pub enum CommitError {
 async fn read_replies(mut reader: FrameReader, sender: mpsc::UnboundedSender<Result<Reply, WireError>>) {
     loop {
         let reply = match reader.next().await {
-            Ok(frame) => interpret(reader.side(), &frame),
+            Ok(frame) => interpret(reader.peer().side, &frame),
             Err(error) => Some(Err(error)),
         };
         let Some(reply) = reply else { continue };

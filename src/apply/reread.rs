@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::config::Side;
-use crate::pgoutput::{Tuple, Value};
+use crate::pgoutput::{KeyColumn, Tuple, Value};
 use crate::relation::Relation;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
@@ -40,7 +40,7 @@ pub async fn read(
     let name = |index: usize| relation.columns.get(index).map_or_else(String::new, |column| ident(&column.name));
     let wanted: Vec<String> = missing.iter().map(|&index| name(index)).collect();
     let condition: Vec<String> = (0..relation.columns.len())
-        .filter(|&index| relation.columns.get(index).is_some_and(|column| column.is_key))
+        .filter(|&index| relation.columns.get(index).is_some_and(|column| column.key == KeyColumn::Yes))
         .filter_map(|index| match new.get(index) {
             Some(Value::Text(text)) => Some(format!("{} = {}", name(index), literal(&String::from_utf8_lossy(text)))),
             _ => None,

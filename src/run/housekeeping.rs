@@ -122,7 +122,7 @@ async fn figures(house: &House<'_>, sessions: &mut Sessions) -> Result<(), House
     let source = sessions.source(ctx).await?;
     match status::collect_with(Some(source), house.state).await {
         Ok(document) => {
-            ctx.hub.publish(document);
+            ctx.hub.publish_status(document);
         }
         Err(error) => warn!(%error, "cannot renew the status"),
     }

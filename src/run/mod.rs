@@ -148,7 +148,7 @@ pub async fn daemon(settings: Settings, until: Until, shutdown: CancellationToke
                     http_end.cancel();
                     end
                 },
-                server.serve(ctx.hub.clone(), http_end.clone()),
+                http::serve_on(server, ctx.hub.clone(), http_end.clone()),
             );
             if let Err(error) = served {
                 error!(%error, "the HTTP side failed");

@@ -32,7 +32,7 @@ use crate::lsn::{DurableLsn, EndLsn};
 use crate::session::{DbContext, Session};
 use crate::state::State;
 use crate::state::migration::Migration;
-use crate::wire::replication::{LogicalMessages, PgoutputOptions, Replication};
+use crate::wire::replication::{Messages, PgoutputOptions, Replication, Streaming};
 use crate::wire::status::StatusFeed;
 use crate::wire::WireError;
 
@@ -224,7 +224,8 @@ fn options(migration: &Migration, version: i32) -> PgoutputOptions {
         // 2 are the same without `streaming`.
         proto_version: if version >= 140_000 { 2 } else { 1 },
         publications: vec![migration.publication.name().to_owned()],
-        messages: LogicalMessages::No,
+        messages: Messages::Include,
+        streaming: Streaming::Off,
     }
 }
 

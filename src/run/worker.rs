@@ -23,7 +23,7 @@ use crate::apply::batch::{Batch, Batcher};
 use crate::assemble::{AssembleError, Assembler};
 use crate::config::BatchBounds;
 use crate::lsn::EndLsn;
-use crate::pgoutput::{DecodeError, Decoder};
+use crate::pgoutput::{AbortInfo, DecodeError, Decoder};
 
 /// How long the worker waits for more input before it looks again whether the
 /// applier is free; only while the applier is busy and the input is empty.
@@ -57,7 +57,7 @@ pub fn spawn(
     bounds: BatchBounds,
 ) -> Result<JoinHandle<Result<(), WorkerError>>, WorkerError> {
     let worker = Worker {
-        decoder: Decoder::default(),
+        decoder: Decoder::new(AbortInfo::Absent),
         assembler: Assembler::new(position, bounds.bytes),
         batcher: Batcher::new(bounds),
         output,
@@ -143,7 +143,7 @@ impl Worker {
 
     fn message(&mut self, payload: bytes::Bytes) -> Result<Flow, WorkerError> {
         let length = payload.len();
-        let message = self.decoder.decode(payload)?;
+        let message = self.decoder.decode(&payload)?;
         let Some(piece) = self.assembler.push(message, length)? else { return Ok(Flow::Go) };
         if !self.batcher.accepts(&piece) && matches!(self.send(), Flow::End) {
             return Ok(Flow::End);
