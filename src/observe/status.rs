@@ -354,3 +354,6 @@ impl fmt::Display for Slot {
 pub fn human_bytes(bytes: f64) -> String {
     indicatif::BinaryBytes(bytes.max(0.0) as u64).to_string()
 }
+
+#[cfg(test)]
+mod tests;

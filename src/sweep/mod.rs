@@ -9,7 +9,7 @@
 pub mod large_objects;
 pub mod sequences;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use crate::session::DbError;
 use crate::state::StateError;

@@ -143,6 +143,11 @@ impl Pair {
         }
     }
 
+    /// Where the target is, for a role.
+    pub fn target_info(&self, user: &str) -> ConnInfo {
+        self.info(Side::Target, user, &self.database(Side::Target))
+    }
+
     async fn connect(&self, side: Side, user: &str, dbname: &str) -> Session {
         Session::connect(&self.info(side, user, dbname), "walferry-test").await.unwrap()
     }
@@ -154,7 +159,7 @@ impl Pair {
 
     /// A session on the target.
     pub async fn target(&self, user: &str) -> Session {
-        self.connect(Side::Target, user, &self.database(Side::Target)).await
+        Session::connect(&self.target_info(user), "walferry-test").await.unwrap()
     }
 
     /// The state of a migration that has begun, on a session of its own.
