@@ -290,3 +290,10 @@ fn apply(error: &ApplyError) -> Verdict {
         ApplyError::State(error) => state(error),
     }
 }
+
+fn schema(error: &SchemaError) -> Verdict { let _ = error; Verdict::bug() }
+fn copy(error: &CopyError) -> Verdict { let _ = error; Verdict::bug() }
+fn cleanup(error: &CleanupError) -> Verdict { let _ = error; Verdict::bug() }
+
+fn sweep(error: &SweepError) -> Verdict { let _ = error; Verdict::bug() }
+fn status(error: &StatusError) -> Verdict { let _ = error; Verdict::bug() }

@@ -27,7 +27,7 @@ use super::tables::{Admission, Tables};
 use super::target::TargetTable;
 use super::transaction::{PositionStatements, Transaction};
 use super::{ApplyError, Label, Place};
-use crate::assemble::{Change, ChangeKind, Piece};
+use crate::assemble::{Change, ChangeKind, First, Piece};
 use crate::config::Settings;
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::observe::metrics::Metrics;
@@ -116,6 +116,8 @@ struct Work {
     deletes: u64,
     truncates: u64,
     filtered: u64,
+    /// Source commit time of the last transaction, microseconds since 2000.
+    commit_time: Option<i64>,
 }
 
 impl Applier {
@@ -229,6 +231,7 @@ impl Applier {
             rows.send(&mut transaction, piece, &mut work).await?;
             work.transactions += 1;
         }
+        work.commit_time = time;
         transaction.verify().await?;
         self.commit(end, "ordered", work, since).await
     }
@@ -255,7 +258,7 @@ impl Applier {
             Phase::Idle => (Work::default(), Instant::now()),
             Phase::Open { since, work } => (work, since),
         };
-        let is_first = batch.pieces.first().is_some_and(|piece| piece.is_first);
+        let is_first = batch.pieces.first().is_some_and(|piece| piece.first == First::Yes);
         let mut transaction = if is_first {
             let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
             transaction.hold(from).await?;
@@ -275,6 +278,7 @@ impl Applier {
         match batch.end {
             Some(end) => {
                 work.transactions += 1;
+                work.commit_time = batch.commit_time();
                 self.commit(end, "ordered", work, since).await.map(Some)
             }
             None => {
@@ -321,6 +325,9 @@ impl Applier {
             self.totals.rows += count;
         }
         self.totals.transactions += work.transactions;
+        if let Some(time) = work.commit_time {
+            metrics.last_applied_commit_timestamp_seconds.set(unix_seconds(time));
+        }
         if path != "idle" {
             metrics.apply_seconds.observe(since.elapsed().as_secs_f64());
         }
@@ -335,7 +342,7 @@ impl Applier {
         }
         for piece in pieces {
             for change in &piece.changes {
-                for relation in change.relations() {
+                for relation in relations(change) {
                     self.admit_relation(relation, piece.begin.commit_lsn.0).await?;
                 }
             }
@@ -370,6 +377,21 @@ impl Applier {
 /// then a merged batch is worth replaying one transaction at a time.
 fn is_refusal(error: &ApplyError) -> bool {
     matches!(error, ApplyError::Refused { .. } | ApplyError::RowCount { .. } | ApplyError::Statement { .. })
+}
+
+/// PostgreSQL counts microseconds since 2000-01-01, Prometheus seconds since 1970.
+fn unix_seconds(postgres_us: i64) -> f64 {
+    const UNIX_2000: f64 = 946_684_800.0;
+    // Exact to the microsecond for centuries: 2^53 us are 285 years.
+    postgres_us as f64 / 1e6 + UNIX_2000
+}
+
+/// The relations that a change is about.
+fn relations(change: &Change) -> &[Arc<Relation>] {
+    match &change.kind {
+        ChangeKind::Truncate { relations, .. } => relations,
+        _ => std::slice::from_ref(&change.relation),
+    }
 }
 
 fn address(relation: &Arc<Relation>) -> usize {

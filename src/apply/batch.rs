@@ -6,7 +6,7 @@
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::assemble::Piece;
+use crate::assemble::{First, Piece};
 use crate::config::BatchBounds;
 use crate::lsn::EndLsn;
 
@@ -36,7 +36,7 @@ impl Batch {
     /// Whether it continues or begins a transaction that does not end in it,
     /// or ends one that began in an earlier batch.
     pub fn is_part(&self) -> bool {
-        self.pieces.iter().any(|piece| piece.end.is_none() || !piece.is_first)
+        self.pieces.iter().any(|piece| piece.end.is_none() || piece.first == First::No)
     }
 }
 
@@ -69,7 +69,7 @@ impl Batcher {
     /// Whether this piece can join what is gathered. Parts of a large
     /// transaction travel alone.
     pub fn accepts(&self, piece: &Piece) -> bool {
-        self.is_empty() || (piece.is_first && piece.end.is_some() && !self.is_full())
+        self.is_empty() || (piece.first == First::Yes && piece.end.is_some() && !self.is_full())
     }
 
     /// Adds a piece; [`Self::accepts`] has said yes.

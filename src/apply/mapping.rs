@@ -97,13 +97,10 @@ impl Mapping {
 
     /// The relation's columns (indexes) that INSERT may name.
     pub fn insertable(&self) -> impl Iterator<Item = usize> + '_ {
-        self.with_generation(|generation| generation != Generation::Expression)
+        let is_written = move |index: &usize| self.column(*index).is_some_and(|c| c.generation != Generation::Expression);
+        (0..self.places.len()).filter(move |index| is_written(index))
     }
 
-    /// The relation's columns (indexes) whose generation satisfies `accept`.
-    pub fn with_generation(&self, accept: impl Fn(Generation) -> bool) -> impl Iterator<Item = usize> + '_ {
-        (0..self.places.len()).filter(move |&index| self.column(index).is_some_and(|column| accept(column.generation)))
-    }
 
     /// The target's columns that INSERT may name but the relation does not have.
     pub fn extra_columns(&self) -> impl Iterator<Item = &TargetColumn> + '_ {

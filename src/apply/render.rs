@@ -290,3 +290,179 @@ fn name(mapping: &Mapping, index: usize) -> String {
 fn cast(mapping: &Mapping, index: usize) -> String {
     mapping.column(index).map_or_else(String::new, |column| format!("::{}", column.sql_type))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::target::{TargetColumn, TargetTable};
+    use crate::pgoutput::{KeyColumn, RelationColumn, ReplicaIdentity};
+    use crate::relation::Relation;
+    use crate::sql::TableName;
+    use Value::{Null, Text, Unchanged};
+
+    fn target(columns: &[(&str, Generation)], unique_key: Option<&[&str]>) -> TargetTable {
+        let column = |&(name, generation): &(&str, Generation)| TargetColumn {
+            name: name.to_owned(),
+            sql_type: "text".to_owned(),
+            equality_schema: "pg_catalog".to_owned(),
+            generation,
+        };
+        TargetTable {
+            table: TableName::new("public", "t"),
+            is_partitioned: false,
+            columns: columns.iter().map(column).collect(),
+            unique_key: unique_key.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+        }
+    }
+
+    fn relation(identity: ReplicaIdentity, columns: &[(&str, KeyColumn)]) -> Arc<Relation> {
+        let column = |&(name, key): &(&str, KeyColumn)| RelationColumn {
+            key,
+            name: name.to_owned(),
+            type_oid: 25,
+            type_modifier: -1,
+        };
+        Arc::new(Relation {
+            id: 1,
+            table: TableName::new("public", "t"),
+            replica_identity: identity,
+            columns: columns.iter().map(column).collect(),
+        })
+    }
+
+    fn keyed() -> Renderer {
+        let relation = relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("v", KeyColumn::No), ("w", KeyColumn::No)]);
+        // Other order and one column more than the source.
+        let columns = [("w", Generation::None), ("extra", Generation::None), ("v", Generation::None), ("k", Generation::None)];
+        Renderer::new(Mapping::new(relation, target(&columns, Some(&["k"]))).unwrap())
+    }
+
+    fn row(values: &[Value<'_>]) -> Tuple {
+        Tuple::from_values(values).unwrap()
+    }
+
+    fn rendered(renderer: &mut Renderer, change: &ChangeKind) -> (String, Vec<Option<String>>) {
+        let filled = Filled::new();
+        let statement = renderer.render(change, &filled).unwrap().unwrap();
+        let text = |param: &Option<&[u8]>| param.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
+        (statement.shape.sql.clone(), statement.params.iter().map(text).collect())
+    }
+
+    #[test]
+    fn an_insert_names_the_columns_it_carries_and_no_others() {
+        let change = ChangeKind::Insert { new: row(&[Text(b"1"), Null, Text(b"x")]) };
+        let (sql, params) = rendered(&mut keyed(), &change);
+        assert_eq!(sql, r#"INSERT INTO "public"."t" ("k", "v", "w") OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3)"#);
+        assert_eq!(params, [Some("1".to_owned()), None, Some("x".to_owned())]);
+    }
+
+    #[test]
+    fn an_unchanged_value_is_left_out_of_the_update() {
+        let change = ChangeKind::Update { old: None, new: row(&[Text(b"1"), Unchanged, Text(b"x")]) };
+        let (sql, params) = rendered(&mut keyed(), &change);
+        assert_eq!(sql, r#"UPDATE ONLY "public"."t" SET "w" = $1 WHERE "k" OPERATOR("pg_catalog".=) $2::text"#);
+        assert_eq!(params, [Some("x".to_owned()), Some("1".to_owned())]);
+    }
+
+    #[test]
+    fn a_key_change_finds_the_row_by_its_old_key() {
+        let old = OldTuple::Key(row(&[Text(b"1"), Null, Null]));
+        let change = ChangeKind::Update { old: Some(old), new: row(&[Text(b"2"), Unchanged, Null]) };
+        let (sql, params) = rendered(&mut keyed(), &change);
+        assert_eq!(
+            sql,
+            r#"UPDATE ONLY "public"."t" SET "k" = $1, "w" = $2 WHERE "k" OPERATOR("pg_catalog".=) $3::text"#
+        );
+        assert_eq!(params, [Some("2".to_owned()), None, Some("1".to_owned())]);
+    }
+
+    #[test]
+    fn an_update_of_nothing_still_wants_its_row() {
+        let change = ChangeKind::Update { old: None, new: row(&[Text(b"1"), Unchanged, Unchanged]) };
+        let (sql, _) = rendered(&mut keyed(), &change);
+        assert_eq!(sql, r#"SELECT FROM ONLY "public"."t" WHERE "k" OPERATOR("pg_catalog".=) $1::text FOR UPDATE"#);
+    }
+
+    #[test]
+    fn a_full_identity_without_a_key_means_exactly_one_of_the_equal_rows() {
+        let relation = relation(ReplicaIdentity::Full, &[("a", KeyColumn::Yes), ("b", KeyColumn::Yes)]);
+        let table = target(&[("a", Generation::None), ("b", Generation::None)], None);
+        let mut renderer = Renderer::new(Mapping::new(relation, table).unwrap());
+        let change = ChangeKind::Delete { old: OldTuple::Full(row(&[Text(b"1"), Null])) };
+        let (sql, params) = rendered(&mut renderer, &change);
+        assert_eq!(
+            sql,
+            r#"DELETE FROM ONLY "public"."t" WHERE ctid = (SELECT ctid FROM ONLY "public"."t" WHERE pg_catalog.record_image_eq(ROW("a", "b"), ROW($1::text, $2::text)) LIMIT 1)"#
+        );
+        assert_eq!(params, [Some("1".to_owned()), None]);
+    }
+
+    #[test]
+    fn a_full_identity_uses_the_targets_key_where_there_is_one() {
+        let relation = relation(ReplicaIdentity::Full, &[("a", KeyColumn::Yes), ("b", KeyColumn::Yes)]);
+        let table = target(&[("a", Generation::None), ("b", Generation::None)], Some(&["b"]));
+        let mut renderer = Renderer::new(Mapping::new(relation, table).unwrap());
+        let change = ChangeKind::Delete { old: OldTuple::Full(row(&[Text(b"1"), Text(b"2")])) };
+        let (sql, params) = rendered(&mut renderer, &change);
+        assert_eq!(sql, r#"DELETE FROM ONLY "public"."t" WHERE "b" OPERATOR("pg_catalog".=) $1::text"#);
+        assert_eq!(params, [Some("2".to_owned())]);
+    }
+
+    #[test]
+    fn an_identity_always_column_is_never_in_a_set_list() {
+        let relation = relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("v", KeyColumn::No)]);
+        let table = target(&[("k", Generation::IdentityAlways), ("v", Generation::None), ("extra", Generation::None)], Some(&["k"]));
+        let mut renderer = Renderer::new(Mapping::new(relation, table).unwrap());
+        let change = ChangeKind::Update { old: None, new: row(&[Text(b"1"), Text(b"x")]) };
+        assert_eq!(
+            rendered(&mut renderer, &change).0,
+            r#"UPDATE ONLY "public"."t" SET "v" = $1 WHERE "k" OPERATOR("pg_catalog".=) $2::text"#
+        );
+        let old = OldTuple::Key(row(&[Text(b"1"), Null]));
+        let change = ChangeKind::Update { old: Some(old), new: row(&[Text(b"2"), Unchanged]) };
+        assert_eq!(
+            rendered(&mut renderer, &change).0,
+            "WITH was AS (DELETE FROM ONLY \"public\".\"t\" WHERE \"k\" OPERATOR(\"pg_catalog\".=) $2::text RETURNING *) \
+             INSERT INTO \"public\".\"t\" (\"k\", \"v\", \"extra\") OVERRIDING SYSTEM VALUE \
+             SELECT $1::text, was.\"v\", was.\"extra\" FROM was"
+        );
+    }
+
+    #[test]
+    fn a_generated_column_of_the_target_is_never_written() {
+        let relation = relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("g", KeyColumn::No)]);
+        let table = target(&[("k", Generation::None), ("g", Generation::Expression)], Some(&["k"]));
+        let mut renderer = Renderer::new(Mapping::new(relation, table).unwrap());
+        let change = ChangeKind::Insert { new: row(&[Text(b"1"), Text(b"2")]) };
+        let (sql, params) = rendered(&mut renderer, &change);
+        assert_eq!(sql, r#"INSERT INTO "public"."t" ("k") OVERRIDING SYSTEM VALUE VALUES ($1)"#);
+        assert_eq!(params, [Some("1".to_owned())]);
+    }
+
+    #[test]
+    fn what_cannot_be_expressed_is_refused() {
+        let change = ChangeKind::Insert { new: row(&[Text(b"1"), Unchanged, Null]) };
+        let error = keyed().render(&change, &Filled::new()).unwrap_err();
+        assert_eq!(error, RenderError::MissingValue("\"v\"".to_owned()));
+        let relation = relation(ReplicaIdentity::Nothing, &[("k", KeyColumn::No)]);
+        let mut renderer = Renderer::new(Mapping::new(relation, target(&[("k", Generation::None)], None)).unwrap());
+        let change = ChangeKind::Delete { old: OldTuple::Full(row(&[Text(b"1")])) };
+        assert_eq!(renderer.render(&change, &Filled::new()).unwrap_err(), RenderError::NoIdentity);
+    }
+
+    #[test]
+    fn a_value_read_again_takes_the_place_of_the_unchanged_one() {
+        let change = ChangeKind::Insert { new: row(&[Text(b"1"), Unchanged, Null]) };
+        let filled = Filled::from([(1, Some("big".to_owned()))]);
+        let mut renderer = keyed();
+        let statement = renderer.render(&change, &filled).unwrap().unwrap();
+        assert_eq!(statement.params, [Some(&b"1"[..]), Some(&b"big"[..]), None]);
+    }
+
+    #[test]
+    fn a_column_that_the_target_lacks_is_named_with_its_remedy() {
+        let relation = relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("new", KeyColumn::No)]);
+        let error = Mapping::new(relation, target(&[("k", Generation::None)], None)).unwrap_err();
+        assert!(error.to_string().contains(r#"ALTER TABLE "public"."t" ADD COLUMN "new" text"#), "{error}");
+    }
+}

@@ -135,6 +135,7 @@ async fn take_over(ctx: &Context) -> Result<Arc<State>, Error> {
         state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
     }
     wait_for_lease(&state, HAND_OVER_WAIT, &ctx.shutdown).await?;
+    state.answer_requests("taken over").await?;
     Ok(Arc::new(state))
 }
 

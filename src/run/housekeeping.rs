@@ -12,8 +12,9 @@ use tracing::{info, warn};
 
 use super::Context;
 use super::receiver::Heard;
-use crate::config::Side;
+use crate::config::{ConnInfo, Side};
 use crate::lsn::{DurableLsn, Lsn};
+use crate::observe::http::Readiness;
 use crate::observe::status;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::migration::Migration;
@@ -27,6 +28,10 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often the figures are renewed.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A lag up to one WAL segment counts as ready: less than a busy source writes
+/// in a second or two, more than an idle one ever does.
+const READY_LAG_BYTES: i64 = 16 << 20;
 
 /// Why the housekeeping ended the stream.
 #[derive(Debug, thiserror::Error)]
@@ -96,32 +101,30 @@ struct Sessions {
     target: Option<Session>,
 }
 
-impl Sessions {
-    async fn source(&mut self, ctx: &Context) -> Result<&Session, WireError> {
-        if self.source.as_ref().is_none_or(|session| session.is_closed()) {
-            self.source = Some(Session::connect(&ctx.settings.source, &ctx.settings.name).await?);
-        }
-        self.source.as_ref().ok_or_else(|| WireError::protocol(Side::Source, "", "no session".to_owned()))
-    }
-
-    async fn both(&mut self, ctx: &Context) -> Result<(&Session, &Session), WireError> {
-        self.source(ctx).await?;
-        if self.target.as_ref().is_none_or(|session| session.is_closed()) {
-            self.target = Some(Session::connect(&ctx.settings.target, &ctx.settings.name).await?);
-        }
-        match (&self.source, &self.target) {
-            (Some(source), Some(target)) => Ok((source, target)),
-            _ => Err(WireError::protocol(Side::Target, "", "no session".to_owned())),
-        }
-    }
+/// The session that is kept, or a new one when it is lost.
+async fn kept<'s>(
+    place: &'s mut Option<Session>,
+    info: &ConnInfo,
+    ctx: &Context,
+) -> Result<&'s Session, WireError> {
+    let session = match place.take() {
+        Some(session) if !session.is_closed() => session,
+        _ => Session::connect(info, &ctx.settings.name).await?,
+    };
+    Ok(place.insert(session))
 }
 
 /// Renews metrics and the status document.
 async fn figures(house: &House<'_>, sessions: &mut Sessions) -> Result<(), HouseError> {
     let ctx = house.ctx;
-    let source = sessions.source(ctx).await?;
+    let source = kept(&mut sessions.source, &ctx.settings.source, ctx).await?;
     match status::collect_with(Some(source), house.state).await {
         Ok(document) => {
+            ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
+            for state in ["waiting", "copying", "indexing", "ready"] {
+                let count = document.tables.iter().filter(|table| table.state == state).count();
+                ctx.metrics.tables.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
             ctx.hub.publish_status(document);
         }
         Err(error) => warn!(%error, "cannot renew the status"),
@@ -133,12 +136,22 @@ async fn figures(house: &House<'_>, sessions: &mut Sessions) -> Result<(), House
             ctx.metrics.slot_safe_wal_bytes.with_label_values(&slot).set(safe.unwrap_or(-1));
             let lag = |from: Lsn| i64::try_from(end.bytes_since(from)).unwrap_or(i64::MAX);
             ctx.metrics.receive_lag_bytes.set(lag(house.heard.wal_end()));
-            ctx.metrics.apply_lag_bytes.set(lag(house.durable.borrow().lsn()));
+            let behind = lag(house.durable.borrow().lsn());
+            ctx.metrics.apply_lag_bytes.set(behind);
+            ctx.hub.publish_readiness(readiness(behind));
         }
         Ok(None) => warn!(slot = house.migration.slot.name(), "the slot is gone"),
         Err(error) => warn!(%error, "cannot read the slot's figures"),
     }
     Ok(())
+}
+
+fn readiness(lag_bytes: i64) -> Readiness {
+    if lag_bytes <= READY_LAG_BYTES {
+        Readiness::Ready
+    } else {
+        Readiness::NotReady(format!("streaming, {lag_bytes} bytes behind the source"))
+    }
 }
 
 /// WAL end, bytes retained, bytes that may still be written.
@@ -156,7 +169,8 @@ async fn slot_figures(source: &Session, slot: &str) -> Result<Option<(Lsn, i64, 
 /// A pass over the sequences.
 async fn sweep(house: &House<'_>, sessions: &mut Sessions) -> Result<(), HouseError> {
     let ctx = house.ctx;
-    let (source, target) = sessions.both(ctx).await?;
+    let source = kept(&mut sessions.source, &ctx.settings.source, ctx).await?;
+    let target = kept(&mut sessions.target, &ctx.settings.target, ctx).await?;
     let pass = sequences::pass(source, target, house.state, &ctx.settings.filter, SequencePass::Periodic).await;
     match pass {
         Ok(report) => ctx.metrics.sequences_synced.inc_by(report.changed),

@@ -37,7 +37,7 @@ use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
 use crate::state::{State, StateError};
-use crate::wire::replication::Replication;
+use crate::wire::Replication;
 use resume::{ResyncError, compare_slot, compare_source, read_slot};
 use retry::Retry;
 use stream::{Reason, Start, StreamEnd, stream};
@@ -281,7 +281,6 @@ pub(crate) async fn prepare(ctx: &Context, state: &State) -> Result<Migration, E
         }
     };
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
-    state.answer_requests("a new process started").await?;
     Ok(migration)
 }
 

@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::lsn::{EndLsn, Lsn};
 use crate::wire::WireError;
-use crate::wire::replication::{ReplicationFrame, ReplicationReader, ReplyRequested};
-use crate::wire::status::StatusFeed;
+use crate::wire::{ReplicationFrame, ReplicationReader, ReplyRequested};
+use crate::wire::StatusFeed;
 
 /// Frames are handed on in chunks of about this size: a channel operation per
 /// row would cost more than decoding it.

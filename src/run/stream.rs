@@ -16,10 +16,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use super::housekeeping::{self, HouseError, House};
+use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard};
 use super::worker::{self, WorkerError};
 use super::{Context, resume};
@@ -32,8 +31,8 @@ use crate::lsn::{DurableLsn, EndLsn};
 use crate::session::{DbContext, Session};
 use crate::state::State;
 use crate::state::migration::Migration;
-use crate::wire::replication::{Messages, PgoutputOptions, Replication, Streaming};
-use crate::wire::status::StatusFeed;
+use crate::wire::{Messages, PgoutputOptions, Replication, Streaming};
+use crate::wire::StatusFeed;
 use crate::wire::WireError;
 
 /// The longest pause between two standby statuses; native replication's
@@ -42,6 +41,10 @@ const STATUS_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// While an end is awaited the source is asked this often how far it is.
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a batch under way may take to finish when the stream ends for
+/// another reason: a large batch over a slow link.
+const FINISH_BATCH: Duration = Duration::from_secs(60);
 
 /// How long the source may take to receive our last words.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -118,15 +121,29 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
     let house = House { ctx, state: &state, migration: &migration, heard: &heard, durable: watched.clone(), stop: &stop };
     ctx.established();
 
-    let ended = tokio::select! {
-        ended = applier.run(&mut batches, &durable, &stop) => Event::Applier(ended),
-        received = receiver::run(reader, chunks, budget, &feed, &heard) => Event::Receiver(received),
-        error = confirm(watched.clone(), &feed) => Event::Status(error),
-        () = ask(&feed, until) => Event::Never,
-        kept = housekeeping::run(house) => Event::House(kept),
+    let event = {
+        let applying = applier.run(&mut batches, &durable, &stop);
+        tokio::pin!(applying);
+        let event = tokio::select! {
+            ended = &mut applying => Event::Applier(ended),
+            received = receiver::run(reader, chunks, budget, &feed, &heard) => Event::Receiver(received),
+            error = confirm(watched.clone(), &feed) => Event::Status(error),
+            () = ask(&feed, until) => Event::Never,
+            kept = housekeeping::run(house) => Event::House(kept),
+        };
+        if !matches!(event, Event::Applier(_)) {
+            // A batch under way is finished; whoever comes next goes on behind it.
+            stop.cancel();
+            match tokio::time::timeout(FINISH_BATCH, applying).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => debug!(%error, "the last batch was not applied"),
+                Err(_) => debug!("the last batch did not end in time"),
+            }
+        }
+        event
     };
     drop(batches);
-    let outcome = settle(ended, &applier, worker, &stop).await;
+    let outcome = settle(event, worker, ctx).await;
     let position = *watched.borrow();
     match outcome {
         Ok(reason) => {
@@ -152,13 +169,12 @@ enum Event {
 /// Turns what ended first into the reason or the error of the whole.
 async fn settle(
     event: Event,
-    _applier: &Applier,
     worker: JoinHandle<Result<(), WorkerError>>,
-    stop: &CancellationToken,
+    ctx: &Context,
 ) -> Result<Reason, Error> {
     match event {
         Event::Applier(Ok(Ended::Reached)) => Ok(Reason::Reached),
-        Event::Applier(Ok(Ended::Stopped)) if stop.is_cancelled() => Ok(Reason::Asked),
+        Event::Applier(Ok(Ended::Stopped)) if ctx.shutdown.is_cancelled() => Ok(Reason::Asked),
         // Its input ended: the worker knows why.
         Event::Applier(Ok(Ended::Stopped)) => match join(worker).await {
             Err(error) => Err(error.into()),

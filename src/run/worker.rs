@@ -155,7 +155,7 @@ impl Worker {
     /// Inside a transaction a keepalive says nothing about the position: the
     /// transaction itself is before it and not applied.
     fn reached(&mut self, end: EndLsn) -> Flow {
-        if self.assembler.is_between_transactions() {
+        if self.assembler.open_transaction().is_none() {
             self.batcher.reach(end);
         }
         Flow::Go

@@ -1,0 +1,3 @@
+//! stub
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError { #[error(transparent)] Wire(#[from] crate::wire::WireError) }
