@@ -98,12 +98,16 @@ fn golden(fixture: &Fixture) -> String {
     text
 }
 
+fn assert_golden(name: &str, text: &str) {
+    insta::with_settings!({
+        snapshot_path => directory().join("golden"), prepend_module_to_snapshot => false, omit_expression => true
+    }, { insta::assert_snapshot!(name, text) });
+}
+
 #[test]
 fn every_fixture_decodes_to_what_it_did_before() {
     for fixture in fixtures() {
-        insta::with_settings!({
-            snapshot_path => directory().join("golden"), prepend_module_to_snapshot => false, omit_expression => true
-        }, { insta::assert_snapshot!(fixture.name.as_str(), golden(&fixture)) });
+        assert_golden(&fixture.name, &golden(&fixture));
     }
 }
 
@@ -189,7 +193,7 @@ fn errors_name_message_field_offset_and_what_was_expected() {
         refusal(b"T\0\0\0\0\0"),
         refusal(b"T\0\0\0\x01\x04\0\0\0\x01"),
     ];
-    insta::assert_snapshot!(texts.join("\n"), @"");
+    assert_golden("refusals", &texts.join("\n"));
 }
 
 #[test]
