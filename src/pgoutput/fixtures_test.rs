@@ -128,6 +128,28 @@ fn encoding_gives_the_bytes_that_the_server_sent() {
     }
 }
 
+#[test]
+fn what_servers_send_without_streaming_assembles_into_whole_transactions() {
+    let plain = |fixture: &Fixture| !fixture.name.contains("stream") && !fixture.name.contains("immediate");
+    for fixture in fixtures().iter().filter(|fixture| plain(fixture) && !fixture.name.ends_with("prepared-v3")) {
+        let start = crate::lsn::EndLsn(crate::lsn::Lsn(1));
+        let mut assembler = crate::assemble::Assembler::new(start, 1 << 20);
+        let (mut changes, mut commits, mut sent) = (0, 0, 0);
+        for (payload, _, message) in messages(fixture) {
+            sent += usize::from(matches!(message.tag(), b'I' | b'U' | b'D' | b'T'));
+            commits += usize::from(message.tag() == b'C');
+            let piece = assembler.push(message, payload.len()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));
+            if let Some(piece) = piece {
+                assert!(piece.end.is_some(), "{} is small", fixture.name);
+                commits -= 1;
+                changes += piece.changes.len();
+            }
+        }
+        assert_eq!((changes, commits), (sent, 0), "{}", fixture.name);
+        assert!(changes > 0, "{}", fixture.name);
+    }
+}
+
 /// Streams repeat one small message hundreds of times; one of each is enough.
 fn distinct() -> Vec<(Bytes, InStream, AbortInfo)> {
     let all = |fixture: Fixture| {
