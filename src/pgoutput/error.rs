@@ -18,8 +18,7 @@ pub struct DecodeError {
     pub field: &'static str,
     /// Where that field starts, in bytes from the start of the payload.
     pub offset: usize,
-    /// What is wrong with it.
-    #[source]
+    /// What is wrong with it; part of the text, hence not the source.
     pub fault: Fault,
 }
 
@@ -45,8 +44,8 @@ pub enum Fault {
     Unterminated,
     /// A name that is no UTF-8, although the session asks for it; only an
     /// SQL_ASCII database can send that.
-    #[error("not valid UTF-8 (a database in SQL_ASCII sends names as they are: rename it in ASCII)")]
-    NotUtf8(#[source] Utf8Error),
+    #[error("{0} (a database in SQL_ASCII sends names as they are: rename it in ASCII)")]
+    NotUtf8(Utf8Error),
     /// A value outside of what the protocol allows.
     #[error("{found} is not allowed here, expected {expected}")]
     Value {

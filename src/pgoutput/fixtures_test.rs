@@ -98,12 +98,16 @@ fn golden(fixture: &Fixture) -> String {
     text
 }
 
+fn assert_golden(name: &str, text: &str) {
+    insta::with_settings!({
+        snapshot_path => directory().join("golden"), prepend_module_to_snapshot => false, omit_expression => true
+    }, { insta::assert_snapshot!(name, text) });
+}
+
 #[test]
 fn every_fixture_decodes_to_what_it_did_before() {
     for fixture in fixtures() {
-        insta::with_settings!({
-            snapshot_path => directory().join("golden"), prepend_module_to_snapshot => false, omit_expression => true
-        }, { insta::assert_snapshot!(fixture.name.as_str(), golden(&fixture)) });
+        assert_golden(&fixture.name, &golden(&fixture));
     }
 }
 
@@ -121,6 +125,28 @@ fn encoding_gives_the_bytes_that_the_server_sent() {
         for (payload, _, message) in messages(&fixture) {
             assert_eq!(message.encode().unwrap(), payload, "{}: {message:?}", fixture.name);
         }
+    }
+}
+
+#[test]
+fn what_servers_send_without_streaming_assembles_into_whole_transactions() {
+    let plain = |fixture: &Fixture| !fixture.name.contains("stream") && !fixture.name.contains("immediate");
+    for fixture in fixtures().iter().filter(|fixture| plain(fixture) && !fixture.name.ends_with("prepared-v3")) {
+        let start = crate::lsn::EndLsn(crate::lsn::Lsn(1));
+        let mut assembler = crate::assemble::Assembler::new(start, 1 << 20);
+        let (mut changes, mut commits, mut sent) = (0, 0, 0);
+        for (payload, _, message) in messages(fixture) {
+            sent += usize::from(matches!(message.tag(), b'I' | b'U' | b'D' | b'T'));
+            commits += usize::from(message.tag() == b'C');
+            let piece = assembler.push(message, payload.len()).unwrap_or_else(|e| panic!("{}: {e}", fixture.name));
+            if let Some(piece) = piece {
+                assert!(piece.end.is_some(), "{} is small", fixture.name);
+                commits -= 1;
+                changes += piece.changes.len();
+            }
+        }
+        assert_eq!((changes, commits), (sent, 0), "{}", fixture.name);
+        assert!(changes > 0, "{}", fixture.name);
     }
 }
 
@@ -189,7 +215,7 @@ fn errors_name_message_field_offset_and_what_was_expected() {
         refusal(b"T\0\0\0\0\0"),
         refusal(b"T\0\0\0\x01\x04\0\0\0\x01"),
     ];
-    insta::assert_snapshot!(texts.join("\n"), @"");
+    assert_golden("refusals", &texts.join("\n"));
 }
 
 #[test]
