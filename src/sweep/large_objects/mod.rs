@@ -9,7 +9,7 @@
 //!
 //! A pass walks over the source's oids in batches: both servers hash contents,
 //! and only pieces that differ are transferred. Memory is bounded by
-//! [`GROUP_BYTES`] and a few lists of [`BATCH_OBJECTS`]. Source:
+//! `GROUP_BYTES` and a few lists of `BATCH_OBJECTS`. Source:
 //! `src/backend/storage/large_object/inv_api.c`, `src/backend/libpq/be-fsstubs.c`.
 
 mod large;
