@@ -27,7 +27,7 @@ const IDLE_LAG_BYTES: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// The target cannot be reached.
-    #[error("cannot read the status from the target: {0}")]
+    #[error(transparent)]
     Wire(#[from] WireError),
     /// A query failed.
     #[error(transparent)]
