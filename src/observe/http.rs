@@ -142,14 +142,18 @@ async fn metrics(State(hub): State<Hub>) -> Response {
     let mut text = Vec::new();
     match TextEncoder::new().encode(&hub.metrics.registry.gather(), &mut text) {
         Ok(()) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n")).into_response(),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n")).into_response()
+        }
     }
 }
 
 async fn readyz(State(hub): State<Hub>) -> Response {
     match hub.readiness() {
         Readiness::Ready => "ready\n".into_response(),
-        Readiness::NotReady(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
+        Readiness::NotReady(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+        }
     }
 }
 
@@ -288,7 +292,8 @@ mod tests {
             Ok(mut tool) => {
                 tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
                 let output = tool.wait_with_output().unwrap();
-                let words = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                let words =
+                    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
                 assert!(output.status.success() && words.is_empty(), "{words}\n{text}");
             }
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),

@@ -86,8 +86,7 @@ fn millis(duration: Duration) -> u64 {
 /// `rows`, `bytes`, rate, and the time left if `share` (0 to 1) is done.
 fn amounts(rows: u64, bytes: u64, elapsed: Duration, share: f64) -> String {
     let seconds = elapsed.as_secs_f64().max(0.001);
-    let mut text =
-        format!("{rows} rows, {}, {}/s", human_bytes(bytes as f64), human_bytes(bytes as f64 / seconds));
+    let mut text = format!("{rows} rows, {}, {}/s", human_bytes(bytes as f64), human_bytes(bytes as f64 / seconds));
     let left = seconds / share - seconds;
     // Before the first percent any estimate is noise.
     if (0.01..1.0).contains(&share) && left.is_finite() {

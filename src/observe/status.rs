@@ -27,7 +27,7 @@ const IDLE_LAG_BYTES: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// The target cannot be reached.
-    #[error("cannot read the status from the target: {0}")]
+    #[error(transparent)]
     Wire(#[from] WireError),
     /// A query failed.
     #[error(transparent)]
@@ -177,11 +177,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
         daemon: daemon(&migration, alive),
         slot: side.map(|side| side.slot),
         tables: tables(state).await?,
-        sequences: Sequences {
-            total: sequences.total,
-            behind: sequences.behind,
-            last_pass: sequences.last_pass,
-        },
+        sequences: Sequences { total: sequences.total, behind: sequences.behind, last_pass: sequences.last_pass },
         large_objects: LargeObjects { total: large_objects.total, last_pass: large_objects.last_pass },
         stopped_because: migration.stopped_because,
     })
@@ -215,8 +211,7 @@ struct SourceSide {
 
 async fn source_side(source: &Session, slot: &str) -> Result<SourceSide, DbError> {
     // Both columns are of 13.
-    let safety =
-        if source.version() >= 130_000 { "s.safe_wal_size, s.wal_status" } else { "NULL::bigint, NULL::text" };
+    let safety = if source.version() >= 130_000 { "s.safe_wal_size, s.wal_status" } else { "NULL::bigint, NULL::text" };
     let sql = format!(
         "SELECT w.end_lsn, s.slot_name IS NOT NULL, coalesce(s.active, false), \
          pg_wal_lsn_diff(w.end_lsn, s.restart_lsn)::bigint, {safety} \

@@ -76,8 +76,18 @@ async fn the_document_has_every_key_and_says_what_is_so() {
     let json = serde_json::to_value(&document).unwrap();
     let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
     let mut issue = vec![
-        "name", "phase", "position", "source_lsn", "lag_bytes", "lag_seconds", "daemon", "slot", "tables", "sequences",
-        "large_objects", "stopped_because",
+        "name",
+        "phase",
+        "position",
+        "source_lsn",
+        "lag_bytes",
+        "lag_seconds",
+        "daemon",
+        "slot",
+        "tables",
+        "sequences",
+        "large_objects",
+        "stopped_because",
     ];
     issue.sort_unstable();
     assert_eq!(keys, issue);

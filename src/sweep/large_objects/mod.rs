@@ -9,7 +9,7 @@
 //!
 //! A pass walks over the source's oids in batches: both servers hash contents,
 //! and only pieces that differ are transferred. Memory is bounded by
-//! [`GROUP_BYTES`] and a few lists of [`BATCH_OBJECTS`]. Source:
+//! `GROUP_BYTES` and a few lists of `BATCH_OBJECTS`. Source:
 //! `src/backend/storage/large_object/inv_api.c`, `src/backend/libpq/be-fsstubs.c`.
 
 mod large;
@@ -227,11 +227,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Leaves out, or takes in, what is on the target without being recorded.
-    async fn without_foreign(
-        &mut self,
-        oids: Vec<u32>,
-        known: &HashMap<u32, Known>,
-    ) -> Result<Vec<u32>, SweepError> {
+    async fn without_foreign(&mut self, oids: Vec<u32>, known: &HashMap<u32, Known>) -> Result<Vec<u32>, SweepError> {
         let foreign: HashSet<u32> = known.iter().filter(|(_, k)| !k.is_ours).map(|(oid, _)| *oid).collect();
         if foreign.is_empty() {
             return Ok(oids);
@@ -249,18 +245,12 @@ impl<'a> Pass<'a> {
     }
 
     /// Compares a batch: lengths, and hashes of objects of one piece.
-    async fn differences(
-        &mut self,
-        oids: &[u32],
-        known: &HashMap<u32, Known>,
-    ) -> Result<Vec<Difference>, SweepError> {
+    async fn differences(&mut self, oids: &[u32], known: &HashMap<u32, Known>) -> Result<Vec<Difference>, SweepError> {
         let present: Vec<u32> = oids.iter().copied().filter(|oid| known.contains_key(oid)).collect();
         let all_hashed = vec![true; present.len()];
         let hashed: Vec<bool> = oids.iter().map(|oid| known.contains_key(oid)).collect();
-        let (source, target) = futures_util::try_join!(
-            self.source.facts(oids, &hashed),
-            self.target.facts(&present, &all_hashed)
-        )?;
+        let (source, target) =
+            futures_util::try_join!(self.source.facts(oids, &hashed), self.target.facts(&present, &all_hashed))?;
         let mut target: HashMap<u32, Facts> = target.into_iter().map(|facts| (facts.oid, facts)).collect();
         self.source_bytes += source.iter().map(|facts| facts.bytes).sum::<i64>();
         Ok(source

@@ -183,9 +183,10 @@ impl<'a> Reader<'a> {
     /// A derived table with the length of the object `o.oid` as `bytes`.
     fn bytes_sql(&self) -> String {
         match self.access {
+            // OFFSET 0 here: looked up once, not wherever the length is used.
             Access::Pages(page) => format!(
                 "(SELECT coalesce((SELECT l.pageno::bigint * {page} + length(l.data) FROM pg_largeobject l \
-                 WHERE l.loid = o.oid ORDER BY l.pageno DESC LIMIT 1), 0) AS bytes)"
+                 WHERE l.loid = o.oid ORDER BY l.pageno DESC LIMIT 1), 0) AS bytes OFFSET 0)"
             ),
             // OFFSET 0 keeps each call apart: one descriptor, asked and closed,
             // however many objects a statement looks at.

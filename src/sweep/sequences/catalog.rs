@@ -19,6 +19,9 @@ use crate::sql::{TableName, ident};
 /// its value could be read. A source that drops one each time is not at rest.
 const LIST_ATTEMPTS: usize = 5;
 
+/// `last_value` and `is_called` of a sequence.
+pub(super) type Value = (i64, bool);
+
 /// The column a sequence belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
@@ -40,8 +43,8 @@ pub(super) struct Sequence {
     /// Our role, quoted.
     role: String,
     may_select: bool,
-    /// `last_value`, `is_called`; `None` if it may not be read.
-    pub value: Option<(i64, bool)>,
+    /// `None` if it may not be read.
+    pub value: Option<Value>,
 }
 
 impl Sequence {

@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use self::catalog::{Owner, Sequence};
+use self::catalog::{Owner, Sequence, Value};
 use super::SweepError;
 use crate::config::{Side, TableFilter};
 use crate::session::{DbContext, Session};
@@ -92,7 +92,7 @@ struct Change {
     index: usize,
     /// The sequence's oid on the target.
     oid: u32,
-    value: (i64, bool),
+    value: Value,
 }
 
 /// Compares all sequences of the migration and sets those that differ.
@@ -142,7 +142,7 @@ fn change(
     ours: &Sequence,
     theirs: Option<&Sequence>,
     kind: SequencePass,
-) -> Result<Option<(u32, (i64, bool))>, SequenceCause> {
+) -> Result<Option<(u32, Value)>, SequenceCause> {
     let theirs = theirs.ok_or(SequenceCause::Missing)?;
     let value = ours.value.ok_or_else(|| SequenceCause::Unreadable(ours.grant("SELECT")))?;
     let grant = || SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"));
@@ -160,7 +160,7 @@ fn change(
 
 /// Whether `a` comes after `b` in the direction of the increment. A value that
 /// has been called is after the same one that has not.
-fn is_ahead(a: (i64, bool), b: (i64, bool), increment: i64) -> bool {
+fn is_ahead(a: Value, b: Value, increment: i64) -> bool {
     let order = if increment < 0 { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) };
     order.then(a.1.cmp(&b.1)).is_gt()
 }

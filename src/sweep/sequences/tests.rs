@@ -44,7 +44,8 @@ async fn advance(source: &Session, times: i32) {
 async fn every_kind_of_sequence_is_exact_and_a_periodic_pass_never_moves_back() {
     for source_role in [SUPERUSER, SOURCE_OWNER] {
         let pair = Pair::new().await;
-        let (source, target, state) = (pair.source(SOURCE_OWNER).await, pair.target(TARGET_OWNER).await, pair.state().await);
+        let (source, target, state) =
+            (pair.source(SOURCE_OWNER).await, pair.target(TARGET_OWNER).await, pair.state().await);
         for (session, owner) in [(&source, SOURCE_OWNER), (&target, TARGET_OWNER)] {
             let admin = if owner == SOURCE_OWNER { pair.source(SUPERUSER).await } else { pair.target(SUPERUSER).await };
             admin.batch_execute(&format!("GRANT ALL ON SCHEMA public TO {owner}")).await.unwrap();
@@ -93,9 +94,17 @@ async fn what_cannot_be_set_is_named_with_the_sql_and_the_others_are_set() {
     let (admin, target_admin) = (pair.source(SUPERUSER).await, pair.target(SUPERUSER).await);
     let sequences = ["good", "hidden", "missing", "locked", "narrow"];
     for name in sequences {
-        admin.batch_execute(&format!("CREATE SEQUENCE public.{name}; SELECT setval('public.{name}', 500)")).await.unwrap();
+        admin
+            .batch_execute(&format!("CREATE SEQUENCE public.{name}; SELECT setval('public.{name}', 500)"))
+            .await
+            .unwrap();
     }
-    admin.batch_execute(&format!("GRANT SELECT ON public.good, public.missing, public.locked, public.narrow TO {SOURCE_OWNER}")).await.unwrap();
+    admin
+        .batch_execute(&format!(
+            "GRANT SELECT ON public.good, public.missing, public.locked, public.narrow TO {SOURCE_OWNER}"
+        ))
+        .await
+        .unwrap();
     target_admin
         .batch_execute(&format!(
             "CREATE SEQUENCE public.good; CREATE SEQUENCE public.hidden; CREATE SEQUENCE public.locked; \
@@ -104,7 +113,8 @@ async fn what_cannot_be_set_is_named_with_the_sql_and_the_others_are_set() {
         ))
         .await
         .unwrap();
-    let (source, target, state) = (pair.source(SOURCE_OWNER).await, pair.target(TARGET_OWNER).await, pair.state().await);
+    let (source, target, state) =
+        (pair.source(SOURCE_OWNER).await, pair.target(TARGET_OWNER).await, pair.state().await);
     let filter = TableFilter::default();
     let report = pass(&source, &target, &state, &filter, SequencePass::Periodic).await.unwrap();
     assert_eq!((report.total, report.changed, report.behind), (5, 1, 4));
@@ -118,4 +128,27 @@ async fn what_cannot_be_set_is_named_with_the_sql_and_the_others_are_set() {
     assert!(error.contains("public.narrow: ") && error.contains("22003"), "{error}");
     let row = target_admin.query_one("SELECT last_value FROM public.good", &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 500);
+}
+
+#[tokio::test]
+async fn more_sequences_than_one_statement_takes_are_all_set() {
+    let pair = Pair::new().await;
+    let (source, target, state) = (pair.source(SUPERUSER).await, pair.target(SUPERUSER).await, pair.state().await);
+    let create = "DO $$ BEGIN FOR i IN 1..1200 LOOP EXECUTE format('CREATE SEQUENCE public.s%s', i); END LOOP; END $$";
+    source.batch_execute(create).await.unwrap();
+    target.batch_execute(create).await.unwrap();
+    source
+        .batch_execute(
+            "CREATE TEMP SEQUENCE not_ours; CREATE SCHEMA walferry; CREATE SEQUENCE walferry.not_ours; \
+             DO $$ BEGIN FOR i IN 1..1200 LOOP PERFORM setval('public.s' || i, i * 10); END LOOP; END $$",
+        )
+        .await
+        .unwrap();
+    let filter = TableFilter::default();
+    let report = pass(&source, &target, &state, &filter, SequencePass::Final).await.unwrap();
+    assert_eq!((report.total, report.changed, report.behind), (1200, 1200, 0));
+    source.batch_execute("DROP SEQUENCE public.s1").await.unwrap();
+    let report = pass(&source, &target, &state, &filter, SequencePass::Final).await.unwrap();
+    assert_eq!((report.total, report.changed), (1199, 0));
+    assert_eq!(state.sequence_counts().await.unwrap().total, 1199, "a dropped one is forgotten");
 }
