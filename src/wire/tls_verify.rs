@@ -167,7 +167,7 @@ fn common_name_matches(der: &CertificateDer<'_>, server_name: &ServerName<'_>) -
         return false;
     }
     let Ok(Some(common_name)) = tbs.subject().common_name() else { return false };
-    matches_pattern(common_name.as_ref(), &server_name.to_str())
+    matches_pattern(&common_name.value(), &server_name.to_str())
 }
 
 /// `wildcard_certificate_match`: `*.` stands for exactly one label.
