@@ -264,7 +264,8 @@ impl WireError {
             // A failover moves what the hosts are.
             WireError::NotWanted { .. } => true,
             WireError::Server { error, .. } => error.is_transient(),
-            WireError::NoSuitableHost { attempts, .. } => attempts.iter().any(WireError::is_transient),
+            // The search ends at the first error that is not.
+            WireError::NoSuitableHost { attempts, .. } => attempts.iter().all(WireError::is_transient),
             WireError::TlsRefused { .. }
             | WireError::Tls { .. }
             | WireError::CertificateFile { .. }

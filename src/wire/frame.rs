@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::stream::Stream;
@@ -135,14 +135,13 @@ impl FrameReader {
         if length < 4 {
             return Err(self.protocol(format!("a message '{}' of length {length}", tag.escape_ascii())));
         }
-        // The length does not count the type byte; it fits usize on every platform with sockets.
-        let total = length as usize + 1;
-        if self.buf.len() < total {
+        // The length counts itself but not the type byte; it fits usize on every platform with sockets.
+        let body_bytes = length as usize - 4;
+        if self.buf.len() < HEADER_BYTES + body_bytes {
             return Ok(None);
         }
-        let mut frame = self.buf.split_to(total);
-        let body = frame.split_off(HEADER_BYTES).freeze();
-        Ok(Some(Frame { tag, body }))
+        self.buf.advance(HEADER_BYTES);
+        Ok(Some(Frame { tag, body: self.buf.split_to(body_bytes).freeze() }))
     }
 
     /// Reads what is there, at least one byte.

@@ -364,6 +364,23 @@ async fn the_next_host_is_tried_when_one_does_not_answer() {
     assert_eq!(connection.server_version(), 150_018);
 }
 
+/// "localhost" has two addresses and the server listens on one: a wrong
+/// password must not look like a server that may yet come up.
+#[tokio::test]
+async fn a_refusal_is_final_even_after_an_address_that_did_not_answer() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.startup().await;
+        fake.send(&error("FATAL", "28P01", "password authentication failed")).await;
+    })
+    .await;
+    info.hosts.insert(0, host("first.example", super::testing::free_port()));
+    info.hosts.push(host("third.example", 1));
+    let error = refusal(&info).await;
+    assert!(matches!(&error, WireError::NoSuitableHost { attempts, .. } if attempts.len() == 2), "{error}");
+    assert_eq!(error.sqlstate(), Some("28P01"));
+    assert!(!error.is_transient());
+}
+
 #[tokio::test]
 async fn a_host_of_the_wrong_kind_is_passed_over() {
     let (mut info, _server) = serve(|mut fake: Fake| async move {

@@ -52,6 +52,23 @@ async fn every_way_to_log_in_works_and_every_refusal_has_words() {
     refusals(&base, &cluster).await;
     modes(&base).await;
     sessions(&base).await;
+    cancels(&base).await;
+}
+
+/// A cancel request finds its way over TLS.
+async fn cancels(base: &ConnInfo) {
+    let info = with_password(base.clone(), "sam", "pa$$wörd");
+    let mut connection = connect(&info).await.unwrap();
+    let (key, host) = (connection.cancel_key().unwrap(), connection.host().clone());
+    let sleep = connection.simple_query("SELECT pg_catalog.pg_sleep(60)");
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel(&info, &host, key).await
+    };
+    let (slept, cancelled) = tokio::join!(sleep, later);
+    cancelled.unwrap();
+    assert_eq!(slept.unwrap_err().sqlstate(), Some("57014"));
+    connection.simple_query("SELECT 1").await.unwrap();
 }
 
 /// SCRAM, md5, cleartext, client certificate, over TLS.
@@ -186,6 +203,8 @@ async fn sessions(base: &ConnInfo) {
     let long = "x".repeat(3_000_000);
     let back: String = session.query_one("SELECT $1::text", &[&long]).await.unwrap().get(0);
     assert_eq!(back.len(), long.len());
+    let mut replication = Replication::connect(&sam, "walferry test").await.unwrap();
+    assert_eq!(replication.identify_system().await.unwrap().dbname, "postgres");
     let error = Session::connect(&with_password(base.clone(), "sam", "no"), "t").await.err().unwrap();
     assert_eq!(error.sqlstate(), Some("28P01"));
     let error = session.query("SELECT 1/0", &[]).await.unwrap_err();
