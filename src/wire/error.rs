@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ServerError;
+use super::{ServerError, frame};
 use crate::config::Side;
 use crate::config::conninfo::TargetSessionAttrs;
 
@@ -307,8 +307,10 @@ fn server_remedy(error: &ServerError) -> &'static str {
 }
 
 fn tls_remedy(error: &io::Error) -> &'static str {
-    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match cause {
+    if frame::is_certificate_alert(error) {
+        return "the server does not accept our client certificate; check sslcert and sslkey";
+    }
+    match frame::tls_cause(error) {
         Some(rustls::Error::InvalidCertificate(
             rustls::CertificateError::NotValidForName | rustls::CertificateError::NotValidForNameContext { .. },
         )) => "use the host name that the certificate has, or sslmode=verify-ca",

@@ -252,13 +252,40 @@ impl FrameWriter {
     }
 }
 
-/// A connection that ended: cleanly, or not.
+/// A connection that ended: cleanly, or not. In TLS 1.3 the server's verdict on
+/// our certificate comes only after the handshake, and is no accident.
 pub(super) fn lost(peer: &Peer, error: io::Error) -> WireError {
     let peer = peer.clone();
+    if is_certificate_alert(&error) {
+        return WireError::Tls { peer, source: error };
+    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => WireError::Closed { peer },
         _ => WireError::Io { peer, source: error },
     }
+}
+
+/// Whether the server refuses our certificate, or the lack of one.
+pub(super) fn is_certificate_alert(error: &io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        tls_cause(error),
+        Some(rustls::Error::AlertReceived(
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+        ))
+    )
+}
+
+/// What rustls says behind an I/O error, if it is from there.
+pub(super) fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 /// The server's error as ours.

@@ -78,9 +78,13 @@ async fn logins(base: &ConnInfo, cluster: &Cluster) {
         let row = ask(&mut connection, "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await;
         assert_eq!(row, format!("{user} t"));
     }
-    let (cert, key) = cluster.client_certificate();
     let mut carl = base.clone();
     carl.user = "carl".into();
+    let (cert, key) = cluster.client_certificate("stranger");
+    (carl.sslcert, carl.sslkey) = (Some(cert), Some(key));
+    let error = refusal(&carl).await;
+    assert!(error.to_string().contains("does not accept our client certificate") && !error.is_transient(), "{error}");
+    let (cert, key) = cluster.client_certificate("carl");
     (carl.sslcert, carl.sslkey) = (Some(cert), Some(key.clone()));
     assert_eq!(ask(&mut connect(&carl).await.unwrap(), "SELECT current_user").await, "carl");
 
