@@ -16,11 +16,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::auth::Channel;
-use super::connection::{Connection, Purpose, Startup};
+use super::connection::{CancelKey, Connection, Purpose, Startup};
 use super::stream::{self, Stream};
 use super::tls::{Offer, TlsSettings};
-use super::{Peer, WireError, tls_verify};
+use super::{Peer, WireError, frame, tls_verify};
 use crate::config::conninfo::{Address, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
 use crate::session;
 
@@ -61,8 +65,7 @@ pub(super) async fn connect(
     purpose: Purpose,
     application_name: &str,
 ) -> Result<Connection, WireError> {
-    let over_tcp = info.hosts.iter().any(|host| matches!(host.address, Address::Tcp { .. }));
-    let tls = if over_tcp && info.sslmode != SslMode::Disable { Some(TlsSettings::load(info)?) } else { None };
+    let tls = load_tls(info)?;
     let passes: &[TargetSessionAttrs] = match &info.target_session_attrs {
         TargetSessionAttrs::PreferStandby => &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
         other => std::slice::from_ref(other),
@@ -84,6 +87,12 @@ pub(super) async fn connect(
         }
     }
     Err(verdict(info, attempts))
+}
+
+/// The certificates, if any of the hosts may be reached over TLS.
+fn load_tls(info: &ConnInfo) -> Result<Option<TlsSettings>, WireError> {
+    let over_tcp = info.hosts.iter().any(|host| matches!(host.address, Address::Tcp { .. }));
+    if over_tcp && info.sslmode != SslMode::Disable { TlsSettings::load(info).map(Some) } else { Ok(None) }
 }
 
 /// One error as it is, several as a list.
@@ -158,12 +167,7 @@ async fn connect_place(
     tls: Option<&TlsSettings>,
     wanted: TargetSessionAttrs,
 ) -> Result<Connection, WireError> {
-    let (first, second) = match (place, tls, effective_mode(startup.info)) {
-        (Place::Unix(_), _, _) | (_, None, _) | (_, _, SslMode::Disable) => (Encryption::Plain, None),
-        (_, Some(tls), SslMode::Allow) => (Encryption::Plain, Some(Encryption::Required(tls))),
-        (_, Some(tls), SslMode::Prefer) => (Encryption::IfOffered(tls), Some(Encryption::Plain)),
-        (_, Some(tls), SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Encryption::Required(tls), None),
-    };
+    let (first, second) = ways(startup.info, place, tls);
     let failure = match bounded(startup, place, first, wanted).await {
         Ok(connection) => return Ok(connection),
         Err(failure) => failure,
@@ -172,6 +176,20 @@ async fn connect_place(
         return Err(failure.error);
     };
     bounded(startup, place, second, wanted).await.map_err(|again| more_telling(failure, again))
+}
+
+/// What sslmode means for an address: the first way, and the one after it.
+fn ways<'a>(
+    info: &ConnInfo,
+    place: Place<'_>,
+    tls: Option<&'a TlsSettings>,
+) -> (Encryption<'a>, Option<Encryption<'a>>) {
+    match (place, tls, effective_mode(info)) {
+        (Place::Unix(_), _, _) | (_, None, _) | (_, _, SslMode::Disable) => (Encryption::Plain, None),
+        (_, Some(tls), SslMode::Allow) => (Encryption::Plain, Some(Encryption::Required(tls))),
+        (_, Some(tls), SslMode::Prefer) => (Encryption::IfOffered(tls), Some(Encryption::Plain)),
+        (_, Some(tls), SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Encryption::Required(tls), None),
+    }
 }
 
 /// Weaker modes make no sense with public authorities; libpq refuses them, we
@@ -198,7 +216,9 @@ fn more_telling(first: Failure, second: Failure) -> WireError {
     let tls_trouble = |e: &WireError| matches!(e, WireError::Tls { .. } | WireError::TlsRefused { .. });
     let (over_tls, plain) =
         if first.reached == Reached::Tls { (first.error, second.error) } else { (second.error, first.error) };
-    if tls_trouble(&over_tls) { plain } else { over_tls }
+    let (told, untold) = if tls_trouble(&over_tls) { (plain, over_tls) } else { (over_tls, plain) };
+    tracing::debug!("the other way of connecting failed too: {untold}");
+    told
 }
 
 /// One attempt within `connect_timeout`.
@@ -230,6 +250,49 @@ async fn attempt(
         return Ok(connection);
     }
     Err(Failure { error: WireError::NotWanted { peer: peer(startup), wanted }, reached })
+}
+
+/// Asks the server to cancel what a connection is doing. The answer, if it was
+/// in time, comes on that connection as an error 57014. `host` is the one that
+/// let it in.
+///
+/// # Errors
+/// When the request cannot be delivered.
+pub async fn cancel(info: &ConnInfo, host: &Host, key: CancelKey) -> Result<(), WireError> {
+    let startup = Startup { info, host, purpose: Purpose::Session, application_name: "" };
+    let tls = load_tls(info)?;
+    let mut last = WireError::Closed { peer: peer(&startup) };
+    for place in places(&startup).await? {
+        let (first, second) = ways(info, place, tls.as_ref());
+        for way in [Some(first), second].into_iter().flatten() {
+            let after = info.connect_timeout;
+            let timeout = || WireError::Timeout { peer: peer(&startup), after };
+            match tokio::time::timeout(after, deliver_cancel(&startup, place, way, key)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = timeout(),
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Sends a CancelRequest and waits until the server has read it and hangs up.
+async fn deliver_cancel(
+    startup: &Startup<'_>,
+    place: Place<'_>,
+    encryption: Encryption<'_>,
+    key: CancelKey,
+) -> Result<(), WireError> {
+    let (mut stream, _) = open(startup, place, encryption).await.map_err(|failure| failure.error)?;
+    let mut request = BytesMut::new();
+    frontend::cancel_request(key.process_id, key.secret_key, &mut request);
+    let lost = |error| frame::lost(&peer(startup), error);
+    stream.write_all(&request).await.map_err(lost)?;
+    stream.flush().await.map_err(lost)?;
+    // It hangs up without a word, over TLS without a goodbye too: any end will do.
+    let _end = stream.read_u8().await;
+    Ok(())
 }
 
 /// The socket, encrypted as asked.

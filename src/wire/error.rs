@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ServerError;
+use super::{ServerError, frame};
 use crate::config::Side;
 use crate::config::conninfo::TargetSessionAttrs;
 
@@ -264,7 +264,8 @@ impl WireError {
             // A failover moves what the hosts are.
             WireError::NotWanted { .. } => true,
             WireError::Server { error, .. } => error.is_transient(),
-            WireError::NoSuitableHost { attempts, .. } => attempts.iter().any(WireError::is_transient),
+            // The search ends at the first error that is not.
+            WireError::NoSuitableHost { attempts, .. } => attempts.iter().all(WireError::is_transient),
             WireError::TlsRefused { .. }
             | WireError::Tls { .. }
             | WireError::CertificateFile { .. }
@@ -306,8 +307,10 @@ fn server_remedy(error: &ServerError) -> &'static str {
 }
 
 fn tls_remedy(error: &io::Error) -> &'static str {
-    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match cause {
+    if frame::is_certificate_alert(error) {
+        return "the server does not accept our client certificate; check sslcert and sslkey";
+    }
+    match frame::tls_cause(error) {
         Some(rustls::Error::InvalidCertificate(
             rustls::CertificateError::NotValidForName | rustls::CertificateError::NotValidForNameContext { .. },
         )) => "use the host name that the certificate has, or sslmode=verify-ca",

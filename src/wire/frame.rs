@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::stream::Stream;
@@ -135,14 +135,13 @@ impl FrameReader {
         if length < 4 {
             return Err(self.protocol(format!("a message '{}' of length {length}", tag.escape_ascii())));
         }
-        // The length does not count the type byte; it fits usize on every platform with sockets.
-        let total = length as usize + 1;
-        if self.buf.len() < total {
+        // The length counts itself but not the type byte; it fits usize on every platform with sockets.
+        let body_bytes = length as usize - 4;
+        if self.buf.len() < HEADER_BYTES + body_bytes {
             return Ok(None);
         }
-        let mut frame = self.buf.split_to(total);
-        let body = frame.split_off(HEADER_BYTES).freeze();
-        Ok(Some(Frame { tag, body }))
+        self.buf.advance(HEADER_BYTES);
+        Ok(Some(Frame { tag, body: self.buf.split_to(body_bytes).freeze() }))
     }
 
     /// Reads what is there, at least one byte.
@@ -253,13 +252,40 @@ impl FrameWriter {
     }
 }
 
-/// A connection that ended: cleanly, or not.
+/// A connection that ended: cleanly, or not. In TLS 1.3 the server's verdict on
+/// our certificate comes only after the handshake, and is no accident.
 pub(super) fn lost(peer: &Peer, error: io::Error) -> WireError {
     let peer = peer.clone();
+    if is_certificate_alert(&error) {
+        return WireError::Tls { peer, source: error };
+    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => WireError::Closed { peer },
         _ => WireError::Io { peer, source: error },
     }
+}
+
+/// Whether the server refuses our certificate, or the lack of one.
+pub(super) fn is_certificate_alert(error: &io::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    matches!(
+        tls_cause(error),
+        Some(rustls::Error::AlertReceived(
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+        ))
+    )
+}
+
+/// What rustls says behind an I/O error, if it is from there.
+pub(super) fn tls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 /// The server's error as ours.

@@ -17,6 +17,7 @@
 mod auth;
 mod client;
 mod connection;
+mod copy_both;
 mod dial;
 mod error;
 mod frame;
@@ -36,11 +37,13 @@ mod tests_server;
 
 pub use client::client;
 pub use connection::{CancelKey, Connection, Purpose};
+pub use copy_both::{ReplicationFrame, ReplicationReader, ReplyRequested, RequestReply, StatusWriter};
+pub use dial::cancel;
 pub use error::{AuthError, Peer, WireError};
 pub use frame::{Frame, FrameReader, FrameWriter, server_error};
 pub use replication::{
-    CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, ReplicationFrame, ReplicationReader,
-    ReplyRequested, RequestReply, SlotOptions, SnapshotAction, StatusWriter, Streaming, SystemIdentity,
+    CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, SlotOptions, SnapshotAction, Streaming,
+    SystemIdentity,
 };
 pub use server_error::ServerError;
 pub use status::StatusFeed;

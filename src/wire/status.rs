@@ -14,6 +14,7 @@
 //! Source: `send_feedback` in `src/backend/replication/logical/worker.c`; the
 //! server's side is `WalSndCheckTimeOut` in `walsender.c`.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Peer, RequestReply, StatusWriter, WireError};
 use crate::lsn::DurableLsn;
+
+/// How long the last status may take to be written: a server that has not read
+/// for so long has stopped reading.
+const LAST_STATUS: Duration = Duration::from_secs(10);
 
 /// How the task ended, if it did.
 #[derive(Debug)]
@@ -137,11 +142,15 @@ impl StatusFeed {
     /// reader must be driven on until `Done`.
     ///
     /// # Errors
-    /// What the task failed with, now or before.
+    /// What the task failed with, now or before; `Io` when the server no longer
+    /// reads.
     pub async fn finish(self) -> Result<(), WireError> {
         self.shared.finish.notify_one();
+        let Ok(joined) = tokio::time::timeout(LAST_STATUS, self.task).await else {
+            let source = io::Error::new(io::ErrorKind::TimedOut, "the last status could not be written");
+            return Err(WireError::Io { peer: self.peer, source });
+        };
         // A panic of the task leaves the outcome at Running.
-        let joined = self.task.await;
         let closed = WireError::Closed { peer: self.peer };
         let outcome = std::mem::replace(
             &mut *self.shared.outcome.lock().unwrap_or_else(PoisonError::into_inner),

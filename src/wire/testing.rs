@@ -109,9 +109,11 @@ impl Cluster {
         self.folder.path().join("other.crt")
     }
 
-    /// A certificate of the role `carl`, and its key.
-    pub(super) fn client_certificate(&self) -> (PathBuf, PathBuf) {
-        (self.folder.path().join("carl.crt"), self.folder.path().join("carl.key"))
+    /// A certificate of the role `carl`, and its key: `carl` of the server's
+    /// authority, `stranger` of another.
+    pub(super) fn client_certificate(&self, file: &str) -> (PathBuf, PathBuf) {
+        let path = self.folder.path().join(file);
+        (path.with_extension("crt"), path.with_extension("key"))
     }
 
     /// The Unix socket's folder.
@@ -132,19 +134,22 @@ impl Cluster {
             set_private(&path);
         };
         write(self.root(), ca.pem());
-        write(self.other_root(), authority("another authority").pem());
-        let issue = |name: &str| {
+        let other = authority("another authority");
+        write(self.other_root(), other.pem());
+        let issue = |name: &str, ca: &CertifiedIssuer<'static, KeyPair>| {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
             params.distinguished_name.push(DnType::CommonName, name);
-            (params.signed_by(&key, &ca).unwrap().pem(), key.serialize_pem())
+            (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
         };
-        let (cert, key) = issue("localhost");
+        let (cert, key) = issue("localhost", &ca);
         write(self.data().join("server.crt"), cert);
         write(self.data().join("server.key"), key);
-        let (cert, key) = issue("carl");
-        write(folder.join("carl.crt"), cert);
-        write(folder.join("carl.key"), key);
+        for (file, ca) in [("carl", &ca), ("stranger", &other)] {
+            let (cert, key) = issue("carl", ca);
+            write(folder.join(file).with_extension("crt"), cert);
+            write(folder.join(file).with_extension("key"), key);
+        }
         write(self.data().join("root.crt"), ca.pem());
         let conf = self.data().join("postgresql.conf");
         std::fs::write(&conf, std::fs::read_to_string(&conf).unwrap() + "\nssl_ca_file = 'root.crt'\n").unwrap();

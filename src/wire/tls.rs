@@ -94,7 +94,9 @@ impl TlsSettings {
         }
         let tls_error = |source| WireError::Tls { peer: peer.clone(), source };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| tls_error(io::Error::other(e)))?;
-        let stream = self.connector.connect(name, stream).await.map_err(tls_error)?;
+        // A connection that breaks in the handshake is no verdict on TLS.
+        let failed = |e| if frame::tls_cause(&e).is_some() { tls_error(e) } else { lost(e) };
+        let stream = self.connector.connect(name, stream).await.map_err(failed)?;
         Ok(Offer::Tls(Box::new(stream)))
     }
 }

@@ -167,7 +167,7 @@ fn common_name_matches(der: &CertificateDer<'_>, server_name: &ServerName<'_>) -
         return false;
     }
     let Ok(Some(common_name)) = tbs.subject().common_name() else { return false };
-    matches_pattern(common_name.as_ref(), &server_name.to_str())
+    matches_pattern(&common_name.value(), &server_name.to_str())
 }
 
 /// `wildcard_certificate_match`: `*.` stands for exactly one label.
@@ -229,5 +229,48 @@ mod tests {
             let cert = rcgen::CertificateParams::new(vec!["h".into()]).unwrap().self_signed(&key).unwrap();
             assert_eq!(server_end_point(cert.der()).map(|hash| hash.len()), length);
         }
+    }
+
+    fn verify(
+        root: &CertificateDer<'static>,
+        name: NameCheck,
+        cert: &CertificateDer<'_>,
+        host: &str,
+    ) -> Result<(), Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = Trust::Roots { certificates: vec![root.clone()], name };
+        let host = ServerName::try_from(host.to_owned()).unwrap();
+        let verifier = Verifier::new(trust, &provider).unwrap();
+        verifier.verify_server_cert(cert, &[], &host, &[], UnixTime::now()).map(drop)
+    }
+
+    fn self_signed(common_name: &str, alternatives: &[&str], years: std::ops::Range<i32>) -> CertificateDer<'static> {
+        let names = alternatives.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_certificate_that_is_its_own_root_is_trusted_while_it_is_valid() {
+        let cert = self_signed("h", &["h"], 2020..2999);
+        assert_eq!(verify(&cert, NameCheck::Yes, &cert, "h"), Ok(()));
+        assert!(verify(&cert, NameCheck::Yes, &self_signed("h", &["h"], 2020..2999), "h").is_err());
+        for years in [2000..2001, 2998..2999] {
+            let cert = self_signed("h", &["h"], years);
+            assert!(verify(&cert, NameCheck::No, &cert, "h").is_err());
+        }
+    }
+
+    #[test]
+    fn the_common_name_counts_only_without_alternative_names() {
+        let without = self_signed("*.example.org", &[], 2020..2999);
+        assert_eq!(verify(&without, NameCheck::Yes, &without, "db.example.org"), Ok(()));
+        assert!(verify(&without, NameCheck::Yes, &without, "example.org").is_err());
+        let with = self_signed("db.example.org", &["other.example.org"], 2020..2999);
+        assert!(verify(&with, NameCheck::Yes, &with, "db.example.org").is_err());
+        assert_eq!(verify(&with, NameCheck::No, &with, "db.example.org"), Ok(()));
     }
 }
