@@ -31,7 +31,7 @@ use crate::schema::SchemaError;
 use crate::session::DbError;
 use crate::state::StateError;
 use crate::sweep::SweepError;
-use crate::wire::WireError;
+use crate::wire::{self, WireError};
 
 /// Any error a command can end with.
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +195,7 @@ impl Error {
             Error::Usage(_) | Error::Config(_) => Verdict::operator(2, ""),
             Error::CheckRefused { .. } => Verdict::operator(3, ""),
             Error::Resync(_) => Verdict::operator(4, RESYNC),
-            Error::Wire(error) => wire(error),
+            Error::Wire(error) => connection(error),
             Error::Db(error) => db(error),
             Error::State(error) => state(error),
             Error::Schema(error) => schema(error),
@@ -204,9 +204,9 @@ impl Error {
             Error::Worker(_) | Error::Bug(_) => Verdict::bug(),
             Error::Apply(error) => apply(error),
             Error::House(HouseError::State(error)) => state(error),
-            Error::House(HouseError::Wire(error)) => wire(error),
+            Error::House(HouseError::Wire(error)) => connection(error),
             Error::Sweep(error) => sweep(error),
-            Error::Check(CheckError::Wire(error)) => wire(error),
+            Error::Check(CheckError::Wire(error)) => connection(error),
             Error::Check(CheckError::Db(error)) => db(error),
             Error::Cleanup(error) => cleanup(error),
             Error::Status(error) => status(error),
@@ -223,11 +223,11 @@ impl Error {
 
     /// Whether this is the answer to SIGINT or SIGTERM.
     pub fn is_interruption(&self) -> bool {
-        matches!(self, Error::Interrupted | Error::Copy(CopyError::Interrupted))
+        matches!(self, Error::Interrupted | Error::Copy(CopyError::Stopped))
     }
 }
 
-fn wire(error: &WireError) -> Verdict {
+fn connection(error: &WireError) -> Verdict {
     let directive = if error.is_transient() { Directive::Retry } else { Directive::Operator };
     Verdict::of_side(error.side(), directive)
 }
@@ -256,8 +256,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 /// many connections, object in use (a slot whose last owner was killed),
 /// serialization and deadlock, lock timeouts, shutdown and start-up, crash.
 pub fn is_transient(sqlstate: &str) -> bool {
-    sqlstate.starts_with("08")
-        || matches!(sqlstate, "53300" | "55006" | "40001" | "40P01" | "55P03" | "57P01" | "57P02" | "57P03" | "57P05")
+    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40001" | "40P01" | "55P03" | "57P05")
 }
 
 fn state(error: &StateError) -> Verdict {
@@ -285,15 +284,77 @@ fn apply(error: &ApplyError) -> Verdict {
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } => Verdict::of_side(Side::Target, Directive::Retry),
         ApplyError::OutOfStep(_) => Verdict::bug(),
-        ApplyError::Wire(error) => wire(error),
+        ApplyError::Wire(error) => connection(error),
         ApplyError::Db(error) => db(error),
         ApplyError::State(error) => state(error),
     }
 }
 
-fn schema(error: &SchemaError) -> Verdict { let _ = error; Verdict::bug() }
-fn copy(error: &CopyError) -> Verdict { let _ = error; Verdict::bug() }
+fn schema(error: &SchemaError) -> Verdict {
+    match error {
+        SchemaError::Wire(error) => connection(error),
+        SchemaError::Db(error) => db(error),
+        SchemaError::State(error) => state(error),
+        SchemaError::NoPgDump { .. } | SchemaError::Start { .. } => Verdict::operator(2, ""),
+        SchemaError::Dump { .. } | SchemaError::Archive(_) => Verdict::of_side(Side::Source, Directive::Operator),
+        // The connection may have been lost in the middle of it.
+        SchemaError::Object { source, .. } => db(source),
+        SchemaError::Extensions(_) | SchemaError::Mismatch(_) => Verdict::of_side(Side::Target, Directive::Operator),
+    }
+}
+
+fn copy(error: &CopyError) -> Verdict {
+    match error {
+        CopyError::Wire(error) => connection(error),
+        CopyError::Db(error) => db(error),
+        CopyError::State(error) => state(error),
+        CopyError::Schema(error) => schema(error),
+        CopyError::Sweep(error) => sweep(error),
+        CopyError::RowCount { .. } => Verdict::bug(),
+        CopyError::ReplicaIdentity { .. }
+        | CopyError::Publication { .. }
+        | CopyError::ForeignSlot(_)
+        | CopyError::SlotBlocked { .. }
+        | CopyError::NoSnapshot(_)
+        | CopyError::Unsettled { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+        CopyError::SlotInUse { .. } => Verdict::of_side(Side::Source, Directive::Retry),
+        CopyError::ExistingSlot(_) => Verdict::operator(2, ""),
+        CopyError::Stopped => Verdict::operator(130, "run it again"),
+    }
+}
+
+fn sweep(error: &SweepError) -> Verdict {
+    match error {
+        SweepError::Db(error) => db(error),
+        SweepError::State(error) => state(error),
+        SweepError::Sequences(_) | SweepError::Both(..) => Verdict::operator(8, "grant what is missing and run it again"),
+        SweepError::UnreadableLargeObjects { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+        SweepError::LargeObjectsInUse { .. } => Verdict::of_side(Side::Target, Directive::Operator),
+    }
+}
+
+fn status(error: &StatusError) -> Verdict {
+    match error {
+        StatusError::Wire(error) => connection(error),
+        StatusError::Db(error) => db(error),
+        StatusError::State(error) => state(error),
+    }
+}
+
 fn cleanup(error: &CleanupError) -> Verdict { let _ = error; Verdict::bug() }
 
-fn sweep(error: &SweepError) -> Verdict { let _ = error; Verdict::bug() }
-fn status(error: &StatusError) -> Verdict { let _ = error; Verdict::bug() }
+/// An error with everything it was caused by, outermost first, without saying
+/// anything twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}

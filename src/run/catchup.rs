@@ -20,6 +20,7 @@ use crate::lsn::EndLsn;
 use crate::schema;
 use crate::session::Session;
 use crate::state::State;
+use crate::state::deferred::DeferredKind;
 use crate::state::migration::Phase;
 use crate::sweep::sequences::SequencePass;
 use crate::sweep::{large_objects, sequences};
@@ -160,9 +161,9 @@ async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
 
 async fn restore(ctx: &Context, state: &State) -> Result<u64, Error> {
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let restored = schema::restore_deferred(state, &session).await?;
+    let restored = schema::restore_deferred(state, &session, &DeferredKind::ALL).await?;
     if restored.failures.is_empty() {
-        return Ok(restored.count);
+        return Ok(restored.total());
     }
     for failure in &restored.failures {
         warn!(%failure, "a deferred object could not be restored");

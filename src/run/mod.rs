@@ -29,7 +29,7 @@ pub use catchup::{CatchupReport, Finish, catchup};
 use crate::apply::applier::Totals;
 use crate::config::{Provenance, Settings};
 use crate::copy::{self, CopyContext};
-use crate::exit::Error;
+use crate::exit::{Error, chain};
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::http::{self, Hub};
 use crate::observe::metrics::Metrics;
@@ -191,7 +191,7 @@ where
         }
         if let Err(last) = retry.wait(error, ctx).await {
             if !last.is_interruption() {
-                record_stop(ctx, &last.to_string()).await;
+                record_stop(ctx, &chain(&last)).await;
             }
             return Err(last);
         }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
@@ -25,6 +26,11 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks the channel holds. Each occupies at least its share of the budget,
 /// so the budget runs out before the channel is full.
 pub const CHUNKS_MAX: usize = 1024;
+
+/// We ask the source for a sign of life every ten seconds at least; when none
+/// comes for this long the connection is dead. Native replication's default
+/// for `wal_receiver_timeout`.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What the worker gets to see, in the source's order.
 #[derive(Debug)]
@@ -97,7 +103,10 @@ pub async fn run(
     loop {
         let mut inputs = Vec::new();
         let mut bytes = 0;
-        let mut frame = reader.next().await?;
+        let mut frame = match tokio::time::timeout(SILENCE, reader.next()).await {
+            Ok(frame) => frame?,
+            Err(_) => return Err(WireError::Timeout { peer: reader.peer().clone(), after: SILENCE }),
+        };
         let is_done = loop {
             match take(frame, feed, heard) {
                 Some(input) => {

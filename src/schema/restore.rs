@@ -66,6 +66,11 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// Objects brought in, of all kinds.
+    pub fn total(&self) -> u64 {
+        self.after_rows + self.foreign_keys + self.triggers + self.others + self.materialized_views
+    }
+
     fn count(&mut self, object: &Deferred) {
         let counter = match object.kind {
             DeferredKind::AfterRows => &mut self.after_rows,
