@@ -30,6 +30,7 @@
 pub mod apply;
 pub mod assemble;
 pub mod check;
+pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod copy;
