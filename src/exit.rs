@@ -341,7 +341,17 @@ fn status(error: &StatusError) -> Verdict {
     }
 }
 
-fn cleanup(error: &CleanupError) -> Verdict { let _ = error; Verdict::bug() }
+fn cleanup(error: &CleanupError) -> Verdict {
+    match error {
+        CleanupError::Wire(error) | CleanupError::Source(error) => connection(error),
+        CleanupError::Db(error) => db(error),
+        CleanupError::State(error) => state(error),
+        CleanupError::HeldBack(_) | CleanupError::NoState { .. } | CleanupError::OtherSource { .. } => {
+            Verdict::operator(2, "")
+        }
+        CleanupError::SlotInUse { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+    }
+}
 
 /// An error with everything it was caused by, outermost first, without saying
 /// anything twice.
