@@ -30,11 +30,13 @@
 pub mod apply;
 pub mod assemble;
 pub mod check;
+pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod exit;
+pub mod failpoint;
 pub mod lsn;
 pub mod observe;
 pub mod pgoutput;

@@ -1,14 +1,300 @@
-//! Which tables take part: psql-like patterns.
+//! Which tables take part: the operator's patterns.
+//!
+//! Patterns are those of psql's `\d` and pg_dump's `--table`: `*` for any
+//! letters, `?` for one, `schema.table`, and double quotes around a part whose
+//! letters stand for themselves; outside quotes letters fold to lower case. A
+//! table pattern without a schema fits tables of every schema. Source:
+//! `processSQLNamePattern` in `src/fe_utils/string_utils.c` (its regular
+//! expressions are not offered).
+//!
+//! Invariant: a table is left out only because a pattern says so.
 
+use super::error::ConfigError;
 use crate::sql::TableName;
 
-/// The operator's choice of tables.
+/// The patterns as typed: several a flag, and several a string, by commas.
 #[derive(Clone, Debug, Default)]
-pub struct TableFilter {}
+pub struct FilterPatterns {
+    /// `--tables`
+    pub tables: Vec<String>,
+    /// `--exclude-tables`
+    pub exclude_tables: Vec<String>,
+    /// `--schemas`
+    pub schemas: Vec<String>,
+    /// `--exclude-schemas`
+    pub exclude_schemas: Vec<String>,
+}
+
+/// What happens to tables when no pattern says what to include.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Unmentioned {
+    #[default]
+    Included,
+    LeftOut,
+}
+
+/// The operator's choice of tables. The default has no patterns and includes
+/// every table.
+#[derive(Clone, Debug, Default)]
+pub struct TableFilter {
+    include: Vec<TablePattern>,
+    exclude: Vec<TablePattern>,
+    unmentioned: Unmentioned,
+}
 
 impl TableFilter {
+    /// A filter of the given patterns. Tables that fit `tables` or `schemas`
+    /// are included (all, when both are empty), less those that fit one of the
+    /// others.
+    ///
+    /// # Errors
+    /// [`ConfigError::Pattern`] for a pattern that is not well formed.
+    pub fn parse(patterns: &FilterPatterns) -> Result<Self, ConfigError> {
+        let mut include = parse_all("tables", &patterns.tables, Subject::Table)?;
+        include.extend(parse_all("schemas", &patterns.schemas, Subject::Schema)?);
+        let mut exclude = parse_all("exclude-tables", &patterns.exclude_tables, Subject::Table)?;
+        exclude.extend(parse_all("exclude-schemas", &patterns.exclude_schemas, Subject::Schema)?);
+        Ok(TableFilter { include, exclude, unmentioned: Unmentioned::Included })
+    }
+
+    /// A filter that includes exactly the tables that fit a pattern; without
+    /// patterns, none. `flag` is named in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError::Pattern`] for a pattern that is not well formed.
+    pub fn only(flag: &'static str, patterns: &[String]) -> Result<Self, ConfigError> {
+        let include = parse_all(flag, patterns, Subject::Table)?;
+        Ok(TableFilter { include, exclude: Vec::new(), unmentioned: Unmentioned::LeftOut })
+    }
+
     /// Whether the table takes part in the migration.
-    pub fn includes(&self, _table: &TableName) -> bool {
-        true
+    pub fn includes(&self, table: &TableName) -> bool {
+        let included = if self.include.is_empty() {
+            self.unmentioned == Unmentioned::Included
+        } else {
+            self.include.iter().any(|pattern| pattern.fits(table))
+        };
+        included && !self.excludes_explicitly(table)
+    }
+
+    /// Whether a pattern leaves out exactly this table, rather than none
+    /// including it.
+    pub fn excludes_explicitly(&self, table: &TableName) -> bool {
+        self.exclude.iter().any(|pattern| pattern.fits(table))
+    }
+
+    /// Whether there is no pattern at all.
+    pub fn is_empty(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+}
+
+/// What a pattern without a dot is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    Table,
+    Schema,
+}
+
+/// A pattern for the schema (`None` fits all) and one for the table.
+#[derive(Clone, Debug)]
+struct TablePattern {
+    schema: Option<NamePattern>,
+    table: Option<NamePattern>,
+}
+
+impl TablePattern {
+    fn fits(&self, table: &TableName) -> bool {
+        let fits = |pattern: &Option<NamePattern>, name: &str| pattern.as_ref().is_none_or(|p| p.fits(name));
+        fits(&self.schema, &table.schema) && fits(&self.table, &table.name)
+    }
+}
+
+/// One letter of a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Glyph {
+    Letter(char),
+    AnyOne,
+    AnyRun,
+}
+
+#[derive(Clone, Debug, Default)]
+struct NamePattern(Vec<Glyph>);
+
+impl NamePattern {
+    /// Greedy matching that remembers the last `*` only: linear in practice,
+    /// never exponential.
+    fn fits(&self, name: &str) -> bool {
+        let letters: Vec<char> = name.chars().collect();
+        let (mut p, mut n) = (0, 0);
+        let mut last_run: Option<(usize, usize)> = None;
+        while n < letters.len() {
+            match self.0.get(p) {
+                Some(Glyph::AnyRun) => {
+                    last_run = Some((p + 1, n));
+                    p += 1;
+                    continue;
+                }
+                Some(Glyph::AnyOne) => {
+                    (p, n) = (p + 1, n + 1);
+                    continue;
+                }
+                Some(Glyph::Letter(letter)) if letters.get(n) == Some(letter) => {
+                    (p, n) = (p + 1, n + 1);
+                    continue;
+                }
+                _ => {}
+            }
+            let Some((after, from)) = last_run else { return false };
+            last_run = Some((after, from + 1));
+            (p, n) = (after, from + 1);
+        }
+        self.0.iter().skip(p).all(|glyph| *glyph == Glyph::AnyRun)
+    }
+}
+
+/// All patterns of a flag.
+fn parse_all(flag: &'static str, texts: &[String], subject: Subject) -> Result<Vec<TablePattern>, ConfigError> {
+    let mut patterns = Vec::new();
+    for text in texts {
+        let wrong = |why| ConfigError::Pattern { name: flag, pattern: text.clone(), why };
+        for parts in split(text).map_err(wrong)? {
+            patterns.push(assemble(parts, subject).map_err(wrong)?);
+        }
+    }
+    Ok(patterns)
+}
+
+fn assemble(parts: Vec<NamePattern>, subject: Subject) -> Result<TablePattern, &'static str> {
+    if parts.iter().any(|part| part.0.is_empty()) {
+        return Err("a name is empty");
+    }
+    let mut parts = parts.into_iter();
+    match (parts.next(), parts.next(), parts.next(), subject) {
+        (Some(table), None, None, Subject::Table) => Ok(TablePattern { schema: None, table: Some(table) }),
+        (Some(schema), Some(table), None, Subject::Table) => {
+            Ok(TablePattern { schema: Some(schema), table: Some(table) })
+        }
+        (Some(schema), None, None, Subject::Schema) => Ok(TablePattern { schema: Some(schema), table: None }),
+        (.., Subject::Table) => Err("expected table or schema.table (a dot inside a name goes in double quotes)"),
+        (.., Subject::Schema) => Err("expected the name of a schema (a dot inside a name goes in double quotes)"),
+    }
+}
+
+/// Splits a text into patterns at commas, and each into its parts at dots.
+fn split(text: &str) -> Result<Vec<Vec<NamePattern>>, &'static str> {
+    let mut patterns = vec![vec![NamePattern::default()]];
+    let mut in_quotes = false;
+    let mut chars = text.trim().chars().peekable();
+    while let Some(c) = chars.next() {
+        let Some(parts) = patterns.last_mut() else { break };
+        match c {
+            '"' if in_quotes && chars.peek() == Some(&'"') => {
+                chars.next();
+                push(parts, [Glyph::Letter('"')]);
+            }
+            '"' => in_quotes = !in_quotes,
+            c if in_quotes => push(parts, [Glyph::Letter(c)]),
+            ',' => {
+                patterns.push(vec![NamePattern::default()]);
+                while chars.next_if(|c| c.is_whitespace()).is_some() {}
+            }
+            '.' => parts.push(NamePattern::default()),
+            '*' => push(parts, [Glyph::AnyRun]),
+            '?' => push(parts, [Glyph::AnyOne]),
+            c => push(parts, c.to_lowercase().map(Glyph::Letter)),
+        }
+    }
+    if in_quotes { Err("a double quote does not end") } else { Ok(patterns) }
+}
+
+fn push(parts: &mut [NamePattern], glyphs: impl IntoIterator<Item = Glyph>) {
+    if let Some(part) = parts.last_mut() {
+        part.0.extend(glyphs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn t(schema: &str, name: &str) -> TableName {
+        TableName::new(schema, name)
+    }
+
+    fn tables(patterns: &[&str]) -> TableFilter {
+        TableFilter::parse(&FilterPatterns { tables: strings(patterns), ..Default::default() }).unwrap()
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn without_patterns_every_table_takes_part_and_only_of_nothing_is_nothing() {
+        let all = TableFilter::default();
+        assert!(all.is_empty() && all.includes(&t("a", "b")) && !all.excludes_explicitly(&t("a", "b")));
+        assert!(!TableFilter::only("adopt-tables", &[]).unwrap().includes(&t("a", "b")));
+        assert!(TableFilter::only("adopt-tables", &strings(&["b"])).unwrap().includes(&t("a", "b")));
+    }
+
+    #[test]
+    fn a_pattern_without_schema_fits_every_schema() {
+        let filter = tables(&["orders"]);
+        assert!(filter.includes(&t("public", "orders")) && filter.includes(&t("x", "orders")));
+        assert!(!filter.includes(&t("public", "orders2")) && !filter.is_empty());
+    }
+
+    #[test]
+    fn letters_fold_outside_quotes_and_stand_for_themselves_inside() {
+        let filter = tables(&["Public.Orders", "\"Shop\".\"a.b,*\"\"\""]);
+        assert!(filter.includes(&t("public", "orders")));
+        assert!(filter.includes(&t("Shop", "a.b,*\"")));
+        assert!(!filter.includes(&t("shop", "a.b,*\"")) && !filter.includes(&t("Shop", "a.b,x\"")));
+    }
+
+    #[test]
+    fn stars_and_question_marks_fit_as_in_psql() {
+        let filter = tables(&["app.*_20??, log*"]);
+        assert!(filter.includes(&t("app", "orders_2024")) && filter.includes(&t("x", "log")));
+        assert!(!filter.includes(&t("app", "orders_202")) && !filter.includes(&t("other", "orders_2024")));
+    }
+
+    #[test]
+    fn exclusion_wins_over_inclusion_and_schemas_add_to_tables() {
+        let filter = TableFilter::parse(&FilterPatterns {
+            tables: strings(&["audit.log"]),
+            schemas: strings(&["app"]),
+            exclude_tables: strings(&["app.tmp_*"]),
+            exclude_schemas: strings(&["old"]),
+        })
+        .unwrap();
+        assert!(filter.includes(&t("app", "x")) && filter.includes(&t("audit", "log")));
+        assert!(!filter.includes(&t("app", "tmp_1")) && !filter.includes(&t("audit", "x")));
+        assert!(filter.excludes_explicitly(&t("old", "x")) && !filter.excludes_explicitly(&t("audit", "x")));
+    }
+
+    #[test]
+    fn a_pattern_that_is_not_well_formed_is_named() {
+        for bad in ["a.b.c", "", "a.", "\"open", "a,,b"] {
+            let patterns = FilterPatterns { exclude_tables: strings(&[bad]), ..Default::default() };
+            let error = TableFilter::parse(&patterns).unwrap_err().to_string();
+            assert!(error.contains("--exclude-tables") && error.contains(bad), "{error}");
+        }
+        let patterns = FilterPatterns { schemas: strings(&["a.b"]), ..Default::default() };
+        assert!(TableFilter::parse(&patterns).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_name_fits_itself_and_a_star_fits_everything(schema in "[^\0]{1,12}", name in "[^\0]{1,12}", other in "[^\0]{1,12}") {
+            let table = t(&schema, &name);
+            let quoted = table.sql();
+            prop_assert!(tables(&[&quoted]).includes(&table));
+            prop_assert_eq!(tables(&[&quoted]).includes(&t(&schema, &other)), other == name);
+            prop_assert!(tables(&["*"]).includes(&table));
+        }
     }
 }

@@ -1,16 +1,31 @@
 //! Configuration: as typed ([`raw`]) and as validated ([`Settings`]).
 //!
+//! Reading order: [`raw`] (flags, environment, file) → `validate` (meaning and
+//! defaults) → [`conninfo`], made by `resolve` of `uri` or `keywords`,
+//! `service`, `passfile`.
+//!
 //! Invariant: everything behind this module works on validated values only;
 //! each setting is defined once, with its default and the reason for it.
 
 pub mod conninfo;
+mod env;
+pub mod error;
 pub mod filter;
+mod keywords;
+mod passfile;
+pub mod raw;
+mod resolve;
+mod service;
+mod uri;
+mod validate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use conninfo::{ConnInfo, Secret};
+pub use env::Env;
+pub use error::{ConfigError, ConnInfoError};
 pub use filter::TableFilter;
 
 /// One of the two ends of a migration.

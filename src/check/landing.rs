@@ -1,0 +1,266 @@
+//! Whether the source's content can land on the target: encoding, schemas,
+//! extensions, tables that exist already.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::findings::names;
+use super::tables::{Kind, Tables};
+use super::target::Migration;
+use super::{CheckError, Findings};
+use crate::config::{SchemaMode, Settings, Side};
+use crate::session::{DbContext, Session};
+use crate::sql::{TableName, ident};
+
+/// What the target has to take.
+pub(super) struct Content {
+    tables: Tables,
+    encoding: String,
+    extensions: Vec<String>,
+}
+
+const ENCODING: &str = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
+
+impl Content {
+    /// Reads the rest of it from the source.
+    pub(super) async fn read(session: &Session, tables: Tables) -> Result<Self, CheckError> {
+        let encoding = session.query_one(ENCODING, &[]).await.during(Side::Source, "read the encoding")?.get(0);
+        let rows = session
+            .query("SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
+            .await
+            .during(Side::Source, "list the extensions")?;
+        Ok(Content { tables, encoding, extensions: rows.iter().map(|row| row.get(0)).collect() })
+    }
+}
+
+pub(super) async fn check(
+    settings: &Settings,
+    content: &Content,
+    migration: Option<&Migration>,
+    session: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    not_replicated(content, findings);
+    encoding(content, session, findings).await?;
+    if migration.is_some() {
+        // The tables are there and have rows: that is how it goes on.
+        return Ok(());
+    }
+    if settings.schema == SchemaMode::Create {
+        extensions(content, session, findings).await?;
+        schemas(content, session, findings).await?;
+    }
+    tables(settings, content, session, findings).await
+}
+
+/// Kinds of tables that no publication carries.
+fn not_replicated(content: &Content, findings: &mut Findings) {
+    for (kind, check, what) in [
+        (Kind::Unlogged, "unlogged", "unlogged tables are not in the stream, their rows do not follow"),
+        (
+            Kind::MaterializedView,
+            "materialized_views",
+            "materialized views are refreshed at the end (catchup --finish)",
+        ),
+        (Kind::Foreign, "foreign_tables", "foreign tables have their rows elsewhere, only their definitions are moved"),
+    ] {
+        let listed: Vec<&TableName> = content.tables.of(kind).map(|table| &table.name).collect();
+        if !listed.is_empty() {
+            findings.warning(Side::Source, check, format!("{what}: {}", names(&listed)));
+        }
+    }
+}
+
+async fn encoding(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let encoding: String = session.query_one(ENCODING, &[]).await.during(Side::Target, "read the encoding")?.get(0);
+    if encoding == content.encoding {
+        findings.ok(Side::Target, "encoding", format!("both databases are {encoding}"));
+    } else if encoding == "UTF8" {
+        findings.ok(Side::Target, "encoding", format!("{} text becomes UTF8", content.encoding));
+    } else {
+        let database: String = session
+            .query_one("SELECT current_database()::text", &[])
+            .await
+            .during(Side::Target, "read the database's name")?
+            .get(0);
+        findings
+            .problem(
+                Side::Target,
+                "encoding",
+                format!("the source is {}, the target {encoding}: text can be lost", content.encoding),
+            )
+            .remedy("create the target's database anew:")
+            .sql(format!("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8';", ident(&database)));
+    }
+    Ok(())
+}
+
+async fn extensions(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let rows = session
+        .query("SELECT name::text, installed_version IS NOT NULL FROM pg_available_extensions", &[])
+        .await
+        .during(Side::Target, "list the extensions")?;
+    let available: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let installed: HashSet<String> = rows.iter().filter(|row| row.get(1)).map(|row| row.get(0)).collect();
+    let absent: Vec<&String> = content.extensions.iter().filter(|name| !available.contains(*name)).collect();
+    if !absent.is_empty() {
+        findings
+            .problem(Side::Target, "extensions", format!("the target's server does not offer {}", names(&absent)))
+            .remedy("install their packages on the server, or enable them in the provider's console");
+    }
+    // `trusted` is new in 13; before, every extension took a superuser.
+    let trusted = if session.version() >= 130_000 { "trusted" } else { "false" };
+    let sql = format!(
+        "SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE name::text = ANY ($1) AND superuser AND NOT {trusted} \
+         AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+    );
+    let rows =
+        session.query(&sql, &[&content.extensions]).await.during(Side::Target, "list the untrusted extensions")?;
+    let restricted: Vec<String> = rows.iter().map(|row| row.get(0)).filter(|name| !installed.contains(name)).collect();
+    if restricted.is_empty() {
+        if absent.is_empty() {
+            findings.ok(
+                Side::Target,
+                "extensions",
+                format!("all {} extensions are available", content.extensions.len()),
+            );
+        }
+        return Ok(());
+    }
+    let finding = findings.warning(
+        Side::Target,
+        "extensions",
+        format!("PostgreSQL lets only a superuser create {}; providers often allow it", names(&restricted)),
+    );
+    finding.remedy("if the copy fails there, have them created beforehand:");
+    for name in &restricted {
+        finding.sql(format!("CREATE EXTENSION {};", ident(name)));
+    }
+    Ok(())
+}
+
+/// Schemas that exist must let the role create in them.
+async fn schemas(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let wanted: BTreeSet<&str> = content.tables.list.iter().map(|table| table.name.schema.as_str()).collect();
+    let wanted: Vec<&str> = wanted.into_iter().collect();
+    let rows = session
+        .query(
+            "SELECT nspname::text, current_user::text FROM pg_namespace WHERE nspname::text = ANY ($1) AND NOT has_schema_privilege(oid, 'CREATE')",
+            &[&wanted],
+        )
+        .await
+        .during(Side::Target, "look at the schemas")?;
+    for row in &rows {
+        let (schema, role): (String, String) = (row.get(0), row.get(1));
+        findings
+            .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema}"))
+            .remedy("let its owner run this:")
+            .sql(format!("GRANT CREATE ON SCHEMA {} TO {};", ident(&schema), ident(&role)));
+    }
+    Ok(())
+}
+
+/// A table on the target.
+struct Landed {
+    name: TableName,
+    may_write: bool,
+    may_read: bool,
+}
+
+async fn tables(
+    settings: &Settings,
+    content: &Content,
+    session: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let wanted: Vec<&TableName> = content
+        .tables
+        .list
+        .iter()
+        .filter(|t| matches!(t.kind, Kind::Plain | Kind::Partitioned))
+        .map(|t| &t.name)
+        .collect();
+    let schemas: Vec<&str> = wanted.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = wanted.iter().map(|name| name.name.as_str()).collect();
+    let rows = session
+        .query(
+            "SELECT w.schema, w.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
+             AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
+             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid) \
+             FROM unnest($1::text[], $2::text[]) AS w (schema, name) JOIN pg_namespace n ON n.nspname = w.schema \
+             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name ORDER BY 1, 2",
+            &[&schemas, &tables],
+        )
+        .await
+        .during(Side::Target, "look for the tables")?;
+    let landed: Vec<Landed> = rows
+        .iter()
+        .map(|row| Landed {
+            name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+            may_write: row.get(2),
+            may_read: row.get(3),
+        })
+        .collect();
+    if settings.schema == SchemaMode::Create {
+        not_there_yet(&landed, findings);
+        return Ok(());
+    }
+    all_there(&wanted, &landed, findings);
+    empty(&landed, session, findings).await
+}
+
+fn not_there_yet(landed: &[Landed], findings: &mut Findings) {
+    if landed.is_empty() {
+        return findings.ok(Side::Target, "tables", "none of the tables exists yet");
+    }
+    let listed: Vec<&TableName> = landed.iter().map(|table| &table.name).collect();
+    let list: Vec<String> = listed.iter().map(|name| name.sql()).collect();
+    findings
+        .problem(Side::Target, "tables", format!("{} of the tables exist already: {}", landed.len(), names(&listed)))
+        .remedy("use --schema existing to fill them; or, if they are not needed, drop them:")
+        .sql(format!("DROP TABLE {};", list.join(", ")));
+}
+
+fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) {
+    let found: HashSet<&TableName> = landed.iter().map(|table| &table.name).collect();
+    let absent: Vec<&&TableName> = wanted.iter().filter(|name| !found.contains(**name)).collect();
+    if !absent.is_empty() {
+        findings
+            .problem(Side::Target, "tables", format!("{} of the tables do not exist: {}", absent.len(), names(&absent)))
+            .remedy("create them, use --schema create, or leave them out with --exclude-tables");
+    }
+    let denied: Vec<&TableName> = landed.iter().filter(|table| !table.may_write).map(|table| &table.name).collect();
+    if !denied.is_empty() {
+        let finding = findings.problem(Side::Target, "write", format!("the role may not write to {}", names(&denied)));
+        finding.remedy("let their owner run this:");
+        for name in denied {
+            finding.sql(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {} TO CURRENT_ROLE; -- name the role of the target's connection", name.sql()));
+        }
+    }
+}
+
+/// A copy into tables with rows would make them twice, or fail on a key.
+async fn empty(landed: &[Landed], session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let mut filled = Vec::new();
+    for table in landed {
+        if !table.may_read {
+            findings
+                .problem(Side::Target, "tables", format!("whether {} is empty cannot be seen", table.name))
+                .remedy("SELECT on the table and USAGE on its schema are needed, and no row security in force");
+            continue;
+        }
+        let sql = format!("SELECT EXISTS (SELECT FROM {})", table.name.sql());
+        if session.query_one(&sql, &[]).await.during(Side::Target, format!("look into {}", table.name))?.get(0) {
+            filled.push(&table.name);
+        }
+    }
+    if filled.is_empty() {
+        findings.ok(Side::Target, "tables", format!("{} tables exist and are empty", landed.len()));
+        return Ok(());
+    }
+    let list: Vec<String> = filled.iter().map(|name| name.sql()).collect();
+    findings
+        .problem(Side::Target, "tables", format!("{} of the tables have rows: {}", filled.len(), names(&filled)))
+        .remedy("if these rows are not needed:")
+        .sql(format!("TRUNCATE {};", list.join(", ")));
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! What holds for both servers: no pooler in between, connections enough, and
+//! that they are two.
+//!
+//! A transaction pooler loses session settings and gives them to other clients;
+//! it is recognised by two sessions that have the same backend, or one session
+//! that has several.
+
+use super::{CheckError, Findings, Place};
+use crate::config::{Settings, Side};
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::ident;
+
+/// Transactions after which a session must still have its first backend.
+const TRANSACTIONS: usize = 5;
+
+/// Connections beside those of the copy workers: keeper of the snapshot or
+/// applier, sweeps, state, and one for `status` or `catchup`.
+const CONNECTIONS_BESIDE_JOBS: i64 = 4;
+
+pub(super) async fn check(settings: &Settings, session: &Session, findings: &mut Findings) {
+    let side = session.side();
+    if let Err(error) = pooler(settings, session, findings).await {
+        findings.unfinished(side.into(), &error);
+    }
+    if let Err(error) = connections(settings, session, findings).await {
+        findings.unfinished(side.into(), &error.into());
+    }
+}
+
+async fn backend(session: &Session) -> Result<i32, DbError> {
+    let row =
+        session.query_one("SELECT pg_backend_pid()", &[]).await.during(session.side(), "read the backend's pid")?;
+    Ok(row.get(0))
+}
+
+async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let side = session.side();
+    let info = match side {
+        Side::Source => &settings.source,
+        Side::Target => &settings.target,
+    };
+    let first = backend(session).await?;
+    let other = Session::connect(info, &settings.name).await?;
+    other.batch_execute("BEGIN READ ONLY").await.during(side, "begin a transaction")?;
+    let mut is_direct = backend(&other).await? != first;
+    for _ in 0..TRANSACTIONS {
+        is_direct &= backend(session).await? == first;
+    }
+    other.batch_execute("ROLLBACK").await.during(side, "end a transaction")?;
+    if is_direct {
+        findings.ok(side, "pooler", "sessions have backends of their own (no pooler in between)");
+    } else {
+        findings.problem(side, "pooler", "sessions share backends: a pooler in transaction mode is in between").remedy(
+            "use the address of the server itself: providers call it the direct host, often with another port or without \"pooler\" in its name",
+        );
+    }
+    Ok(())
+}
+
+/// Free connections: of the server, the database and the role.
+const CONNECTIONS: &str = "SELECT r.rolname::text, d.datname::text, r.rolconnlimit, d.datconnlimit, \
+    current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
+      - coalesce(current_setting('reserved_connections', true), '0')::bigint \
+      - (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database) AS server_free, \
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = d.datname) AS database_used, \
+    (SELECT count(*) FROM pg_stat_activity WHERE usename = r.rolname) AS role_used \
+    FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database()";
+
+async fn connections(settings: &Settings, session: &Session, findings: &mut Findings) -> Result<(), DbError> {
+    let side = session.side();
+    let row = session.query_one(CONNECTIONS, &[]).await.during(side, "count the connections")?;
+    let limited = |limit: i32, used: i64| if limit < 0 { i64::MAX } else { i64::from(limit) - used };
+    let needed = i64::try_from(settings.jobs).unwrap_or(i64::MAX).saturating_add(CONNECTIONS_BESIDE_JOBS);
+    let (role, database): (String, String) = (row.get(0), row.get(1));
+    // Our own connections count as used, so they are a part of what is needed.
+    let kinds = [
+        (
+            row.get::<_, i64>("server_free"),
+            "the server".to_owned(),
+            "ALTER SYSTEM SET max_connections = …; -- and restart".to_owned(),
+        ),
+        (
+            limited(row.get("datconnlimit"), row.get("database_used")),
+            format!("database {database}"),
+            format!("ALTER DATABASE {} CONNECTION LIMIT -1;", ident(&database)),
+        ),
+        (
+            limited(row.get("rolconnlimit"), row.get("role_used")),
+            format!("role {role}"),
+            format!("ALTER ROLE {} CONNECTION LIMIT -1;", ident(&role)),
+        ),
+    ];
+    let mut is_enough = true;
+    for (free, of, sql) in kinds {
+        if free < needed {
+            is_enough = false;
+            findings
+                .problem(side, "connections", format!("{of} has {free} connections free, {needed} are needed"))
+                .remedy("give --jobs a smaller number, close connections, or raise the limit:")
+                .sql(sql);
+        }
+    }
+    if is_enough {
+        findings.ok(side, "connections", format!("{needed} connections are free"));
+    }
+    Ok(())
+}
+
+/// Two connection strings can name one database in two ways.
+pub(super) async fn are_different(
+    source: &Session,
+    target: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let sql = "SELECT pg_postmaster_start_time()::text || ' ' || oid::text FROM pg_database WHERE datname = current_database()";
+    let mut identities = Vec::new();
+    for session in [source, target] {
+        let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
+        identities.push(row.get::<_, String>(0));
+    }
+    match identities.as_slice() {
+        [a, b] if a == b => {
+            findings
+                .problem(Place::Here, "same_database", "source and target are the same database")
+                .remedy("change one of the two connection strings");
+        }
+        _ => findings.ok(Place::Here, "same_database", "source and target are two databases"),
+    }
+    Ok(())
+}

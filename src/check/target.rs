@@ -1,0 +1,134 @@
+//! The target as a server: that it can be written to, what the role may do,
+//! and whether the migration has begun.
+
+use super::{CheckError, Findings};
+use crate::config::{Settings, Side};
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::ident;
+
+/// A migration of this name that has begun.
+pub(super) struct Migration {
+    /// Its slot has been created.
+    pub(super) has_slot: bool,
+}
+
+/// Looks for a migration of this name in the state.
+pub(super) async fn migration(
+    settings: &Settings,
+    session: &Session,
+    findings: &mut Findings,
+) -> Result<Option<Migration>, CheckError> {
+    let row = session
+        .query_one(
+            "SELECT to_regnamespace('walferry') IS NOT NULL, to_regclass('walferry.version') IS NOT NULL, to_regclass('walferry.migration') IS NOT NULL",
+            &[],
+        )
+        .await
+        .during(Side::Target, "look for the state schema")?;
+    match (row.get::<_, bool>(0), row.get::<_, bool>(1) && row.get::<_, bool>(2)) {
+        (false, _) => return Ok(None),
+        (true, false) => {
+            findings
+                .problem(Side::Target, "state", "a schema named walferry exists and is not walferry's")
+                .remedy("walferry keeps its state in a schema of this name: rename or drop the one that is there")
+                .sql("ALTER SCHEMA walferry RENAME TO something_else;");
+            return Ok(None);
+        }
+        (true, true) => {}
+    }
+    let rows = session
+        .query("SELECT phase, consistent_point IS NOT NULL FROM walferry.migration WHERE name = $1", &[&settings.name])
+        .await
+        .during(Side::Target, "read the state")?;
+    Ok(rows.first().map(|row| {
+        let phase: String = row.get(0);
+        findings.ok(
+            Side::Target,
+            "state",
+            format!("migration {} has begun (phase {phase}) and goes on", settings.name),
+        );
+        Migration { has_slot: row.get(1) }
+    }))
+}
+
+const FACTS: &str = "SELECT current_user::text, current_database()::text, pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', \
+    has_database_privilege(current_database(), 'CREATE'), to_regnamespace('walferry') IS NOT NULL";
+
+pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let row = session.query_one(FACTS, &[]).await.during(Side::Target, "read the settings")?;
+    let (role, database): (String, String) = (row.get(0), row.get(1));
+    if row.get(2) {
+        findings
+            .problem(Side::Target, "writable", "the target is a standby")
+            .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");
+    } else if row.get(3) {
+        findings
+            .problem(
+                Side::Target,
+                "writable",
+                format!("transactions of role {role} in database {database} are read-only"),
+            )
+            .sql(format!(
+                "ALTER ROLE {} IN DATABASE {} SET default_transaction_read_only = off;",
+                ident(&role),
+                ident(&database)
+            ));
+    } else {
+        findings.ok(Side::Target, "writable", "the target can be written to");
+    }
+    if row.get(4) || row.get(5) {
+        findings.ok(Side::Target, "create", format!("role {role} may create schemas in database {database}"));
+    } else {
+        findings
+            .problem(Side::Target, "create", format!("role {role} may not create schemas in database {database}"))
+            .remedy("let the database's owner run this:")
+            .sql(format!("GRANT CREATE ON DATABASE {} TO {};", ident(&database), ident(&role)));
+    }
+    Ok(())
+}
+
+/// How foreign keys and triggers are kept quiet: by the setting, by a
+/// provider's function, or by holding them back. Tried in transactions that
+/// are rolled back; the setting is local to them.
+pub(super) async fn probe_replication_role(session: &Session, findings: &mut Findings) {
+    let ways = [
+        (
+            "SET LOCAL session_replication_role = replica",
+            "session_replication_role can be set: foreign keys and triggers are quiet while changes are applied",
+        ),
+        (
+            "SELECT aiven_extras.session_replication_role('replica')",
+            "session_replication_role can be set through aiven_extras",
+        ),
+    ];
+    for (sql, message) in ways {
+        match probe(session, sql).await {
+            Ok(true) => return findings.ok(Side::Target, "session_replication_role", message),
+            Ok(false) => {}
+            Err(error) => return findings.unfinished(Side::Target.into(), &error.into()),
+        }
+    }
+    findings.ok(
+        Side::Target,
+        "session_replication_role",
+        "session_replication_role cannot be set by this role: foreign keys and triggers are held back until the end (catchup --finish)",
+    );
+}
+
+async fn probe(session: &Session, sql: &str) -> Result<bool, DbError> {
+    session.batch_execute("BEGIN READ ONLY").await.during(Side::Target, "begin a read-only transaction")?;
+    let outcome = match session.batch_execute(sql).await {
+        Ok(()) => {
+            let row = session
+                .query_one("SELECT current_setting('session_replication_role') = 'replica'", &[])
+                .await
+                .during(Side::Target, "read session_replication_role")?;
+            Ok(row.get(0))
+        }
+        // Denied or not there: an answer. A lost connection is none.
+        Err(error) if error.as_db_error().is_some() => Ok(false),
+        Err(error) => Err(error).during(Side::Target, "probe session_replication_role"),
+    };
+    session.batch_execute("ROLLBACK").await.during(Side::Target, "end a read-only transaction")?;
+    outcome
+}

@@ -1,0 +1,202 @@
+//! Commands and flags, as clap sees them; their texts are the manual.
+//!
+//! Invariant: a flag of two values becomes an enum before it leaves this file.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::{Ends, Logging, Serve, Work};
+use crate::cleanup::Consent;
+use crate::demo::DemoOptions;
+use crate::run::{Finish, Until};
+
+/// Pause between two documents of `status --watch`.
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or asked to stop
+  1  a bug in walferry
+  2  wrong usage or configuration
+  3  check found a problem, or cleanup needs --yes
+  4  the migration needs a resync
+  6  the source failed
+  7  the target failed
+
+Every setting can also be given as WALFERRY_<FLAG> in the environment, or under
+the flag's name in walferry.toml; a flag goes over the environment, which goes
+over the file. PGUSER, PGPASSWORD, PGSSLMODE and the like fill in what a
+connection string leaves out; PGHOST, PGPORT and PGDATABASE do not, as they
+would mean both ends.";
+
+/// Moves a live PostgreSQL database to another server
+///
+/// walferry copies a database to another server and keeps the copy up to date
+/// while the application keeps writing, until you switch. The role on the
+/// target needs no superuser rights and no CREATE SUBSCRIPTION.
+///
+///   walferry check     --source URI --target URI    would it work?
+///   walferry run       --source URI --target URI    copy, then follow
+///   walferry status    --source URI --target URI    how far is it?
+///   walferry catchup   --source URI --target URI    drain, once writes have stopped
+///   walferry cleanup   --source URI --target URI    remove slot, publication, state
+#[derive(Parser)]
+#[command(name = "walferry", version, verbatim_doc_comment, after_help = EXIT_CODES, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+    #[command(flatten)]
+    pub(super) logging: Logging,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Look at both ends and say what would make a migration fail; change nothing
+    ///
+    /// Every problem comes with the SQL that mends it. Exits with 3 when there
+    /// is one.
+    Check(Box<CheckArgs>),
+    /// Copy the database and follow its changes until stopped
+    ///
+    /// Brings over schema, rows, indexes, sequences and large objects, and then
+    /// applies changes as they happen. Stopped or killed, it goes on from where
+    /// it was when started again. SIGINT or SIGTERM: the batch in hand is
+    /// finished and confirmed; a second signal ends at once.
+    Run(Box<RunArgs>),
+    /// Drain to the source's position as of now, make sequences and large objects exact, exit
+    ///
+    /// Run it after the application has stopped writing. A running daemon is
+    /// asked to hand over.
+    Catchup(Box<CatchupArgs>),
+    /// Say how far the migration is, with or without a running daemon
+    Status(Box<StatusArgs>),
+    /// Remove slot, publication and state of a migration
+    ///
+    /// Refuses while objects are still held back on the target, and shows the SQL
+    /// that brings them in; also when the target knows nothing of the migration.
+    /// --yes drops all the same. What was named with --slot or --publication is
+    /// never dropped.
+    Cleanup(Box<CleanupArgs>),
+    /// Watch a whole migration between two throwaway servers on this machine
+    Demo(DemoArgs),
+}
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) ends: Ends,
+    #[command(flatten)]
+    pub(super) work: Work,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// When `run` ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UntilWord {
+    /// Once the target has everything the source had when the copy was done
+    CaughtUp,
+}
+
+#[derive(Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) ends: Ends,
+    #[command(flatten)]
+    pub(super) work: Work,
+    #[command(flatten)]
+    pub(super) serve: Serve,
+    /// End by itself at this point instead of when stopped
+    #[arg(long, value_name = "WHEN")]
+    until: Option<UntilWord>,
+}
+
+impl RunArgs {
+    pub(super) fn until(&self) -> Until {
+        match self.until {
+            Some(UntilWord::CaughtUp) => Until::CaughtUp,
+            None => Until::Stopped,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct CatchupArgs {
+    #[command(flatten)]
+    pub(super) ends: Ends,
+    #[command(flatten)]
+    pub(super) work: Work,
+    /// Also bring in what was held back: foreign keys, triggers, data of materialized views
+    #[arg(long)]
+    finish: bool,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl CatchupArgs {
+    pub(super) fn finish(&self) -> Finish {
+        if self.finish { Finish::Yes } else { Finish::No }
+    }
+}
+
+/// Whether `status` goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    Yes,
+    No,
+}
+
+#[derive(Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) ends: Ends,
+    /// Print the status as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print it again every two seconds until interrupted (with --json: one document a line)
+    #[arg(long)]
+    watch: bool,
+}
+
+impl StatusArgs {
+    pub(super) fn watch(&self) -> Watch {
+        if self.watch { Watch::Yes } else { Watch::No }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct CleanupArgs {
+    #[command(flatten)]
+    pub(super) ends: Ends,
+    /// Drop even if objects are held back, or only the names tell what is ours
+    #[arg(long)]
+    yes: bool,
+    /// Print what was dropped as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl CleanupArgs {
+    pub(super) fn consent(&self) -> Consent {
+        if self.yes { Consent::Given } else { Consent::Missing }
+    }
+}
+
+#[derive(Args)]
+pub(super) struct DemoArgs {
+    /// Leave the two servers running afterwards
+    #[arg(long)]
+    keep: bool,
+    /// How long the application writes
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+}
+
+impl DemoArgs {
+    pub(super) fn options(&self) -> DemoOptions {
+        DemoOptions { keep: self.keep, seconds: self.seconds }
+    }
+}

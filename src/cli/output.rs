@@ -1,0 +1,114 @@
+//! Results on standard output, errors on standard error.
+
+use std::error::Error as StdError;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+use super::logging::LogFormat;
+use crate::exit::Error;
+
+/// Form of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// For people.
+    Human,
+    /// One JSON document on one line.
+    Json,
+}
+
+impl Format {
+    pub(super) fn json_if(json: bool) -> Self {
+        if json { Format::Json } else { Format::Human }
+    }
+}
+
+/// Set once the reader of standard output has closed it.
+static READER_HAS_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether nobody reads standard output any more.
+pub(super) fn reader_has_left() -> bool {
+    READER_HAS_LEFT.load(Ordering::Relaxed)
+}
+
+/// Prints a result. A reader that has left (`| head`) is no error.
+pub(super) fn result<T: Serialize + Display>(value: &T, format: Format) -> io::Result<()> {
+    let text = match format {
+        Format::Human => value.to_string(),
+        Format::Json => serde_json::to_string(value)?,
+    };
+    write(&format!("{}\n", text.trim_end()))
+}
+
+/// Clears a terminal; does nothing to a file or pipe.
+pub(super) fn clear_screen() -> io::Result<()> {
+    if io::stdout().is_terminal() { write("\x1b[H\x1b[2J") } else { Ok(()) }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            READER_HAS_LEFT.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Prints an error with its causes and its remedy; gives its exit code.
+pub(super) fn failure(error: &Error, format: LogFormat) -> ExitCode {
+    let verdict = error.verdict();
+    let message = chain(error);
+    let text = match format {
+        LogFormat::Human => {
+            let remedy = verdict.remedy.as_ref().map(|remedy| format!("\nwhat to do: {remedy}")).unwrap_or_default();
+            format!("error: {message}{remedy}\n")
+        }
+        LogFormat::Json => {
+            let line = serde_json::json!({
+                "level": "ERROR", "message": message, "remedy": verdict.remedy, "exit_code": verdict.code,
+            });
+            format!("{line}\n")
+        }
+    };
+    // Nothing is left to tell if standard error is closed.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    ExitCode::from(verdict.code)
+}
+
+/// The error and its causes, "a: b: c"; a cause that a message repeats already
+/// is passed over. A driver error ends the chain: what wraps it has quoted the
+/// server's words in full.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<tokio_postgres::Error>() {
+            break;
+        }
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ConfigError, ConnInfoError, Side};
+
+    #[test]
+    fn the_chain_of_causes_is_printed_without_repetition() {
+        let source = ConnInfoError::UnknownKeyword("hots".into());
+        let error = Error::from(ConfigError::ConnInfo { side: Side::Target, source });
+        assert_eq!(chain(&error), "the connection string of the target cannot be used: unknown keyword \"hots\"");
+    }
+}

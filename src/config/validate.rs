@@ -1,0 +1,337 @@
+//! From what was typed to [`Settings`]: meaning, defaults, limits.
+//!
+//! Invariant: a value that cannot be used is an error that names flag and
+//! variable; nothing is rounded or clamped in silence.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::conninfo::{Address, Host};
+use super::error::ConfigError;
+use super::filter::{FilterPatterns, TableFilter};
+use super::raw::{Ends, Raw, Text, Work, variable, variables};
+use super::{BatchBounds, ConnInfo, Env, Provenance, SchemaMode, Settings, Side};
+
+/// Slot, publication, state, lease and application_name without `--name`.
+const DEFAULT_NAME: &str = "walferry";
+
+/// Bytes of a name: it is a part of names of at most 63 (NAMEDATALEN - 1),
+/// some of which get a suffix.
+const LONGEST_NAME_BYTES: usize = 40;
+
+/// Copy workers at most, by default: the source serves an application at the
+/// same time.
+const DEFAULT_JOBS_AT_MOST: usize = 4;
+
+/// Copy workers at most: every one holds a connection on both sides.
+const MOST_JOBS: usize = 128;
+
+/// Long enough for a failover or a restart of a managed server.
+const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(15 * 60);
+
+/// Rows a batch: beyond this a larger batch hardly gains throughput and costs
+/// memory and latency.
+const DEFAULT_BATCH_ROWS: usize = 10_000;
+
+/// Bytes a batch.
+const DEFAULT_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Longer than a round trip in one region, shorter than anybody notices.
+const DEFAULT_BATCH_DELAY: Duration = Duration::from_millis(5);
+
+/// Two batches: one is applied while the next gathers.
+const DEFAULT_QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Sequences are exact at the end anyway; until then a pass is one query.
+const DEFAULT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Settings {
+    /// Validates what was typed.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first setting that cannot be used.
+    pub fn validate(raw: Raw, env: &Env) -> Result<Settings, ConfigError> {
+        let Raw { ends, work, serve, .. } = raw;
+        let (source, target) = connections(&ends, env)?;
+        let name = name(ends.name)?;
+        Ok(Settings {
+            source,
+            target,
+            slot: object("slot", ends.slot, &name)?,
+            publication: publication(ends.publication, &name),
+            name,
+            filter: TableFilter::parse(&FilterPatterns {
+                tables: work.tables.clone(),
+                exclude_tables: work.exclude_tables.clone(),
+                schemas: work.schemas.clone(),
+                exclude_schemas: work.exclude_schemas.clone(),
+            })?,
+            adopt: TableFilter::only("adopt-tables", &work.adopt_tables)?,
+            schema: schema_mode(work.schema.as_ref())?,
+            jobs: jobs(work.jobs.as_ref())?,
+            pg_bin: work.pg_bin.as_ref().map(|text| PathBuf::from(&text.0)),
+            retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
+            batch: batch(&work)?,
+            queue_bytes: size("queue-bytes", work.queue_bytes.as_ref(), DEFAULT_QUEUE_BYTES)?,
+            sequence_interval: duration(
+                "sequence-interval",
+                work.sequence_interval.as_ref(),
+                DEFAULT_SEQUENCE_INTERVAL,
+            )?,
+            listen: listen(serve.listen)?,
+        })
+    }
+}
+
+fn connections(ends: &Ends, env: &Env) -> Result<(ConnInfo, ConnInfo), ConfigError> {
+    let parse = |side: Side, text: &Option<Text>| match text {
+        Some(text) => ConnInfo::parse(side, &text.0, env),
+        None => Err(ConfigError::Missing { side, variable: variables(side)[0] }),
+    };
+    let source = parse(Side::Source, &ends.source)?;
+    let target = parse(Side::Target, &ends.target)?;
+    let same_place = source.hosts.iter().any(|a| target.hosts.iter().any(|b| is_same_place(a, b)));
+    if same_place && source.dbname == target.dbname {
+        return Err(ConfigError::SameDatabase(source.to_string()));
+    }
+    Ok((source, target))
+}
+
+fn is_same_place(a: &Host, b: &Host) -> bool {
+    let same = match (&a.address, &b.address) {
+        (Address::Unix(a), Address::Unix(b)) => a == b,
+        (Address::Tcp { host: a, hostaddr: None }, Address::Tcp { host: b, hostaddr: None }) => {
+            a.eq_ignore_ascii_case(b)
+        }
+        (Address::Tcp { hostaddr: Some(a), .. }, Address::Tcp { hostaddr: Some(b), .. }) => a == b,
+        _ => false,
+    };
+    same && a.port == b.port
+}
+
+fn wrong(name: &'static str, expected: &'static str, found: &Text) -> ConfigError {
+    ConfigError::Setting { name, variable: variable(name), expected, found: found.0.clone() }
+}
+
+fn name(text: Option<Text>) -> Result<String, ConfigError> {
+    let text = text.unwrap_or_else(|| Text(DEFAULT_NAME.to_owned()));
+    check_slot_letters("name", &text, LONGEST_NAME_BYTES, "1 to 40 of the letters a-z, 0-9 and _")?;
+    Ok(text.0)
+}
+
+/// Letters of a slot's name (`ReplicationSlotValidateName` in slot.c).
+fn check_slot_letters(
+    flag: &'static str,
+    text: &Text,
+    longest: usize,
+    expected: &'static str,
+) -> Result<(), ConfigError> {
+    let plain = text.0.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if plain && (1..=longest).contains(&text.0.len()) { Ok(()) } else { Err(wrong(flag, expected, text)) }
+}
+
+fn object(flag: &'static str, given: Option<Text>, name: &str) -> Result<Provenance, ConfigError> {
+    let Some(given) = given else { return Ok(Provenance::Ours(name.to_owned())) };
+    check_slot_letters(flag, &given, 63, "1 to 63 of the letters a-z, 0-9 and _")?;
+    Ok(Provenance::Existing(given.0))
+}
+
+fn publication(given: Option<Text>, name: &str) -> Provenance {
+    given.map_or_else(|| Provenance::Ours(name.to_owned()), |text| Provenance::Existing(text.0))
+}
+
+fn schema_mode(text: Option<&Text>) -> Result<SchemaMode, ConfigError> {
+    match text {
+        None => Ok(SchemaMode::Create),
+        Some(text) => <SchemaMode as clap::ValueEnum>::from_str(&text.0, false)
+            .map_err(|_| wrong("schema", "create, existing or none", text)),
+    }
+}
+
+fn jobs(text: Option<&Text>) -> Result<usize, ConfigError> {
+    let Some(text) = text else {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        return Ok(cores.min(DEFAULT_JOBS_AT_MOST));
+    };
+    let accepted = text.0.parse().ok().filter(|jobs| (1..=MOST_JOBS).contains(jobs));
+    accepted.ok_or_else(|| wrong("jobs", "a number from 1 to 128", text))
+}
+
+fn batch(work: &Work) -> Result<BatchBounds, ConfigError> {
+    let rows = match work.batch_rows.as_ref() {
+        None => DEFAULT_BATCH_ROWS,
+        Some(text) => {
+            let accepted = text.0.parse().ok().filter(|rows| *rows > 0);
+            accepted.ok_or_else(|| wrong("batch-rows", "a number from 1", text))?
+        }
+    };
+    Ok(BatchBounds {
+        rows,
+        bytes: size("batch-bytes", work.batch_bytes.as_ref(), DEFAULT_BATCH_BYTES)?,
+        delay: duration("batch-delay", work.batch_delay.as_ref(), DEFAULT_BATCH_DELAY)?,
+    })
+}
+
+/// A human duration; a bare number is one of seconds.
+fn duration(flag: &'static str, text: Option<&Text>, default: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    let seconds = text.0.trim().parse().map(Duration::from_secs);
+    seconds
+        .or_else(|_| humantime::parse_duration(text.0.trim()))
+        .map_err(|_| wrong(flag, "a duration such as 15m, 900s or 250ms", text))
+}
+
+/// A human size; 1MiB is the least that a stream of rows can be worked in.
+fn size(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize, ConfigError> {
+    const LEAST_BYTES: usize = 1024 * 1024;
+    let Some(text) = text else { return Ok(default) };
+    let size = text.0.trim().parse::<bytesize::ByteSize>().ok().and_then(|size| usize::try_from(size.as_u64()).ok());
+    size.filter(|size| *size >= LEAST_BYTES).ok_or_else(|| wrong(flag, "a size of at least 1MiB, such as 16MiB", text))
+}
+
+fn listen(text: Option<Text>) -> Result<Option<SocketAddr>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let address = text.0.parse().map_err(|_| wrong("listen", "an address and port such as 127.0.0.1:9187", &text))?;
+    Ok(Some(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::raw::{Logging, Serve};
+
+    fn env() -> Env {
+        Env::empty()
+            .with_user("me")
+            .with("WALFERRY_SOURCE_PGURI", "postgres://a/x")
+            .with("PG_URI_DST", "postgres://b/x")
+    }
+
+    fn settings(work: Work, env: &Env) -> Result<Settings, ConfigError> {
+        let raw = Raw::of_flags(Ends::default(), work, Serve::default(), Logging::default());
+        Settings::validate(raw.complete(env)?, env)
+    }
+
+    fn text(text: &str) -> Option<Text> {
+        Some(Text(text.to_owned()))
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        let settings = settings(Work::default(), &env()).unwrap();
+        assert_eq!(settings.slot, Provenance::Ours("walferry".into()));
+        assert_eq!(settings.publication, Provenance::Ours("walferry".into()));
+        assert_eq!((settings.retry_for.as_secs(), settings.batch.rows), (900, 10_000));
+        assert_eq!((settings.batch.bytes, settings.queue_bytes), (16 << 20, 32 << 20));
+        assert!((1..=4).contains(&settings.jobs) && settings.listen.is_none() && settings.filter.is_empty());
+        assert_eq!(settings.target.to_string(), "me@b:5432/x");
+    }
+
+    #[test]
+    fn flag_goes_over_environment_goes_over_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.toml");
+        std::fs::write(
+            &path,
+            "jobs = 3\nbatch-rows = 7\nretry-for = \"1m\"\ntables = [\"a\", \"b\"]\nschemas = \"s\"\n",
+        )
+        .unwrap();
+        let env = env()
+            .with("WALFERRY_CONFIG", path.to_str().unwrap())
+            .with("WALFERRY_JOBS", "5")
+            .with("WALFERRY_BATCH_ROWS", "8");
+        let settings = settings(Work { jobs: text("9"), ..Work::default() }, &env).unwrap();
+        assert_eq!((settings.jobs, settings.batch.rows, settings.retry_for.as_secs()), (9, 8, 60));
+        assert!(settings.filter.includes(&crate::sql::TableName::new("x", "b")));
+        assert!(settings.filter.includes(&crate::sql::TableName::new("s", "c")));
+        assert!(!settings.filter.includes(&crate::sql::TableName::new("x", "c")));
+    }
+
+    #[test]
+    fn a_key_nobody_knows_and_a_wrong_type_are_errors_that_quote_no_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.toml");
+        for (content, part) in
+            [("job = 3\n", "\"job\""), ("\nsource = [\"hunter2\"]\n", "w.toml"), ("source = \"hunter2", "line 1")]
+        {
+            std::fs::write(&path, content).unwrap();
+            let error = settings(Work::default(), &env().with("WALFERRY_CONFIG", path.to_str().unwrap()))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(part) && !error.contains("hunter2"), "{error}");
+        }
+        let missing = settings(Work::default(), &env().with("WALFERRY_CONFIG", "/nonexistent.toml"));
+        assert!(matches!(missing, Err(ConfigError::File { .. })));
+    }
+
+    #[test]
+    fn a_connection_string_can_come_from_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "postgres://u:p@filehost/x\n").unwrap();
+        let env = Env::empty()
+            .with_user("me")
+            .with("WALFERRY_TARGET_PGURI_FILE", path.to_str().unwrap())
+            .with("PGCOPYDB_SOURCE_PGURI", "host=c");
+        let settings = settings(Work::default(), &env).unwrap();
+        assert_eq!(settings.target.to_string(), "u@filehost:5432/x");
+        assert_eq!(settings.source.to_string(), "me@c:5432/me");
+    }
+
+    #[test]
+    fn a_migration_onto_itself_is_refused() {
+        for (source, target, same) in [
+            ("postgres://H/x", "postgres://u@h:5432/x", true),
+            ("postgres://h/x", "postgres://h/y", false),
+            ("postgres://h/x", "postgres://h:5433/x", false),
+            ("postgres://a,h/x", "postgres://h/x", true),
+        ] {
+            let env = env().with("WALFERRY_SOURCE_PGURI", source).with("WALFERRY_TARGET_PGURI", target);
+            let outcome = settings(Work::default(), &env);
+            assert_eq!(matches!(outcome, Err(ConfigError::SameDatabase(_))), same, "{source} {target}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_names_flag_and_variable() {
+        let cases: [(Work, &str); 6] = [
+            (
+                Work { jobs: text("0"), ..Work::default() },
+                "--jobs (or WALFERRY_JOBS) must be a number from 1 to 128, not \"0\"",
+            ),
+            (Work { retry_for: text("soon"), ..Work::default() }, "--retry-for"),
+            (Work { batch_bytes: text("12"), ..Work::default() }, "at least 1MiB"),
+            (Work { schema: text("drop"), ..Work::default() }, "create, existing or none"),
+            (Work { batch_rows: text("-1"), ..Work::default() }, "WALFERRY_BATCH_ROWS"),
+            (Work { tables: vec!["a.b.c".into()], ..Work::default() }, "--tables"),
+        ];
+        for (work, part) in cases {
+            let error = settings(work, &env()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        for name in ["", "Upper", "a-b", &"x".repeat(41)] {
+            let raw = Raw::of_flags(
+                Ends { name: text(name), ..Ends::default() },
+                Work::default(),
+                Serve::default(),
+                Logging::default(),
+            );
+            assert!(Settings::validate(raw.complete(&env()).unwrap(), &env()).is_err(), "{name}");
+        }
+        assert!(matches!(
+            settings(Work::default(), &Env::empty()),
+            Err(ConfigError::Missing { side: Side::Source, .. })
+        ));
+    }
+
+    #[test]
+    fn durations_and_sizes_are_read_as_people_write_them() {
+        for (given, seconds) in [("900", 900), ("15m", 900), ("1h 30m", 5400), ("1d", 86_400)] {
+            assert_eq!(duration("retry-for", text(given).as_ref(), Duration::ZERO).unwrap().as_secs(), seconds);
+        }
+        for (given, bytes) in [("16MiB", 16 << 20), ("2000000", 2_000_000), ("32 MB", 32_000_000), ("1GiB", 1 << 30)] {
+            assert_eq!(size("batch-bytes", text(given).as_ref(), 0).unwrap(), bytes, "{given}");
+        }
+    }
+}
