@@ -45,27 +45,29 @@ const PASSWORD: &str = "demo";
 /// Pause between two looks at the status.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long copy and stream may take before the demo gives up.
-const JOURNEY_PATIENCE: Duration = Duration::from_secs(100);
+/// How long the copy and the way to a small lag may take before the demo gives up.
+const JOURNEY_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Lag at which the target counts as following: a fraction of a second of what
 /// the writers write.
 const SMALL_LAG_BYTES: u64 = 1024 * 1024;
 
-/// What the demo does.
-#[derive(Clone, Copy, Debug)]
-pub struct DemoOptions {
-    /// Sessions that write all the time.
-    pub writers: u32,
-    /// How long the target must have followed, with a small lag, before the
-    /// writers stop.
-    pub stream_for: Duration,
-}
+/// Sessions that write all the time: enough for transactions that overlap.
+const WRITERS: u32 = 4;
 
-impl Default for DemoOptions {
-    fn default() -> Self {
-        DemoOptions { writers: 4, stream_for: Duration::from_secs(15) }
-    }
+/// How long the target must have followed, with a small lag, before the writers
+/// stop, unless the options say otherwise: time to see it work, within the two
+/// minutes that the whole demo may take.
+const STREAM_SECONDS: u64 = 15;
+
+/// What the demo does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DemoOptions {
+    /// Leaves both servers running afterwards, until interrupted.
+    pub keep: bool,
+    /// Seconds for which the target must have followed the writers before they
+    /// stop.
+    pub seconds: Option<u64>,
 }
 
 /// Why the demo did not end well.
@@ -128,30 +130,33 @@ pub enum DemoError {
     /// The two ends are not the same.
     #[error("source and target differ:\n{0}")]
     Differs(String),
-    /// A signal came.
-    #[error("interrupted")]
-    Interrupted,
     /// A thread of the demo broke down.
     #[error("a task of the demo broke down: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// Runs the demo, telling its story on standard output.
+/// Runs the demo, telling its story on standard output. Dropping the future
+/// ends everything it started.
 ///
 /// # Errors
 /// [`DemoError`], in particular [`DemoError::Differs`] when the two ends are
 /// not equal at the end.
 pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
-    // Dropping the journey stops its processes.
-    tokio::select! {
-        outcome = journey(options) => outcome,
-        _signal = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
+    let ends = Ends::start().await?;
+    let outcome = journey(&ends, options).await;
+    if options.keep {
+        println!("source  {}\ntarget  {}\nBoth run until you interrupt this.", ends.source_uri(), ends.target_uri());
+        if let Err(error) = &outcome {
+            println!("The demo failed: {error}");
+        }
+        // The caller's handling of signals ends this.
+        std::future::pending::<()>().await;
     }
+    outcome
 }
 
-async fn journey(options: DemoOptions) -> Result<(), DemoError> {
+async fn journey(ends: &Ends, options: DemoOptions) -> Result<(), DemoError> {
     let begun = Instant::now();
-    let ends = Ends::start().await?;
     let source = ends.source_client().await?;
     assert_restricted(&ends.target_client().await?).await?;
     println!("target   role {TARGET_ROLE} is no superuser and may not CREATE SUBSCRIPTION");
@@ -159,11 +164,12 @@ async fn journey(options: DemoOptions) -> Result<(), DemoError> {
     println!("shop     loaded after {:.1} s", begun.elapsed().as_secs_f64());
 
     let binary = ends.binary()?;
-    let mut writers = Writers::start(&ends.source_uri(), options.writers).await?;
-    println!("writers  {} sessions write from now on", options.writers);
+    let mut writers = Writers::start(&ends.source_uri(), WRITERS).await?;
+    println!("writers  {} sessions write from now on", WRITERS);
     let daemon = Daemon::start(&binary, &free_address()?, ends.source.socket_dir())?;
     let mut memory = Peak(0);
-    follow(&binary, &daemon, &mut writers, &mut memory, options.stream_for).await?;
+    let stream_for = Duration::from_secs(options.seconds.unwrap_or(STREAM_SECONDS));
+    follow(&binary, &daemon, &mut writers, &mut memory, stream_for).await?;
 
     let pause = Instant::now();
     let written = writers.stop().await?;
@@ -304,7 +310,7 @@ async fn follow(
     let mut streaming_since = None;
     let mut shown = String::new();
     let mut last_error = None;
-    while begun.elapsed() < JOURNEY_PATIENCE {
+    while begun.elapsed() < JOURNEY_PATIENCE + stream_for {
         daemon.check()?;
         writers.check()?;
         memory.sample(daemon);
@@ -334,7 +340,7 @@ async fn follow(
         sleep(LOOK_EVERY).await;
     }
     let late = format!("the migration (the daemon's log ends with:\n{}\n)", daemon.log_tail());
-    Err(last_error.unwrap_or(DemoError::Late { what: late, seconds: JOURNEY_PATIENCE.as_secs() }))
+    Err(last_error.unwrap_or(DemoError::Late { what: late, seconds: begun.elapsed().as_secs() }))
 }
 
 fn describe(status: &Status) -> String {
