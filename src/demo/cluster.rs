@@ -374,8 +374,7 @@ impl Cluster {
 
     fn launch(&mut self) -> Result<(), ClusterError> {
         let log = self.dir.path().join("log");
-        let log_file =
-            fs::OpenOptions::new().create(true).append(true).open(&log).map_err(io_error("open", &log))?;
+        let log_file = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(io_error("open", &log))?;
         let mut command = self.run_as.command(&self.server.program("postgres"));
         command.current_dir(self.dir.path()).arg("-D").arg(self.data_dir());
         command.args(["-p", &self.port.to_string()]);
