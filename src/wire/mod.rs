@@ -1,65 +1,49 @@
-//! Connections to a server.
+//! Connections to a server: sockets, TLS, authentication, frames, and the
+//! replication stream.
+//!
+//! ```text
+//! dial ─ stream ─ tls ─ auth ─ Connection ─┬─ split: FrameReader, FrameWriter   (apply pipeline)
+//!                                          ├─ client: an ordinary Session       (catalogs, copies, state)
+//!                                          └─ Replication ─ ReplicationReader, StatusWriter ─ StatusFeed
+//! ```
+//!
+//! Invariant: there is one way in for every connection ([`Connection::connect`]),
+//! so hosts, TLS and authentication mean the same everywhere; and one way to
+//! acknowledge, which takes a [`crate::lsn::DurableLsn`] and nothing else.
+//!
+//! Source: libpq (`src/interfaces/libpq`) and `libpqwalreceiver.c`; the bytes
+//! are written down in `proto-notes/connection.md` and `proto-notes/replication.md`.
 
-use crate::config::ConnInfo;
-use crate::session::{Session, preparation};
+mod auth;
+mod client;
+mod connection;
+mod copy_both;
+mod dial;
+mod error;
+mod frame;
+mod replication;
+mod server_error;
+mod status;
+mod stream;
+mod tls;
+mod tls_verify;
 
-/// Why a connection could not be made or was lost.
-#[derive(Debug, thiserror::Error)]
-pub enum WireError {
-    /// placeholder
-    #[error("{0}")]
-    Placeholder(String),
-}
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests_fake;
+#[cfg(test)]
+mod tests_server;
 
-/// PLACEHOLDER until the real dial is there: plain TCP/Unix through tokio-postgres.
-pub async fn client(info: &ConnInfo, application_name: &str) -> Result<Session, WireError> {
-    use crate::config::conninfo::Address;
-    let mut config = tokio_postgres::Config::new();
-    config.user(&info.user).dbname(&info.dbname).application_name(application_name);
-    for host in &info.hosts {
-        match &host.address {
-            Address::Tcp { host, .. } => config.host(host),
-            Address::Unix(path) => config.host_path(path),
-        };
-        config.port(host.port);
-        if let Some(password) = &host.password {
-            config.password(password.reveal());
-        }
-    }
-    let wrap = |e: tokio_postgres::Error| WireError::Placeholder(format!("{e}: {:?}", std::error::Error::source(&e)));
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(wrap)?;
-    let task = tokio::spawn(connection);
-    drop(task);
-    let version: i32 =
-        client.query_one("SELECT current_setting('server_version_num')::int", &[]).await.map_err(wrap)?.get(0);
-    client.batch_execute(&preparation(version)).await.map_err(wrap)?;
-    Ok(Session::new(client, info.side, version))
-}
-
-/// PLACEHOLDER.
-pub struct Replication;
-
-/// PLACEHOLDER.
-pub struct SystemIdentity {
-    /// PLACEHOLDER.
-    pub system_id: String,
-}
-
-impl Replication {
-    /// PLACEHOLDER.
-    pub async fn connect(_: &ConnInfo, _: &str) -> Result<Self, WireError> {
-        Err(WireError::Placeholder("replication is not there yet".into()))
-    }
-
-    /// PLACEHOLDER.
-    pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
-        Err(WireError::Placeholder("replication is not there yet".into()))
-    }
-}
-
-impl WireError {
-    /// PLACEHOLDER.
-    pub fn sqlstate(&self) -> Option<&str> {
-        None
-    }
-}
+pub use client::client;
+pub use connection::{CancelKey, Connection, Purpose};
+pub use copy_both::{ReplicationFrame, ReplicationReader, ReplyRequested, RequestReply, StatusWriter};
+pub use dial::cancel;
+pub use error::{AuthError, Peer, WireError};
+pub use frame::{Frame, FrameReader, FrameWriter, server_error};
+pub use replication::{
+    CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, SlotOptions, SnapshotAction, Streaming,
+    SystemIdentity,
+};
+pub use server_error::ServerError;
+pub use status::StatusFeed;

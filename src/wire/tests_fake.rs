@@ -1,0 +1,396 @@
+//! The wire against a scripted server: what a real one does rarely, or never
+//! when it is asked to.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::testing::{conninfo, durable, host};
+use super::*;
+use crate::config::conninfo::{ConnInfo, SslMode, TargetSessionAttrs};
+use crate::lsn::Lsn;
+
+/// One message.
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[tag][..], &length.to_be_bytes(), body].concat()
+}
+
+fn error(severity: &str, sqlstate: &str, message: &str) -> Vec<u8> {
+    frame(b'E', format!("S{severity}\0V{severity}\0C{sqlstate}\0M{message}\0\0").as_bytes())
+}
+
+fn keepalive(wal_end: u64, reply: u8) -> Vec<u8> {
+    frame(b'd', &[&b"k"[..], &wal_end.to_be_bytes(), &0i64.to_be_bytes(), &[reply]].concat())
+}
+
+fn data(at: u64, payload: &[u8]) -> Vec<u8> {
+    frame(b'd', &[&b"w"[..], &at.to_be_bytes(), &at.to_be_bytes(), &5i64.to_be_bytes(), payload].concat())
+}
+
+/// A server on a free port; the script gets its first connection.
+async fn serve<F, R, T>(script: F) -> (ConnInfo, JoinHandle<T>)
+where
+    F: FnOnce(Fake) -> R + Send + 'static,
+    R: Future<Output = T> + Send,
+    T: Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let info = conninfo(listener.local_addr().unwrap().port());
+    let task = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        script(Fake { socket }).await
+    });
+    (info, task)
+}
+
+struct Fake {
+    socket: TcpStream,
+}
+
+impl Fake {
+    async fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).await.unwrap();
+    }
+
+    /// The startup message, without its length.
+    async fn startup(&mut self) -> Vec<u8> {
+        let length = self.socket.read_u32().await.unwrap();
+        let mut body = vec![0; length as usize - 4];
+        self.socket.read_exact(&mut body).await.unwrap();
+        body
+    }
+
+    async fn message(&mut self) -> (u8, Vec<u8>) {
+        let tag = self.socket.read_u8().await.unwrap();
+        (tag, self.startup().await)
+    }
+
+    /// Lets the client in and answers its preparation.
+    async fn greet(&mut self) {
+        self.startup().await;
+        self.send(&frame(b'R', &0u32.to_be_bytes())).await;
+        self.send(&frame(b'S', b"server_version\x0015.18 (fake)\0")).await;
+        self.send(&frame(b'K', &[0; 8])).await;
+        self.send(&frame(b'Z', b"I")).await;
+        assert_eq!(self.message().await.0, b'Q');
+        self.send(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await;
+    }
+
+    /// As `greet`, and starts the stream.
+    async fn stream(&mut self) {
+        self.greet().await;
+        let (_, command) = self.message().await;
+        assert!(command.starts_with(b"START_REPLICATION SLOT \"s\" LOGICAL 0/10 (proto_version '1'"));
+        self.send(&frame(b'W', &[0, 0, 0])).await;
+    }
+}
+
+async fn start(info: &ConnInfo) -> Result<(ReplicationReader, StatusWriter), WireError> {
+    let options = PgoutputOptions {
+        proto_version: 1,
+        publications: vec!["p".into()],
+        messages: Messages::Omit,
+        streaming: Streaming::Off,
+    };
+    Replication::connect(info, "walferry").await?.start("s", durable(0x10), &options).await
+}
+
+async fn refusal(info: &ConnInfo) -> WireError {
+    match Connection::connect(info, Purpose::Session, "walferry").await {
+        Ok(_) => panic!("the connection was made"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn frames_that_come_byte_by_byte_survive_dropped_futures() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        let notice = frame(b'N', b"SWARNING\0VWARNING\0C01000\0Mmind the gap\0\0");
+        let unknown = frame(b'd', b"s12345678");
+        for byte in [data(0x20, b"hello"), notice, unknown, keepalive(0x30, 1)].concat() {
+            fake.send(&[byte]).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fake.message().await
+    })
+    .await;
+    let (mut reader, _writer) = start(&info).await.unwrap();
+    let mut frames = Vec::new();
+    while frames.len() < 2 {
+        // The future is dropped in the middle of almost every frame.
+        if let Ok(next) = tokio::time::timeout(Duration::from_micros(1500), reader.next()).await {
+            frames.push(next.unwrap());
+        }
+    }
+    let payload = Bytes::from_static(b"hello");
+    let expected = [
+        ReplicationFrame::Data { start: Lsn(0x20), end: Lsn(0x20), sent_at: 5, payload },
+        ReplicationFrame::Keepalive { wal_end: Lsn(0x30), sent_at: 0, reply: ReplyRequested::Yes },
+    ];
+    assert_eq!(frames, expected);
+}
+
+/// Write, flush and apply position of a status, and whether it asks for a reply.
+fn status(message: &(u8, Vec<u8>)) -> (u64, u8) {
+    let (tag, body) = message;
+    assert_eq!((*tag, body.len(), body[0]), (b'd', 34, b'r'));
+    let lsn = |at: usize| u64::from_be_bytes(body[at..at + 8].try_into().unwrap());
+    assert_eq!((lsn(1), lsn(1)), (lsn(9), lsn(17)));
+    (lsn(1), body[33])
+}
+
+#[tokio::test]
+async fn statuses_report_only_what_is_durable_and_never_go_back() {
+    let (info, server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        // Far ahead of what is durable: must not be acknowledged.
+        fake.send(&[data(0x9000, b"x"), keepalive(0x9999, 1)].concat()).await;
+        let mut seen = Vec::new();
+        loop {
+            let message = fake.message().await;
+            if message.0 == b'c' {
+                fake.send(&[frame(b'c', b""), frame(b'C', b"COPY 0\0"), frame(b'Z', b"I")].concat()).await;
+                return seen;
+            }
+            seen.push(status(&message));
+        }
+    })
+    .await;
+    let (mut reader, writer) = start(&info).await.unwrap();
+    let feed = StatusFeed::spawn(writer, durable(0x10), Duration::from_secs(3600));
+    for _ in 0..2 {
+        reader.next().await.unwrap();
+    }
+    let settle = || tokio::time::sleep(Duration::from_millis(30));
+    settle().await;
+    feed.reply_now();
+    settle().await;
+    feed.durable(durable(0x40));
+    settle().await;
+    feed.durable(durable(0x20));
+    feed.request_reply();
+    settle().await;
+    assert_eq!(feed.sent(), durable(0x40));
+    feed.durable(durable(0x50));
+    feed.finish().await.unwrap();
+    assert_eq!(reader.next().await.unwrap(), ReplicationFrame::Done);
+    assert_eq!(reader.next().await.unwrap(), ReplicationFrame::Done);
+    let seen = server.await.unwrap();
+    assert_eq!(&seen[..4], [(0x10, 0), (0x10, 0), (0x40, 0), (0x40, 1)]);
+    assert_eq!(seen.last(), Some(&(0x50, 0)));
+    assert!(seen.is_sorted_by_key(|&(lsn, _)| lsn));
+}
+
+#[tokio::test]
+async fn statuses_go_out_on_their_own_timer() {
+    let (info, server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        for _ in 0..5 {
+            status(&fake.message().await);
+        }
+    })
+    .await;
+    let (_reader, writer) = start(&info).await.unwrap();
+    // Nobody reads and nothing moves.
+    let _feed = StatusFeed::spawn(writer, durable(0x10), Duration::from_millis(20));
+    tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_feed_that_cannot_write_says_so() {
+    let (info, _server) = serve(|mut fake: Fake| async move { fake.stream().await }).await;
+    let (_reader, writer) = start(&info).await.unwrap();
+    let feed = StatusFeed::spawn(writer, durable(0x10), Duration::from_millis(10));
+    let error = tokio::time::timeout(Duration::from_secs(10), feed.failed()).await.unwrap();
+    assert!(error.is_transient(), "{error}");
+    assert!(feed.finish().await.is_err());
+}
+
+#[tokio::test]
+async fn an_error_inside_the_stream_is_the_servers_own() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        fake.send(&error("FATAL", "57P01", "terminating connection")).await;
+    })
+    .await;
+    let (mut reader, _writer) = start(&info).await.unwrap();
+    let error = reader.next().await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("57P01"));
+    assert!(error.is_transient() && error.to_string().contains("terminating connection"));
+    assert!(matches!(reader.next().await, Err(WireError::Closed { .. })));
+}
+
+#[tokio::test]
+async fn a_connection_cut_in_the_middle_of_a_frame_is_closed_not_ended() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        let bytes = data(0x20, b"hello");
+        fake.send(&bytes[..bytes.len() - 2]).await;
+        fake.socket.shutdown().await.unwrap();
+        fake.socket.read_u8().await.ok();
+    })
+    .await;
+    let (mut reader, _writer) = start(&info).await.unwrap();
+    let error = reader.next().await.unwrap_err();
+    assert!(matches!(error, WireError::Closed { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_shuts_down_ends_the_stream() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        fake.send(&frame(b'C', b"COPY 0\0")).await;
+    })
+    .await;
+    let (mut reader, _writer) = start(&info).await.unwrap();
+    assert_eq!(reader.next().await.unwrap(), ReplicationFrame::Done);
+}
+
+#[tokio::test]
+async fn an_oversized_frame_is_refused_before_it_is_read() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.stream().await;
+        fake.send(&[b'd', 0x40, 0, 0, 0]).await;
+        fake.message().await
+    })
+    .await;
+    let (mut reader, _writer) = start(&info).await.unwrap();
+    let error = reader.next().await.unwrap_err();
+    assert!(matches!(error, WireError::FrameTooLarge { length: 0x4000_0000, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_long_message_before_login_is_no_postgresql() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.send(&[b'E', 0, 1, 0, 0]).await;
+        fake.startup().await
+    })
+    .await;
+    assert!(matches!(refusal(&info).await, WireError::FrameTooLarge { limit: 30_000, .. }));
+}
+
+#[tokio::test]
+async fn a_web_server_is_recognised_with_and_without_tls() {
+    for sslmode in [SslMode::Disable, SslMode::Prefer, SslMode::Require] {
+        let (mut info, _server) = serve(|mut fake: Fake| async move {
+            fake.send(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            fake.socket.read_to_end(&mut Vec::new()).await.ok();
+        })
+        .await;
+        info.sslmode = sslmode;
+        let error = refusal(&info).await;
+        assert!(matches!(error, WireError::Protocol { .. }), "{error}");
+        assert!(error.to_string().contains("no PostgreSQL server listens there"), "{error}");
+        assert!(!error.is_transient());
+    }
+}
+
+#[tokio::test]
+async fn tls_that_is_not_offered_is_done_without_only_where_the_mode_allows() {
+    for (sslmode, wanted) in [(SslMode::Prefer, true), (SslMode::Require, false)] {
+        let (mut info, server) = serve(|mut fake: Fake| async move {
+            assert_eq!(fake.startup().await, 80_877_103u32.to_be_bytes());
+            fake.send(b"N").await;
+            fake.greet().await;
+        })
+        .await;
+        info.sslmode = sslmode;
+        match Connection::connect(&info, Purpose::Session, "walferry").await {
+            Ok(_) => assert!(wanted),
+            Err(error) => {
+                assert!(matches!(error, WireError::TlsRefused { .. }) && !wanted, "{error}");
+                server.abort();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pooler_is_named_as_such() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        let startup = fake.startup().await;
+        assert!(startup.windows(21).any(|part| part == b"replication\0database\0"[..].as_ref()));
+        fake.send(&error("FATAL", "08P01", "unsupported startup parameter: replication")).await;
+    })
+    .await;
+    let Err(error) = Replication::connect(&info, "walferry").await else { panic!("connected") };
+    assert!(matches!(error, WireError::Pooler { .. }) && !error.is_transient());
+    assert!(error.to_string().contains("direct host"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_skips_its_scram_proof_is_not_believed() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.startup().await;
+        fake.send(&frame(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0")).await;
+        fake.message().await;
+        fake.send(&frame(b'R', &0u32.to_be_bytes())).await;
+        fake.socket.read_to_end(&mut Vec::new()).await.ok();
+    })
+    .await;
+    info = super::testing::with_password(info, "u", "secret-word");
+    let error = refusal(&info).await;
+    assert!(matches!(error, WireError::Auth { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("secret-word"));
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_timeout() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.startup().await;
+        fake.socket.read_to_end(&mut Vec::new()).await.ok();
+    })
+    .await;
+    info.connect_timeout = Duration::from_millis(50);
+    let error = refusal(&info).await;
+    assert!(matches!(error, WireError::Timeout { .. }) && error.is_transient());
+}
+
+#[tokio::test]
+async fn the_next_host_is_tried_when_one_does_not_answer() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.greet().await;
+        fake.message().await
+    })
+    .await;
+    info.hosts.insert(0, host("first.example", super::testing::free_port()));
+    let connection = Connection::connect(&info, Purpose::Session, "walferry").await.unwrap();
+    assert_eq!(connection.host(), &info.hosts[1]);
+    assert_eq!(connection.server_version(), 150_018);
+}
+
+/// "localhost" has two addresses and the server listens on one: a wrong
+/// password must not look like a server that may yet come up.
+#[tokio::test]
+async fn a_refusal_is_final_even_after_an_address_that_did_not_answer() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.startup().await;
+        fake.send(&error("FATAL", "28P01", "password authentication failed")).await;
+    })
+    .await;
+    info.hosts.insert(0, host("first.example", super::testing::free_port()));
+    info.hosts.push(host("third.example", 1));
+    let error = refusal(&info).await;
+    assert!(matches!(&error, WireError::NoSuitableHost { attempts, .. } if attempts.len() == 2), "{error}");
+    assert_eq!(error.sqlstate(), Some("28P01"));
+    assert!(!error.is_transient());
+}
+
+#[tokio::test]
+async fn a_host_of_the_wrong_kind_is_passed_over() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.send(&frame(b'N', b"SNOTICE\0C00000\0Mhello\0\0")).await;
+        fake.send(&frame(b'S', b"in_hot_standby\0on\0")).await;
+        fake.send(&frame(b'S', b"default_transaction_read_only\0off\0")).await;
+        fake.greet().await;
+    })
+    .await;
+    info.target_session_attrs = TargetSessionAttrs::ReadWrite;
+    let error = refusal(&info).await;
+    assert!(matches!(error, WireError::NotWanted { .. }) && error.to_string().contains("read-write"), "{error}");
+}
