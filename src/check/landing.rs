@@ -254,7 +254,9 @@ async fn empty(landed: &[Landed], session: &Session, findings: &mut Findings) ->
         }
     }
     if filled.is_empty() {
-        findings.ok(Side::Target, "tables", format!("{} tables exist and are empty", landed.len()));
+        if !landed.is_empty() {
+            findings.ok(Side::Target, "tables", format!("{} tables exist and are empty", landed.len()));
+        }
         return Ok(());
     }
     let list: Vec<String> = filled.iter().map(|name| name.sql()).collect();

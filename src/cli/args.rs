@@ -23,6 +23,8 @@ Exit codes:
   4  the migration needs a resync
   6  the source failed
   7  the target failed
+  8  source and target differ
+130  interrupted before it was done
 
 Every setting can also be given as WALFERRY_<FLAG> in the environment, or under
 the flag's name in walferry.toml; a flag goes over the environment, which goes

@@ -99,8 +99,10 @@ const TABLES: &str = "\
 /// When the catalog cannot be read.
 pub async fn of_source(source: &Session, filter: &TableFilter) -> Result<Vec<SourceTable>, DbError> {
     let rows = source.query(TABLES, &[]).await.during(source.side(), "list the tables")?;
-    let named: HashMap<u32, TableName> =
-        rows.iter().map(|row| (row.get::<_, u32>(0), TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)))).collect();
+    let named: HashMap<u32, TableName> = rows
+        .iter()
+        .map(|row| (row.get::<_, u32>(0), TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2))))
+        .collect();
     let oids: Vec<u32> = named.keys().copied().collect();
     let mut columns = columns(source, &oids).await?;
     let table = |row: &tokio_postgres::Row| {
@@ -198,7 +200,8 @@ pub fn require_fit<'a>(
             wrong.push(format!("table {} is not there: create it, or leave it out with --exclude-tables", table.name));
             continue;
         };
-        let missing = table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
+        let missing =
+            table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
         wrong.extend(
             missing.map(|c| format!("ALTER TABLE {} ADD COLUMN {} {};", table.name.sql(), ident(&c.name), c.type_sql)),
         );
