@@ -380,7 +380,7 @@ impl Cluster {
         command.args(["-p", &self.port.to_string()]);
         // An interrupt at the terminal is ours to handle, not the server's.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
-        let keeper = Keeper::spawn(command).map_err(io_error("start a server in", self.dir.path()))?;
+        let keeper = Keeper::spawn(command, Signal::QUIT).map_err(io_error("start a server in", self.dir.path()))?;
         self.await_ready(&keeper)?;
         self.keeper = Some(keeper);
         Ok(())

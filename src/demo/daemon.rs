@@ -35,9 +35,25 @@ pub struct Binary {
     pub pg_bin: PathBuf,
 }
 
+/// Whether a process is told to end when the thread that started it dies.
+#[derive(Clone, Copy)]
+enum Tie {
+    /// It ends by itself soon.
+    None,
+    /// It would go on for long; start it from a [`Keeper`]'s thread.
+    ToUs,
+}
+
 impl Binary {
-    fn command(&self, arguments: &[&str]) -> Result<Command, DemoError> {
-        let mut command = Command::new(&self.program);
+    fn command(&self, tie: Tie, arguments: &[&str]) -> Result<Command, DemoError> {
+        let mut command = match tie {
+            Tie::None => Command::new(&self.program),
+            Tie::ToUs => {
+                let mut command = Command::new("setpriv");
+                command.args(["--pdeathsig", "TERM", "--"]).arg(&self.program);
+                command
+            }
+        };
         command.args(arguments).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
@@ -59,7 +75,7 @@ impl Binary {
     /// When it fails, takes too long or prints something else.
     pub async fn json<T: for<'a> Deserialize<'a>>(&self, arguments: &[&str]) -> Result<T, DemoError> {
         let name = arguments.join(" ");
-        let mut command = tokio::process::Command::from(self.command(arguments)?);
+        let mut command = tokio::process::Command::from(self.command(Tie::None, arguments)?);
         let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).output();
         let output = tokio::time::timeout(COMMAND_PATIENCE, run)
             .await
@@ -138,9 +154,10 @@ impl Daemon {
         let log = folder.join("walferry.log");
         let start = |source| DemoError::Start { command: "run".to_owned(), source };
         let file = File::create(&log).map_err(start)?;
-        let mut command = binary.command(&["run", "--listen", listen])?;
+        let mut command = binary.command(Tie::ToUs, &["run", "--listen", listen])?;
         command.stdout(Stdio::null()).stderr(file);
-        Ok(Daemon { keeper: Keeper::spawn(command).map_err(start)?, log })
+        // Dropped without `stop` means that the demo is given up, servers and all.
+        Ok(Daemon { keeper: Keeper::spawn(command, Signal::KILL).map_err(start)?, log })
     }
 
     /// Fails when the daemon has ended, with the end of its log.

@@ -18,6 +18,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use comfy_table::{CellAlignment, Table, presets};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
@@ -44,6 +45,9 @@ const PASSWORD: &str = "demo";
 
 /// Pause between two looks at the status.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Pause between two lines of which only the lag is new.
+const SAY_LAG_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the copy and the way to a small lag may take before the demo gives up.
 const JOURNEY_PATIENCE: Duration = Duration::from_secs(90);
@@ -157,10 +161,10 @@ pub async fn run(options: DemoOptions) -> Result<(), DemoError> {
 
 async fn journey(ends: &Ends, options: DemoOptions) -> Result<(), DemoError> {
     let begun = Instant::now();
-    let source = ends.source_client().await?;
-    assert_restricted(&ends.target_client().await?).await?;
+    let (source, target) = (ends.source_link().await?, ends.target_link().await?);
+    assert_restricted(&target.client).await?;
     println!("target   role {TARGET_ROLE} is no superuser and may not CREATE SUBSCRIPTION");
-    shop::load(&source).await?;
+    shop::load(&source.client).await?;
     println!("shop     loaded after {:.1} s", begun.elapsed().as_secs_f64());
 
     let binary = ends.binary()?;
@@ -180,8 +184,9 @@ async fn journey(ends: &Ends, options: DemoOptions) -> Result<(), DemoError> {
     memory.sample(&daemon);
     daemon.stop()?;
 
-    let target = ends.target_client().await?;
-    let compared = compare::compare(&source, &target).await?;
+    let compared = compare::compare(&source.client, &target.client).await?;
+    source.close(Side::Source).await?;
+    target.close(Side::Target).await?;
     report(&Ended { compared: &compared, caught_up, written, pause, memory, total: begun.elapsed() });
     let differences = compare::differences(&compared);
     if differences.is_empty() { Ok(()) } else { Err(DemoError::Differs(differences)) }
@@ -220,12 +225,12 @@ impl Ends {
         self.target.uri(TARGET_ROLE, PASSWORD, DATABASE)
     }
 
-    async fn source_client(&self) -> Result<Client, DbError> {
-        connect(Side::Source, &self.source_uri()).await
+    async fn source_link(&self) -> Result<Link, DbError> {
+        Link::connect(Side::Source, &self.source_uri()).await
     }
 
-    async fn target_client(&self) -> Result<Client, DbError> {
-        connect(Side::Target, &self.target_uri()).await
+    async fn target_link(&self) -> Result<Link, DbError> {
+        Link::connect(Side::Target, &self.target_uri()).await
     }
 
     fn binary(&self) -> Result<Binary, DemoError> {
@@ -258,11 +263,23 @@ fn create_target_role(cluster: &Cluster) -> Result<(), ClusterError> {
     Ok(())
 }
 
-async fn connect(side: Side, uri: &str) -> Result<Client, DbError> {
-    let (client, connection) = tokio_postgres::connect(uri, NoTls).await.during(side, "connect the demo")?;
-    // Ends with the client, whose calls report its errors.
-    tokio::spawn(connection);
-    Ok(client)
+/// A session of the demo's own.
+struct Link {
+    client: Client,
+    connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Link {
+    async fn connect(side: Side, uri: &str) -> Result<Self, DbError> {
+        let (client, connection) = tokio_postgres::connect(uri, NoTls).await.during(side, "connect the demo")?;
+        Ok(Link { client, connection: tokio::spawn(connection) })
+    }
+
+    /// Says goodbye, so that the server does not stop under an open session.
+    async fn close(self, side: Side) -> Result<(), DemoError> {
+        drop(self.client);
+        Ok(self.connection.await?.during(side, "close the demo's session")?)
+    }
 }
 
 /// The demo means nothing on a target that could have used a subscription.
@@ -308,7 +325,7 @@ async fn follow(
 ) -> Result<(), DemoError> {
     let begun = Instant::now();
     let mut streaming_since = None;
-    let mut shown = String::new();
+    let mut shown = Shown::default();
     let mut last_error = None;
     while begun.elapsed() < JOURNEY_PATIENCE + stream_for {
         daemon.check()?;
@@ -320,11 +337,7 @@ async fn follow(
                 if let Some(reason) = &status.stopped_because {
                     return Err(DemoError::Stopped(reason.clone()));
                 }
-                let line = describe(&status);
-                if line != shown {
-                    println!("{:<8} {line}, {} transactions written", status.phase, writers.written().transactions);
-                    shown = line;
-                }
+                shown.show(&status, writers.written());
                 if status.phase == "stream" {
                     let since = *streaming_since.get_or_insert_with(Instant::now);
                     let close = status.lag_bytes.is_some_and(|lag| lag <= SMALL_LAG_BYTES);
@@ -343,9 +356,34 @@ async fn follow(
     Err(last_error.unwrap_or(DemoError::Late { what: late, seconds: begun.elapsed().as_secs() }))
 }
 
-fn describe(status: &Status) -> String {
-    let lag = status.lag_bytes.map_or_else(|| "unknown".to_owned(), kibibytes);
-    format!("{} of {} tables ready, {} rows copied, lag {lag}", status.ready(), status.tables.len(), status.rows())
+/// What the story has told of the status.
+#[derive(Default)]
+struct Shown {
+    /// Phase, tables ready, rows copied, and when it was said.
+    last: Option<((String, usize, u64), Instant)>,
+}
+
+impl Shown {
+    /// Prints a line when the status has changed; for the lag alone, now and then.
+    fn show(&mut self, status: &Status, written: Written) {
+        let state = (status.phase.clone(), status.ready(), status.rows());
+        if let Some((last, at)) = &self.last
+            && *last == state
+            && at.elapsed() < SAY_LAG_EVERY
+        {
+            return;
+        }
+        let lag = status.lag_bytes.map_or_else(|| "unknown".to_owned(), kibibytes);
+        println!(
+            "{:<8} {} of {} tables ready, {} rows copied, lag {lag}, {} transactions written",
+            status.phase,
+            status.ready(),
+            status.tables.len(),
+            status.rows(),
+            written.transactions
+        );
+        self.last = Some((state, Instant::now()));
+    }
 }
 
 fn kibibytes(bytes: u64) -> String {
