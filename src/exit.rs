@@ -1,41 +1,375 @@
-//! placeholder: the table of errors comes with the merge.
+//! The one table: what an error means, what is to be done, how the process
+//! ends. Every layer's error arrives here; nothing else decides about a retry
+//! or an exit code.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done, or asked to stop |
+//! | 1 | a bug |
+//! | 2 | usage or configuration |
+//! | 3 | `check` refused |
+//! | 4 | needs resync: the position and the source do not fit any more |
+//! | 6 | the source failed |
+//! | 7 | the target failed |
+//! | 8 | the two sides differ |
+//! | 130 | a one-shot was interrupted before it was done |
 
-/// Errors of the layers that are there.
+use tokio_postgres::error::SqlState;
+
+use crate::apply::ApplyError;
+use crate::check::CheckError;
+use crate::cleanup::CleanupError;
+use crate::config::{ConfigError, Side};
+use crate::copy::CopyError;
+use crate::demo::DemoError;
+use crate::observe::http::HttpError;
+use crate::observe::status::StatusError;
+use crate::run::housekeeping::HouseError;
+use crate::run::resume::ResyncError;
+use crate::run::worker::WorkerError;
+use crate::schema::SchemaError;
+use crate::session::DbError;
+use crate::state::StateError;
+use crate::sweep::SweepError;
+use crate::wire::{self, WireError};
+
+/// Any error a command can end with.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Configuration.
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// A setting is wrong.
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
-    /// Check.
+    Config(#[from] ConfigError),
+    /// `check` found problems; they have been printed.
+    #[error("a migration would fail: {problems} problem(s) found by check")]
+    CheckRefused {
+        /// How many.
+        problems: usize,
+    },
+    /// `check` itself failed.
     #[error(transparent)]
-    Check(#[from] crate::check::CheckError),
-    /// Cleanup.
+    Check(#[from] CheckError),
+    /// `cleanup` failed.
     #[error(transparent)]
-    Cleanup(#[from] crate::cleanup::CleanupError),
-    /// Demo.
+    Cleanup(#[from] CleanupError),
+    /// The position and the source do not fit any more.
     #[error(transparent)]
-    Demo(#[from] crate::demo::DemoError),
-    /// Not there yet.
-    #[error("{0} is not there yet")]
-    Placeholder(&'static str),
+    Resync(#[from] ResyncError),
+    /// A connection.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A statement.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The state on the target.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The schema.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Decoding and assembling.
+    #[error("cannot read the stream: {0}")]
+    Worker(#[from] WorkerError),
+    /// Applying.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Housekeeping beside the stream.
+    #[error(transparent)]
+    House(#[from] HouseError),
+    /// Sequences and large objects.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    /// The status document.
+    #[error(transparent)]
+    Status(#[from] StatusError),
+    /// The HTTP side.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The demo.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// There is nothing to catch up yet.
+    #[error("the copy of migration \"{name}\" is not complete")]
+    NotCopied {
+        /// The migration.
+        name: String,
+    },
+    /// Deferred objects that the target refused.
+    #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
+    NotRestored {
+        /// Each with its object and the target's words.
+        failures: Vec<String>,
+    },
+    /// The source ended the stream: it shuts down.
+    #[error("the source ended the stream")]
+    StreamEnded,
+    /// Another command took over while this one was at work.
+    #[error("{by} took over")]
+    TakenOver {
+        /// Who.
+        by: String,
+    },
+    /// Asked to stop before it was done.
+    #[error("interrupted before it was done")]
+    Interrupted,
+    /// Something that cannot be.
+    #[error("bug: {0}")]
+    Bug(String),
 }
 
-/// What follows from an error.
+/// What is done about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directive {
+    /// Try again, within the bound.
+    Retry,
+    /// The operator has to do something.
+    Operator,
+    /// walferry is wrong.
+    Bug,
+}
+
+impl Directive {
+    /// The word in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Directive::Retry => "retry",
+            Directive::Operator => "operator",
+            Directive::Bug => "bug",
+        }
+    }
+}
+
+/// The table's row for an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
+    /// What is done.
+    pub directive: Directive,
+    /// Which side it is about.
+    pub side: Option<Side>,
+    /// What the operator can do, where the error itself does not say it.
+    pub remedy: Option<String>,
     /// The exit code.
     pub code: u8,
-    /// What to do.
-    pub remedy: Option<String>,
 }
 
-impl Error {
-    /// What follows.
-    pub fn verdict(&self) -> Verdict {
-        let code = match self {
-            Error::Config(_) => 2,
-            Error::Cleanup(_) => 3,
-            _ => 1,
-        };
-        Verdict { code, remedy: None }
+impl Verdict {
+    fn operator(code: u8, remedy: &str) -> Self {
+        let remedy = Some(remedy.to_owned()).filter(|text| !text.is_empty());
+        Verdict { directive: Directive::Operator, side: None, remedy, code }
     }
+
+    fn bug() -> Self {
+        let remedy = "this is a bug in walferry; nothing was lost: the position is on the target. Please report it";
+        Verdict { directive: Directive::Bug, side: None, remedy: Some(remedy.to_owned()), code: 1 }
+    }
+
+    fn of_side(side: Side, directive: Directive) -> Self {
+        let code = match side {
+            Side::Source => 6,
+            Side::Target => 7,
+        };
+        Verdict { directive, side: Some(side), remedy: None, code }
+    }
+
+    fn with_remedy(mut self, remedy: &str) -> Self {
+        self.remedy = Some(remedy.to_owned());
+        self
+    }
+}
+
+const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
+     remove it with \"walferry cleanup\", empty the tables on the target and begin again with \"walferry run\"";
+
+const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped; \
+     when the row is repaired on the target, start again";
+
+impl Error {
+    /// What the error means.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Error::Usage(_) | Error::Config(_) => Verdict::operator(2, ""),
+            Error::CheckRefused { .. } => Verdict::operator(3, ""),
+            Error::Resync(_) => Verdict::operator(4, RESYNC),
+            Error::Wire(error) => connection(error),
+            Error::Db(error) => db(error),
+            Error::State(error) => state(error),
+            Error::Schema(error) => schema(error),
+            Error::Copy(error) => copy(error),
+            Error::Worker(WorkerError::Spawn(_)) => Verdict::operator(1, "the operating system refuses threads"),
+            Error::Worker(_) | Error::Bug(_) => Verdict::bug(),
+            Error::Apply(error) => apply(error),
+            Error::House(HouseError::State(error)) => state(error),
+            Error::House(HouseError::Wire(error)) => connection(error),
+            Error::Sweep(error) => sweep(error),
+            Error::Check(CheckError::Wire(error)) => connection(error),
+            Error::Check(CheckError::Db(error)) => db(error),
+            Error::Cleanup(error) => cleanup(error),
+            Error::Status(error) => status(error),
+            Error::Http(_) => Verdict::operator(2, "choose another --listen address"),
+            Error::Demo(_) => Verdict::operator(8, ""),
+            Error::NotCopied { .. } => {
+                Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams")
+            }
+            Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
+                "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
+            ),
+            Error::StreamEnded => Verdict::of_side(Side::Source, Directive::Retry),
+            Error::TakenOver { .. } => Verdict::operator(2, "let one command work at a time"),
+            Error::Interrupted => Verdict::operator(130, "run it again; it goes on from where it was"),
+        }
+    }
+
+    /// Whether this is the answer to SIGINT or SIGTERM.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Error::Interrupted | Error::Copy(CopyError::Stopped))
+    }
+}
+
+fn connection(error: &WireError) -> Verdict {
+    let directive = if error.is_transient() { Directive::Retry } else { Directive::Operator };
+    Verdict::of_side(error.side(), directive)
+}
+
+/// A statement on tokio-postgres.
+fn db(error: &DbError) -> Verdict {
+    let directive = match error.sqlstate() {
+        Some(code) if is_transient(code.code()) => Directive::Retry,
+        Some(_) => Directive::Operator,
+        // No SQLSTATE: the connection is gone.
+        None if error.source.is_closed() || is_io(&error.source) => Directive::Retry,
+        None => Directive::Bug,
+    };
+    let verdict = Verdict::of_side(error.side, directive);
+    if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+        return verdict.with_remedy("\"walferry check\" prints the SQL that grants what is missing");
+    }
+    verdict
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// SQLSTATEs that pass by themselves: connection exceptions (class 08), too
+/// many connections, object in use (a slot whose last owner was killed),
+/// serialization and deadlock, lock timeouts, shutdown and start-up, crash.
+pub fn is_transient(sqlstate: &str) -> bool {
+    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40001" | "40P01" | "55P03" | "57P05")
+}
+
+fn state(error: &StateError) -> Verdict {
+    match error {
+        StateError::Db(error) => db(error),
+        StateError::Newer { .. } | StateError::Foreign(_) => Verdict::of_side(Side::Target, Directive::Operator),
+        StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
+            "stop it first. If it is gone and its session hangs on, end that on the target: \
+             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003591801",
+        ),
+        StateError::NoMigration(_) => Verdict::operator(2, "start one with \"walferry run\", or name it with --name"),
+    }
+}
+
+fn apply(error: &ApplyError) -> Verdict {
+    let target = Verdict::of_side(Side::Target, Directive::Operator);
+    match error {
+        ApplyError::Refused { error, .. } | ApplyError::Statement { error, .. } => {
+            let directive = if is_transient(&error.sqlstate) { Directive::Retry } else { Directive::Operator };
+            Verdict::of_side(Side::Target, directive)
+                .with_remedy("nothing was skipped: mend what the target complains of and start again")
+        }
+        ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
+        ApplyError::Render { .. } | ApplyError::Gone { .. } => target,
+        ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
+        ApplyError::PositionMoved { .. } => Verdict::of_side(Side::Target, Directive::Retry),
+        ApplyError::OutOfStep(_) => Verdict::bug(),
+        ApplyError::Wire(error) => connection(error),
+        ApplyError::Db(error) => db(error),
+        ApplyError::State(error) => state(error),
+    }
+}
+
+fn schema(error: &SchemaError) -> Verdict {
+    match error {
+        SchemaError::Wire(error) => connection(error),
+        SchemaError::Db(error) => db(error),
+        SchemaError::State(error) => state(error),
+        SchemaError::NoPgDump { .. } | SchemaError::Start { .. } => Verdict::operator(2, ""),
+        SchemaError::Dump { .. } | SchemaError::Archive(_) => Verdict::of_side(Side::Source, Directive::Operator),
+        // The connection may have been lost in the middle of it.
+        SchemaError::Object { source, .. } => db(source),
+        SchemaError::Extensions(_) | SchemaError::Mismatch(_) => Verdict::of_side(Side::Target, Directive::Operator),
+    }
+}
+
+fn copy(error: &CopyError) -> Verdict {
+    match error {
+        CopyError::Wire(error) => connection(error),
+        CopyError::Db(error) => db(error),
+        CopyError::State(error) => state(error),
+        CopyError::Schema(error) => schema(error),
+        CopyError::Sweep(error) => sweep(error),
+        CopyError::RowCount { .. } => Verdict::bug(),
+        CopyError::ReplicaIdentity { .. }
+        | CopyError::Publication { .. }
+        | CopyError::ForeignSlot(_)
+        | CopyError::SlotBlocked { .. }
+        | CopyError::NoSnapshot(_)
+        | CopyError::Unsettled { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+        CopyError::SlotInUse { .. } => Verdict::of_side(Side::Source, Directive::Retry),
+        CopyError::ExistingSlot(_) => Verdict::operator(2, ""),
+        CopyError::Stopped => Verdict::operator(130, "run it again"),
+    }
+}
+
+fn sweep(error: &SweepError) -> Verdict {
+    match error {
+        SweepError::Db(error) => db(error),
+        SweepError::State(error) => state(error),
+        SweepError::Sequences(_) | SweepError::Both(..) => {
+            Verdict::operator(8, "grant what is missing and run it again")
+        }
+        SweepError::UnreadableLargeObjects { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+        SweepError::LargeObjectsInUse { .. } => Verdict::of_side(Side::Target, Directive::Operator),
+    }
+}
+
+fn status(error: &StatusError) -> Verdict {
+    match error {
+        StatusError::Wire(error) => connection(error),
+        StatusError::Db(error) => db(error),
+        StatusError::State(error) => state(error),
+    }
+}
+
+fn cleanup(error: &CleanupError) -> Verdict {
+    match error {
+        CleanupError::Wire(error) | CleanupError::Source(error) => connection(error),
+        CleanupError::Db(error) => db(error),
+        CleanupError::State(error) => state(error),
+        CleanupError::HeldBack(_) | CleanupError::NoState { .. } | CleanupError::OtherSource { .. } => {
+            Verdict::operator(2, "")
+        }
+        CleanupError::SlotInUse { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+    }
+}
+
+/// An error with everything it was caused by, outermost first, without saying
+/// anything twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -36,6 +36,7 @@ pub mod config;
 pub mod copy;
 pub mod demo;
 pub mod exit;
+pub mod failpoint;
 pub mod lsn;
 pub mod observe;
 pub mod pgoutput;

@@ -1,1 +1,149 @@
-//! placeholder
+//! Transactions → SQL → COMMIT, on the target, as an ordinary role.
+//!
+//! ```text
+//! Batch ─ tables (ours?) ─ mapping (where?) ─ render (SQL) ─ pipeline ─ COMMIT ─ DurableLsn
+//!                                                               │
+//!                       error in a merged batch: each source transaction by itself
+//! ```
+//!
+//! Invariant: the position's compare-and-set is the first statement of every
+//! target transaction, every row statement is counted before COMMIT is sent,
+//! and only a COMMIT that returned moves the [`crate::lsn::DurableLsn`].
+
+pub mod applier;
+pub mod batch;
+pub mod mapping;
+pub mod pipeline;
+pub mod render;
+pub mod replica_role;
+pub mod reread;
+pub mod tables;
+pub mod target;
+mod transaction;
+
+use std::sync::Arc;
+
+use crate::lsn::{CommitLsn, Lsn};
+use crate::session::DbError;
+use crate::sql::TableName;
+use crate::state::StateError;
+use crate::wire::{ServerError, WireError};
+
+/// A table and how its rows are identified: never any value.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The table.
+    pub table: TableName,
+    /// Names of the columns that identify a row.
+    pub key: Vec<String>,
+}
+
+/// A change that could not be applied: where it is, for the operator.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The table and its key.
+    pub label: Arc<Label>,
+    /// INSERT, UPDATE, DELETE or TRUNCATE.
+    pub operation: &'static str,
+    /// The commit record of the source transaction.
+    pub commit: CommitLsn,
+    /// The source transaction's id.
+    pub xid: u32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.operation, self.label.table)?;
+        if !self.label.key.is_empty() {
+            write!(f, " (key {})", self.label.key.join(", "))?;
+        }
+        write!(f, " of source transaction {} committed at {}", self.xid, self.commit.0)
+    }
+}
+
+/// Why changes could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The target refused a change.
+    #[error("cannot apply {place}: {error}")]
+    Refused {
+        /// Which change.
+        place: Box<Place>,
+        /// The target's words.
+        error: Box<ServerError>,
+    },
+    /// A change hit no row, or more than one.
+    #[error(
+        "cannot apply {place}: it affected {affected} rows on the target instead of one; the two sides differ there"
+    )]
+    RowCount {
+        /// Which change.
+        place: Box<Place>,
+        /// Rows it affected.
+        affected: u64,
+    },
+    /// A change has no statement.
+    #[error("cannot apply {place}: {error}")]
+    Render {
+        /// Which change.
+        place: Box<Place>,
+        /// Why not.
+        error: render::RenderError,
+    },
+    /// The relation has no place on the target.
+    #[error("cannot apply changes of {table} from {at} on: {error}")]
+    Mapping {
+        /// The relation.
+        table: TableName,
+        /// The first transaction that changes it.
+        at: Lsn,
+        /// Why not.
+        error: mapping::MappingError,
+    },
+    /// The relation is not part of the migration and nobody said what to do.
+    #[error("the source changes table {table} (from {at} on), which is not part of this migration: {why}")]
+    Unknown {
+        /// The relation.
+        table: TableName,
+        /// The first transaction that changes it.
+        at: Lsn,
+        /// What is known of it, and the ways on.
+        why: String,
+    },
+    /// An unchanged TOAST value of an INSERT could not be read from the source.
+    #[error(
+        "cannot apply {place}: its unchanged large values are not in the stream and the row is no longer on the source; copy the table anew"
+    )]
+    Gone {
+        /// Which change.
+        place: Box<Place>,
+    },
+    /// The position is not where this process left it.
+    #[error("the position of slot \"{slot}\" is not at {expected}: another process has moved it")]
+    PositionMoved {
+        /// The slot.
+        slot: String,
+        /// Where it was expected.
+        expected: Lsn,
+    },
+    /// The target refused a statement of our own.
+    #[error("cannot {action} on the target: {error}")]
+    Statement {
+        /// Verb and object.
+        action: &'static str,
+        /// The target's words.
+        error: Box<ServerError>,
+    },
+    /// The target answered out of order.
+    #[error("the target's answers do not match what was sent: {0}")]
+    OutOfStep(String),
+    /// The connection to the target is lost.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A catalog query failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The state could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+}

@@ -48,6 +48,10 @@ pub struct Metrics {
     pub errors: IntCounterVec,
     /// Reconnects, by `side`.
     pub reconnects: IntCounterVec,
+    /// Memory of the process that is resident; 0 where the system does not say.
+    pub resident_memory_bytes: IntGauge,
+    /// Always 1, by `version`.
+    pub build_info: IntGaugeVec,
 }
 
 impl Metrics {
@@ -89,14 +93,24 @@ impl Metrics {
                 .counter("large_object_bytes_total", "Bytes of large objects written to the target")?,
             errors: maker.counters("errors_total", "Errors met", "class")?,
             reconnects: maker.counters("reconnects_total", "Connections lost and made again", "side")?,
+            resident_memory_bytes: maker.gauge("resident_memory_bytes", "Resident memory of the process")?,
+            build_info: maker.gauges("build_info", "Always 1; the version is the label", "version")?,
             registry: maker.registry,
         };
         metrics.initialise();
         Ok(metrics)
     }
 
+    /// Brings the metrics of the process itself up to date.
+    pub fn observe_process(&self) {
+        if let Some(bytes) = resident_bytes() {
+            self.resident_memory_bytes.set(bytes);
+        }
+    }
+
     /// Gives every series with a known label its 0.
     fn initialise(&self) {
+        self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for phase in ["setup", "copy", "stream", "stopped", "cutover", "done"] {
             self.phase.with_label_values(&[phase]).set(0);
         }
@@ -116,6 +130,14 @@ impl Metrics {
             self.reconnects.with_label_values(&[side]).reset();
         }
     }
+}
+
+/// Resident memory of this process in bytes, as Linux reports it (`VmRSS` of
+/// proc(5), in KiB); `None` on other systems.
+pub fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok()?.checked_mul(1024)
 }
 
 /// Registers metrics under the one prefix.

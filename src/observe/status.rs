@@ -1,19 +1,354 @@
-//! placeholder: comes with the merge.
+//! The status document: what `walferry status` prints and `/status` serves.
+//!
+//! Invariant: it is read from the target's state and the source's slot only,
+//! so it is the same with and without a daemon; every key is always there, and
+//! null is what is not known. Reading changes nothing on either side.
 
-use crate::config::Settings;
-use crate::exit::Error;
+use std::fmt;
 
-/// Placeholder.
-#[derive(serde::Serialize)]
-pub struct StatusDocument {}
+use serde::{Deserialize, Serialize};
 
-impl std::fmt::Display for StatusDocument {
-    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
+use crate::config::{Settings, Side};
+use crate::lsn::Lsn;
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
+use crate::state::migration::Migration;
+use crate::state::tables::TableState;
+use crate::state::{State, StateError};
+use crate::wire::WireError;
+
+/// A position that moved lately and has at most this many bytes to go is
+/// seconds behind, whatever the age of the last commit: an idle source still
+/// writes WAL (checkpoints, snapshots of running transactions: a few KiB with
+/// full pages), and that must not look like lag.
+const IDLE_LAG_BYTES: u64 = 64 << 10;
+
+/// Why there is no status document.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The target cannot be reached.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A query failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// There is no such migration, or its state cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// How a migration stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    /// The migration.
+    pub name: String,
+    /// `setup`, `copy`, `stream`, `stopped`, `cutover` or `done`.
+    pub phase: String,
+    /// The end LSN up to which the target has committed everything; null
+    /// before the copy is complete.
+    pub position: Option<String>,
+    /// The source's WAL end: as of now, or as last heard if it cannot be reached.
+    pub source_lsn: Option<String>,
+    /// `source_lsn` minus `position`, in bytes.
+    pub lag_bytes: Option<u64>,
+    /// An upper bound for the age of the oldest commit that is not applied: 0
+    /// when no WAL is outstanding, else the time since the last commit that was
+    /// applied (or since the position moved, when that leaves next to nothing).
+    pub lag_seconds: Option<f64>,
+    /// The process at work.
+    pub daemon: Daemon,
+    /// The slot; null if the source cannot be reached.
+    pub slot: Option<Slot>,
+    /// The tables that take part.
+    pub tables: Vec<Table>,
+    /// The sequences as of the last pass.
+    pub sequences: Sequences,
+    /// The large objects as of the last pass.
+    pub large_objects: LargeObjects,
+    /// Why the last process ended; null while one is at work or none was needed.
+    pub stopped_because: Option<String>,
+}
+
+/// The process at work, or the last one that was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Daemon {
+    /// Whether the lease is held.
+    pub alive: bool,
+    /// Its host.
+    pub host: Option<String>,
+    /// Its process id there.
+    pub pid: Option<i32>,
+}
+
+/// The replication slot on the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Whether a walsender uses it.
+    pub active: bool,
+    /// WAL that it holds back, in bytes.
+    pub retained_bytes: Option<i64>,
+    /// WAL that may still be written before it is lost; null without a limit
+    /// and before PostgreSQL 13.
+    pub safe_wal_bytes: Option<i64>,
+    /// `reserved`, `extended`, `unreserved` or `lost`, null before PostgreSQL
+    /// 13; `missing` when there is no such slot.
+    pub wal_status: Option<String>,
+}
+
+/// A table of the migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `waiting`, `copying`, `indexing` or `ready`.
+    pub state: String,
+    /// Rows copied.
+    pub rows: i64,
+    /// Bytes of COPY data copied.
+    pub bytes: i64,
+    /// The LSN its copy stands for.
+    pub snapshot_lsn: Option<String>,
+}
+
+/// The sequences as of the last pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequences {
+    /// How many take part.
+    pub total: i64,
+    /// How many could not be brought to the source's value.
+    pub behind: i64,
+    /// When it ended, ISO 8601.
+    pub last_pass: Option<String>,
+}
+
+/// The large objects as of the last pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeObjects {
+    /// How many the source had.
+    pub total: i64,
+    /// When it ended, ISO 8601.
+    pub last_pass: Option<String>,
+}
+
+/// Collects the document over sessions of its own. A source that cannot be
+/// reached is a warning and leaves `slot` null.
+///
+/// # Errors
+/// When the target cannot be reached or knows no such migration.
+pub async fn collect(settings: &Settings) -> Result<StatusDocument, StatusError> {
+    let target = Session::connect(&settings.target, &settings.name).await?;
+    let state = State::open(target, &settings.name).await?;
+    let source = match Session::connect(&settings.source, &settings.name).await {
+        Ok(session) => Some(session),
+        Err(error) => {
+            tracing::warn!("the status is without the source's side: {error}");
+            None
+        }
+    };
+    collect_with(source.as_ref(), &state).await
+}
+
+/// Collects the document over sessions that are there.
+///
+/// # Errors
+/// When a query fails or there is no such migration.
+pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<StatusDocument, StatusError> {
+    let migration = state.load().await?.ok_or_else(|| StateError::NoMigration(state.name().to_owned()))?;
+    let side = match source {
+        Some(session) => Some(source_side(session, migration.slot.name()).await?),
+        None => None,
+    };
+    let position = position(state, migration.slot.name()).await?;
+    let source_lsn = side.as_ref().map(|side| side.wal_end).or(migration.source_lsn);
+    let lag_bytes = position.as_ref().zip(source_lsn).map(|(position, end)| end.bytes_since(position.end));
+    let alive = state.is_leased().await?;
+    let (sequences, large_objects) = (state.sequence_counts().await?, state.large_object_counts().await?);
+    Ok(StatusDocument {
+        name: state.name().to_owned(),
+        phase: migration.phase.as_str().to_owned(),
+        lag_seconds: position.as_ref().zip(lag_bytes).map(|(position, bytes)| position.lag_seconds(bytes)),
+        position: position.map(|position| position.end.to_string()),
+        source_lsn: source_lsn.map(|lsn| lsn.to_string()),
+        lag_bytes,
+        daemon: daemon(&migration, alive),
+        slot: side.map(|side| side.slot),
+        tables: tables(state).await?,
+        sequences: Sequences { total: sequences.total, behind: sequences.behind, last_pass: sequences.last_pass },
+        large_objects: LargeObjects { total: large_objects.total, last_pass: large_objects.last_pass },
+        stopped_because: migration.stopped_because,
+    })
+}
+
+fn daemon(migration: &Migration, alive: bool) -> Daemon {
+    let (host, pid) = migration.daemon.clone().unzip();
+    Daemon { alive, host, pid }
+}
+
+async fn tables(state: &State) -> Result<Vec<Table>, StatusError> {
+    let rows = state.tables().await?;
+    let taking_part = rows.into_iter().filter(|row| row.state != TableState::Excluded);
+    Ok(taking_part
+        .map(|row| Table {
+            schema: row.table.schema,
+            name: row.table.name,
+            state: row.state.as_str().to_owned(),
+            rows: row.rows,
+            bytes: row.bytes,
+            snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.0.to_string()),
+        })
+        .collect())
+}
+
+/// What the source says.
+struct SourceSide {
+    wal_end: Lsn,
+    slot: Slot,
+}
+
+async fn source_side(source: &Session, slot: &str) -> Result<SourceSide, DbError> {
+    // Both columns are of 13.
+    let safety = if source.version() >= 130_000 { "s.safe_wal_size, s.wal_status" } else { "NULL::bigint, NULL::text" };
+    let sql = format!(
+        "SELECT w.end_lsn, s.slot_name IS NOT NULL, coalesce(s.active, false), \
+         pg_wal_lsn_diff(w.end_lsn, s.restart_lsn)::bigint, {safety} \
+         FROM (SELECT CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0') \
+         ELSE pg_current_wal_flush_lsn() END AS end_lsn) w \
+         LEFT JOIN pg_replication_slots s ON s.slot_name = $1"
+    );
+    let row = source.query_one(&sql, &[&slot]).await.during(Side::Source, "look at the replication slot")?;
+    let is_there: bool = row.get(1);
+    let wal_status = if is_there { row.get(5) } else { Some("missing".to_owned()) };
+    Ok(SourceSide {
+        wal_end: row.get(0),
+        slot: Slot {
+            name: slot.to_owned(),
+            active: row.get(2),
+            retained_bytes: row.get(3),
+            safe_wal_bytes: row.get(4),
+            wal_status,
+        },
+    })
+}
+
+/// The position with the ages that the target's clock gives it.
+struct Position {
+    end: Lsn,
+    /// Seconds since the last transaction that was applied was committed.
+    commit_age: Option<f64>,
+    /// Seconds since the position moved.
+    moved_age: f64,
+}
+
+impl Position {
+    fn lag_seconds(&self, lag_bytes: u64) -> f64 {
+        let oldest = self.commit_age.unwrap_or(self.moved_age);
+        match lag_bytes {
+            0 => 0.0,
+            // Two clocks are compared: a commit of the future is one of now.
+            1..=IDLE_LAG_BYTES => oldest.min(self.moved_age).max(0.0),
+            _ => oldest.max(0.0),
+        }
     }
 }
 
-/// Placeholder.
-pub async fn collect(_: &Settings) -> Result<StatusDocument, Error> {
-    Err(Error::Placeholder("status"))
+async fn position(state: &State, slot: &str) -> Result<Option<Position>, StatusError> {
+    let rows = state
+        .query(
+            "SELECT end_lsn, extract(epoch FROM clock_timestamp() - commit_time)::float8, \
+             extract(epoch FROM clock_timestamp() - moved_at)::float8 FROM walferry.position WHERE slot = $1",
+            &[&slot],
+            "read the position",
+        )
+        .await?;
+    Ok(rows.first().map(|row| Position { end: row.get(0), commit_age: row.get(1), moved_age: row.get(2) }))
 }
+
+/// For people: one fact a line, and only the tables that are not ready.
+impl fmt::Display for StatusDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unknown = || "-".to_owned();
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(unknown);
+        writeln!(f, "migration      {}", self.name)?;
+        writeln!(f, "phase          {}", self.phase)?;
+        if let Some(because) = &self.stopped_because {
+            writeln!(f, "stopped        {because}")?;
+        }
+        writeln!(f, "daemon         {}", self.daemon)?;
+        writeln!(f, "position       {} of {}", text(&self.position), text(&self.source_lsn))?;
+        let bytes = self.lag_bytes.map_or_else(unknown, |bytes| human_bytes(bytes as f64));
+        let seconds = self.lag_seconds.map_or_else(unknown, |seconds| format!("{seconds:.1} s"));
+        writeln!(f, "lag            {bytes}, {seconds}")?;
+        match &self.slot {
+            Some(slot) => writeln!(f, "slot           {slot}")?,
+            None => writeln!(f, "slot           not known: the source cannot be reached")?,
+        }
+        self.fmt_tables(f)?;
+        let Sequences { total, behind, last_pass } = &self.sequences;
+        writeln!(f, "sequences      {total}, {behind} behind, last pass {}", text(last_pass))?;
+        let LargeObjects { total, last_pass } = &self.large_objects;
+        write!(f, "large objects  {total}, last pass {}", text(last_pass))
+    }
+}
+
+impl StatusDocument {
+    fn fmt_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ready = self.tables.iter().filter(|table| table.state == "ready").count();
+        let all = self.tables.len();
+        let percent = (ready * 100).checked_div(all).unwrap_or(100);
+        let rows: i64 = self.tables.iter().map(|table| table.rows).sum();
+        let bytes: i64 = self.tables.iter().map(|table| table.bytes).sum();
+        let bytes = human_bytes(bytes as f64);
+        writeln!(f, "tables         {ready} of {all} ready ({percent} %), {rows} rows, {bytes} copied")?;
+        // The others are counted: a database can have thousands of tables.
+        const SHOWN: usize = 30;
+        let mut open = self.tables.iter().filter(|table| table.state != "ready");
+        for table in open.by_ref().take(SHOWN) {
+            let name = TableName::new(&table.schema, &table.name);
+            let bytes = human_bytes(table.bytes as f64);
+            writeln!(f, "  {:<9} {name}  {} rows, {bytes}", table.state, table.rows)?;
+        }
+        match open.count() {
+            0 => Ok(()),
+            more => writeln!(f, "  and {more} more"),
+        }
+    }
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.alive, &self.host, self.pid) {
+            (true, Some(host), Some(pid)) => write!(f, "process {pid} on {host}"),
+            (true, ..) => f.write_str("at work"),
+            (false, Some(host), Some(pid)) => write!(f, "none (the last was process {pid} on {host})"),
+            (false, ..) => f.write_str("none"),
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.name, if self.active { "active" } else { "not active" })?;
+        if let Some(bytes) = self.retained_bytes {
+            write!(f, ", holds back {}", human_bytes(bytes as f64))?;
+        }
+        if let Some(bytes) = self.safe_wal_bytes {
+            write!(f, ", lost after {} more", human_bytes(bytes as f64))?;
+        }
+        match &self.wal_status {
+            Some(status) => write!(f, ", {status}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Bytes with a binary unit, for people.
+pub fn human_bytes(bytes: f64) -> String {
+    indicatif::BinaryBytes(bytes.max(0.0) as u64).to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,152 @@
-//! placeholder: comes with the merge.
+//! The schema on the target: brought over with pg_dump, or taken as it is.
+//!
+//! Invariant: what the copy and the stream cannot have yet (foreign keys,
+//! triggers, rules, policies, the data of materialized views) is never only in
+//! memory: it is a row of `walferry.deferred`, written in the same transaction
+//! as the schema change that made it necessary, with the SQL that brings it in.
+//!
+//! Source: the sections of an archive are those of `pg_dump.c` and
+//! `pg_backup_archiver.c` (`src/bin/pg_dump`).
 
-use std::path::{Path, PathBuf};
+mod archive;
+mod classify;
 
-/// Placeholder.
-pub struct PgDump {
-    /// The program.
-    pub path: PathBuf,
-    /// Its version.
-    pub version: u32,
+mod create;
+mod existing;
+mod pg_dump;
+mod restore;
+mod source;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+pub use pg_dump::{PgDump, find_pg_dump};
+pub use restore::{Failure, Restored, restore_after_rows, restore_deferred};
+
+use crate::config::{SchemaMode, Settings};
+use crate::session::{DbContext, DbError, Session};
+use crate::state::deferred::Deferred;
+use crate::state::{State, StateError};
+use crate::wire::WireError;
+
+/// Why the schema could not be brought over.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// A connection was refused or lost.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A statement failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The state could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No pg_dump is new enough for the source.
+    #[error(
+        "no pg_dump of version {wanted} or newer was found ({found}): install the package postgresql-client-{wanted}, \
+         or name the folder of the programs with --pg-bin"
+    )]
+    NoPgDump {
+        /// The source's major version.
+        wanted: u32,
+        /// What was looked at.
+        found: String,
+    },
+    /// pg_dump could not be started, or its password file not written.
+    #[error("cannot run {program}")]
+    Start {
+        /// Its path.
+        program: PathBuf,
+        /// The system's error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// pg_dump ended with an error.
+    #[error("{program} failed on the source ({status}): {stderr}")]
+    Dump {
+        /// Its path.
+        program: PathBuf,
+        /// Its exit status.
+        status: String,
+        /// The end of its standard error.
+        stderr: String,
+    },
+    /// The dump could not be taken apart.
+    #[error("pg_dump's output cannot be read: {0}")]
+    Archive(String),
+    /// Extensions the target's server does not offer.
+    #[error(
+        "the target's server does not offer {} of the source: {}; install the packages there, or enable them in the provider's console",
+        if .0.len() == 1 { "an extension" } else { "extensions" }, .0.join(", ")
+    )]
+    Extensions(Vec<String>),
+    /// An object of the dump was refused.
+    #[error("cannot create {kind} {object} on the target{advice}")]
+    Object {
+        /// pg_dump's word for what it is.
+        kind: String,
+        /// Its name.
+        object: String,
+        /// What to do; empty or beginning with ": ".
+        advice: &'static str,
+        /// The server's words.
+        #[source]
+        source: DbError,
+    },
+    /// The tables on the target do not fit those of the source.
+    #[error("the schema on the target does not fit:\n  {}", .0.join("\n  "))]
+    Mismatch(Vec<String>),
 }
 
-/// Placeholder.
-#[derive(Debug, thiserror::Error)]
-#[error("pg_dump is not there yet")]
-pub struct SchemaError;
+/// Makes the target's schema ready for the rows, as the settings say, once: a
+/// migration whose schema is ready already is left alone. `tables` are all
+/// tables of the source, excluded ones too; `source` is a session in the
+/// snapshot of the copy, `snapshot` its exported name.
+///
+/// # Errors
+/// [`SchemaError`] says which object failed; nothing of the schema is on the
+/// target then.
+pub async fn prepare(
+    settings: &Settings,
+    state: &State,
+    source: &Session,
+    snapshot: &str,
+    tables: &[tables::SourceTable],
+) -> Result<(), SchemaError> {
+    let ready = state.load().await?.is_some_and(|migration| migration.schema_restored);
+    if ready || settings.schema == SchemaMode::None {
+        return Ok(());
+    }
+    // A session of its own: the daemon's other statements must not fall into
+    // this transaction.
+    let session = Session::connect(&settings.target, &settings.name).await?;
+    let own = State::open(session, state.name()).await?;
+    match settings.schema {
+        SchemaMode::Create => create::run(settings, &own, source, snapshot, tables).await,
+        SchemaMode::Existing | SchemaMode::None => existing::run(&own, tables).await,
+    }
+}
 
-/// Placeholder.
-pub fn find_pg_dump(_: Option<&Path>, _: i32) -> Result<PgDump, SchemaError> {
-    Err(SchemaError)
+/// Forgets deferred objects of an attempt that did not commit, records
+/// `objects` and the schema as ready; inside the caller's transaction.
+async fn record(state: &State, objects: &[Deferred]) -> Result<(), SchemaError> {
+    state
+        .execute("DELETE FROM walferry.deferred WHERE migration = $1", &[&state.name()], "clear the deferred objects")
+        .await?;
+    state.add_deferred(objects).await?;
+    state
+        .execute(
+            "UPDATE walferry.migration SET schema_restored = true WHERE name = $1",
+            &[&state.name()],
+            "record that the schema is ready",
+        )
+        .await?;
+    Ok(())
+}
+
+/// Runs plain SQL on a session, with the action named for errors.
+async fn batch(session: &Session, sql: &str, action: &str) -> Result<(), DbError> {
+    session.batch_execute(sql).await.during(session.side(), action)
 }

@@ -26,14 +26,16 @@ impl State {
         Ok(())
     }
 
-    /// The latest unanswered request to hand over.
+    /// The latest unanswered request to hand over. Who asks waits two minutes;
+    /// an older request is of a command that was killed.
     ///
     /// # Errors
     /// When the rows cannot be read.
     pub async fn pending_hand_over(&self) -> Result<Option<HandOver>, StateError> {
         let rows = self
             .query(
-                "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND answered_at IS NULL ORDER BY id DESC LIMIT 1",
+                "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND answered_at IS NULL \
+                 AND requested_at > pg_catalog.clock_timestamp() - '2 minutes'::interval ORDER BY id DESC LIMIT 1",
                 &[&self.name()],
                 "look for requests",
             )
@@ -41,8 +43,8 @@ impl State {
         Ok(rows.first().map(|row| HandOver { id: row.get(0), requested_by: row.get(1) }))
     }
 
-    /// Answers every request that is open: on handing over, and by a daemon
-    /// that starts and finds the requests of a time before it.
+    /// Answers every request that is open: by the one who hands over, and by
+    /// the one who took over.
     ///
     /// # Errors
     /// When the target refuses it.

@@ -21,6 +21,15 @@ pub enum DeferredKind {
 }
 
 impl DeferredKind {
+    /// Every kind.
+    pub const ALL: [DeferredKind; 5] = [
+        DeferredKind::AfterRows,
+        DeferredKind::ForeignKey,
+        DeferredKind::Trigger,
+        DeferredKind::MaterializedView,
+        DeferredKind::Other,
+    ];
+
     /// The word in the state.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -8,6 +8,7 @@ pub mod deferred;
 pub mod lease;
 pub mod migration;
 pub mod position;
+pub mod sweeps;
 pub mod tables;
 
 use crate::config::Side;

@@ -9,9 +9,10 @@ use super::{State, StateError};
 use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
 
 /// Moves the position by compare-and-set. Parameters: slot, new end LSN,
-/// commit time (timestamptz or null), expected end LSN.
-pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position \
-    SET end_lsn = $2::pg_lsn, commit_time = coalesce($3::timestamptz, commit_time), moved_at = pg_catalog.clock_timestamp() \
+/// commit time (microseconds since 2000-01-01 UTC, or null), expected end LSN.
+pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position SET end_lsn = $2::pg_lsn, \
+    commit_time = coalesce('2000-01-01 00:00:00+00'::timestamptz + $3::bigint * '1 microsecond'::interval, commit_time), \
+    moved_at = pg_catalog.clock_timestamp() \
     WHERE slot = $1::text AND end_lsn = $4::pg_lsn RETURNING 1) \
     SELECT 1 / pg_catalog.count(*) FROM moved";
 

@@ -52,12 +52,14 @@ CREATE TABLE walferry.tables (
     PRIMARY KEY (migration, schema, name)
 );
 
+-- Every sequence of the migration as of the last pass; 'behind' ones could not
+-- be brought to the source's value, null ones could not be read there.
 CREATE TABLE walferry.sequences (
     migration   text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
     schema      text NOT NULL,
     name        text NOT NULL,
-    last_value  bigint NOT NULL,
-    is_called   boolean NOT NULL,
+    last_value  bigint,
+    is_called   boolean,
     behind      boolean NOT NULL DEFAULT false,
     synced_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (migration, schema, name)
@@ -69,6 +71,14 @@ CREATE TABLE walferry.large_objects (
     total      bigint NOT NULL,
     bytes      bigint NOT NULL,
     last_pass  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The large objects that are the migration's: entered in the transaction that
+-- creates them. Only these are ever written or unlinked.
+CREATE TABLE walferry.large_object_oids (
+    migration  text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
+    oid        oid NOT NULL,
+    PRIMARY KEY (migration, oid)
 );
 
 -- Objects held back, with the SQL that brings each of them in.

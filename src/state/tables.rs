@@ -146,4 +146,18 @@ impl State {
         .await?;
         Ok(())
     }
+
+    /// Follows a table that has a new name on both sides.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn rename_table(&self, from: &TableName, to: &TableName) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.tables SET schema = $4, name = $5 WHERE migration = $1 AND schema = $2 AND name = $3",
+            &[&self.name(), &from.schema, &from.name, &to.schema, &to.name],
+            "record a table's new name",
+        )
+        .await?;
+        Ok(())
+    }
 }

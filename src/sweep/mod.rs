@@ -1,1 +1,71 @@
-//! placeholder
+//! What logical replication leaves behind: sequences and large objects.
+//!
+//! Invariant: a sweep compares and carries differences, so it can be run at
+//! any time and any number of times; it is exact when the source is not being
+//! written to. Neither kind is in the `pgoutput` stream:
+//! `RelationIsLogicallyLogged` (`src/include/utils/rel.h`) leaves catalogs out,
+//! and `sequence.c` logs pages, not changes.
+
+pub mod large_objects;
+pub mod sequences;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use crate::session::DbError;
+use crate::state::StateError;
+
+use sequences::SequenceProblem;
+
+/// How many objects an error names; the rest is counted.
+const NAMED_OBJECTS: usize = 20;
+
+/// Why a sweep is not complete.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// A statement failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The state could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Sequences that are not equal to the source's; all others are.
+    #[error("{} sequence(s) could not be made equal: {}", .0.len(), listed(.0))]
+    Sequences(Vec<SequenceProblem>),
+    /// Large objects our role may not read on the source; all others were carried.
+    #[error(
+        "{count} large object(s) on the source cannot be read by role {role} ({}); as a superuser there: \
+         GRANT pg_read_all_data TO {role} (14 and later), or GRANT SELECT ON pg_catalog.pg_largeobject TO {role}; \
+         or as their owner: GRANT SELECT ON LARGE OBJECT {} TO {role}", listed(.oids), listed(.oids)
+    )]
+    UnreadableLargeObjects {
+        /// The role, quoted for SQL.
+        role: String,
+        /// The first of them.
+        oids: Vec<u32>,
+        /// How many there are.
+        count: u64,
+    },
+    /// Oids of the source's large objects that are taken on the target.
+    #[error(
+        "{count} large object(s) on the target have an oid of the source's and are not walferry's ({}); \
+         if they are not needed: SELECT lo_unlink(oid) for each of them", listed(.oids)
+    )]
+    LargeObjectsInUse {
+        /// The first of them.
+        oids: Vec<u32>,
+        /// How many there are.
+        count: u64,
+    },
+    /// Two kinds of large objects were left out.
+    #[error("{0}; and {1}")]
+    Both(Box<SweepError>, Box<SweepError>),
+}
+
+/// The first items, joined, and how many more there are.
+fn listed(items: &[impl ToString]) -> String {
+    let mut text = items.iter().take(NAMED_OBJECTS).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if items.len() > NAMED_OBJECTS {
+        text.push_str(&format!(" and {} more", items.len() - NAMED_OBJECTS));
+    }
+    text
+}

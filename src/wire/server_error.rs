@@ -96,11 +96,15 @@ impl ServerError {
     /// Whether waiting may mend it: the server starts, stops, is full, or a
     /// slot is still held by a connection that is on its way out.
     pub fn is_transient(&self) -> bool {
-        // 55006: "replication slot is active", until the server notices that
-        // our previous connection is gone.
-        matches!(self.sqlstate.as_str(), "57P01" | "57P02" | "57P03" | "53300" | "55006")
-            || self.sqlstate.starts_with("08")
+        is_transient(&self.sqlstate)
     }
+}
+
+/// [`ServerError::is_transient`] for a SQLSTATE alone.
+pub fn is_transient(sqlstate: &str) -> bool {
+    // 55006: "replication slot is active", until the server notices that our
+    // previous connection is gone.
+    matches!(sqlstate, "57P01" | "57P02" | "57P03" | "53300" | "55006") || sqlstate.starts_with("08")
 }
 
 impl fmt::Display for ServerError {

@@ -23,6 +23,12 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// and a half minutes after the last byte.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long data may stay unacknowledged before the connection counts as dead:
+/// a firewall that swallows packets must not hold a migration for the quarter
+/// of an hour that the system would wait.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
+
 /// A connected socket.
 pub(super) enum Stream {
     /// Plain TCP.
@@ -38,7 +44,10 @@ pub(super) async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
-    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(stream)
 }
 

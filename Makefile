@@ -1,0 +1,26 @@
+# walferry: the tasks of a developer. Everything runs on a fresh Debian-like
+# machine with Rust; PostgreSQL is found or fetched (scripts/postgres.sh).
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## move a database that is being written to, and compare both ends
+	@scripts/postgres.sh >/dev/null
+	@WALFERRY_TEST_PG_BINDIRS="$$(sed "s/^[0-9]*=//" $${CARGO_TARGET_DIR:-target}/postgres/versions | paste -sd:)" \
+		cargo run --release --quiet --locked -- demo
+
+test: ## all tests, against real throwaway clusters
+	@scripts/postgres.sh --newer
+	@scripts/test.sh
+
+bench: ## benchmarks
+	@scripts/postgres.sh >/dev/null
+	cargo bench --locked
+
+lint: ## formatting, clippy, documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps

@@ -1,0 +1,143 @@
+//! Source columns → target columns: how the rows of one relation find their
+//! place on the target. Pure.
+//!
+//! Invariant: columns are matched by name, never by place; a source column
+//! that the target does not have is an error, an extra one on the target keeps
+//! its default. Source: `logicalrep_rel_open` and
+//! `logicalrep_rel_mark_updatable` in
+//! `src/backend/replication/logical/relation.c`.
+
+use std::sync::Arc;
+
+use super::Label;
+use super::target::{Generation, TargetColumn, TargetTable};
+use crate::pgoutput::{KeyColumn, ReplicaIdentity};
+use crate::relation::Relation;
+use crate::sql::{TableName, ident};
+
+/// How the row that a change means is found on the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By these columns of the relation (indexes), which an index covers.
+    Key(Vec<usize>),
+    /// By all columns: exactly one of the rows that are equal to the last byte.
+    WholeRow,
+    /// Not at all: only inserts can be applied.
+    None,
+}
+
+/// Why a relation cannot be mapped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MappingError {
+    /// The target has no such table.
+    #[error("table {0} does not exist on the target")]
+    NoTable(TableName),
+    /// The target's table lacks a column.
+    #[error("table {table} on the target has no column {}: {}", ident(.column), Self::remedy(.table, .column, *.type_oid))]
+    NoColumn {
+        /// The table.
+        table: TableName,
+        /// The column on the source.
+        column: String,
+        /// Its type's oid on the source.
+        type_oid: u32,
+    },
+}
+
+impl MappingError {
+    fn remedy(table: &TableName, column: &str, type_oid: u32) -> String {
+        let kind = tokio_postgres::types::Type::from_oid(type_oid)
+            .map_or_else(|| "<its type on the source>".to_owned(), |known| known.name().to_owned());
+        format!("run on the target: ALTER TABLE {} ADD COLUMN {} {kind}; then start again", table.sql(), ident(column))
+    }
+}
+
+/// A relation's place on the target.
+#[derive(Debug)]
+pub struct Mapping {
+    /// The relation as the source described it.
+    pub relation: Arc<Relation>,
+    /// The table on the target.
+    pub target: TargetTable,
+    /// How rows are found.
+    pub identity: Identity,
+    /// Table and key, for messages.
+    pub label: Arc<Label>,
+    /// For each column of the relation its index in the target's columns.
+    places: Vec<usize>,
+}
+
+impl Mapping {
+    /// Maps a relation onto a table.
+    ///
+    /// # Errors
+    /// When the target lacks a column.
+    pub fn new(relation: Arc<Relation>, target: TargetTable) -> Result<Self, MappingError> {
+        let place = |name: &str| target.columns.iter().position(|column| column.name == name);
+        let places = relation
+            .columns
+            .iter()
+            .map(|column| {
+                place(&column.name).ok_or_else(|| MappingError::NoColumn {
+                    table: target.table.clone(),
+                    column: column.name.clone(),
+                    type_oid: column.type_oid,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let identity = identity(&relation, &target);
+        let label = Arc::new(Label { table: relation.table.clone(), key: key_names(&relation, &identity) });
+        Ok(Mapping { relation, target, identity, label, places })
+    }
+
+    /// The target column of a relation's column.
+    pub fn column(&self, index: usize) -> Option<&TargetColumn> {
+        self.target.columns.get(*self.places.get(index)?)
+    }
+
+    /// The relation's columns (indexes) that INSERT may name.
+    pub fn insertable(&self) -> impl Iterator<Item = usize> + '_ {
+        let is_written =
+            move |index: &usize| self.column(*index).is_some_and(|c| c.generation != Generation::Expression);
+        (0..self.places.len()).filter(move |index| is_written(index))
+    }
+
+    /// The target's columns that INSERT may name but the relation does not have.
+    pub fn extra_columns(&self) -> impl Iterator<Item = &TargetColumn> + '_ {
+        self.target
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(place, column)| column.generation != Generation::Expression && !self.places.contains(place))
+            .map(|(_, column)| column)
+    }
+}
+
+fn key_names(relation: &Relation, identity: &Identity) -> Vec<String> {
+    let name = |&index: &usize| relation.columns.get(index).map(|column| column.name.clone());
+    match identity {
+        Identity::Key(columns) => columns.iter().filter_map(name).collect(),
+        Identity::WholeRow | Identity::None => Vec::new(),
+    }
+}
+
+fn identity(relation: &Relation, target: &TargetTable) -> Identity {
+    let place = |name: &String| relation.columns.iter().position(|column| &column.name == name);
+    match relation.replica_identity {
+        ReplicaIdentity::Full => {
+            let unique = target.unique_key.as_ref().and_then(|names| names.iter().map(place).collect());
+            unique.map_or(Identity::WholeRow, Identity::Key)
+        }
+        ReplicaIdentity::Default | ReplicaIdentity::Index => {
+            let key: Vec<usize> = relation
+                .columns
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| column.key == KeyColumn::Yes)
+                .map(|(index, _)| index)
+                .collect();
+            if key.is_empty() { Identity::None } else { Identity::Key(key) }
+        }
+        ReplicaIdentity::Nothing => Identity::None,
+    }
+}

@@ -1,0 +1,214 @@
+//! Which relations are ours: what a change for a relation means when the
+//! migration does not know it.
+//!
+//! ```text
+//! known, same oid ............... apply from its snapshot on
+//! left out by the filter ........ pass over, counted
+//! oid known under another name .. renamed on the source: follow it
+//! new, all rows in the stream ... take it in, if the target has it, empty
+//! anything else ................. stop with words
+//! ```
+//!
+//! Invariant: nothing is passed over unless the operator's filter says so.
+
+use std::collections::HashMap;
+
+use tracing::{info, warn};
+
+use super::ApplyError;
+use crate::config::{Side, TableFilter};
+use crate::lsn::{EndLsn, Lsn};
+use crate::relation::Relation;
+use crate::session::{DbContext, Session};
+use crate::sql::TableName;
+use crate::state::State;
+use crate::state::tables::{TableRow, TableState};
+
+/// What is to be done with a relation's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Apply those that are not before this point.
+    Apply {
+        /// The table's rows were copied as of here.
+        from: Option<EndLsn>,
+    },
+    /// The operator's filter leaves the table out.
+    Filtered,
+}
+
+/// The tables of the migration.
+pub struct Tables {
+    by_name: HashMap<TableName, TableRow>,
+    filter: TableFilter,
+    adopt: TableFilter,
+    publishes_all: bool,
+    start: Option<EndLsn>,
+}
+
+impl Tables {
+    /// Reads the list from the state.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn load(state: &State, filter: &TableFilter, adopt: &TableFilter) -> Result<Self, ApplyError> {
+        let migration = state.load().await?;
+        let rows = state.tables().await?;
+        Ok(Tables {
+            by_name: rows.into_iter().map(|row| (row.table.clone(), row)).collect(),
+            filter: filter.clone(),
+            adopt: adopt.clone(),
+            publishes_all: migration.as_ref().is_some_and(|m| m.publishes_all_tables),
+            start: migration.and_then(|m| m.consistent_point),
+        })
+    }
+
+    /// Decides about a relation; may record a table that is new or renamed.
+    ///
+    /// # Errors
+    /// [`ApplyError::Unknown`] when it is not for walferry to decide.
+    pub async fn admit(
+        &mut self,
+        relation: &Relation,
+        at: Lsn,
+        target: &Session,
+        state: &State,
+    ) -> Result<Admission, ApplyError> {
+        let table = &relation.table;
+        // Another migration's state on the source is never part of this one.
+        if !self.filter.includes(table) || table.schema == "walferry" {
+            return Ok(Admission::Filtered);
+        }
+        if let Some(row) = self.by_name.get(table).filter(|row| row.source_oid == relation.id) {
+            return match row.state {
+                TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
+                _ => Ok(Admission::Apply { from: row.snapshot_lsn }),
+            };
+        }
+        let renamed = self.by_name.values().find(|row| row.source_oid == relation.id).cloned();
+        match renamed {
+            Some(row) => self.follow_rename(row, relation, at, target, state).await,
+            None => self.take_in(relation, at, target, state).await,
+        }
+    }
+
+    async fn follow_rename(
+        &mut self,
+        row: TableRow,
+        relation: &Relation,
+        at: Lsn,
+        target: &Session,
+        state: &State,
+    ) -> Result<Admission, ApplyError> {
+        let table = &relation.table;
+        if is_empty(target, table).await?.is_none() {
+            let why = format!(
+                "it is {} under a new name; rename it on the target as well, then start again: {}",
+                row.table,
+                rename_sql(&row.table, table)
+            );
+            return Err(unknown(table, at, &why));
+        }
+        info!(from = %row.table, to = %table, "a table was renamed on both sides");
+        state.rename_table(&row.table, table).await?;
+        let from = row.snapshot_lsn;
+        self.by_name.remove(&row.table);
+        self.by_name.insert(table.clone(), TableRow { table: table.clone(), ..row });
+        Ok(Admission::Apply { from })
+    }
+
+    async fn take_in(
+        &mut self,
+        relation: &Relation,
+        at: Lsn,
+        target: &Session,
+        state: &State,
+    ) -> Result<Admission, ApplyError> {
+        let table = &relation.table;
+        let vouched = !self.adopt.is_empty() && self.adopt.includes(table);
+        if !self.publishes_all && !vouched {
+            return Err(unknown(table, at, &unvouched(table)));
+        }
+        match is_empty(target, table).await? {
+            None => return Err(unknown(table, at, &absent(table))),
+            Some(Emptiness::Rows) => return Err(unknown(table, at, &occupied(table))),
+            Some(Emptiness::Empty) => {}
+        }
+        warn!(table = %table, "a table that was created on the source after the copy is taken in: all its rows come with the stream");
+        let row = TableRow {
+            table: table.clone(),
+            source_oid: relation.id,
+            state: TableState::Ready,
+            rows: 0,
+            bytes: 0,
+            snapshot_lsn: self.start,
+        };
+        state.adopt_table(&row).await?;
+        state.journal(&format!("took in table {table}, first changed at {at}")).await?;
+        self.by_name.insert(table.clone(), row);
+        Ok(Admission::Apply { from: self.start })
+    }
+}
+
+const LEFT_OUT: &str = "a filter left it out when the rows were copied, and it does not any more. Start again with \
+     --exclude-tables naming it, or move it in a migration of its own (--name, --tables)";
+
+fn unvouched(table: &TableName) -> String {
+    format!(
+        "it was created or published after the copy. If it was empty when it was published (a new partition, say), \
+         create it on the target and start again with --adopt-tables '{table}'; to leave it out, start again with \
+         --exclude-tables '{table}'"
+    )
+}
+
+fn absent(table: &TableName) -> String {
+    format!(
+        "it was created on the source after the copy, and the target does not have it. Create it there \
+         (pg_dump --schema-only -t '{table}' \"$SOURCE\" | psql \"$TARGET\") and start again: its rows are in the \
+         stream; to leave it out, start again with --exclude-tables '{table}'"
+    )
+}
+
+fn occupied(table: &TableName) -> String {
+    format!(
+        "it was created on the source after the copy, so all its rows come with the stream, but on the target it is \
+         not empty. Run on the target: TRUNCATE {}; then start again; to leave it out, start again with \
+         --exclude-tables '{table}'",
+        table.sql()
+    )
+}
+
+fn unknown(table: &TableName, at: Lsn, why: &str) -> ApplyError {
+    ApplyError::Unknown { table: table.clone(), at, why: why.to_owned() }
+}
+
+fn rename_sql(from: &TableName, to: &TableName) -> String {
+    let mut sql = String::new();
+    if from.name != to.name {
+        sql = format!("ALTER TABLE {} RENAME TO {}; ", from.sql(), crate::sql::ident(&to.name));
+    }
+    if from.schema != to.schema {
+        let moved = TableName::new(from.schema.clone(), to.name.clone());
+        sql.push_str(&format!("ALTER TABLE {} SET SCHEMA {};", moved.sql(), crate::sql::ident(&to.schema)));
+    }
+    sql.trim_end().to_owned()
+}
+
+enum Emptiness {
+    Empty,
+    Rows,
+}
+
+/// Whether a table on the target has rows; `None` when there is no such table.
+async fn is_empty(target: &Session, table: &TableName) -> Result<Option<Emptiness>, ApplyError> {
+    let action = || format!("look at {table}");
+    let exists = target
+        .query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&table.sql()])
+        .await
+        .during(Side::Target, action())?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let sql = format!("SELECT EXISTS (SELECT FROM {})", table.sql());
+    let row = target.query_one(&sql, &[]).await.during(Side::Target, action())?;
+    Ok(Some(if row.get(0) { Emptiness::Rows } else { Emptiness::Empty }))
+}

@@ -1,0 +1,171 @@
+//! One transaction on the target: what was sent, what it must answer.
+//!
+//! Invariant: `verify` returns Ok only when the position stood where it was
+//! expected and every row statement affected exactly one row; COMMIT is sent
+//! after that.
+
+use super::pipeline::{Pipeline, Reply, Tag};
+use super::render::{Shape, Statement};
+use super::{ApplyError, Place};
+use crate::lsn::EndLsn;
+use crate::state::position::MOVE_SQL;
+use crate::wire::ServerError;
+
+/// Holds the position for a transaction that comes in parts: its end is not
+/// known yet, but nobody else may move it meanwhile. Parameters: slot,
+/// expected end LSN.
+const HOLD_SQL: &str = "WITH held AS (SELECT 1 FROM walferry.position \
+    WHERE slot = $1::text AND end_lsn = $2::pg_lsn FOR UPDATE) \
+    SELECT 1 / pg_catalog.count(*) FROM held";
+
+/// SQLSTATE division_by_zero: how the statements above say no.
+const DIVISION_BY_ZERO: &str = "22012";
+
+/// What a statement that was sent must answer.
+enum Expectation {
+    /// Nothing in particular.
+    Done(&'static str),
+    /// The position must have stood there.
+    Position(EndLsn),
+    /// Exactly one row.
+    OneRow(Place),
+    /// A TRUNCATE.
+    Truncated(Place),
+}
+
+/// The position statements of one slot, prepared once per connection.
+pub(super) struct PositionStatements {
+    slot: String,
+    advance: std::sync::Arc<Shape>,
+    hold: std::sync::Arc<Shape>,
+}
+
+impl PositionStatements {
+    pub(super) fn new(slot: &str) -> Self {
+        PositionStatements {
+            slot: slot.to_owned(),
+            advance: Shape::new(MOVE_SQL.to_owned()),
+            hold: Shape::new(HOLD_SQL.to_owned()),
+        }
+    }
+}
+
+/// A transaction being sent.
+pub(super) struct Transaction<'p> {
+    pipeline: &'p mut Pipeline,
+    position: &'p PositionStatements,
+    sent: Vec<Expectation>,
+}
+
+impl<'p> Transaction<'p> {
+    /// Begins a transaction with nothing sent yet.
+    pub(super) async fn begin(
+        pipeline: &'p mut Pipeline,
+        position: &'p PositionStatements,
+    ) -> Result<Self, ApplyError> {
+        pipeline.command("BEGIN").await?;
+        Ok(Transaction { pipeline, position, sent: vec![Expectation::Done("begin a transaction")] })
+    }
+
+    /// Goes on with one that [`Self::begin`] began and whose parts so far have
+    /// been verified.
+    pub(super) fn resume(pipeline: &'p mut Pipeline, position: &'p PositionStatements) -> Self {
+        Transaction { pipeline, position, sent: Vec::new() }
+    }
+
+    /// Moves the position by compare-and-set.
+    pub(super) async fn advance(
+        &mut self,
+        from: EndLsn,
+        to: EndLsn,
+        commit_time: Option<i64>,
+    ) -> Result<(), ApplyError> {
+        let (expected, end) = (from.0.to_string(), to.0.to_string());
+        let time = commit_time.map(|time| time.to_string());
+        let params = [
+            Some(self.position.slot.as_bytes()),
+            Some(end.as_bytes()),
+            time.as_deref().map(str::as_bytes),
+            Some(expected.as_bytes()),
+        ];
+        self.sent.push(Expectation::Position(from));
+        Ok(self.pipeline.push(&self.position.advance, &params).await?)
+    }
+
+    /// Holds the position where it is.
+    pub(super) async fn hold(&mut self, at: EndLsn) -> Result<(), ApplyError> {
+        let expected = at.0.to_string();
+        self.sent.push(Expectation::Position(at));
+        let params = [Some(self.position.slot.as_bytes()), Some(expected.as_bytes())];
+        Ok(self.pipeline.push(&self.position.hold, &params).await?)
+    }
+
+    /// Sends a row statement.
+    pub(super) async fn row(&mut self, statement: &Statement<'_>, place: Place) -> Result<(), ApplyError> {
+        crate::failpoint::hit("mid-batch");
+        self.sent.push(Expectation::OneRow(place));
+        Ok(self.pipeline.push(&statement.shape, &statement.params).await?)
+    }
+
+    /// Sends a TRUNCATE.
+    pub(super) async fn truncate(&mut self, sql: &str, place: Place) -> Result<(), ApplyError> {
+        self.sent.push(Expectation::Truncated(place));
+        Ok(self.pipeline.command(sql).await?)
+    }
+
+    /// Waits for all answers and checks them. After an error the transaction
+    /// has been rolled back and the connection can be used again (unless it is
+    /// the connection that failed).
+    pub(super) async fn verify(self) -> Result<(), ApplyError> {
+        let Transaction { pipeline, position, sent } = self;
+        pipeline.sync().await?;
+        let mut first_error = None;
+        let mut expectations = sent.into_iter();
+        loop {
+            let reply = pipeline.reply().await?;
+            if let Reply::Ready = reply {
+                break;
+            }
+            let Some(expectation) = expectations.next() else {
+                return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
+            };
+            if let (Err(error), None) = (check(expectation, reply, position), &first_error) {
+                first_error = Some(error);
+            }
+        }
+        if first_error.is_none() && expectations.next().is_some() {
+            first_error = Some(ApplyError::OutOfStep("fewer answers than statements".to_owned()));
+        }
+        match first_error {
+            None => Ok(()),
+            Some(error) => {
+                pipeline.roll_back().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn check(expectation: Expectation, reply: Reply, position: &PositionStatements) -> Result<(), ApplyError> {
+    match (expectation, reply) {
+        (Expectation::Done(_) | Expectation::Position(_) | Expectation::Truncated(_), Reply::Complete(_)) => Ok(()),
+        (Expectation::OneRow(_), Reply::Complete(Tag::Rows(1))) => Ok(()),
+        (Expectation::OneRow(place), Reply::Complete(Tag::Rows(affected))) => {
+            Err(ApplyError::RowCount { place: Box::new(place), affected })
+        }
+        (Expectation::Position(expected), Reply::Failed(error)) => Err(position_error(position, expected, error)),
+        (Expectation::OneRow(place) | Expectation::Truncated(place), Reply::Failed(error)) => {
+            Err(ApplyError::Refused { place: Box::new(place), error })
+        }
+        (Expectation::Done(action), Reply::Failed(error)) => Err(ApplyError::Statement { action, error }),
+        (_, other) => Err(ApplyError::OutOfStep(format!("unexpected {other:?}"))),
+    }
+}
+
+fn position_error(position: &PositionStatements, expected: EndLsn, error: Box<ServerError>) -> ApplyError {
+    if error.sqlstate == DIVISION_BY_ZERO {
+        ApplyError::PositionMoved { slot: position.slot.clone(), expected: expected.0 }
+    } else {
+        ApplyError::Statement { action: "move the position", error }
+    }
+}

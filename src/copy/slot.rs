@@ -1,0 +1,168 @@
+//! The slot of the migration: an old one cleared away, a new one created while
+//! the transactions that hold it up are shown.
+//!
+//! Invariant: only a slot that this migration made is dropped, and a creation
+//! that is given up leaves no slot behind.
+//!
+//! Source: `src/backend/replication/logical/snapbuild.c`: a slot is consistent
+//! once every transaction that was writing when its creation began has ended,
+//! in all databases of the cluster.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{CopyContext, CopyError};
+use crate::config::Provenance;
+use crate::session::{DbContext, DbError, Session};
+use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
+
+/// How long a creation may wait for transactions on the source to end. Longer
+/// ones are somebody's forgotten session, which somebody should look at.
+const CREATION_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Pause between two looks at who is in the way.
+const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the server may take to notice that the holder of an old slot is
+/// gone: its wal_sender_timeout (60 s by default) and a little.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(75);
+
+/// Pause between two looks at an old slot.
+const RELEASE_POLL: Duration = Duration::from_millis(500);
+
+/// How long a cancelled creation may take to end.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Drops the slot of an attempt that was cut off.
+///
+/// # Errors
+/// When the slot is the operator's, is not known to be ours, or stays in use.
+pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(), CopyError> {
+    let slot = match &ctx.settings.slot {
+        Provenance::Existing(name) => return Err(CopyError::ExistingSlot(name.clone())),
+        Provenance::Ours(name) => name,
+    };
+    let give_up = Instant::now() + RELEASE_DEADLINE;
+    loop {
+        let rows = source
+            .query("SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text", &[&slot])
+            .await
+            .during(source.side(), "look for the slot")?;
+        let Some(row) = rows.first() else {
+            return Ok(());
+        };
+        if !was_created_here(ctx, slot).await? {
+            return Err(CopyError::ForeignSlot(slot.clone()));
+        }
+        match row.get::<_, Option<i32>>(0) {
+            None => break,
+            Some(pid) if Instant::now() >= give_up => return Err(CopyError::SlotInUse { slot: slot.clone(), pid }),
+            Some(pid) => tracing::info!(slot, pid, "waiting until the slot of an earlier attempt is released"),
+        }
+        sleep(RELEASE_POLL).await;
+    }
+    source
+        .execute("SELECT pg_catalog.pg_drop_replication_slot($1::text)", &[&slot])
+        .await
+        .during(source.side(), format!("drop slot \"{slot}\" of an earlier attempt"))?;
+    tracing::info!(slot, "dropped the slot of an earlier attempt");
+    Ok(())
+}
+
+/// Written into the journal before a slot is created, so that one whose
+/// creation was cut off is known as ours.
+fn journal_line(slot: &str) -> String {
+    format!("creating slot \"{slot}\"")
+}
+
+async fn was_created_here(ctx: &CopyContext<'_>, slot: &str) -> Result<bool, CopyError> {
+    let rows = ctx
+        .state
+        .query(
+            "SELECT FROM walferry.journal WHERE migration = $1 AND what = $2 LIMIT 1",
+            &[&ctx.state.name(), &journal_line(slot)],
+            "read the journal",
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Creates the slot with an exported snapshot, which lives until the returned
+/// connection is used or dropped.
+///
+/// # Errors
+/// [`CopyError::SlotBlocked`] names the sessions that were in the way.
+pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(Replication, CreatedSlot), CopyError> {
+    let slot = ctx.settings.slot.name();
+    ctx.state.journal(&journal_line(slot)).await?;
+    let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let created = attempt(ctx, source, &mut replication, slot).await?;
+    tracing::info!(slot, consistent_point = %created.consistent_point.0, "created the replication slot");
+    Ok((replication, created))
+}
+
+async fn attempt(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    replication: &mut Replication,
+    slot: &str,
+) -> Result<CreatedSlot, CopyError> {
+    let options =
+        SlotOptions { lifetime: Lifetime::Permanent, snapshot: SnapshotAction::Export, failover: Failover::No };
+    let mut creation = std::pin::pin!(replication.create_slot(slot, &options));
+    let reason = tokio::select! {
+        created = &mut creation => return Ok(created?),
+        blockers = watch(source) => CopyError::SlotBlocked { minutes: CREATION_DEADLINE.as_secs() / 60, blockers: blockers? },
+        () = ctx.shutdown.cancelled() => CopyError::Stopped,
+    };
+    // Without this the server would go on waiting, and leave the slot.
+    cancel(source, slot).await?;
+    if let Ok(Ok(_)) = timeout(CANCEL_DEADLINE, creation).await {
+        tracing::info!(slot, "the slot was created at the last moment; the next attempt drops it");
+    }
+    Err(reason)
+}
+
+async fn cancel(source: &Session, slot: &str) -> Result<(), DbError> {
+    source
+        .query(
+            "SELECT pg_catalog.pg_cancel_backend(active_pid) FROM pg_catalog.pg_replication_slots \
+             WHERE slot_name = $1::text AND active_pid IS NOT NULL",
+            &[&slot],
+        )
+        .await
+        .during(source.side(), "cancel the creation of the slot")?;
+    Ok(())
+}
+
+/// Shows who is in the way until the deadline; returns the last list.
+async fn watch(source: &Session) -> Result<String, DbError> {
+    let give_up = Instant::now() + CREATION_DEADLINE;
+    loop {
+        sleep(BLOCKERS_EVERY).await;
+        let blockers = blockers(source).await?;
+        tracing::warn!(blockers, "the slot waits until these transactions end");
+        if Instant::now() >= give_up {
+            return Ok(blockers);
+        }
+    }
+}
+
+/// The writing transactions of the cluster, oldest first; no query texts, as
+/// these hold values.
+async fn blockers(source: &Session) -> Result<String, DbError> {
+    let rows = source
+        .query(
+            "SELECT pg_catalog.format('process %s (user %s, database %s, application %s, for %s s)', pid, usename, datname, \
+                 application_name, coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::bigint::text, 'unknown')) \
+             FROM (SELECT * FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start LIMIT 20) AS busy \
+             UNION ALL SELECT pg_catalog.format('prepared transaction %L (user %s, database %s)', gid, owner, database) \
+             FROM pg_catalog.pg_prepared_xacts",
+            &[],
+        )
+        .await
+        .during(source.side(), "list the transactions in the way")?;
+    let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    Ok(if names.is_empty() { "none that this role can see".to_owned() } else { names.join(", ") })
+}

@@ -1,0 +1,144 @@
+//! The keeper: a session that holds the slot's snapshot for the whole copy and
+//! exports it again for pg_dump and for workers that join late.
+//!
+//! Invariant: nobody copies before every transaction that the snapshot counts
+//! as committed is finished on the source (an exported snapshot can count a
+//! commit whose status is not yet in the commit log).
+//!
+//! Source: `SnapBuildExportSnapshot` in `src/backend/replication/logical/snapbuild.c`.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::CopyError;
+use crate::config::Settings;
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::literal;
+
+/// Pause between two queries that keep proxies from cutting the keeper off;
+/// the shortest idle limits found are one minute.
+const AWAKE_EVERY: Duration = Duration::from_secs(30);
+
+/// How long a commit may take to be finished: usually microseconds, longer
+/// where it waits for a synchronous standby.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at unfinished commits.
+const SETTLE_POLL: Duration = Duration::from_millis(20);
+
+/// The session that holds the snapshot.
+pub(super) struct Keeper {
+    session: Session,
+    snapshot: String,
+}
+
+impl Keeper {
+    /// Imports the slot's snapshot, and exports it again.
+    pub(super) async fn import(settings: &Settings, exported: &str) -> Result<Self, CopyError> {
+        let session = enter(settings, exported).await?;
+        let row = session
+            .query_one("SELECT pg_catalog.pg_export_snapshot()", &[])
+            .await
+            .during(session.side(), "export the snapshot again")?;
+        Ok(Keeper { snapshot: row.get(0), session })
+    }
+
+    /// The session, inside the snapshot's transaction.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The name others import the snapshot by.
+    pub(super) fn snapshot(&self) -> &str {
+        &self.snapshot
+    }
+
+    /// Waits until no transaction that the snapshot sees is still in progress.
+    pub(super) async fn settle(&self, other: &Session) -> Result<(), CopyError> {
+        let ours = current(&self.session).await?;
+        let give_up = Instant::now() + SETTLE_DEADLINE;
+        loop {
+            let now = current(other).await?;
+            if !now.in_progress.iter().any(|xid| ours.sees(*xid)) {
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                return Err(CopyError::Unsettled { seconds: SETTLE_DEADLINE.as_secs() });
+            }
+            sleep(SETTLE_POLL).await;
+        }
+    }
+
+    /// Runs `work`, with a query on the keeper now and then.
+    pub(super) async fn awake_during<T>(
+        &self,
+        work: impl Future<Output = Result<T, CopyError>>,
+    ) -> Result<T, CopyError> {
+        let awake = async {
+            loop {
+                sleep(AWAKE_EVERY).await;
+                let woken = self.session.query("SELECT 1", &[]).await;
+                if let Err(error) = woken.during(self.session.side(), "keep the snapshot") {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            error = awake => Err(error.into()),
+        }
+    }
+}
+
+/// A new session of the source inside a snapshot.
+pub(super) async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError> {
+    let session = Session::connect(&settings.source, &settings.name).await?;
+    let sql =
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
+    session.batch_execute(&sql).await.during(session.side(), "import the snapshot")?;
+    Ok(session)
+}
+
+async fn current(session: &Session) -> Result<Horizon, DbError> {
+    let row = session
+        .query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[])
+        .await
+        .during(session.side(), "read the snapshot")?;
+    Ok(Horizon::parse(row.get(0)))
+}
+
+/// What a snapshot sees: the text form "xmin:xmax:xip,xip".
+#[derive(Debug, PartialEq, Eq)]
+struct Horizon {
+    xmax: u64,
+    in_progress: Vec<u64>,
+}
+
+impl Horizon {
+    /// The server writes nothing but numbers; anything else counts as a
+    /// snapshot that sees nothing.
+    fn parse(text: &str) -> Self {
+        let mut parts = text.split(':').skip(1);
+        let xmax = parts.next().and_then(|xmax| xmax.parse().ok()).unwrap_or_default();
+        let in_progress = parts.next().unwrap_or_default().split(',').filter_map(|xid| xid.parse().ok()).collect();
+        Horizon { xmax, in_progress }
+    }
+
+    fn sees(&self, xid: u64) -> bool {
+        xid < self.xmax && !self.in_progress.contains(&xid)
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_sees_what_is_before_its_end_and_not_in_progress() {
+        let horizon = Horizon::parse("100:104:100,102");
+        let seen: Vec<u64> = (98..106).filter(|xid| horizon.sees(*xid)).collect();
+        assert_eq!(seen, [98, 99, 101, 103]);
+        assert_eq!(Horizon::parse("7:7:"), Horizon { xmax: 7, in_progress: Vec::new() });
+    }
+}

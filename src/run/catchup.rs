@@ -1,0 +1,168 @@
+//! `walferry catchup`: drain to the source's position as of now, make the
+//! sequences and large objects exact, say what was done.
+//!
+//! A daemon that is at work is asked, through `walferry.control`, to finish
+//! its batch and leave; the lease shows when it has.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::stream::{Reason, Start, end_as_of_now, stream};
+use super::{Context, leave, position, prepare, retrying, wait_for_lease};
+use crate::config::Settings;
+use crate::exit::Error;
+use crate::lsn::EndLsn;
+use crate::schema;
+use crate::session::Session;
+use crate::state::State;
+use crate::state::deferred::DeferredKind;
+use crate::state::migration::Phase;
+use crate::sweep::sequences::SequencePass;
+use crate::sweep::{large_objects, sequences};
+
+/// How long a daemon may take to finish its batch and leave: a batch over a
+/// slow link, or a part of a large transaction, and its COMMIT.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(120);
+
+/// Whether deferred foreign keys, triggers and materialized views are restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// They are.
+    Yes,
+    /// They stay held back.
+    No,
+}
+
+/// What a catch-up did.
+#[derive(Clone, Debug, Serialize)]
+pub struct CatchupReport {
+    /// The target is equal to the source up to here.
+    pub end_lsn: String,
+    /// Source transactions applied.
+    pub transactions: u64,
+    /// Row changes applied.
+    pub rows: u64,
+    /// Sequences compared and made exact.
+    pub sequences: u64,
+    /// Large objects compared and made exact.
+    pub large_objects: u64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Deferred objects restored, with `--finish`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<u64>,
+}
+
+impl fmt::Display for CatchupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "caught up to {} in {:.1} s: {} transactions with {} row changes applied, {} sequences and {} large objects exact",
+            self.end_lsn, self.seconds, self.transactions, self.rows, self.sequences, self.large_objects
+        )?;
+        if let Some(restored) = self.restored {
+            write!(f, ", {restored} deferred objects restored")?;
+        }
+        Ok(())
+    }
+}
+
+/// `walferry catchup`.
+///
+/// # Errors
+/// What kept the target from becoming equal; [`Error::Interrupted`] when it
+/// was asked to stop before that.
+pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationToken) -> Result<CatchupReport, Error> {
+    let begun = Instant::now();
+    let ctx = Context::new(settings, shutdown)?;
+    // Fixed once: a lost connection must not move the goal.
+    let until = end_as_of_now(&ctx).await?;
+    info!(until = %until.0, "catching up");
+    let mut report = retrying(&ctx, || attempt(&ctx, until, finish)).await?;
+    let earlier = ctx.earlier_totals();
+    report.transactions += earlier.transactions;
+    report.rows += earlier.rows;
+    report.seconds = begun.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+async fn attempt(ctx: &Context, until: EndLsn, finish: Finish) -> Result<CatchupReport, Error> {
+    let state = take_over(ctx).await?;
+    let migration = prepare(ctx, &state).await?;
+    if !migration.copied {
+        return Err(Error::NotCopied { name: ctx.settings.name.clone() });
+    }
+    let from = position(ctx, &state, &migration).await?;
+    state.set_phase(Phase::Stream).await?;
+    let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
+    let end = stream(ctx, start).await?;
+    match end.reason {
+        Reason::Reached => {}
+        Reason::Asked => {
+            leave(ctx, &state, "a catch-up was interrupted").await?;
+            return Err(Error::Interrupted);
+        }
+        Reason::HandedOver { to } => {
+            leave(ctx, &state, &format!("handed over to {to}")).await?;
+            return Err(Error::TakenOver { by: to });
+        }
+    }
+    ctx.add_totals(end.totals);
+    let report = sweep(ctx, &state).await?;
+    let restored = match finish {
+        Finish::Yes => Some(restore(ctx, &state).await?),
+        Finish::No => None,
+    };
+    leave(ctx, &state, &format!("caught up to {}", end.position.lsn())).await?;
+    Ok(CatchupReport { end_lsn: end.position.lsn().to_string(), restored, ..report })
+}
+
+/// Takes the lease, asking a daemon that has it to hand over.
+async fn take_over(ctx: &Context) -> Result<Arc<State>, Error> {
+    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let state = State::open(session, &ctx.settings.name).await?;
+    if state.is_leased().await? {
+        let holder = state.load().await?.map_or_else(|| "the daemon".to_owned(), |migration| migration.holder());
+        info!(holder, "asking for a hand-over");
+        state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
+    }
+    wait_for_lease(&state, HAND_OVER_WAIT, &ctx.shutdown).await?;
+    state.answer_requests("taken over").await?;
+    Ok(Arc::new(state))
+}
+
+/// The last passes: exact, the writes being stopped.
+async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let sequences = sequences::pass(&source, &target, state, &ctx.settings.filter, SequencePass::Final).await?;
+    info!(total = sequences.total, changed = sequences.changed, "sequences are exact");
+    let objects = large_objects::final_pass(&source, &target, state, &ctx.metrics).await?;
+    info!(total = objects.total, bytes = objects.bytes, "large objects are exact");
+    Ok(CatchupReport {
+        end_lsn: String::new(),
+        transactions: 0,
+        rows: 0,
+        sequences: sequences.total,
+        large_objects: objects.total,
+        seconds: 0.0,
+        restored: None,
+    })
+}
+
+async fn restore(ctx: &Context, state: &State) -> Result<u64, Error> {
+    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let restored = schema::restore_deferred(state, &session, &DeferredKind::ALL).await?;
+    if restored.failures.is_empty() {
+        return Ok(restored.total());
+    }
+    for failure in &restored.failures {
+        warn!(%failure, "a deferred object could not be restored");
+    }
+    Err(Error::NotRestored { failures: restored.failures.iter().map(ToString::to_string).collect() })
+}

@@ -1,0 +1,180 @@
+//! Beside the stream: signs of life, requests from other commands, sequences,
+//! the slot's figures, the status document.
+//!
+//! Invariant: nothing here touches rows; a figure that cannot be read is
+//! logged and tried again, but the loss of the lease's session ends the stream.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::Context;
+use super::receiver::Heard;
+use crate::config::{ConnInfo, Side};
+use crate::lsn::{DurableLsn, Lsn};
+use crate::observe::http::Readiness;
+use crate::observe::status;
+use crate::session::{DbContext, DbError, Session};
+use crate::state::migration::Migration;
+use crate::state::{State, StateError};
+use crate::sweep::SweepError;
+use crate::sweep::sequences::{self, SequencePass};
+use crate::wire::WireError;
+
+/// How often requests are looked for: what a command waits at most for us.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often the figures are renewed.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A lag up to one WAL segment counts as ready: less than a busy source writes
+/// in a second or two, more than an idle one ever does.
+const READY_LAG_BYTES: i64 = 16 << 20;
+
+/// Why the housekeeping ended the stream.
+#[derive(Debug, thiserror::Error)]
+pub enum HouseError {
+    /// The state, and with it the lease, is out of reach.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A session could not be made.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// What is kept.
+pub struct House<'a> {
+    /// The process.
+    pub ctx: &'a Context,
+    /// The state, on the session that holds the lease.
+    pub state: &'a State,
+    /// The migration.
+    pub migration: &'a Migration,
+    /// How far the source is.
+    pub heard: &'a Heard,
+    /// How far the target is.
+    pub durable: watch::Receiver<DurableLsn>,
+    /// Cancelled to stop the applier between two batches.
+    pub stop: &'a CancellationToken,
+}
+
+/// Keeps house until another command asks for a hand-over (its name is
+/// returned once the applier may stop), or for ever.
+///
+/// # Errors
+/// When the lease's session is lost.
+pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
+    let mut sessions = Sessions::default();
+    let mut figures_at: Option<Instant> = None;
+    let mut sequences_at: Option<Instant> = None;
+    loop {
+        if let Some(request) = house.state.pending_hand_over().await? {
+            info!(by = %request.requested_by, "asked to hand over");
+            return Ok(Some(request.requested_by));
+        }
+        if is_due(figures_at, FIGURES_INTERVAL) {
+            figures_at = Some(Instant::now());
+            house
+                .state
+                .heartbeat(&house.ctx.hostname, house.ctx.pid, Some(house.heard.wal_end()).filter(|l| *l != Lsn::ZERO))
+                .await?;
+            figures(&house, &mut sessions).await?;
+        }
+        if is_due(sequences_at, house.ctx.settings.sequence_interval) {
+            sequences_at = Some(Instant::now());
+            sweep(&house, &mut sessions).await?;
+        }
+        tokio::select! {
+            () = house.stop.cancelled() => std::future::pending::<()>().await,
+            () = tokio::time::sleep(REQUEST_INTERVAL) => {}
+        }
+    }
+}
+
+fn is_due(last: Option<Instant>, interval: Duration) -> bool {
+    last.is_none_or(|last| last.elapsed() >= interval)
+}
+
+/// Sessions of the housekeeping's own, made when needed and made anew when lost.
+#[derive(Default)]
+struct Sessions {
+    source: Option<Session>,
+    target: Option<Session>,
+}
+
+/// The session that is kept, or a new one when it is lost.
+async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context) -> Result<&'s Session, WireError> {
+    let session = match place.take() {
+        Some(session) if !session.is_closed() => session,
+        _ => Session::connect(info, &ctx.settings.name).await?,
+    };
+    Ok(place.insert(session))
+}
+
+/// Renews metrics and the status document.
+async fn figures(house: &House<'_>, sessions: &mut Sessions) -> Result<(), HouseError> {
+    let ctx = house.ctx;
+    let source = kept(&mut sessions.source, &ctx.settings.source, ctx).await?;
+    match status::collect_with(Some(source), house.state).await {
+        Ok(document) => {
+            ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
+            for state in ["waiting", "copying", "indexing", "ready"] {
+                let count = document.tables.iter().filter(|table| table.state == state).count();
+                ctx.metrics.tables.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+            ctx.hub.publish_status(document);
+        }
+        Err(error) => warn!(%error, "cannot renew the status"),
+    }
+    match slot_figures(source, house.migration.slot.name()).await {
+        Ok(Some((end, retained, safe))) => {
+            let slot = [house.migration.slot.name()];
+            ctx.metrics.slot_retained_bytes.with_label_values(&slot).set(retained);
+            ctx.metrics.slot_safe_wal_bytes.with_label_values(&slot).set(safe.unwrap_or(-1));
+            let lag = |from: Lsn| i64::try_from(end.bytes_since(from)).unwrap_or(i64::MAX);
+            ctx.metrics.receive_lag_bytes.set(lag(house.heard.wal_end()));
+            let behind = lag(house.durable.borrow().lsn());
+            ctx.metrics.apply_lag_bytes.set(behind);
+            ctx.hub.publish_readiness(readiness(behind));
+        }
+        Ok(None) => warn!(slot = house.migration.slot.name(), "the slot is gone"),
+        Err(error) => warn!(%error, "cannot read the slot's figures"),
+    }
+    Ok(())
+}
+
+fn readiness(lag_bytes: i64) -> Readiness {
+    if lag_bytes <= READY_LAG_BYTES {
+        Readiness::Ready
+    } else {
+        Readiness::NotReady(format!("streaming, {lag_bytes} bytes behind the source"))
+    }
+}
+
+/// WAL end, bytes retained, bytes that may still be written.
+async fn slot_figures(source: &Session, slot: &str) -> Result<Option<(Lsn, i64, Option<i64>)>, DbError> {
+    let safe = if source.version() >= 130_000 { "safe_wal_size" } else { "NULL::bigint" };
+    let sql = format!(
+        "SELECT pos, (pos - restart_lsn)::bigint, {safe} FROM pg_catalog.pg_replication_slots, \
+         LATERAL (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+                  ELSE pg_catalog.pg_current_wal_lsn() END) w(pos) WHERE slot_name = $1"
+    );
+    let row = source.query_opt(&sql, &[&slot]).await.during(Side::Source, "read the slot's figures")?;
+    Ok(row.map(|row| (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(0), row.get(2))))
+}
+
+/// A pass over the sequences.
+async fn sweep(house: &House<'_>, sessions: &mut Sessions) -> Result<(), HouseError> {
+    let ctx = house.ctx;
+    let source = kept(&mut sessions.source, &ctx.settings.source, ctx).await?;
+    let target = kept(&mut sessions.target, &ctx.settings.target, ctx).await?;
+    let pass = sequences::pass(source, target, house.state, &ctx.settings.filter, SequencePass::Periodic).await;
+    match pass {
+        Ok(report) => ctx.metrics.sequences_synced.inc_by(report.changed),
+        Err(SweepError::State(error)) => return Err(error.into()),
+        Err(error) => warn!(%error, "cannot renew the sequences; trying again"),
+    }
+    Ok(())
+}

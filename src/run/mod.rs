@@ -1,0 +1,354 @@
+//! The commands that move data: `run` (the daemon) and `catchup`.
+//!
+//! ```text
+//!            ┌────────────── lost connection: back off, then again ─────────────┐
+//!            ▼                                                                  │
+//! connect ─ lease ─ identity ─ copy (if not complete) ─ position ─ stream ──────┤
+//!                                                                    │          │
+//!                                        reached / asked / handed over    any other error: out
+//! ```
+
+pub mod catchup;
+pub mod housekeeping;
+pub mod receiver;
+pub mod resume;
+pub mod retry;
+pub mod stream;
+pub mod worker;
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+pub use catchup::{CatchupReport, Finish, catchup};
+
+use crate::apply::applier::Totals;
+use crate::config::{Provenance, Settings};
+use crate::copy::{self, CopyContext};
+use crate::exit::{Error, chain};
+use crate::lsn::{DurableLsn, EndLsn};
+use crate::observe::http::{self, Hub};
+use crate::observe::metrics::Metrics;
+use crate::observe::progress::Progress;
+use crate::session::Session;
+use crate::state::migration::{Migration, Phase, SourceIdentity};
+use crate::state::{State, StateError};
+use crate::wire::Replication;
+use resume::{ResyncError, compare_slot, compare_source, read_slot};
+use retry::Retry;
+use stream::{Reason, Start, StreamEnd, stream};
+
+/// How long the lease is waited for: after kill -9 the server needs a moment
+/// to notice that its client is gone.
+const LEASE_WAIT: Duration = Duration::from_secs(20);
+
+/// When `run` ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When it is asked to.
+    Stopped,
+    /// When it has caught up with the source as of the start of the stream.
+    CaughtUp,
+}
+
+/// What the parts of one process share.
+pub struct Context {
+    /// The settings.
+    pub settings: Settings,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Bars or lines.
+    pub progress: Progress,
+    /// What HTTP serves.
+    pub hub: Hub,
+    /// Cancelled by SIGINT or SIGTERM.
+    pub shutdown: CancellationToken,
+    /// For the state: where we run.
+    pub hostname: String,
+    /// For the state: which process we are.
+    pub pid: i32,
+    /// Set once both sides have been reached and the work has begun.
+    is_established: AtomicBool,
+    /// What earlier attempts of this process applied.
+    totals: Mutex<Totals>,
+}
+
+impl Context {
+    /// The context of a command.
+    ///
+    /// # Errors
+    /// When the metrics cannot be registered, which is a bug.
+    pub fn new(settings: Settings, shutdown: CancellationToken) -> Result<Self, Error> {
+        let metrics = Metrics::new().map_err(|error| Error::Bug(format!("cannot register the metrics: {error}")))?;
+        Ok(Context {
+            hub: Hub::new(metrics.clone()),
+            settings,
+            metrics,
+            progress: Progress::auto(),
+            shutdown,
+            hostname: hostname(),
+            pid: i32::try_from(std::process::id()).unwrap_or(0),
+            is_established: AtomicBool::new(false),
+            totals: Mutex::new(Totals::default()),
+        })
+    }
+
+    /// Says that the work has begun: from now on lost connections are made again.
+    pub fn established(&self) {
+        self.is_established.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the work has begun since this was last asked.
+    fn take_established(&self) -> bool {
+        self.is_established.swap(false, Ordering::Relaxed)
+    }
+
+    /// Keeps what an attempt that failed has applied.
+    pub fn add_totals(&self, totals: Totals) {
+        if let Ok(mut sum) = self.totals.lock() {
+            sum.transactions += totals.transactions;
+            sum.rows += totals.rows;
+        }
+    }
+
+    fn earlier_totals(&self) -> Totals {
+        self.totals.lock().map(|totals| *totals).unwrap_or_default()
+    }
+}
+
+fn hostname() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(name) => name.trim().to_owned(),
+        Err(_) => std::env::var("HOSTNAME").unwrap_or_else(|_| "unknown".to_owned()),
+    }
+}
+
+/// `walferry run`.
+///
+/// # Errors
+/// What ended the migration; [`Error::verdict`] says what to do.
+pub async fn daemon(settings: Settings, until: Until, shutdown: CancellationToken) -> Result<(), Error> {
+    let ctx = Context::new(settings, shutdown)?;
+    let serving = match ctx.settings.listen {
+        Some(listen) => Some(http::bind(listen).await?),
+        None => None,
+    };
+    let work = retrying(&ctx, || attempt(&ctx, until));
+    let end = match serving {
+        None => work.await,
+        Some(server) => {
+            let http_end = CancellationToken::new();
+            let (end, served) = tokio::join!(
+                async {
+                    let end = work.await;
+                    http_end.cancel();
+                    end
+                },
+                http::serve_on(server, ctx.hub.clone(), http_end.clone()),
+            );
+            if let Err(error) = served {
+                error!(%error, "the HTTP side failed");
+            }
+            end
+        }
+    };
+    let end = match end {
+        Err(error) if error.is_interruption() => {
+            info!("stopped as asked");
+            return Ok(());
+        }
+        end => end?,
+    };
+    match end.reason {
+        Reason::Reached => info!(position = %end.position.lsn(), "caught up"),
+        Reason::Asked => info!(position = %end.position.lsn(), "stopped as asked"),
+        Reason::HandedOver { to } => info!(position = %end.position.lsn(), to, "handed over"),
+    }
+    Ok(())
+}
+
+/// Runs attempts until one ends well or fails for good.
+pub(crate) async fn retrying<T, F>(ctx: &Context, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut retry = Retry::new(ctx.settings.retry_for);
+    loop {
+        let error = match attempt().await {
+            Ok(end) => return Ok(end),
+            Err(error) => error,
+        };
+        if error.is_interruption() {
+            return Err(error);
+        }
+        ctx.metrics.errors.with_label_values(&[error.verdict().directive.as_str()]).inc();
+        if ctx.take_established() {
+            retry.begin_anew();
+        }
+        if let Err(last) = retry.wait(error, ctx).await {
+            if !last.is_interruption() {
+                record_stop(ctx, &chain(&last)).await;
+            }
+            return Err(last);
+        }
+    }
+}
+
+/// One attempt of the daemon: everything from connecting on.
+async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
+    let state = lease(ctx).await?;
+    let migration = prepare(ctx, &state).await?;
+    let migration = if migration.copied {
+        migration
+    } else {
+        copy_rows(ctx, &state).await?;
+        load(&state).await?
+    };
+    let position = position(ctx, &state, &migration).await?;
+    state.set_phase(Phase::Stream).await?;
+    ctx.show_phase(Phase::Stream);
+    let until = match until {
+        Until::Stopped => None,
+        Until::CaughtUp => Some(stream::end_as_of_now(ctx).await?),
+    };
+    let end = stream(ctx, Start { state: Arc::clone(&state), migration, position, until }).await?;
+    let because = match &end.reason {
+        Reason::Reached => "caught up".to_owned(),
+        Reason::Asked => "asked to stop".to_owned(),
+        Reason::HandedOver { to } => format!("handed over to {to}"),
+    };
+    leave(ctx, &state, &because).await?;
+    Ok(end)
+}
+
+/// Leaves the migration to whoever comes next.
+pub(crate) async fn leave(ctx: &Context, state: &State, because: &str) -> Result<(), Error> {
+    state.set_stopped(because).await?;
+    state.answer_requests(because).await?;
+    ctx.show_phase(Phase::Stopped);
+    state.release_lease().await?;
+    Ok(())
+}
+
+/// Connects to the target's state and takes the lease.
+pub(crate) async fn lease(ctx: &Context) -> Result<Arc<State>, Error> {
+    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let state = State::install(session, &ctx.settings.name).await?;
+    wait_for_lease(&state, LEASE_WAIT, &ctx.shutdown).await?;
+    Ok(Arc::new(state))
+}
+
+/// Takes the lease, waiting for a holder that is about to leave.
+pub(crate) async fn wait_for_lease(state: &State, wait: Duration, shutdown: &CancellationToken) -> Result<(), Error> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        match state.take_lease().await {
+            Ok(()) => return Ok(()),
+            Err(StateError::Leased { .. }) if tokio::time::Instant::now() < deadline => {}
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(Error::Interrupted),
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+}
+
+/// Enters the migration, or makes sure that it is the one that began here.
+pub(crate) async fn prepare(ctx: &Context, state: &State) -> Result<Migration, Error> {
+    let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let system = replication.identify_system().await?;
+    let found = SourceIdentity {
+        system_identifier: system.system_id,
+        timeline: system.timeline,
+        database: system.dbname,
+        version: replication.server_version(),
+    };
+    let migration = match state.load().await? {
+        Some(migration) => {
+            compare_source(&migration.source, &found)?;
+            same_objects(&ctx.settings, &migration)?;
+            migration
+        }
+        None => {
+            state.begin(&found, &ctx.settings.slot, &ctx.settings.publication).await?;
+            state.journal(&format!("began, from {}", ctx.settings.source)).await?;
+            load(state).await?
+        }
+    };
+    state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
+    Ok(migration)
+}
+
+/// The slot and publication of a migration do not change under way.
+fn same_objects(settings: &Settings, migration: &Migration) -> Result<(), Error> {
+    let pairs: [(&str, &Provenance, &Provenance); 2] =
+        [("slot", &settings.slot, &migration.slot), ("publication", &settings.publication, &migration.publication)];
+    for (what, asked, recorded) in pairs {
+        if asked.name() != recorded.name() {
+            return Err(Error::Usage(format!(
+                "migration \"{}\" uses {what} \"{}\", not \"{}\"; leave --{what} as it was, or take another --name",
+                settings.name,
+                recorded.name(),
+                asked.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn load(state: &State) -> Result<Migration, Error> {
+    Ok(state.load().await?.ok_or_else(|| StateError::NoMigration(state.name().to_owned()))?)
+}
+
+async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
+    ctx.established();
+    ctx.show_phase(Phase::Copy);
+    let copy = CopyContext {
+        settings: &ctx.settings,
+        state,
+        metrics: &ctx.metrics,
+        progress: &ctx.progress,
+        shutdown: &ctx.shutdown,
+    };
+    Ok(copy::run(&copy).await?)
+}
+
+/// Reads the position back and makes sure that the slot is good for it.
+pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration) -> Result<DurableLsn, Error> {
+    let slot = migration.slot.name();
+    let Some(position) = state.position(slot).await? else {
+        return Err(ResyncError::NoPosition(slot.to_owned()).into());
+    };
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    compare_slot(migration, read_slot(&source, slot).await?, position)?;
+    Ok(position)
+}
+
+impl Context {
+    /// Shows the phase in the metrics.
+    pub(crate) fn show_phase(&self, phase: Phase) {
+        for other in [Phase::Setup, Phase::Copy, Phase::Stream, Phase::Stopped, Phase::Cutover, Phase::Done] {
+            self.metrics.phase.with_label_values(&[other.as_str()]).set(i64::from(other == phase));
+        }
+    }
+}
+
+/// Writes into the state why this process gives up, if the target can be reached.
+async fn record_stop(ctx: &Context, because: &str) {
+    let record = async {
+        let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+        let state = State::open(session, &ctx.settings.name).await?;
+        state.set_stopped(because).await?;
+        Ok::<(), Error>(())
+    };
+    match tokio::time::timeout(Duration::from_secs(5), record).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "cannot record why the migration stopped"),
+        Err(_) => tracing::debug!("cannot record why the migration stopped: no answer"),
+    }
+}

@@ -1,0 +1,164 @@
+//! The receiver: frames from the source into the worker's queue.
+//!
+//! Invariants: it never blocks a thread; what it has read but the target has
+//! not taken is bounded in bytes by the queue's budget; a keepalive that asks
+//! for a reply gets it at once. While the budget is used up nothing is read,
+//! and the standby status goes out on its own timer ([`crate::wire::status`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, TrySendError};
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::lsn::{EndLsn, Lsn};
+use crate::wire::StatusFeed;
+use crate::wire::WireError;
+use crate::wire::{ReplicationFrame, ReplicationReader, ReplyRequested};
+
+/// Frames are handed on in chunks of about this size: a channel operation per
+/// row would cost more than decoding it.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Chunks the channel holds. Each occupies at least its share of the budget,
+/// so the budget runs out before the channel is full.
+pub const CHUNKS_MAX: usize = 1024;
+
+/// We ask the source for a sign of life every ten seconds at least; when none
+/// comes for this long the connection is dead. Native replication's default
+/// for `wal_receiver_timeout`.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What the worker gets to see, in the source's order.
+#[derive(Debug)]
+pub enum Input {
+    /// A pgoutput message.
+    Payload(Bytes),
+    /// Every commit before this point has been sent.
+    Reached(EndLsn),
+}
+
+/// A run of inputs and the queue space they occupy.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The inputs in order.
+    pub inputs: Vec<Input>,
+    /// Given back when what came of them is durable.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// Bytes that may wait between the socket and the target's COMMIT.
+#[derive(Clone)]
+pub struct Budget {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+impl Budget {
+    /// A budget of this many bytes.
+    pub fn new(bytes: usize) -> Self {
+        // The semaphore counts in u32; 4 GiB of queue is more than anyone wants.
+        let total = u32::try_from(bytes).unwrap_or(u32::MAX).max(CHUNKS_MAX as u32);
+        Budget { free: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits until the bytes are free. A message larger than the whole budget
+    /// takes all of it.
+    async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let least = self.total / CHUNKS_MAX as u32;
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(least, self.total);
+        Arc::clone(&self.free).acquire_many_owned(wanted).await.ok()
+    }
+}
+
+/// How far the source is, as heard from it.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<AtomicU64>);
+
+impl Heard {
+    /// The highest WAL end heard; [`Lsn::ZERO`] before anything was.
+    pub fn wal_end(&self) -> Lsn {
+        Lsn(self.0.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, lsn: Lsn) {
+        self.0.fetch_max(lsn.0, Ordering::Relaxed);
+    }
+}
+
+/// Reads frames until the source ends the stream or the worker is gone.
+///
+/// # Errors
+/// When the connection is lost or the source reports an error.
+pub async fn run(
+    mut reader: ReplicationReader,
+    queue: Sender<Chunk>,
+    budget: Budget,
+    feed: &StatusFeed,
+    heard: &Heard,
+) -> Result<(), WireError> {
+    loop {
+        let mut inputs = Vec::new();
+        let mut bytes = 0;
+        let mut frame = match tokio::time::timeout(SILENCE, reader.next()).await {
+            Ok(frame) => frame?,
+            Err(_) => return Err(WireError::Timeout { peer: reader.peer().clone(), after: SILENCE }),
+        };
+        let is_done = loop {
+            match take(frame, feed, heard) {
+                Some(input) => {
+                    bytes += size(&input);
+                    inputs.push(input);
+                }
+                None => break true,
+            }
+            if bytes >= CHUNK_BYTES {
+                break false;
+            }
+            // What has arrived already; reading on is cancel-safe.
+            match reader.next().now_or_never() {
+                Some(next) => frame = next?,
+                None => break false,
+            }
+        };
+        let Some(permit) = budget.acquire(bytes).await else { return Ok(()) };
+        match queue.try_send(Chunk { inputs, permit }) {
+            Ok(()) if is_done => return Ok(()),
+            Ok(()) => {}
+            // The worker has ended; its own error says why.
+            Err(TrySendError::Disconnected(_)) => return Ok(()),
+            Err(TrySendError::Full(_)) => {
+                debug_assert!(false, "the budget runs out before the channel");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The input in a frame; `None` at the end of the stream.
+fn take(frame: ReplicationFrame, feed: &StatusFeed, heard: &Heard) -> Option<Input> {
+    match frame {
+        ReplicationFrame::Data { end, payload, .. } => {
+            heard.note(end);
+            Some(Input::Payload(payload))
+        }
+        ReplicationFrame::Keepalive { wal_end, reply, .. } => {
+            heard.note(wal_end);
+            if reply == ReplyRequested::Yes {
+                feed.reply_now();
+            }
+            Some(Input::Reached(EndLsn(wal_end)))
+        }
+        ReplicationFrame::Done => None,
+    }
+}
+
+fn size(input: &Input) -> usize {
+    match input {
+        Input::Payload(payload) => payload.len(),
+        Input::Reached(_) => 0,
+    }
+}

@@ -1,0 +1,176 @@
+//! pg_dump's plain text, taken apart into its entries.
+//!
+//! Invariant: an entry begins only at a full header comment outside of every
+//! quoted string, dollar-quoted body and comment, so a function whose body
+//! holds a pasted dump is not torn apart. Joined again in order, the entries
+//! are the dump without its preamble.
+//!
+//! Source: `_printTocEntry` in `src/bin/pg_dump/pg_backup_archiver.c`.
+
+use super::SchemaError;
+
+/// One entry of the archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The name in the header: "items items_pkey".
+    pub(super) name: String,
+    /// pg_dump's word: "TABLE", "FK CONSTRAINT".
+    pub(super) kind: String,
+    /// The schema, empty where there is none.
+    pub(super) schema: String,
+    /// Its statements.
+    pub(super) sql: String,
+}
+
+/// What the header and the end of a dump look like.
+const HEADER: &str = "--\n-- Name: ";
+const COMPLETE: &str = "--\n-- PostgreSQL database dump complete\n";
+
+/// Takes a dump apart. The preamble (settings that an older target may not
+/// know, `\restrict`) is dropped: the caller has settings of its own.
+///
+/// # Errors
+/// When a header has not the known form, or the dump has no end.
+pub(super) fn split(dump: &str) -> Result<Vec<Entry>, SchemaError> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut carried = String::new();
+    let mut header: Option<(Entry, usize)> = None;
+    let mut at = 0;
+    while let Some(rest) = dump.get(at..) {
+        if rest.is_empty() {
+            break;
+        }
+        let line_start = at == 0 || dump.as_bytes().get(at - 1) == Some(&b'\n');
+        let complete = line_start && rest.starts_with(COMPLETE);
+        if complete || (line_start && rest.starts_with(HEADER)) {
+            if let Some((entry, body)) = header.take() {
+                carried = finish(entry, &carried, dump.get(body..at).unwrap_or_default(), &mut entries);
+            }
+            if complete {
+                return Ok(entries);
+            }
+            let (entry, length) = parse_header(rest)?;
+            at += length;
+            header = Some((entry, at));
+            continue;
+        }
+        at += token_length(rest, dump.get(..at).unwrap_or_default());
+    }
+    Err(SchemaError::Archive("it ends without \"PostgreSQL database dump complete\"".to_owned()))
+}
+
+/// Adds an entry. Settings that pg_dump writes *before* a header belong to the
+/// entry behind it: they are returned, to be carried over.
+fn finish(mut entry: Entry, carried: &str, body: &str, entries: &mut Vec<Entry>) -> String {
+    let mut body = body.trim_end();
+    let mut settings = String::new();
+    while let Some((before, last)) = body.rsplit_once('\n') {
+        let is_setting = last.starts_with("SET default_") && last.ends_with(';');
+        if !is_setting {
+            break;
+        }
+        settings.insert_str(0, &format!("{last}\n"));
+        body = before.trim_end();
+    }
+    entry.sql = format!("{carried}{}", body.trim());
+    entries.push(entry);
+    settings
+}
+
+/// Reads "-- Name: a; Type: b; Schema: c; Owner: d" from the right, as the
+/// name may hold anything; returns the header's length in bytes.
+fn parse_header(text: &str) -> Result<(Entry, usize), SchemaError> {
+    let mut lines = text.splitn(4, '\n');
+    let (Some(open), Some(line), Some("--")) = (lines.next(), lines.next(), lines.next()) else {
+        return Err(SchemaError::Archive("a header is not closed".to_owned()));
+    };
+    let wrong = || SchemaError::Archive(format!("unknown form of header: {line}"));
+    let rest = line.strip_prefix("-- Name: ").ok_or_else(wrong)?;
+    let (rest, _owner) = rest.rsplit_once("; Owner: ").ok_or_else(wrong)?;
+    let (rest, schema) = rest.rsplit_once("; Schema: ").ok_or_else(wrong)?;
+    let (name, kind) = rest.rsplit_once("; Type: ").ok_or_else(wrong)?;
+    let entry = Entry {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        schema: if schema == "-" { String::new() } else { schema.to_owned() },
+        sql: String::new(),
+    };
+    Ok((entry, open.len() + line.len() + "\n\n--\n".len()))
+}
+
+/// The length of the token at the start of `rest`: a quoted string, a
+/// dollar-quoted body, a comment, or one character. An unterminated one takes
+/// everything.
+fn token_length(rest: &str, before: &str) -> usize {
+    let first = rest.chars().next().map_or(1, char::len_utf8);
+    match rest.as_bytes() {
+        [b'-', b'-', ..] => rest.find('\n').map_or(rest.len(), |end| end + 1),
+        [b'/', b'*', ..] => block_comment(rest),
+        [b'"', ..] => quoted(rest, b'"', Backslash::Plain),
+        [b'\'', ..] => {
+            quoted(rest, b'\'', if is_escape_string(before) { Backslash::Escapes } else { Backslash::Plain })
+        }
+        [b'$', ..] if !ends_in_word(before) => dollar_quoted(rest).unwrap_or(first),
+        _ => first,
+    }
+}
+
+/// What a backslash does inside a string.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Backslash {
+    Plain,
+    Escapes,
+}
+
+fn quoted(rest: &str, quote: u8, backslash: Backslash) -> usize {
+    let mut bytes = rest.bytes().enumerate().skip(1).peekable();
+    while let Some((index, byte)) = bytes.next() {
+        let doubled = byte == quote && bytes.peek().is_some_and(|(_, next)| *next == quote);
+        if doubled || (byte == b'\\' && backslash == Backslash::Escapes) {
+            bytes.next();
+        } else if byte == quote {
+            return index + 1;
+        }
+    }
+    rest.len()
+}
+
+/// Whether the quote behind `before` opens an E'' string.
+fn is_escape_string(before: &str) -> bool {
+    let bare = before.strip_suffix(['E', 'e']);
+    bare.is_some_and(|bare| !ends_in_word(bare))
+}
+
+fn ends_in_word(text: &str) -> bool {
+    text.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$')
+}
+
+fn dollar_quoted(rest: &str) -> Option<usize> {
+    let end = rest.get(1..)?.find('$')? + 2;
+    let tag = rest.get(..end)?;
+    let inner = tag.trim_matches('$');
+    let is_tag =
+        !inner.starts_with(|c: char| c.is_ascii_digit()) && inner.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !is_tag {
+        return None;
+    }
+    Some(rest.get(end..)?.find(tag).map_or(rest.len(), |close| end + close + end))
+}
+
+/// Block comments nest.
+fn block_comment(rest: &str) -> usize {
+    let mut depth = 0_usize;
+    let bytes = rest.as_bytes();
+    let mut at = 0;
+    while let Some(pair) = bytes.get(at..at + 2) {
+        match pair {
+            b"/*" => (depth, at) = (depth + 1, at + 2),
+            b"*/" => (depth, at) = (depth.saturating_sub(1), at + 2),
+            _ => at += 1,
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    rest.len()
+}

@@ -1,0 +1,155 @@
+//! Which entries of the dump are executed, and when.
+//!
+//! Invariant: every kind of entry has its place by rule; one that this program
+//! does not know is kept for the end, never dropped.
+//!
+//! Source: the `.description` of the archive entries in `src/bin/pg_dump/pg_dump.c`.
+
+use super::archive::Entry;
+use super::source::PartitionedTables;
+use crate::sql::{TableName, ident};
+use crate::state::deferred::{Deferred, DeferredKind};
+
+/// The first PostgreSQL (`server_version_num`) that takes a foreign key of a
+/// partitioned table as NOT VALID.
+pub(super) const PARTITIONED_NOT_VALID: i32 = 180_000;
+
+/// Whether an entry of pre-data is executed on the target. Comments on
+/// extensions and on the schema "public" belong to those who made them.
+pub(super) fn is_wanted(entry: &Entry) -> bool {
+    let is_foreign_comment =
+        entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public");
+    let is_publishing = entry.kind.starts_with("PUBLICATION") || entry.kind.starts_with("SUBSCRIPTION");
+    !(is_foreign_comment || is_publishing || (entry.kind == "SCHEMA" && entry.name == "public"))
+}
+
+/// When an entry of post-data comes in.
+pub(super) fn kind_of(entry: &Entry) -> DeferredKind {
+    match entry.kind.as_str() {
+        "CONSTRAINT" | "CHECK CONSTRAINT" | "INDEX" | "INDEX ATTACH" | "STATISTICS" => DeferredKind::AfterRows,
+        // A view whose query needed a primary key: other objects may need the view.
+        "RULE" if entry.name.ends_with(" _RETURN") => DeferredKind::AfterRows,
+        "FK CONSTRAINT" => DeferredKind::ForeignKey,
+        "TRIGGER" | "RULE" | "EVENT TRIGGER" => DeferredKind::Trigger,
+        _ => DeferredKind::Other,
+    }
+}
+
+/// The entries of post-data as deferred objects, in pg_dump's order; foreign
+/// keys are split into the key, NOT VALID, and its validation, which follows
+/// when all keys are there.
+pub(super) fn deferred(entries: &[Entry], partitioned: &PartitionedTables, target_version: i32) -> Vec<Deferred> {
+    let mut objects = Vec::new();
+    let mut validations = Vec::new();
+    for entry in entries.iter().filter(|entry| is_wanted(entry)) {
+        let kind = kind_of(entry);
+        let table = table_of(entry).unwrap_or_else(|| TableName::new(entry.schema.clone(), ""));
+        let mut object =
+            Deferred { ordinal: 0, kind, table, object: describe(entry), sql: entry.sql.clone(), is_restored: false };
+        if kind == DeferredKind::ForeignKey
+            && (target_version >= PARTITIONED_NOT_VALID || !partitioned.contains(&object.table))
+            && let Some((sql, validation)) = without_validation(entry, &object.table)
+        {
+            object.sql = sql;
+            validations.push(Deferred {
+                object: format!("validation of {}", object.object),
+                sql: validation,
+                ..object.clone()
+            });
+        }
+        objects.push(object);
+    }
+    objects.extend(validations);
+    objects
+}
+
+/// Gives objects their numbers in order.
+pub(super) fn number(objects: &mut [Deferred]) {
+    for (ordinal, object) in (1..).zip(objects.iter_mut()) {
+        object.ordinal = ordinal;
+    }
+}
+
+/// For people: "constraint items items_pkey in shop".
+fn describe(entry: &Entry) -> String {
+    let place = if entry.schema.is_empty() { String::new() } else { format!(" in {}", entry.schema) };
+    format!("{} {}{place}", entry.kind.to_lowercase(), entry.name)
+}
+
+/// The key as NOT VALID, and the statement that validates it; `None` when it
+/// is not to be validated, being NOT VALID or NOT ENFORCED on the source.
+fn without_validation(entry: &Entry, table: &TableName) -> Option<(String, String)> {
+    let statement_end = entry.sql.find(";\n").unwrap_or(entry.sql.len().checked_sub(1)?);
+    let (statement, rest) = entry.sql.split_at_checked(statement_end)?;
+    if !rest.starts_with(';') || statement.ends_with(" NOT VALID") || statement.ends_with(" NOT ENFORCED") {
+        return None;
+    }
+    let (_, constraint) = statement.split_once("ADD CONSTRAINT ")?;
+    let (name, _) = identifier(constraint)?;
+    Some((
+        format!("{statement} NOT VALID{rest}"),
+        format!("ALTER TABLE {} VALIDATE CONSTRAINT {};", table.sql(), ident(&name)),
+    ))
+}
+
+/// The table (or materialized view) that an entry of post-data belongs to,
+/// read from its first statement.
+fn table_of(entry: &Entry) -> Option<TableName> {
+    let sql = entry.sql.as_str();
+    let rest = match entry.kind.as_str() {
+        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "ROW SECURITY" => {
+            let rest = sql.strip_prefix("ALTER ").and_then(|rest| rest.split_once("TABLE "))?.1;
+            rest.strip_prefix("ONLY ").unwrap_or(rest)
+        }
+        "INDEX" => {
+            let (_, rest) = sql.split_once("INDEX ")?;
+            let (_, rest) = identifier(rest)?;
+            let rest = rest.strip_prefix(" ON ")?;
+            rest.strip_prefix("ONLY ").unwrap_or(rest)
+        }
+        "STATISTICS" => sql.rsplit_once(" FROM ")?.1,
+        "POLICY" => {
+            let (_, rest) = identifier(sql.strip_prefix("CREATE POLICY ")?)?;
+            rest.strip_prefix(" ON ")?
+        }
+        _ => return None,
+    };
+    let (schema, rest) = identifier(rest)?;
+    let (name, _) = identifier(rest.strip_prefix('.')?)?;
+    Some(TableName { schema, name })
+}
+
+/// The identifier at the start of `text`, unquoted, and what follows it.
+fn identifier(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(text.len());
+        let (name, rest) = text.split_at_checked(end)?;
+        return (!name.is_empty()).then(|| (name.to_owned(), rest));
+    };
+    let mut name = String::new();
+    let mut chars = quoted.char_indices().peekable();
+    while let Some((index, c)) = chars.next() {
+        match (c, chars.peek()) {
+            ('"', Some((_, '"'))) => {
+                name.push('"');
+                chars.next();
+            }
+            ('"', _) => return Some((name, quoted.get(index + 1..)?)),
+            _ => name.push(c),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_unquoted_and_end_where_they_end() {
+        assert_eq!(identifier("a_1.b"), Some(("a_1".to_owned(), ".b")));
+        assert_eq!(identifier("\"a\"\" ON \".\"b\""), Some(("a\" ON ".to_owned(), ".\"b\"")));
+        assert_eq!(identifier("\"open"), None);
+        assert_eq!(identifier(""), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! A schema that exists on the target: its foreign keys are dropped and its
+//! triggers and rules disabled until the end.
+//!
+//! Invariant: everything is recorded with the SQL that brings it back, in the
+//! transaction that takes it away. Source: an ordinary owner may `DISABLE
+//! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
+
+use super::tables::{self, Part, SourceTable};
+use super::{SchemaError, batch, classify, record};
+use crate::session::{DbContext, Session};
+use crate::sql::{TableName, ident};
+use crate::state::State;
+use crate::state::deferred::{Deferred, DeferredKind};
+
+/// How long taking keys and triggers away waits for a lock: a target that is
+/// being filled has no other users, so a longer wait hides a mistake.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
+
+/// An object, and the statement that takes it away for now.
+struct Removal {
+    deferred: Vec<Deferred>,
+    sql: String,
+}
+
+/// Takes away what the rows cannot stand yet; see [`super::prepare`].
+pub(super) async fn run(state: &State, tables: &[SourceTable]) -> Result<(), SchemaError> {
+    let target = state.session();
+    let included = || tables.iter().filter(|table| table.part == Part::Included);
+    let there = tables::of_target(target, included().map(|table| &table.name)).await?;
+    tables::require_fit(included(), &there)?;
+    let names: Vec<&TableName> = included().map(|table| &table.name).collect();
+    tables::require_empty(target, &names).await?;
+    batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
+    let mut removals = foreign_keys(target, &names).await?;
+    removals.extend(triggers(target, &names).await?);
+    removals.extend(rules(target, &names).await?);
+    // Validations come after all keys: numbers are given in this order.
+    let (first, last): (Vec<_>, Vec<_>) =
+        removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
+    let mut objects: Vec<Deferred> = first.into_iter().chain(last).collect();
+    classify::number(&mut objects);
+    for removal in &removals {
+        batch(target, &removal.sql, &format!("execute \"{}\"", removal.sql)).await?;
+    }
+    record(state, &objects).await?;
+    batch(target, "COMMIT", "commit the preparation of the schema").await?;
+    tracing::info!(objects = objects.len(), "foreign keys and triggers of the target wait until the end");
+    Ok(())
+}
+
+/// The relations of these names: parameters $1 and $2 are schemas and names.
+const OURS: &str = "(SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (schema, name) \
+    JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name)";
+
+async fn query(
+    target: &Session,
+    names: &[&TableName],
+    sql: &str,
+    action: &str,
+) -> Result<Vec<tokio_postgres::Row>, SchemaError> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
+    Ok(target.query(sql, &[&schemas, &tables]).await.during(target.side(), action)?)
+}
+
+fn deferred(kind: DeferredKind, table: &TableName, object: String, sql: String) -> Deferred {
+    Deferred { ordinal: 0, kind, table: table.clone(), object, sql, is_restored: false }
+}
+
+async fn foreign_keys(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let top = if target.version() >= 110_000 { "k.conparentid = 0" } else { "true" };
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, c.relkind = 'p' \
+         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE k.contype = 'f' AND {top} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) ORDER BY 1, 2, 3"
+    );
+    let removal = |row: &tokio_postgres::Row| {
+        let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+        let (name, definition): (&str, &str) = (row.get(2), row.get(3));
+        let object = format!("foreign key {} of {table}", ident(name));
+        let add = format!("ALTER TABLE {} ADD CONSTRAINT {} {definition}", table.sql(), ident(name));
+        let partitioned_now = row.get::<_, bool>(5) && target.version() < classify::PARTITIONED_NOT_VALID;
+        let objects = if row.get::<_, bool>(4) && !partitioned_now {
+            let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {};", table.sql(), ident(name));
+            vec![
+                deferred(DeferredKind::ForeignKey, &table, object.clone(), format!("{add} NOT VALID;")),
+                deferred(DeferredKind::ForeignKey, &table, format!("validation of {object}"), validate),
+            ]
+        } else {
+            vec![deferred(DeferredKind::ForeignKey, &table, object, format!("{add};"))]
+        };
+        Removal { deferred: objects, sql: format!("ALTER TABLE {} DROP CONSTRAINT {}", table.sql(), ident(name)) }
+    };
+    let rows = query(target, names, &sql, "list the foreign keys").await?;
+    Ok(rows.iter().map(removal).collect())
+}
+
+async fn triggers(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, g.tgname::text, g.tgenabled FROM pg_catalog.pg_trigger g \
+         JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid IN {OURS} ORDER BY 1, 2, 3"
+    );
+    let rows = query(target, names, &sql, "list the triggers").await?;
+    Ok(rows.iter().map(|row| switch(row, "TRIGGER")).collect())
+}
+
+async fn rules(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled FROM pg_catalog.pg_rewrite r \
+         JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ('O', 'A') AND c.oid IN {OURS} ORDER BY 1, 2, 3"
+    );
+    let rows = query(target, names, &sql, "list the rules").await?;
+    Ok(rows.iter().map(|row| switch(row, "RULE")).collect())
+}
+
+/// Disables a trigger or rule, and enables it again as it was: for every
+/// session, or always.
+fn switch(row: &tokio_postgres::Row, what: &str) -> Removal {
+    let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+    let name = ident(row.get(2));
+    let always = if row.get::<_, i8>(3) == b'A' as i8 { " ALWAYS" } else { "" };
+    let enable = format!("ALTER TABLE ONLY {} ENABLE{always} {what} {name};", table.sql());
+    let object = format!("{} {name} of {table}", what.to_lowercase());
+    Removal {
+        deferred: vec![deferred(DeferredKind::Trigger, &table, object, enable)],
+        sql: format!("ALTER TABLE ONLY {} DISABLE {what} {name}", table.sql()),
+    }
+}

@@ -1,0 +1,277 @@
+//! pg_dump: found, and run with everything it needs but the password in its
+//! environment and the password in a file that only we can read.
+//!
+//! Invariant: no password is in an argument list or in an environment, both of
+//! which /proc shows.
+//!
+//! Source: <https://www.postgresql.org/docs/current/libpq-envars.html> and
+//! `libpq-pgpass.html`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tempfile::NamedTempFile;
+use tokio::process::Command;
+
+use super::SchemaError;
+use crate::config::ConnInfo;
+use crate::config::conninfo::{Address, ChannelBinding, RootCert, SslMode, TargetSessionAttrs};
+
+/// A pg_dump that will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgDump {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its major version.
+    pub version: u32,
+}
+
+/// Where packages put the programs, with one `*` at most for the version.
+const USUAL_FOLDERS: [&str; 8] = [
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/opt/homebrew/opt/libpq/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/usr/local/opt/libpq/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+];
+
+/// libpq understands `sslrootcert=system` from this major version on.
+const SYSTEM_ROOTS: u32 = 16;
+
+/// Where older programs find the platform's roots.
+const CA_BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// How long pg_dump waits for a table that someone holds exclusively before it
+/// gives up: longer than a usual ALTER TABLE, shorter than a forgotten session.
+const LOCK_WAIT: &str = "--lock-wait-timeout=300s";
+
+/// Bytes of pg_dump's standard error that are worth showing.
+const STDERR_SHOWN: usize = 2000;
+
+/// Finds the newest pg_dump that is not older than the source, in `pg_bin` if
+/// that is given, else in PATH and the usual folders. `source_version` is the
+/// source's `server_version_num`.
+///
+/// # Errors
+/// [`SchemaError::NoPgDump`] names what was found and what to install.
+pub fn find_pg_dump(pg_bin: Option<&Path>, source_version: i32) -> Result<PgDump, SchemaError> {
+    let wanted = major(source_version);
+    let folders = pg_bin.map_or_else(search_folders, |folder| vec![folder.to_owned()]);
+    let found: Vec<PgDump> = folders.iter().filter_map(|folder| probe(&folder.join("pg_dump"))).collect();
+    // Of several of one version the first: the usual folders come before PATH,
+    // where a wrapper script may have a will of its own.
+    let best = found.iter().rev().filter(|dump| dump.version >= wanted).max_by_key(|dump| dump.version);
+    best.cloned().ok_or_else(|| {
+        let seen: Vec<String> = found.iter().map(|d| format!("{} is {}", d.path.display(), d.version)).collect();
+        SchemaError::NoPgDump { wanted, found: if seen.is_empty() { "found none".to_owned() } else { seen.join(", ") } }
+    })
+}
+
+/// 150018 is 15.
+fn major(version_num: i32) -> u32 {
+    u32::try_from(version_num / 10_000).unwrap_or_default()
+}
+
+fn search_folders() -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = USUAL_FOLDERS.iter().flat_map(|pattern| expand(pattern)).collect();
+    if let Some(path) = std::env::var_os("PATH") {
+        folders.extend(std::env::split_paths(&path));
+    }
+    folders
+}
+
+/// The folders a pattern with at most one `*` stands for.
+fn expand(pattern: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = pattern.split_once('*') else {
+        return vec![PathBuf::from(pattern)];
+    };
+    let Some((parent, prefix)) = before.rsplit_once('/') else {
+        return Vec::new();
+    };
+    let Ok(listing) = std::fs::read_dir(parent) else {
+        return Vec::new();
+    };
+    let names = listing.filter_map(|item| item.ok()?.file_name().into_string().ok());
+    let mut folders: Vec<PathBuf> = names
+        .filter(|name| name.starts_with(prefix))
+        .map(|name| PathBuf::from(format!("{parent}/{name}{after}")))
+        .collect();
+    folders.sort();
+    folders
+}
+
+/// Asks a program for its version; `None` when it is not there or no pg_dump.
+fn probe(path: &Path) -> Option<PgDump> {
+    if !path.is_file() {
+        return None;
+    }
+    let output = std::process::Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let version = parse_version(std::str::from_utf8(&output.stdout).ok()?)?;
+    Some(PgDump { path: path.to_owned(), version })
+}
+
+/// "pg_dump (PostgreSQL) 15.18 (Debian …)" is 15, "… 19beta2" is 19.
+fn parse_version(text: &str) -> Option<u32> {
+    let rest = text.strip_prefix("pg_dump (PostgreSQL) ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+impl PgDump {
+    /// Runs it on `info`'s database with `args`, and returns what it prints.
+    ///
+    /// # Errors
+    /// When it cannot be started or fails, with the end of its standard error.
+    pub(super) async fn run(&self, info: &ConnInfo, args: &[String]) -> Result<String, SchemaError> {
+        let start = |source| SchemaError::Start { program: self.path.clone(), source };
+        let passfile = password_file(info).map_err(start)?;
+        let mut command = Command::new(&self.path);
+        // What libpq finds in our own environment may be meant for the other end.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+            command.env_remove(name);
+        }
+        command.envs(environment(info, self.version)).env("PGPASSFILE", passfile.path());
+        command.args(["--schema-only", "--no-password", LOCK_WAIT]).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let output = command.output().await.map_err(start)?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let shown: Vec<char> = stderr.trim().chars().rev().take(STDERR_SHOWN).collect();
+            return Err(SchemaError::Dump {
+                program: self.path.clone(),
+                status: output.status.to_string(),
+                stderr: shown.into_iter().rev().collect(),
+            });
+        }
+        String::from_utf8(output.stdout).map_err(|error| SchemaError::Archive(format!("it is not UTF-8: {error}")))
+    }
+}
+
+/// A password file (mode 0600) with a line for every host; removed on drop.
+fn password_file(info: &ConnInfo) -> std::io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::with_prefix("walferry-")?;
+    let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
+    for host in &info.hosts {
+        let Some(password) = &host.password else {
+            continue;
+        };
+        let password = escape(password.reveal());
+        if info.hosts.len() == 1 {
+            // Whatever libpq calls this host ("localhost" for the default socket).
+            writeln!(file, "*:*:*:*:{password}")?;
+        }
+        let name = match &host.address {
+            Address::Tcp { host, .. } => escape(host),
+            Address::Unix(path) => escape(&path.to_string_lossy()),
+        };
+        writeln!(file, "{name}:{}:*:*:{password}", host.port)?;
+    }
+    file.flush()?;
+    Ok(file)
+}
+
+/// The connection in libpq's environment variables, without the password.
+fn environment(info: &ConnInfo, pg_dump_version: u32) -> Vec<(&'static str, String)> {
+    let list =
+        |of: &dyn Fn(&crate::config::conninfo::Host) -> String| info.hosts.iter().map(of).collect::<Vec<_>>().join(",");
+    let mut vars = vec![
+        (
+            "PGHOST",
+            list(&|host| match &host.address {
+                Address::Tcp { host, .. } => host.clone(),
+                Address::Unix(path) => path.to_string_lossy().into_owned(),
+            }),
+        ),
+        ("PGPORT", list(&|host| host.port.to_string())),
+        ("PGUSER", info.user.clone()),
+        ("PGDATABASE", info.dbname.clone()),
+        ("PGAPPNAME", "walferry pg_dump".to_owned()),
+        ("PGSSLMODE", sslmode(info.sslmode).to_owned()),
+        ("PGCHANNELBINDING", channel_binding(info.channel_binding).to_owned()),
+        ("PGTARGETSESSIONATTRS", session_attrs(info.target_session_attrs).to_owned()),
+        ("PGCONNECT_TIMEOUT", info.connect_timeout.as_secs().to_string()),
+    ];
+    let hostaddr = list(&|host| match &host.address {
+        Address::Tcp { hostaddr: Some(address), .. } => address.to_string(),
+        _ => String::new(),
+    });
+    if hostaddr.chars().any(|c| c != ',') {
+        vars.push(("PGHOSTADDR", hostaddr));
+    }
+    if let Some(root) = root_certificate(&info.sslrootcert, pg_dump_version) {
+        vars.push(("PGSSLROOTCERT", root));
+    }
+    for (name, path) in [("PGSSLCERT", &info.sslcert), ("PGSSLKEY", &info.sslkey)] {
+        if let Some(path) = path {
+            vars.push((name, path.to_string_lossy().into_owned()));
+        }
+    }
+    if let Some(options) = &info.options {
+        vars.push(("PGOPTIONS", options.clone()));
+    }
+    vars
+}
+
+fn root_certificate(root: &RootCert, pg_dump_version: u32) -> Option<String> {
+    match root {
+        RootCert::Default => None,
+        RootCert::File(path) => Some(path.to_string_lossy().into_owned()),
+        RootCert::System if pg_dump_version >= SYSTEM_ROOTS => Some("system".to_owned()),
+        RootCert::System => CA_BUNDLES.iter().find(|path| Path::new(path).is_file()).map(|path| (*path).to_owned()),
+    }
+}
+
+fn sslmode(mode: SslMode) -> &'static str {
+    match mode {
+        SslMode::Disable => "disable",
+        SslMode::Allow => "allow",
+        SslMode::Prefer => "prefer",
+        SslMode::Require => "require",
+        SslMode::VerifyCa => "verify-ca",
+        SslMode::VerifyFull => "verify-full",
+    }
+}
+
+fn channel_binding(binding: ChannelBinding) -> &'static str {
+    match binding {
+        ChannelBinding::Disable => "disable",
+        ChannelBinding::Prefer => "prefer",
+        ChannelBinding::Require => "require",
+    }
+}
+
+fn session_attrs(attrs: TargetSessionAttrs) -> &'static str {
+    match attrs {
+        TargetSessionAttrs::Any => "any",
+        TargetSessionAttrs::ReadWrite => "read-write",
+        TargetSessionAttrs::ReadOnly => "read-only",
+        TargetSessionAttrs::Primary => "primary",
+        TargetSessionAttrs::Standby => "standby",
+        TargetSessionAttrs::PreferStandby => "prefer-standby",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_packages_and_betas_are_read() {
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 19beta2\n"), Some(19));
+        assert_eq!(parse_version("pg_restore (PostgreSQL) 15.1\n"), None);
+    }
+
+    #[test]
+    fn an_older_pg_dump_is_refused_with_the_package_to_install() {
+        let error = find_pg_dump(None, 990_001).expect_err("there is no PostgreSQL 99");
+        assert!(error.to_string().contains("postgresql-client-99"), "{error}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = find_pg_dump(Some(folder.path()), 150_000).expect_err("the folder is empty");
+        assert!(error.to_string().contains("found none"), "{error}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Brings deferred objects in: indexes and keys after the rows, the rest at
+//! the end.
+//!
+//! Invariant: an object and its mark as restored are one transaction, and an
+//! object that is there already counts as restored, so a run that was cut off
+//! is simply run again.
+
+use std::collections::HashSet;
+
+use tokio_postgres::error::SqlState;
+
+use super::{SchemaError, batch};
+use crate::session::{DbContext, DbError, Session};
+use crate::state::State;
+use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
+
+/// How long an object waits for its lock at the end. The application may be
+/// live on the target by then, and everything queues behind a waiting ALTER
+/// TABLE: better to fail and be run again.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
+
+/// Keys first, as triggers and policies cannot break them; materialized views
+/// last, as they read everything.
+const ORDER: [DeferredKind; 5] = [
+    DeferredKind::AfterRows,
+    DeferredKind::ForeignKey,
+    DeferredKind::Trigger,
+    DeferredKind::Other,
+    DeferredKind::MaterializedView,
+];
+
+/// An object that could not be brought in.
+#[derive(Debug)]
+pub struct Failure {
+    /// The object, for people.
+    pub object: String,
+    /// The SQL that brings it in.
+    pub sql: String,
+    /// Why it could not.
+    pub error: DbError,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; when that is mended, run catchup --finish again, or yourself: {}", self.error, self.sql)
+    }
+}
+
+/// What [`restore_deferred`] did: objects brought in now, by kind.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Indexes and constraints that had been left.
+    pub after_rows: u64,
+    /// Foreign keys; their validations are not counted.
+    pub foreign_keys: u64,
+    /// Foreign keys validated.
+    pub validated: u64,
+    /// Triggers, event triggers and rules.
+    pub triggers: u64,
+    /// Policies, comments and the like.
+    pub others: u64,
+    /// Materialized views refreshed.
+    pub materialized_views: u64,
+    /// Those that could not be brought in.
+    pub failures: Vec<Failure>,
+}
+
+impl Restored {
+    /// Objects brought in, of all kinds.
+    pub fn total(&self) -> u64 {
+        self.after_rows + self.foreign_keys + self.triggers + self.others + self.materialized_views
+    }
+
+    fn count(&mut self, object: &Deferred) {
+        let counter = match object.kind {
+            DeferredKind::AfterRows => &mut self.after_rows,
+            DeferredKind::ForeignKey if is_validation(object) => &mut self.validated,
+            DeferredKind::ForeignKey => &mut self.foreign_keys,
+            DeferredKind::Trigger => &mut self.triggers,
+            DeferredKind::Other => &mut self.others,
+            DeferredKind::MaterializedView => &mut self.materialized_views,
+        };
+        *counter += 1;
+    }
+}
+
+fn is_validation(object: &Deferred) -> bool {
+    object.object.starts_with("validation of ")
+}
+
+/// Brings in the deferred objects of these kinds that are not in yet, each in
+/// its own transaction on `session` (a session of the target). One that fails
+/// does not keep the others out; it is in [`Restored::failures`].
+///
+/// # Errors
+/// When the state cannot be read, or the session is lost.
+pub async fn restore_deferred(
+    state: &State,
+    session: &Session,
+    kinds: &[DeferredKind],
+) -> Result<Restored, SchemaError> {
+    let objects = state.deferred().await?;
+    let mut restored = Restored::default();
+    let mut failed: HashSet<String> = HashSet::new();
+    for kind in ORDER.iter().filter(|kind| kinds.contains(kind)) {
+        for object in objects.iter().filter(|object| object.kind == *kind && !object.is_restored) {
+            let key = object.object.strip_prefix("validation of ");
+            if key.is_some_and(|key| failed.contains(key)) {
+                continue;
+            }
+            match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
+                Ok(()) => restored.count(object),
+                Err(error) if session.is_closed() => return Err(error.into()),
+                Err(error) => {
+                    failed.insert(object.object.clone());
+                    restored.failures.push(Failure { object: object.object.clone(), sql: object.sql.clone(), error });
+                }
+            }
+        }
+    }
+    Ok(restored)
+}
+
+/// Brings in one object during the copy, waiting for locks as long as it
+/// takes: only we are there.
+///
+/// # Errors
+/// When the target refuses it; the object is named.
+pub async fn restore_after_rows(session: &Session, migration: &str, object: &Deferred) -> Result<(), DbError> {
+    restore_one(session, migration, object, "SET LOCAL lock_timeout = 0").await
+}
+
+async fn restore_one(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
+    let result = attempt(session, migration, object, settings).await;
+    if let Err(error) = &result {
+        let is_there = matches!(error.sqlstate(), Some(&SqlState::DUPLICATE_OBJECT | &SqlState::DUPLICATE_TABLE));
+        let rolled_back = batch(session, "ROLLBACK", "roll back").await;
+        // A session that cannot even roll back is lost; the first error says why.
+        if is_there && rolled_back.is_ok() {
+            tracing::warn!(object = object.object, "it is on the target already and is taken as restored");
+            return mark(session, migration, object).await;
+        }
+    }
+    result
+}
+
+async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
+    let action = || format!("restore the {}", object.object);
+    batch(session, &format!("BEGIN; {settings}"), &action()).await?;
+    batch(session, &object.sql, &action()).await?;
+    mark(session, migration, object).await?;
+    batch(session, "COMMIT", &action()).await
+}
+
+async fn mark(session: &Session, migration: &str, object: &Deferred) -> Result<(), DbError> {
+    session
+        .execute(MARK_RESTORED_SQL, &[&migration, &object.ordinal])
+        .await
+        .during(session.side(), format!("mark the {} as restored", object.object))?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What the source's catalog says about objects that pg_dump leaves to us.
+
+use std::collections::HashSet;
+
+use super::SchemaError;
+use super::tables::{Part, Shape, SourceTable};
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
+use crate::state::deferred::{Deferred, DeferredKind};
+
+/// The partitioned tables of the source.
+pub(super) type PartitionedTables = HashSet<TableName>;
+
+/// The partitioned ones among `tables`.
+pub(super) fn partitioned(tables: &[SourceTable]) -> PartitionedTables {
+    tables.iter().filter(|t| t.shape == Shape::Partitioned).map(|t| t.name.clone()).collect()
+}
+
+/// Checks that the target offers every extension the source uses.
+///
+/// # Errors
+/// [`SchemaError::Extensions`] names those it does not.
+pub(super) async fn require_extensions(source: &Session, target: &Session) -> Result<(), SchemaError> {
+    let rows = source
+        .query("SELECT extname::text FROM pg_catalog.pg_extension ORDER BY extname", &[])
+        .await
+        .during(source.side(), "list the extensions")?;
+    let used: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let missing = target
+        .query(
+            "SELECT used FROM unnest($1::text[]) AS used WHERE NOT EXISTS \
+             (SELECT FROM pg_catalog.pg_available_extensions a WHERE a.name = used) \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname = used)",
+            &[&used],
+        )
+        .await
+        .during(target.side(), "list the extensions")?;
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(SchemaError::Extensions(missing.iter().map(|row| row.get(0)).collect()))
+    }
+}
+
+/// The relations left out by the filter and the views over them, for
+/// pg_dump's --exclude-table.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn left_out(source: &Session, tables: &[SourceTable]) -> Result<Vec<TableName>, DbError> {
+    let oids: Vec<u32> = tables.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
+    let rows = source
+        .query(
+            "WITH RECURSIVE out (oid) AS (SELECT unnest($1::oid[]) UNION \
+                SELECT r.ev_class FROM out JOIN pg_catalog.pg_depend d \
+                    ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = out.oid \
+                    AND d.classid = 'pg_catalog.pg_rewrite'::regclass \
+                JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN') \
+             SELECT n.nspname::text, c.relname::text FROM out JOIN pg_catalog.pg_class c ON c.oid = out.oid \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2",
+            &[&oids],
+        )
+        .await
+        .during(source.side(), "list what the filter leaves out")?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
+}
+
+/// The foreign keys that point to a table the filter leaves out, as pg_dump
+/// names them: "table constraint" with the schema.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn keys_to_left_out(
+    source: &Session,
+    tables: &[SourceTable],
+) -> Result<HashSet<(String, String)>, DbError> {
+    let oids: Vec<u32> = tables.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
+    let rows = source
+        .query(
+            "SELECT n.nspname::text, c.relname || ' ' || k.conname FROM pg_catalog.pg_constraint k \
+             JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE k.contype = 'f' AND k.confrelid = ANY ($1::oid[])",
+            &[&oids],
+        )
+        .await
+        .during(source.side(), "list the foreign keys to tables that are left out")?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// REFRESH for every materialized view that holds data on the source, each
+/// after those it reads, directly or through views.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn refreshes(source: &Session, left_out: &[TableName]) -> Result<Vec<Deferred>, DbError> {
+    let rows = source
+        .query(
+            "WITH RECURSIVE edge AS ( \
+                SELECT DISTINCT r.ev_class AS reader, d.refobjid AS read FROM pg_catalog.pg_rewrite r \
+                JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid \
+                    AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class \
+                WHERE r.rulename = '_RETURN'), \
+             reach (view, read) AS (SELECT reader, read FROM edge UNION \
+                SELECT reach.view, edge.read FROM reach JOIN edge ON edge.reader = reach.read) \
+             SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'm' AND c.relispopulated AND n.nspname <> 'walferry' AND NOT EXISTS \
+                (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+             ORDER BY (SELECT pg_catalog.count(*) FROM reach JOIN pg_catalog.pg_class m ON m.oid = reach.read AND m.relkind = 'm' \
+                WHERE reach.view = c.oid), 1, 2",
+            &[],
+        )
+        .await
+        .during(source.side(), "list the materialized views")?;
+    let views = rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1)));
+    Ok(views
+        .filter(|view| !left_out.contains(view))
+        .map(|view| Deferred {
+            ordinal: 0,
+            kind: DeferredKind::MaterializedView,
+            object: format!("data of materialized view {view}"),
+            sql: format!("REFRESH MATERIALIZED VIEW {};", view.sql()),
+            table: view,
+            is_restored: false,
+        })
+        .collect())
+}

@@ -1,0 +1,195 @@
+//! Writing large objects on the target, as an ordinary role that owns them.
+//!
+//! Invariant: nothing is written outside a transaction that also keeps
+//! `walferry.large_object_oids` right. Source: `be_lo_put`, `be_lo_truncate64`
+//! in `src/backend/libpq/be-fsstubs.c`; a descriptor lives until its
+//! transaction ends, so opening and truncating fit one statement.
+
+use std::collections::{HashMap, HashSet};
+
+use super::reader::Listed;
+use crate::config::Side;
+use crate::observe::metrics::Metrics;
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::literal;
+use crate::state::sweeps::{DISOWN_LARGE_OBJECTS_SQL, OWN_LARGE_OBJECTS_SQL};
+use crate::sweep::SweepError;
+
+/// `INV_WRITE` of `src/include/libpq/libpq-fs.h`.
+const INV_WRITE: i32 = 0x0002_0000;
+
+/// An object that is on the target.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Recorded as the migration's.
+    pub is_ours: bool,
+    pub comment: Option<String>,
+}
+
+/// Which of the oids are on the target, and whose they are.
+pub(super) async fn known(target: &Session, migration: &str, oids: &[u32]) -> Result<HashMap<u32, Known>, DbError> {
+    let sql = "SELECT m.oid, EXISTS (SELECT FROM walferry.large_object_oids w WHERE w.migration = $1 AND w.oid = m.oid), \
+               obj_description(m.oid, 'pg_largeobject') \
+               FROM pg_largeobject_metadata m WHERE m.oid = ANY ($2::oid[])";
+    let rows = target.query(sql, &[&migration, &oids]).await.during(Side::Target, "look for large objects")?;
+    Ok(rows.iter().map(|row| (row.get(0), Known { is_ours: row.get(1), comment: row.get(2) })).collect())
+}
+
+/// Writes the migration's objects on the target.
+pub(super) struct Writer<'a> {
+    pub session: &'a Session,
+    pub migration: &'a str,
+    pub metrics: &'a Metrics,
+}
+
+impl Writer<'_> {
+    pub async fn begin(&self) -> Result<(), DbError> {
+        self.session.batch_execute("BEGIN").await.during(Side::Target, "begin to write large objects")
+    }
+
+    /// Commits what succeeded, rolls back what did not; the first error counts.
+    pub async fn end<T>(&self, result: Result<T, SweepError>) -> Result<T, SweepError> {
+        match result {
+            Ok(value) => {
+                self.session.batch_execute("COMMIT").await.during(Side::Target, "commit large objects")?;
+                Ok(value)
+            }
+            Err(error) => {
+                if let Err(second) = self.session.batch_execute("ROLLBACK").await {
+                    tracing::debug!("cannot roll back after an error: {second}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn query(
+        &self,
+        sql: &str,
+        params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+        action: &str,
+    ) -> Result<Vec<tokio_postgres::Row>, SweepError> {
+        Ok(self.session.query(sql, params).await.during(Side::Target, action)?)
+    }
+
+    /// Enters objects as the migration's.
+    pub async fn own(&self, oids: &[u32]) -> Result<(), SweepError> {
+        self.query(OWN_LARGE_OBJECTS_SQL, &[&self.migration, &oids], "record large objects as ours").await?;
+        Ok(())
+    }
+
+    /// Writes whole small objects; returns the bytes written. `shrinking`
+    /// ones are cut to the length given.
+    pub async fn write_small(
+        &self,
+        contents: Vec<(u32, Vec<u8>)>,
+        created: &HashSet<u32>,
+        shrinking: &[(u32, i64)],
+    ) -> Result<u64, SweepError> {
+        let bytes: u64 = contents.iter().map(|(_, content)| content.len() as u64).sum();
+        let (new, old): (Vec<_>, Vec<_>) = contents.into_iter().partition(|(oid, _)| created.contains(oid));
+        self.begin().await?;
+        let result = async {
+            self.create(new).await?;
+            self.shrink(shrinking).await?;
+            self.overwrite(old).await
+        }
+        .await;
+        self.end(result).await?;
+        self.metrics.large_object_bytes.inc_by(bytes);
+        Ok(bytes)
+    }
+
+    async fn create(&self, objects: Vec<(u32, Vec<u8>)>) -> Result<(), SweepError> {
+        let (oids, contents): (Vec<u32>, Vec<Vec<u8>>) = objects.into_iter().unzip();
+        if oids.is_empty() {
+            return Ok(());
+        }
+        let sql = "SELECT lo_from_bytea(o, d) FROM unnest($1::oid[], $2::bytea[]) AS t (o, d)";
+        self.query(sql, &[&oids, &contents], "create large objects").await?;
+        self.own(&oids).await
+    }
+
+    async fn shrink(&self, objects: &[(u32, i64)]) -> Result<(), SweepError> {
+        let (oids, bytes): (Vec<u32>, Vec<i64>) = objects.iter().copied().unzip();
+        if oids.is_empty() {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT lo_truncate64(lo_open(o, {INV_WRITE}), b) FROM unnest($1::oid[], $2::bigint[]) AS t (o, b)"
+        );
+        self.query(&sql, &[&oids, &bytes], "truncate large objects").await?;
+        Ok(())
+    }
+
+    async fn overwrite(&self, objects: Vec<(u32, Vec<u8>)>) -> Result<(), SweepError> {
+        let (oids, contents): (Vec<u32>, Vec<Vec<u8>>) = objects.into_iter().unzip();
+        if oids.is_empty() {
+            return Ok(());
+        }
+        let sql = "SELECT lo_put(o, 0, d) FROM unnest($1::oid[], $2::bytea[]) AS t (o, d)";
+        self.query(sql, &[&oids, &contents], "write large objects").await?;
+        Ok(())
+    }
+
+    /// Creates an object of `bytes` zeros, all of them a hole.
+    pub async fn create_sized(&self, oid: u32, bytes: i64) -> Result<(), SweepError> {
+        self.begin().await?;
+        let result = async {
+            self.create(vec![(oid, Vec::new())]).await?;
+            self.shrink(&[(oid, bytes)]).await
+        }
+        .await;
+        self.end(result).await
+    }
+
+    /// Gives an object another length; what is added is zeros.
+    pub async fn resize(&self, oid: u32, bytes: i64) -> Result<(), SweepError> {
+        self.shrink(&[(oid, bytes)]).await
+    }
+
+    /// Writes a piece at an offset, inside a transaction; nothing for `None`.
+    pub async fn put(&self, oid: u32, piece: Option<&(i64, Vec<u8>)>) -> Result<u64, SweepError> {
+        let Some((offset, content)) = piece else { return Ok(0) };
+        self.query("SELECT lo_put($1, $2, $3)", &[&oid, offset, content], "write a large object").await?;
+        self.metrics.large_object_bytes.inc_by(content.len() as u64);
+        Ok(content.len() as u64)
+    }
+
+    /// Unlinks objects and forgets them; returns how many were still there.
+    pub async fn unlink(&self, oids: &[u32]) -> Result<u64, SweepError> {
+        self.begin().await?;
+        let result = async {
+            let sql = "SELECT lo_unlink(m.oid) FROM pg_largeobject_metadata m WHERE m.oid = ANY ($1::oid[])";
+            let rows = self.query(sql, &[&oids], "remove large objects").await?;
+            self.query(DISOWN_LARGE_OBJECTS_SQL, &[&self.migration, &oids], "forget large objects").await?;
+            Ok(rows.len() as u64)
+        }
+        .await;
+        self.end(result).await
+    }
+
+    /// Carries the comments that differ of those `listed` objects that are in `oids`.
+    pub async fn comment(
+        &self,
+        listed: &[Listed],
+        oids: &[u32],
+        known: &HashMap<u32, Known>,
+    ) -> Result<(), SweepError> {
+        let ours: HashSet<u32> = oids.iter().copied().collect();
+        let statements: Vec<String> = listed
+            .iter()
+            .filter(|object| ours.contains(&object.oid))
+            .filter(|object| object.comment.as_ref() != known.get(&object.oid).and_then(|k| k.comment.as_ref()))
+            .map(|object| {
+                let comment = object.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+                format!("COMMENT ON LARGE OBJECT {} IS {comment}", object.oid)
+            })
+            .collect();
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let result = self.session.batch_execute(&statements.join("; ")).await;
+        Ok(result.during(Side::Target, "comment on large objects")?)
+    }
+}

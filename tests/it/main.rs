@@ -1,0 +1,7 @@
+//! The integration tests: one binary, a module a theme. They run real servers
+//! and the real binary; what they stand on is in `tests/support`.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod environment;
