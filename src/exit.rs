@@ -268,7 +268,7 @@ fn state(error: &StateError) -> Verdict {
         StateError::Newer { .. } | StateError::Foreign(_) => Verdict::of_side(Side::Target, Directive::Operator),
         StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
             "stop it first. If it is gone and its session hangs on, end that on the target: \
-             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003591801",
+             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825",
         ),
         StateError::NoMigration(_) => Verdict::operator(2, "start one with \"walferry run\", or name it with --name"),
     }
