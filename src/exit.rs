@@ -212,9 +212,12 @@ impl Error {
             Error::Status(error) => status(error),
             Error::Http(_) => Verdict::operator(2, "choose another --listen address"),
             Error::Demo(_) => Verdict::operator(8, ""),
-            Error::NotCopied { .. } => Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams"),
-            Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator)
-                .with_remedy("mend what the message names and run \"walferry catchup --finish\" again; what is restored stays"),
+            Error::NotCopied { .. } => {
+                Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams")
+            }
+            Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
+                "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
+            ),
             Error::StreamEnded => Verdict::of_side(Side::Source, Directive::Retry),
             Error::TakenOver { .. } => Verdict::operator(2, "let one command work at a time"),
             Error::Interrupted => Verdict::operator(130, "run it again; it goes on from where it was"),
@@ -327,7 +330,9 @@ fn sweep(error: &SweepError) -> Verdict {
     match error {
         SweepError::Db(error) => db(error),
         SweepError::State(error) => state(error),
-        SweepError::Sequences(_) | SweepError::Both(..) => Verdict::operator(8, "grant what is missing and run it again"),
+        SweepError::Sequences(_) | SweepError::Both(..) => {
+            Verdict::operator(8, "grant what is missing and run it again")
+        }
         SweepError::UnreadableLargeObjects { .. } => Verdict::of_side(Side::Source, Directive::Operator),
         SweepError::LargeObjectsInUse { .. } => Verdict::of_side(Side::Target, Directive::Operator),
     }

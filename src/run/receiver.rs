@@ -15,9 +15,9 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::lsn::{EndLsn, Lsn};
+use crate::wire::StatusFeed;
 use crate::wire::WireError;
 use crate::wire::{ReplicationFrame, ReplicationReader, ReplyRequested};
-use crate::wire::StatusFeed;
 
 /// Frames are handed on in chunks of about this size: a channel operation per
 /// row would cost more than decoding it.
