@@ -259,7 +259,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 /// many connections, object in use (a slot whose last owner was killed),
 /// serialization and deadlock, lock timeouts, shutdown and start-up, crash.
 pub fn is_transient(sqlstate: &str) -> bool {
-    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40001" | "40P01" | "55P03" | "57P05")
+    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40P01" | "55P03" | "57P05")
 }
 
 fn state(error: &StateError) -> Verdict {
@@ -361,7 +361,6 @@ fn cleanup(error: &CleanupError) -> Verdict {
 fn demo(error: &DemoError) -> Verdict {
     match error {
         DemoError::Differs(_) => Verdict::operator(8, "this is a bug in walferry; please report it with the log"),
-        DemoError::Interrupted => Verdict::operator(130, ""),
         DemoError::Cluster(_) | DemoError::Environment(_) => Verdict::operator(2, ""),
         _ => Verdict::operator(1, ""),
     }
