@@ -277,13 +277,13 @@ fn state(error: &StateError) -> Verdict {
 fn apply(error: &ApplyError) -> Verdict {
     let target = Verdict::of_side(Side::Target, Directive::Operator);
     match error {
-        ApplyError::Refused { error, .. } | ApplyError::Statement { error, .. } => {
+        ApplyError::Refused { error, .. } | ApplyError::Statement { error, .. } | ApplyError::Net { error, .. } => {
             let directive = if is_transient(&error.sqlstate) { Directive::Retry } else { Directive::Operator };
             Verdict::of_side(Side::Target, directive)
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")
         }
         ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
-        ApplyError::Render { .. } | ApplyError::Gone { .. } => target,
+        ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } => Verdict::of_side(Side::Target, Directive::Retry),
         ApplyError::OutOfStep(_) => Verdict::bug(),
