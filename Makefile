@@ -9,7 +9,8 @@ help: ## this list
 
 demo: ## move a database that is being written to, and compare both ends
 	@scripts/postgres.sh >/dev/null
-	cargo run --release --quiet --locked -- demo
+	@WALFERRY_TEST_PG_BINDIRS="$$(sed "s/^[0-9]*=//" $${CARGO_TARGET_DIR:-target}/postgres/versions | paste -sd:)" \
+		cargo run --release --quiet --locked -- demo
 
 test: ## all tests, against real throwaway clusters
 	@scripts/postgres.sh --newer

@@ -42,7 +42,7 @@ pub enum CleanupError {
     Wire(#[from] WireError),
     /// The source cannot be reached.
     #[error(
-        "cannot reach the source, where a slot that stays behind would fill the disk; if the source no longer exists, run on the target: DROP SCHEMA walferry CASCADE"
+        "cannot reach the source, whose disk a forgotten slot would fill (if it no longer exists, run on the target: DROP SCHEMA walferry CASCADE)"
     )]
     Source(#[source] WireError),
     /// A statement failed.
@@ -296,7 +296,11 @@ async fn drop_state(state: &State, migration: Option<&Migration>, report: &mut R
     let session = state.session();
     let execute = async |sql: &str, action: &str| session.batch_execute(sql).await.during(Side::Target, action);
     let name = literal(state.name());
-    execute("BEGIN; LOCK TABLE walferry.migration IN ACCESS EXCLUSIVE MODE", "lock the state").await?;
+    execute(
+        "BEGIN; SET LOCAL client_min_messages = warning; LOCK TABLE walferry.migration IN ACCESS EXCLUSIVE MODE",
+        "lock the state",
+    )
+    .await?;
     if let Some(migration) = migration {
         let sql = format!(
             "DELETE FROM walferry.position WHERE slot = {}; DELETE FROM walferry.journal WHERE migration = {name}; \

@@ -211,10 +211,13 @@ impl Error {
             Error::Cleanup(error) => cleanup(error),
             Error::Status(error) => status(error),
             Error::Http(_) => Verdict::operator(2, "choose another --listen address"),
-            Error::Demo(_) => Verdict::operator(8, ""),
-            Error::NotCopied { .. } => Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams"),
-            Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator)
-                .with_remedy("mend what the message names and run \"walferry catchup --finish\" again; what is restored stays"),
+            Error::Demo(error) => demo(error),
+            Error::NotCopied { .. } => {
+                Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams")
+            }
+            Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
+                "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
+            ),
             Error::StreamEnded => Verdict::of_side(Side::Source, Directive::Retry),
             Error::TakenOver { .. } => Verdict::operator(2, "let one command work at a time"),
             Error::Interrupted => Verdict::operator(130, "run it again; it goes on from where it was"),
@@ -256,7 +259,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 /// many connections, object in use (a slot whose last owner was killed),
 /// serialization and deadlock, lock timeouts, shutdown and start-up, crash.
 pub fn is_transient(sqlstate: &str) -> bool {
-    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40001" | "40P01" | "55P03" | "57P05")
+    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40P01" | "55P03" | "57P05")
 }
 
 fn state(error: &StateError) -> Verdict {
@@ -265,7 +268,7 @@ fn state(error: &StateError) -> Verdict {
         StateError::Newer { .. } | StateError::Foreign(_) => Verdict::of_side(Side::Target, Directive::Operator),
         StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
             "stop it first. If it is gone and its session hangs on, end that on the target: \
-             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003591801",
+             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825",
         ),
         StateError::NoMigration(_) => Verdict::operator(2, "start one with \"walferry run\", or name it with --name"),
     }
@@ -327,7 +330,9 @@ fn sweep(error: &SweepError) -> Verdict {
     match error {
         SweepError::Db(error) => db(error),
         SweepError::State(error) => state(error),
-        SweepError::Sequences(_) | SweepError::Both(..) => Verdict::operator(8, "grant what is missing and run it again"),
+        SweepError::Sequences(_) | SweepError::Both(..) => {
+            Verdict::operator(8, "grant what is missing and run it again")
+        }
         SweepError::UnreadableLargeObjects { .. } => Verdict::of_side(Side::Source, Directive::Operator),
         SweepError::LargeObjectsInUse { .. } => Verdict::of_side(Side::Target, Directive::Operator),
     }
@@ -341,20 +346,55 @@ fn status(error: &StatusError) -> Verdict {
     }
 }
 
-fn cleanup(error: &CleanupError) -> Verdict { let _ = error; Verdict::bug() }
+fn cleanup(error: &CleanupError) -> Verdict {
+    match error {
+        CleanupError::Wire(error) | CleanupError::Source(error) => connection(error),
+        CleanupError::Db(error) => db(error),
+        CleanupError::State(error) => state(error),
+        CleanupError::HeldBack(_) | CleanupError::NoState { .. } | CleanupError::OtherSource { .. } => {
+            Verdict::operator(2, "")
+        }
+        CleanupError::SlotInUse { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+    }
+}
 
-/// An error with everything it was caused by, outermost first, without saying
-/// anything twice.
+fn demo(error: &DemoError) -> Verdict {
+    match error {
+        DemoError::Differs(_) => Verdict::operator(8, "this is a bug in walferry; please report it with the log"),
+        DemoError::Cluster(_) | DemoError::Environment(_) => Verdict::operator(2, ""),
+        _ => Verdict::operator(1, ""),
+    }
+}
+
+/// The error and its causes, "a: b: c"; a cause that a message repeats already
+/// is passed over. A driver error ends the chain: what wraps it has quoted the
+/// server's words in full.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
+        if error.is::<tokio_postgres::Error>() {
+            break;
+        }
+        let message = error.to_string();
+        if !text.contains(&message) {
             text.push_str(": ");
-            text.push_str(&words);
+            text.push_str(&message);
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConnInfoError;
+
+    #[test]
+    fn the_chain_of_causes_is_printed_without_repetition() {
+        let source = ConnInfoError::UnknownKeyword("hots".into());
+        let error = Error::from(ConfigError::ConnInfo { side: Side::Target, source });
+        assert_eq!(chain(&error), "the connection string of the target cannot be used: unknown keyword \"hots\"");
+    }
 }

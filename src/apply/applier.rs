@@ -19,7 +19,7 @@ use tracing::{debug, info};
 
 use super::batch::Batch;
 use super::mapping::{Mapping, MappingError};
-use super::pipeline::{CommitError, Pipeline, Reply};
+use super::pipeline::{CommitError, Pipeline};
 use super::render::Renderer;
 use super::replica_role;
 use super::reread::{self, Filled};
@@ -318,8 +318,12 @@ impl Applier {
         metrics.batches.with_label_values(&[path]).inc();
         metrics.transactions_applied.inc_by(work.transactions);
         metrics.changes_filtered.inc_by(work.filtered);
-        let operations =
-            [("insert", work.inserts), ("update", work.updates), ("delete", work.deletes), ("truncate", work.truncates)];
+        let operations = [
+            ("insert", work.inserts),
+            ("update", work.updates),
+            ("delete", work.deletes),
+            ("truncate", work.truncates),
+        ];
         for (operation, count) in operations {
             metrics.rows_applied.with_label_values(&[operation]).inc_by(count);
             self.totals.rows += count;
@@ -493,9 +497,7 @@ impl Rows<'_> {
 
     fn is_applied(&self, relation: &Arc<Relation>, piece: &Piece) -> bool {
         match self.relations.get(&address(relation)) {
-            Some((_, Handling::Apply { from, .. })) => {
-                from.is_none_or(|from| from.is_before(piece.begin.commit_lsn))
-            }
+            Some((_, Handling::Apply { from, .. })) => from.is_none_or(|from| from.is_before(piece.begin.commit_lsn)),
             _ => false,
         }
     }
@@ -539,10 +541,5 @@ fn place(change: &Change, label: Arc<Label>, piece: &Piece) -> Place {
         ChangeKind::Delete { .. } => "DELETE",
         ChangeKind::Truncate { .. } => "TRUNCATE",
     };
-    Place {
-        label,
-        operation,
-        commit: piece.begin.commit_lsn,
-        xid: piece.begin.xid,
-    }
+    Place { label, operation, commit: piece.begin.commit_lsn, xid: piece.begin.xid }
 }

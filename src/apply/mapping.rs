@@ -97,10 +97,10 @@ impl Mapping {
 
     /// The relation's columns (indexes) that INSERT may name.
     pub fn insertable(&self) -> impl Iterator<Item = usize> + '_ {
-        let is_written = move |index: &usize| self.column(*index).is_some_and(|c| c.generation != Generation::Expression);
+        let is_written =
+            move |index: &usize| self.column(*index).is_some_and(|c| c.generation != Generation::Expression);
         (0..self.places.len()).filter(move |index| is_written(index))
     }
-
 
     /// The target's columns that INSERT may name but the relation does not have.
     pub fn extra_columns(&self) -> impl Iterator<Item = &TargetColumn> + '_ {
@@ -129,8 +129,13 @@ fn identity(relation: &Relation, target: &TargetTable) -> Identity {
             unique.map_or(Identity::WholeRow, Identity::Key)
         }
         ReplicaIdentity::Default | ReplicaIdentity::Index => {
-            let key: Vec<usize> =
-                relation.columns.iter().enumerate().filter(|(_, column)| column.key == KeyColumn::Yes).map(|(index, _)| index).collect();
+            let key: Vec<usize> = relation
+                .columns
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| column.key == KeyColumn::Yes)
+                .map(|(index, _)| index)
+                .collect();
             if key.is_empty() { Identity::None } else { Identity::Key(key) }
         }
         ReplicaIdentity::Nothing => Identity::None,

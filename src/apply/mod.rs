@@ -73,7 +73,9 @@ pub enum ApplyError {
         error: Box<ServerError>,
     },
     /// A change hit no row, or more than one.
-    #[error("cannot apply {place}: it affected {affected} rows on the target instead of one; the two sides differ there")]
+    #[error(
+        "cannot apply {place}: it affected {affected} rows on the target instead of one; the two sides differ there"
+    )]
     RowCount {
         /// Which change.
         place: Box<Place>,
@@ -109,7 +111,9 @@ pub enum ApplyError {
         why: String,
     },
     /// An unchanged TOAST value of an INSERT could not be read from the source.
-    #[error("cannot apply {place}: its unchanged large values are not in the stream and the row is no longer on the source; copy the table anew")]
+    #[error(
+        "cannot apply {place}: its unchanged large values are not in the stream and the row is no longer on the source; copy the table anew"
+    )]
     Gone {
         /// Which change.
         place: Box<Place>,

@@ -117,8 +117,7 @@ impl Renderer {
 
     fn update<'a>(&mut self, old: Option<&'a OldTuple>, new: &'a Tuple) -> Result<Statement<'a>, RenderError> {
         let before = old.map(tuple);
-        let changed: Vec<usize> =
-            self.mapping.insertable().filter(|&index| self.is_changed(old, new, index)).collect();
+        let changed: Vec<usize> = self.mapping.insertable().filter(|&index| self.is_changed(old, new, index)).collect();
         let needs_replace = changed.iter().any(|&index| self.is_identity_always(index));
         let mut params = changed.iter().map(|&index| self.value(new, index)).collect::<Result<Vec<_>, _>>()?;
         params.extend(self.identity_values(before.unwrap_or(new))?);
@@ -269,13 +268,11 @@ fn identity_sql(mapping: &Mapping, first: usize) -> String {
 /// `record_image_eq` is NULL-safe and needs no equality operator of the types.
 fn whole_row_sql(mapping: &Mapping, first: usize) -> String {
     let columns: Vec<String> = mapping.insertable().map(|index| name(mapping, index)).collect();
-    let values: Vec<String> = mapping
-        .insertable()
-        .enumerate()
-        .map(|(n, index)| format!("${}{}", first + n, cast(mapping, index)))
-        .collect();
+    let values: Vec<String> =
+        mapping.insertable().enumerate().map(|(n, index)| format!("${}{}", first + n, cast(mapping, index))).collect();
     let table = mapping.target.only_sql();
-    let (left, right) = if mapping.target.is_partitioned { ("(tableoid, ctid)", "tableoid, ctid") } else { ("ctid", "ctid") };
+    let (left, right) =
+        if mapping.target.is_partitioned { ("(tableoid, ctid)", "tableoid, ctid") } else { ("ctid", "ctid") };
     format!(
         "{left} = (SELECT {right} FROM {table} WHERE pg_catalog.record_image_eq(ROW({}), ROW({})) LIMIT 1)",
         columns.join(", "),
@@ -331,9 +328,11 @@ mod tests {
     }
 
     fn keyed() -> Renderer {
-        let relation = relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("v", KeyColumn::No), ("w", KeyColumn::No)]);
+        let relation =
+            relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("v", KeyColumn::No), ("w", KeyColumn::No)]);
         // Other order and one column more than the source.
-        let columns = [("w", Generation::None), ("extra", Generation::None), ("v", Generation::None), ("k", Generation::None)];
+        let columns =
+            [("w", Generation::None), ("extra", Generation::None), ("v", Generation::None), ("k", Generation::None)];
         Renderer::new(Mapping::new(relation, target(&columns, Some(&["k"]))).unwrap())
     }
 
@@ -411,7 +410,10 @@ mod tests {
     #[test]
     fn an_identity_always_column_is_never_in_a_set_list() {
         let relation = relation(ReplicaIdentity::Default, &[("k", KeyColumn::Yes), ("v", KeyColumn::No)]);
-        let table = target(&[("k", Generation::IdentityAlways), ("v", Generation::None), ("extra", Generation::None)], Some(&["k"]));
+        let table = target(
+            &[("k", Generation::IdentityAlways), ("v", Generation::None), ("extra", Generation::None)],
+            Some(&["k"]),
+        );
         let mut renderer = Renderer::new(Mapping::new(relation, table).unwrap());
         let change = ChangeKind::Update { old: None, new: row(&[Text(b"1"), Text(b"x")]) };
         assert_eq!(

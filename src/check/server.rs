@@ -5,6 +5,8 @@
 //! it is recognised by two sessions that have the same backend, or one session
 //! that has several.
 
+use std::time::SystemTime;
+
 use super::{CheckError, Findings, Place};
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, DbError, Session};
@@ -106,25 +108,31 @@ async fn connections(settings: &Settings, session: &Session, findings: &mut Find
     Ok(())
 }
 
-/// Two connection strings can name one database in two ways.
-pub(super) async fn are_different(
-    source: &Session,
-    target: &Session,
-    findings: &mut Findings,
-) -> Result<(), CheckError> {
-    let sql = "SELECT pg_postmaster_start_time()::text || ' ' || oid::text FROM pg_database WHERE datname = current_database()";
-    let mut identities = Vec::new();
-    for session in [source, target] {
-        let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
-        identities.push(row.get::<_, String>(0));
-    }
-    match identities.as_slice() {
-        [a, b] if a == b => {
+/// Whether the two are known to be two databases: connection strings can name
+/// one database in two ways.
+pub(super) async fn are_different(source: &Session, target: &Session, findings: &mut Findings) -> bool {
+    match (identity(source).await, identity(target).await) {
+        (Ok(a), Ok(b)) if a == b => {
             findings
                 .problem(Place::Here, "same_database", "source and target are the same database")
                 .remedy("change one of the two connection strings");
+            false
         }
-        _ => findings.ok(Place::Here, "same_database", "source and target are two databases"),
+        (Ok(_), Ok(_)) => {
+            findings.ok(Place::Here, "same_database", "source and target are two databases");
+            true
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            findings.unfinished(Place::Here, &error.into());
+            false
+        }
     }
-    Ok(())
+}
+
+/// Start of the server, which no two servers share to the microsecond, and the
+/// database's oid.
+async fn identity(session: &Session) -> Result<(SystemTime, u32), DbError> {
+    let sql = "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()";
+    let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
+    Ok((row.get(0), row.get(1)))
 }

@@ -19,10 +19,12 @@ Exit codes:
   0  done, or asked to stop
   1  a bug in walferry
   2  wrong usage or configuration
-  3  check found a problem, or cleanup needs --yes
+  3  check found a problem
   4  the migration needs a resync
   6  the source failed
   7  the target failed
+  8  source and target differ
+130  interrupted before it was done
 
 Every setting can also be given as WALFERRY_<FLAG> in the environment, or under
 the flag's name in walferry.toml; a flag goes over the environment, which goes

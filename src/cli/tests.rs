@@ -8,6 +8,7 @@ use crate::config::Side;
 
 fn help(command: Option<&str>) -> String {
     let mut cli = Cli::command().term_width(100);
+    cli.build();
     let help = match command {
         None => cli.render_long_help(),
         Some(name) => cli.find_subcommand_mut(name).unwrap().render_long_help(),

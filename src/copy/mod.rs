@@ -16,6 +16,8 @@ mod rows;
 mod slot;
 mod snapshot;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod workers;
 

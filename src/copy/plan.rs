@@ -158,7 +158,9 @@ async fn start_over(
     }
     ctx.metrics.tables.with_label_values(&["waiting"]).set(i64::try_from(units.len()).unwrap_or(i64::MAX));
     if ctx.settings.schema == SchemaMode::None {
-        tracing::info!("the schema on the target is taken as it is; its triggers fire and its foreign keys are checked");
+        tracing::info!(
+            "the schema on the target is taken as it is; its triggers fire and its foreign keys are checked"
+        );
     }
     Ok(())
 }

@@ -60,7 +60,11 @@ async fn find(source: &Session, name: &str) -> Result<Option<Found>, DbError> {
     let rows = source.query(&sql, &[&name]).await.during(source.side(), "look for the publication")?;
     Ok(rows.first().map(|row| Found {
         all_tables: if row.get(0) { AllTables::Yes } else { AllTables::No },
-        lacks: (1..).zip(["insert", "update", "delete", "truncate"]).filter(|(n, _)| !row.get::<_, bool>(*n)).map(|(_, what)| what).collect(),
+        lacks: (1..)
+            .zip(["insert", "update", "delete", "truncate"])
+            .filter(|(n, _)| !row.get::<_, bool>(*n))
+            .map(|(_, what)| what)
+            .collect(),
     }))
 }
 
@@ -91,7 +95,8 @@ async fn use_existing(
     let list: Vec<String> = missing.iter().map(|table| table.name.sql()).collect();
     let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", list.join(", "));
     let names: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
-    let problem = format!("does not publish {} (leave out with --exclude-tables what you do not need)", super::list(&names));
+    let problem =
+        format!("does not publish {} (leave out with --exclude-tables what you do not need)", super::list(&names));
     let refused = || CopyError::Publication { name: name.to_owned(), problem, sql: format!("{sql};") };
     match publication {
         Provenance::Existing(_) => Err(refused()),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{CopyContext, CopyError};
 use crate::config::Provenance;
 use crate::session::{DbContext, DbError, Session};
-use crate::wire::replication::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
+use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
 
 /// How long a creation may wait for transactions on the source to end. Longer
 /// ones are somebody's forgotten session, which somebody should look at.
@@ -93,10 +93,7 @@ async fn was_created_here(ctx: &CopyContext<'_>, slot: &str) -> Result<bool, Cop
 ///
 /// # Errors
 /// [`CopyError::SlotBlocked`] names the sessions that were in the way.
-pub(super) async fn create(
-    ctx: &CopyContext<'_>,
-    source: &Session,
-) -> Result<(Replication, CreatedSlot), CopyError> {
+pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(Replication, CreatedSlot), CopyError> {
     let slot = ctx.settings.slot.name();
     ctx.state.journal(&journal_line(slot)).await?;
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;

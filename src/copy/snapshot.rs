@@ -94,10 +94,8 @@ impl Keeper {
 /// A new session of the source inside a snapshot.
 pub(super) async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError> {
     let session = Session::connect(&settings.source, &settings.name).await?;
-    let sql = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-        literal(snapshot)
-    );
+    let sql =
+        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
     session.batch_execute(&sql).await.during(session.side(), "import the snapshot")?;
     Ok(session)
 }

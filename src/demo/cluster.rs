@@ -374,14 +374,13 @@ impl Cluster {
 
     fn launch(&mut self) -> Result<(), ClusterError> {
         let log = self.dir.path().join("log");
-        let log_file =
-            fs::OpenOptions::new().create(true).append(true).open(&log).map_err(io_error("open", &log))?;
+        let log_file = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(io_error("open", &log))?;
         let mut command = self.run_as.command(&self.server.program("postgres"));
         command.current_dir(self.dir.path()).arg("-D").arg(self.data_dir());
         command.args(["-p", &self.port.to_string()]);
         // An interrupt at the terminal is ours to handle, not the server's.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
-        let keeper = Keeper::spawn(command).map_err(io_error("start a server in", self.dir.path()))?;
+        let keeper = Keeper::spawn(command, Signal::QUIT).map_err(io_error("start a server in", self.dir.path()))?;
         self.await_ready(&keeper)?;
         self.keeper = Some(keeper);
         Ok(())

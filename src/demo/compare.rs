@@ -167,17 +167,17 @@ impl Columns {
 
     /// What names a row: its key, or its hash where there is none.
     fn name(&self) -> String {
-        if self.key.is_empty() { format!("{}::text", self.hash()) } else { format!("ROW({})::text", self.key.join(", ")) }
+        if self.key.is_empty() {
+            format!("{}::text", self.hash())
+        } else {
+            format!("ROW({})::text", self.key.join(", "))
+        }
     }
 }
 
 async fn compare_table(source: &Client, target: &Client, table: &TableName) -> Result<Compared, DbError> {
     let columns = columns(source, table).await?;
-    let sql = format!(
-        "SELECT count(*), coalesce(sum({}::numeric), 0)::text FROM ONLY {}",
-        columns.hash(),
-        table.sql()
-    );
+    let sql = format!("SELECT count(*), coalesce(sum({}::numeric), 0)::text FROM ONLY {}", columns.hash(), table.sql());
     let (here, there) = tokio::try_join!(
         fingerprint(source, Side::Source, table, &sql),
         fingerprint(target, Side::Target, table, &sql)
@@ -207,7 +207,8 @@ async fn differing(
     table: &TableName,
     columns: &Columns,
 ) -> Result<Vec<String>, DbError> {
-    let sql = format!("SELECT {}, {}, count(*) FROM ONLY {} GROUP BY 1, 2", columns.name(), columns.hash(), table.sql());
+    let sql =
+        format!("SELECT {}, {}, count(*) FROM ONLY {} GROUP BY 1, 2", columns.name(), columns.hash(), table.sql());
     let mut balance: BTreeMap<(String, i64), i64> = BTreeMap::new();
     for (client, side, sign) in [(source, Side::Source, 1), (target, Side::Target, -1)] {
         let rows = client.query(&sql, &[]).await.during(side, format!("compare the rows of {table}"))?;

@@ -25,17 +25,20 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 pub struct Keeper {
     child: Arc<Mutex<Child>>,
     pid: u32,
+    /// What ends the child when the keeper is dropped.
+    last: Signal,
     /// Dropped to let the parent thread end.
     alive: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Starts the command from a thread of its own.
+    /// Starts the command from a thread of its own. When the keeper is dropped,
+    /// the signal `last` is what ends the child.
     ///
     /// # Errors
     /// When the thread or the program cannot be started.
-    pub fn spawn(mut command: Command) -> io::Result<Self> {
+    pub fn spawn(mut command: Command, last: Signal) -> io::Result<Self> {
         let (alive, until_dropped) = mpsc::channel::<()>();
         let (started, answer) = mpsc::channel();
         let thread = thread::Builder::new().name("keeper".into()).spawn(move || {
@@ -48,7 +51,7 @@ impl Keeper {
         })?;
         let child = answer.recv().map_err(io::Error::other)??;
         let pid = child.id();
-        Ok(Keeper { child: Arc::new(Mutex::new(child)), pid, alive: Some(alive), thread: Some(thread) })
+        Ok(Keeper { child: Arc::new(Mutex::new(child)), pid, last, alive: Some(alive), thread: Some(thread) })
     }
 
     /// The child's process id.
@@ -103,7 +106,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(Signal::QUIT) {
+        if let Err(error) = self.stop(self.last) {
             tracing::warn!(pid = self.pid, %error, "cannot stop a child process");
         }
         drop(self.alive.take());
@@ -122,7 +125,7 @@ mod tests {
     fn a_dropped_keeper_leaves_no_process() {
         let mut command = Command::new("sleep");
         command.arg("600");
-        let keeper = Keeper::spawn(command).unwrap();
+        let keeper = Keeper::spawn(command, Signal::TERM).unwrap();
         let entry = std::path::PathBuf::from(format!("/proc/{}", keeper.pid()));
         assert!(entry.exists());
         drop(keeper);

@@ -34,10 +34,11 @@ impl Server {
     pub fn at(bin_dir: impl Into<PathBuf>) -> Result<Self, ClusterError> {
         let bin_dir = bin_dir.into();
         let program = bin_dir.join("postgres");
-        let output = Command::new(&program)
-            .arg("--version")
-            .output()
-            .map_err(|source| ClusterError::Io { action: "run", path: program.clone(), source })?;
+        let output = Command::new(&program).arg("--version").output().map_err(|source| ClusterError::Io {
+            action: "run",
+            path: program.clone(),
+            source,
+        })?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let major = parse_major(&text).ok_or(ClusterError::Version { program, answer: text })?;
         Ok(Server { major, bin_dir })

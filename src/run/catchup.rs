@@ -77,11 +77,7 @@ impl fmt::Display for CatchupReport {
 /// # Errors
 /// What kept the target from becoming equal; [`Error::Interrupted`] when it
 /// was asked to stop before that.
-pub async fn catchup(
-    settings: Settings,
-    finish: Finish,
-    shutdown: CancellationToken,
-) -> Result<CatchupReport, Error> {
+pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationToken) -> Result<CatchupReport, Error> {
     let begun = Instant::now();
     let ctx = Context::new(settings, shutdown)?;
     // Fixed once: a lost connection must not move the goal.

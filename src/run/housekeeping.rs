@@ -76,7 +76,10 @@ pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
         }
         if is_due(figures_at, FIGURES_INTERVAL) {
             figures_at = Some(Instant::now());
-            house.state.heartbeat(&house.ctx.hostname, house.ctx.pid, Some(house.heard.wal_end()).filter(|l| *l != Lsn::ZERO)).await?;
+            house
+                .state
+                .heartbeat(&house.ctx.hostname, house.ctx.pid, Some(house.heard.wal_end()).filter(|l| *l != Lsn::ZERO))
+                .await?;
             figures(&house, &mut sessions).await?;
         }
         if is_due(sequences_at, house.ctx.settings.sequence_interval) {
@@ -102,11 +105,7 @@ struct Sessions {
 }
 
 /// The session that is kept, or a new one when it is lost.
-async fn kept<'s>(
-    place: &'s mut Option<Session>,
-    info: &ConnInfo,
-    ctx: &Context,
-) -> Result<&'s Session, WireError> {
+async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context) -> Result<&'s Session, WireError> {
     let session = match place.take() {
         Some(session) if !session.is_closed() => session,
         _ => Session::connect(info, &ctx.settings.name).await?,

@@ -3,7 +3,7 @@
 //! Invariants: it never blocks a thread; what it has read but the target has
 //! not taken is bounded in bytes by the queue's budget; a keepalive that asks
 //! for a reply gets it at once. While the budget is used up nothing is read,
-//! and the standby status goes out on its own timer ([`crate::wire::status`]).
+//! and the standby status goes out on its own timer ([`StatusFeed`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +15,9 @@ use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::lsn::{EndLsn, Lsn};
+use crate::wire::StatusFeed;
 use crate::wire::WireError;
 use crate::wire::{ReplicationFrame, ReplicationReader, ReplyRequested};
-use crate::wire::StatusFeed;
 
 /// Frames are handed on in chunks of about this size: a channel operation per
 /// row would cost more than decoding it.

@@ -44,7 +44,9 @@ pub enum ResyncError {
         what: String,
     },
     /// Somebody consumed the slot.
-    #[error("slot \"{slot}\" was confirmed up to {confirmed}, but the target is only at {position}: something else consumed it")]
+    #[error(
+        "slot \"{slot}\" was confirmed up to {confirmed}, but the target is only at {position}: something else consumed it"
+    )]
     SlotAhead {
         /// The slot.
         slot: String,

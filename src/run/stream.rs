@@ -31,9 +31,9 @@ use crate::lsn::{DurableLsn, EndLsn};
 use crate::session::{DbContext, Session};
 use crate::state::State;
 use crate::state::migration::Migration;
-use crate::wire::{Messages, PgoutputOptions, Replication, Streaming};
 use crate::wire::StatusFeed;
 use crate::wire::WireError;
+use crate::wire::{Messages, PgoutputOptions, Replication, Streaming};
 
 /// The longest pause between two standby statuses; native replication's
 /// default for `wal_receiver_status_interval`.
@@ -118,7 +118,8 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
     let (durable, watched) = watch::channel(position);
     let stop = ctx.shutdown.child_token();
     let heard = Heard::default();
-    let house = House { ctx, state: &state, migration: &migration, heard: &heard, durable: watched.clone(), stop: &stop };
+    let house =
+        House { ctx, state: &state, migration: &migration, heard: &heard, durable: watched.clone(), stop: &stop };
     ctx.established();
 
     let event = {
@@ -167,11 +168,7 @@ enum Event {
 }
 
 /// Turns what ended first into the reason or the error of the whole.
-async fn settle(
-    event: Event,
-    worker: JoinHandle<Result<(), WorkerError>>,
-    ctx: &Context,
-) -> Result<Reason, Error> {
+async fn settle(event: Event, worker: JoinHandle<Result<(), WorkerError>>, ctx: &Context) -> Result<Reason, Error> {
     match event {
         Event::Applier(Ok(Ended::Reached)) => Ok(Reason::Reached),
         Event::Applier(Ok(Ended::Stopped)) if ctx.shutdown.is_cancelled() => Ok(Reason::Asked),

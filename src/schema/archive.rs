@@ -107,7 +107,9 @@ fn token_length(rest: &str, before: &str) -> usize {
         [b'-', b'-', ..] => rest.find('\n').map_or(rest.len(), |end| end + 1),
         [b'/', b'*', ..] => block_comment(rest),
         [b'"', ..] => quoted(rest, b'"', Backslash::Plain),
-        [b'\'', ..] => quoted(rest, b'\'', if is_escape_string(before) { Backslash::Escapes } else { Backslash::Plain }),
+        [b'\'', ..] => {
+            quoted(rest, b'\'', if is_escape_string(before) { Backslash::Escapes } else { Backslash::Plain })
+        }
         [b'$', ..] if !ends_in_word(before) => dollar_quoted(rest).unwrap_or(first),
         _ => first,
     }
@@ -147,7 +149,8 @@ fn dollar_quoted(rest: &str) -> Option<usize> {
     let end = rest.get(1..)?.find('$')? + 2;
     let tag = rest.get(..end)?;
     let inner = tag.trim_matches('$');
-    let is_tag = !inner.starts_with(|c: char| c.is_ascii_digit()) && inner.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let is_tag =
+        !inner.starts_with(|c: char| c.is_ascii_digit()) && inner.chars().all(|c| c.is_alphanumeric() || c == '_');
     if !is_tag {
         return None;
     }

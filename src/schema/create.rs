@@ -47,11 +47,8 @@ pub(super) async fn run(
 }
 
 fn arguments(section: &str, snapshot: &str, left_out: &[TableName]) -> Vec<String> {
-    let mut args = vec![
-        format!("--section={section}"),
-        format!("--snapshot={snapshot}"),
-        "--exclude-schema=walferry".to_owned(),
-    ];
+    let mut args =
+        vec![format!("--section={section}"), format!("--snapshot={snapshot}"), "--exclude-schema=walferry".to_owned()];
     // Tablespaces are folders of the other server's machine.
     let flags = ["--no-owner", "--no-acl", "--no-publications", "--no-subscriptions", "--no-tablespaces"];
     args.extend(flags.map(str::to_owned));
@@ -71,7 +68,11 @@ async fn drop_dangling_keys(
         let is_dangling =
             entry.kind == "FK CONSTRAINT" && dangling.contains(&(entry.schema.clone(), entry.name.clone()));
         if is_dangling {
-            tracing::warn!(schema = entry.schema, key = entry.name, "a foreign key to a table that the filter leaves out is left out, too");
+            tracing::warn!(
+                schema = entry.schema,
+                key = entry.name,
+                "a foreign key to a table that the filter leaves out is left out, too"
+            );
         }
         !is_dangling
     });
@@ -112,7 +113,9 @@ fn refused(entry: &Entry, source: DbError) -> SchemaError {
              or grant the role what is missing"
         }
         Some(
-            &SqlState::DUPLICATE_TABLE | &SqlState::DUPLICATE_OBJECT | &SqlState::DUPLICATE_FUNCTION
+            &SqlState::DUPLICATE_TABLE
+            | &SqlState::DUPLICATE_OBJECT
+            | &SqlState::DUPLICATE_FUNCTION
             | &SqlState::DUPLICATE_SCHEMA,
         ) => ": it exists already; use --schema existing, or start with an empty database",
         Some(&SqlState::OUT_OF_MEMORY) => {

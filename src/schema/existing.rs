@@ -53,7 +53,12 @@ const OURS: &str = "(SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (sche
     JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name)";
 
-async fn query(target: &Session, names: &[&TableName], sql: &str, action: &str) -> Result<Vec<tokio_postgres::Row>, SchemaError> {
+async fn query(
+    target: &Session,
+    names: &[&TableName],
+    sql: &str,
+    action: &str,
+) -> Result<Vec<tokio_postgres::Row>, SchemaError> {
     let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
     Ok(target.query(sql, &[&schemas, &tables]).await.during(target.side(), action)?)
 }

@@ -176,14 +176,16 @@ fn password_file(info: &ConnInfo) -> std::io::Result<NamedTempFile> {
 
 /// The connection in libpq's environment variables, without the password.
 fn environment(info: &ConnInfo, pg_dump_version: u32) -> Vec<(&'static str, String)> {
-    let list = |of: &dyn Fn(&crate::config::conninfo::Host) -> String| {
-        info.hosts.iter().map(of).collect::<Vec<_>>().join(",")
-    };
+    let list =
+        |of: &dyn Fn(&crate::config::conninfo::Host) -> String| info.hosts.iter().map(of).collect::<Vec<_>>().join(",");
     let mut vars = vec![
-        ("PGHOST", list(&|host| match &host.address {
-            Address::Tcp { host, .. } => host.clone(),
-            Address::Unix(path) => path.to_string_lossy().into_owned(),
-        })),
+        (
+            "PGHOST",
+            list(&|host| match &host.address {
+                Address::Tcp { host, .. } => host.clone(),
+                Address::Unix(path) => path.to_string_lossy().into_owned(),
+            }),
+        ),
         ("PGPORT", list(&|host| host.port.to_string())),
         ("PGUSER", info.user.clone()),
         ("PGDATABASE", info.dbname.clone()),

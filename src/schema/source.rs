@@ -35,7 +35,11 @@ pub(super) async fn require_extensions(source: &Session, target: &Session) -> Re
         )
         .await
         .during(target.side(), "list the extensions")?;
-    if missing.is_empty() { Ok(()) } else { Err(SchemaError::Extensions(missing.iter().map(|row| row.get(0)).collect())) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(SchemaError::Extensions(missing.iter().map(|row| row.get(0)).collect()))
+    }
 }
 
 /// The relations left out by the filter and the views over them, for

@@ -99,8 +99,10 @@ const TABLES: &str = "\
 /// When the catalog cannot be read.
 pub async fn of_source(source: &Session, filter: &TableFilter) -> Result<Vec<SourceTable>, DbError> {
     let rows = source.query(TABLES, &[]).await.during(source.side(), "list the tables")?;
-    let named: HashMap<u32, TableName> =
-        rows.iter().map(|row| (row.get::<_, u32>(0), TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)))).collect();
+    let named: HashMap<u32, TableName> = rows
+        .iter()
+        .map(|row| (row.get::<_, u32>(0), TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2))))
+        .collect();
     let oids: Vec<u32> = named.keys().copied().collect();
     let mut columns = columns(source, &oids).await?;
     let table = |row: &tokio_postgres::Row| {
@@ -129,7 +131,8 @@ pub async fn of_source(source: &Session, filter: &TableFilter) -> Result<Vec<Sou
 
 /// A partition takes part with its partitioned table, unless it is left out by name.
 fn takes_part(filter: &TableFilter, name: &TableName, ancestors: &[TableName]) -> bool {
-    filter.includes(name) || ancestors.iter().any(|ancestor| filter.includes(ancestor))
+    let with_root = || ancestors.iter().any(|ancestor| filter.includes(ancestor));
+    filter.includes(name) || (with_root() && !filter.excludes_explicitly(name))
 }
 
 /// The tables of these names on the target, as far as they are there.
@@ -198,7 +201,8 @@ pub fn require_fit<'a>(
             wrong.push(format!("table {} is not there: create it, or leave it out with --exclude-tables", table.name));
             continue;
         };
-        let missing = table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
+        let missing =
+            table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
         wrong.extend(
             missing.map(|c| format!("ALTER TABLE {} ADD COLUMN {} {};", table.name.sql(), ident(&c.name), c.type_sql)),
         );

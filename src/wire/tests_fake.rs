@@ -314,7 +314,7 @@ async fn tls_that_is_not_offered_is_done_without_only_where_the_mode_allows() {
 async fn a_pooler_is_named_as_such() {
     let (info, _server) = serve(|mut fake: Fake| async move {
         let startup = fake.startup().await;
-        assert!(startup.windows(21).any(|part| part == b"replication\0database\0"[..].as_ref()));
+        assert!(startup.windows(21).any(|part| part == &b"replication\0database\0"[..]));
         fake.send(&error("FATAL", "08P01", "unsupported startup parameter: replication")).await;
     })
     .await;

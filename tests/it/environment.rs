@@ -1,10 +1,11 @@
 //! The support itself: if these fail, no other integration test means anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use walferry::demo::compare;
+use walferry::demo::writers::Writers;
+use walferry::demo::{compare, shop};
 
 use crate::support::pair::{Pair, SourceRole, TargetRole, cluster};
 use crate::support::process::Walferry;
@@ -161,4 +162,74 @@ async fn the_runner_sees_how_a_process_ends() {
     assert!(running.ended().is_none());
     running.signal(Signal::TERM);
     assert_eq!(running.wait(PATIENCE).status.code(), None, "ended by the signal");
+}
+
+#[tokio::test]
+async fn the_demo_shop_loads_and_its_writers_change_every_table() {
+    let pair = Pair::builder().start().await;
+    let source = pair.source_client().await;
+    shop::load(&source).await.unwrap();
+    let rows = |client| async move {
+        let sql = "SELECT relname::text, n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables \
+                   WHERE schemaname = 'shop' AND relname !~ '^orders' ORDER BY 1";
+        let rows: &Vec<tokio_postgres::Row> = &tokio_postgres::Client::query(client, sql, &[]).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(String, i64)>>()
+    };
+    let count = source.query_one("SELECT count(*) FROM shop.order_items", &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(count, shop::ITEMS);
+    let before = rows(&source).await;
+    let writers = Writers::start(&pair.source_uri(), 3).await.unwrap();
+    wait_until("300 transactions", PATIENCE, || async { writers.written().transactions >= 300 }).await;
+    let written = writers.stop().await.unwrap();
+    assert!(written.rows > written.transactions, "{written:?}");
+    // The statistics arrive when the writers' sessions have ended.
+    let (before, source) = (&before, &source);
+    wait_until("each table has changed", PATIENCE, || async move {
+        source.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
+        let now = rows(source).await;
+        now.len() == 5 - 1 && now.iter().zip(before).all(|(now, before)| now.1 > before.1)
+    })
+    .await;
+}
+
+/// Whether the process of this folder of /proc is more than a zombie that its
+/// new parent has not reaped yet.
+fn runs(process: &Path) -> bool {
+    std::fs::read(process.join("cmdline")).is_ok_and(|arguments| !arguments.is_empty())
+}
+
+/// Printed by the process below when its server is up, with the server's pid.
+const SERVER_IS: &str = "server is ";
+
+#[test]
+#[ignore = "never ends; started and killed by the test below it"]
+fn holder_of_a_cluster() {
+    let cluster = cluster(&server()).start().unwrap();
+    println!("{SERVER_IS}{} {}", cluster.pid().unwrap(), cluster.socket_dir().display());
+    std::thread::sleep(Duration::from_secs(600));
+}
+
+#[test]
+fn a_killed_process_leaves_no_server_and_the_next_cluster_removes_its_folder() {
+    use std::io::{BufRead, BufReader};
+    let mut holder = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "environment::holder_of_a_cluster", "--ignored", "--nocapture"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let line = lines.map(Result::unwrap).find(|line| line.contains(SERVER_IS)).unwrap();
+    let mut words = line.split(SERVER_IS).nth(1).unwrap().split(' ');
+    let process = PathBuf::from(format!("/proc/{}", words.next().unwrap()));
+    let folder = PathBuf::from(words.next().unwrap());
+    assert!(runs(&process) && folder.exists());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while runs(&process) {
+        assert!(Instant::now() < deadline, "the server lives on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(cluster(&server()).start().unwrap());
+    assert!(!folder.exists(), "the folder is left");
 }

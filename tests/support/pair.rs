@@ -198,8 +198,11 @@ fn start_source(builder: ClusterBuilder, role: SourceRole) -> Cluster {
             cluster
         }
         SourceRole::Restricted => {
-            let cluster =
-                builder.setting("max_replication_slots", "5").setting("max_slot_wal_keep_size", "64MB").start().unwrap();
+            let cluster = builder
+                .setting("max_replication_slots", "5")
+                .setting("max_slot_wal_keep_size", "64MB")
+                .start()
+                .unwrap();
             apply(&cluster, "postgres", "source_restricted.sql");
             cluster
         }

@@ -69,9 +69,9 @@ pub fn command_for(pair: &Pair, arguments: &[&str]) -> Command {
     let mut command = command(&pair.source_uri(), &pair.target_uri(), arguments);
     let (source, target) = (pair.source.server(), pair.target.server());
     let newer = if source.major > target.major { source } else { target };
-    let paths = [newer.bin_dir.clone()].into_iter().chain(
-        std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<PathBuf>>(),
-    );
+    let paths = [newer.bin_dir.clone()]
+        .into_iter()
+        .chain(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<PathBuf>>());
     command.env("PATH", std::env::join_paths(paths).unwrap());
     command
 }

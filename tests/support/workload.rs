@@ -176,7 +176,9 @@ impl Writer {
                     number % 200
                 )
             }
-            2 => format!("INSERT INTO public.item (account, note) SELECT id, NULL FROM public.account WHERE id = {key}"),
+            2 => {
+                format!("INSERT INTO public.item (account, note) SELECT id, NULL FROM public.account WHERE id = {key}")
+            }
             // The payload stays, in TOAST when it is long.
             3 | 4 => format!("UPDATE public.account SET balance = balance + {number}, name = 'x' WHERE id = {key}"),
             5 => format!("UPDATE public.account SET payload = repeat('{number}', 500) WHERE id = {key}"),
