@@ -49,7 +49,7 @@ async fn every_replica_identity_finds_its_rows() {
             "UPDATE by_index SET id = 1003 WHERE id = 3",
             "DELETE FROM by_index WHERE id = 4",
             "UPDATE composite SET v = NULL WHERE c = 1",
-            "UPDATE composite SET b = 'other', a = 7 WHERE c = 2 AND a = 0",
+            "UPDATE composite SET b = 'other ' || b, a = 7 WHERE c = 2 AND a = 0",
             "DELETE FROM composite WHERE c = 3",
             "UPDATE full_keyed SET v = NULL WHERE id = 1",
             "UPDATE full_keyed SET v = v WHERE id = 2",

@@ -107,7 +107,7 @@ async fn what_the_filter_leaves_out_is_passed_over_and_counted() {
     // Without the filter the table is one that nobody copied.
     journey.arguments(&["--publication", "everything"]);
     journey.start();
-    journey.write(&["INSERT INTO skipped VALUES (9)"]).await;
+    journey.write(&["INSERT INTO public.skipped VALUES (9)"]).await;
     let ended = journey.stopped(7);
     assert!(ended.stderr.contains("skipped") && ended.stderr.contains("--exclude-tables"), "{}", ended.stderr);
 }
@@ -154,4 +154,63 @@ async fn a_table_dropped_and_created_again_begins_anew() {
     journey.start();
     journey.finish().await;
     assert_eq!(journey.value("SELECT string_agg(v, ',') FROM known").await, "new");
+}
+
+#[tokio::test]
+async fn a_table_that_took_the_place_of_another_is_never_mixed_up_with_it() {
+    let mut journey = Journey::of(&[KNOWN]).await;
+    journey
+        .write(&[
+            "CREATE TABLE known_new (id int PRIMARY KEY, v text)",
+            "BEGIN; INSERT INTO known_new SELECT id + 100, v FROM known;
+             ALTER TABLE known RENAME TO known_old; ALTER TABLE known_new RENAME TO known; COMMIT",
+            "INSERT INTO known VALUES (200, 'of the new one')",
+            "INSERT INTO known_old VALUES (2, 'of the old one')",
+        ])
+        .await;
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("known_new"), "{}", ended.stderr);
+    // Both exist, neither is renamed: the new rows must not go into the old table.
+    execute(&journey.target, &["CREATE TABLE known_new (id int PRIMARY KEY, v text)"]).await;
+    journey.start();
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("RENAME TO"), "{}", ended.stderr);
+    assert_eq!(journey.value("SELECT count(*) FROM known").await, "1");
+    execute(&journey.target, &["ALTER TABLE known RENAME TO known_old", "ALTER TABLE known_new RENAME TO known"]).await;
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT v FROM known WHERE id = 200").await, "of the new one");
+}
+
+#[tokio::test]
+async fn tables_that_exchange_their_names_are_followed_by_what_they_are() {
+    let mut journey = Journey::of(&[
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'a')",
+        "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'b')",
+    ])
+    .await;
+    let exchange = "BEGIN; ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b; COMMIT";
+    journey.write(&[exchange, "INSERT INTO a VALUES (2, 'was b')", "INSERT INTO b VALUES (2, 'was a')"]).await;
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("RENAME TO"), "{}", ended.stderr);
+    assert_eq!(journey.value("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)").await, "2");
+    execute(&journey.target, &[exchange]).await;
+    journey.start();
+    journey.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_table_under_the_name_of_one_that_was_renamed_asks_for_the_rename() {
+    let mut journey = Journey::of(&[KNOWN]).await;
+    let create = "CREATE TABLE known (id int PRIMARY KEY, v text)";
+    journey
+        .write(&["ALTER TABLE known RENAME TO kept", create, "INSERT INTO known VALUES (1, 'new')", "UPDATE kept SET v = 'kept'"])
+        .await;
+    let ended = journey.stopped(7);
+    // To empty the table would lose the rows of the one that was renamed.
+    assert!(ended.stderr.contains("RENAME TO \"kept\"") && !ended.stderr.contains("TRUNCATE"), "{}", ended.stderr);
+    execute(&journey.target, &["ALTER TABLE known RENAME TO kept", create]).await;
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT v FROM kept").await, "kept");
 }
