@@ -29,6 +29,7 @@ use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
 use super::relations::Relations;
 use super::replica_role::{self, ReplicaRole};
 use super::send::{Sender, Work};
+use super::source::Source;
 use super::tables::Tables;
 use super::transaction::{self, Expectation, PositionStatements, Transaction};
 use crate::assemble::{First, Piece};
@@ -85,7 +86,7 @@ pub struct Applier {
     role: ReplicaRole,
     tables: Tables,
     relations: Relations,
-    source: Option<Session>,
+    source: Source,
     statements: PositionStatements,
     /// Where the target's position stands; moved by our commits only.
     durable: DurableLsn,
@@ -152,7 +153,7 @@ impl Applier {
             role,
             tables,
             relations: Relations::default(),
-            source: None,
+            source: Source::new(settings),
             statements: PositionStatements::new(settings.slot.name()),
             durable: position,
             sent: EndLsn(position.lsn()),
@@ -221,7 +222,8 @@ impl Applier {
             return self.move_idle(batch).await;
         }
         let Tools { target, state, .. } = &self.tools;
-        self.relations.admit(&batch.pieces, &mut self.tables, (target, state), self.role).await?;
+        let sides = (target, &mut self.source);
+        self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await?;
         if batch.is_part() {
             self.drain(durable).await?;
             return self.apply_part(batch).await;
@@ -290,7 +292,7 @@ impl Applier {
         }
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
         transaction.advance(self.sent, end, batch.commit_time()).await?;
-        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source, settings: &self.settings };
+        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
         sender.segments(&mut transaction, segments).await?;
         Ok(Sending { expected: transaction.commit().await?, work, since })
     }
@@ -309,8 +311,11 @@ impl Applier {
         }
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
         transaction.advance(self.sent, end, batch.commit_time()).await?;
-        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source, settings: &self.settings };
+        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
         sender.segments(&mut transaction, segments).await?;
+        if let Some(last) = batch.pieces.last() {
+            transaction.check_deferred(last.begin.commit_lsn).await?;
+        }
         transaction.verify().await?;
         let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
         Ok(Sending { expected, work, since })
@@ -369,9 +374,11 @@ impl Applier {
         transaction.advance(self.sent, end, time).await?;
         for piece in pieces {
             work.count(&self.relations, piece);
-            let mut sender =
-                Sender { relations: &mut self.relations, source: &mut self.source, settings: &self.settings };
+            let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
             sender.piece(&mut transaction, piece).await?;
+        }
+        if let Some(last) = pieces.last() {
+            transaction.check_deferred(last.begin.commit_lsn).await?;
         }
         transaction.verify().await?;
         let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
@@ -395,12 +402,14 @@ impl Applier {
         };
         for piece in &batch.pieces {
             work.count(&self.relations, piece);
-            let mut sender =
-                Sender { relations: &mut self.relations, source: &mut self.source, settings: &self.settings };
+            let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
             sender.piece(&mut transaction, piece).await?;
         }
         if let Some(end) = batch.end {
             transaction.advance(self.sent, end, batch.commit_time()).await?;
+            if let Some(last) = batch.pieces.last() {
+                transaction.check_deferred(last.begin.commit_lsn).await?;
+            }
         }
         transaction.verify().await?;
         debug!(rows = batch.rows, bytes = batch.bytes, "applied a part of a large transaction");
@@ -565,6 +574,7 @@ fn is_refusal(error: &ApplyError) -> bool {
         error,
         ApplyError::Refused { .. }
             | ApplyError::RowCount { .. }
+            | ApplyError::Deferred { .. }
             | ApplyError::Statement { .. }
             | ApplyError::Net { .. }
     )

@@ -20,6 +20,7 @@ pub mod replica_role;
 pub mod reread;
 mod send;
 pub mod set_based;
+pub mod source;
 pub mod tables;
 pub mod target;
 mod transaction;
@@ -103,6 +104,14 @@ pub enum ApplyError {
         label: Arc<Label>,
         /// Why not.
         error: render::RenderError,
+    },
+    /// A deferrable constraint of the target does not hold at the end.
+    #[error("cannot apply the source transaction committed at {} (or one merged with it): {error}", .commit.0)]
+    Deferred {
+        /// The commit record of the last source transaction.
+        commit: CommitLsn,
+        /// The target's words.
+        error: Box<ServerError>,
     },
     /// A change has no statement.
     #[error("cannot apply {place}: {error}")]

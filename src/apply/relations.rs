@@ -11,6 +11,7 @@ use super::mapping::{Identity, Mapping, MappingError};
 use super::render::Renderer;
 use super::replica_role::ReplicaRole;
 use super::set_based::{self, SetRenderer};
+use super::source::Source;
 use super::tables::{Admission, Tables};
 use super::target::TargetTable;
 use crate::assemble::{Change, ChangeKind, Piece};
@@ -78,7 +79,8 @@ impl Relations {
         &mut self,
         pieces: &[Piece],
         tables: &mut Tables,
-        (target, state): (&Session, &State),
+        (target, source): (&Session, &mut Source),
+        state: &State,
         role: ReplicaRole,
     ) -> Result<(), ApplyError> {
         if self.known.len() > RELATIONS_MAX {
@@ -89,7 +91,7 @@ impl Relations {
                 for relation in of_change(change) {
                     if !self.known.contains_key(&address(relation)) {
                         let at = piece.begin.commit_lsn.0;
-                        let handling = look_up(relation, at, tables, (target, state), role).await?;
+                        let handling = look_up(relation, at, tables, (target, source), state, role).await?;
                         self.known.insert(address(relation), (Arc::clone(relation), handling));
                     }
                 }
@@ -140,10 +142,11 @@ async fn look_up(
     relation: &Arc<Relation>,
     at: Lsn,
     tables: &mut Tables,
-    (target, state): (&Session, &State),
+    (target, source): (&Session, &mut Source),
+    state: &State,
     role: ReplicaRole,
 ) -> Result<Handling, ApplyError> {
-    let from = match tables.admit(relation, at, target, state).await? {
+    let from = match tables.admit(relation, at, (target, source), state).await? {
         Admission::Filtered => return Ok(Handling::Filtered),
         Admission::Apply { from } => from,
     };
@@ -152,7 +155,13 @@ async fn look_up(
         Some(found) => Mapping::new(Arc::clone(relation), found),
         None => Err(MappingError::NoTable(table.clone())),
     };
-    let mapping = mapping.map_err(|error| ApplyError::Mapping { table, at, error })?;
+    let mapping = match mapping {
+        Ok(mapping) => mapping,
+        Err(error) => {
+            let error = source.explain(relation.id, error).await?;
+            return Err(ApplyError::Mapping { table, at, error });
+        }
+    };
     let keying = match (&mapping.identity, set_based::is_possible(&mapping)) {
         (_, false) => Keying::Rows,
         (Identity::Key(columns), true) => Keying::Key(columns.as_slice().into()),

@@ -6,14 +6,13 @@ use tracing::debug;
 
 use super::relations::{Handling, Relations};
 use super::reread::{self, Filled};
+use super::source::Source;
 use super::transaction::Transaction;
 use super::{ApplyError, Label, Place};
 use crate::assemble::{Change, ChangeKind, Piece};
 use crate::coalesce::{Segment, Step};
-use crate::config::Settings;
 use crate::pgoutput::{Cascade, KeyColumn, RestartIdentity, Tuple};
 use crate::relation::Relation;
-use crate::session::Session;
 
 /// What a target transaction has done, for the counters.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,9 +54,8 @@ impl Work {
 /// Sends changes.
 pub(super) struct Sender<'a> {
     pub(super) relations: &'a mut Relations,
-    /// A session on the source, made when large values must be read again.
-    pub(super) source: &'a mut Option<Session>,
-    pub(super) settings: &'a Settings,
+    /// Asked when large values must be read again.
+    pub(super) source: &'a mut Source,
 }
 
 impl Sender<'_> {
@@ -149,12 +147,7 @@ impl Sender<'_> {
         if missing.is_empty() {
             return Ok(Filled::new());
         }
-        let session = match self.source.take() {
-            Some(session) if !session.is_closed() => session,
-            _ => Session::connect(&self.settings.source, &self.settings.name).await?,
-        };
-        let session = self.source.insert(session);
-        let filled = reread::read(session, relation, new, &missing).await?;
+        let filled = reread::read(self.source.session().await?, relation, new, &missing).await?;
         filled.ok_or_else(|| {
             let key = relation.columns.iter().filter(|c| c.key == KeyColumn::Yes).map(|c| c.name.clone()).collect();
             let place = Place {

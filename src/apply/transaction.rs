@@ -11,7 +11,7 @@ use super::pipeline::{CommitTag, Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
 use super::set_based::SetStatement;
 use super::{ApplyError, Label, Place};
-use crate::lsn::EndLsn;
+use crate::lsn::{CommitLsn, EndLsn};
 use crate::state::position::MOVE_SQL;
 use crate::wire::ServerError;
 
@@ -21,6 +21,14 @@ use crate::wire::ServerError;
 const HOLD_SQL: &str = "WITH held AS (SELECT 1 FROM walferry.position \
     WHERE slot = $1::text AND end_lsn = $2::pg_lsn FOR UPDATE) \
     SELECT 1 / pg_catalog.count(*) FROM held";
+
+/// What one statement, or SET CONSTRAINTS, did on the source comes here row by
+/// row: a deferrable constraint holds again at its end only. Foreign keys are
+/// held back; this is about unique and exclusion constraints.
+const DEFER_SQL: &str = "SET CONSTRAINTS ALL DEFERRED";
+
+/// Checks what was deferred while the transaction can still be named.
+const CHECK_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// SQLSTATE division_by_zero: how the statements above say no.
 pub(super) const DIVISION_BY_ZERO: &str = "22012";
@@ -39,6 +47,9 @@ pub(super) enum Expectation {
     Net(u32, Arc<Label>),
     /// COMMIT.
     Committed,
+    /// That no deferred constraint is violated by the source transactions up
+    /// to this one.
+    Checked(CommitLsn),
 }
 
 /// The position statements of one slot, prepared once per connection.
@@ -72,7 +83,9 @@ impl<'p> Transaction<'p> {
         position: &'p PositionStatements,
     ) -> Result<Self, ApplyError> {
         pipeline.command("BEGIN").await?;
-        Ok(Transaction { pipeline, position, sent: vec![Expectation::Done("begin a transaction")] })
+        pipeline.command(DEFER_SQL).await?;
+        let sent = vec![Expectation::Done("begin a transaction"), Expectation::Done("defer the constraints")];
+        Ok(Transaction { pipeline, position, sent })
     }
 
     /// Goes on with one that [`Self::begin`] began and whose parts so far have
@@ -143,6 +156,13 @@ impl<'p> Transaction<'p> {
         Ok(self.sent.into())
     }
 
+    /// Checks the deferred constraints; the last source transaction in it
+    /// committed there.
+    pub(super) async fn check_deferred(&mut self, last: CommitLsn) -> Result<(), ApplyError> {
+        self.sent.push(Expectation::Checked(last));
+        Ok(self.pipeline.command(CHECK_SQL).await?)
+    }
+
     /// Waits for all answers and checks them. After an error the transaction
     /// has been rolled back and the connection can be used again (unless it is
     /// the connection that failed).
@@ -193,7 +213,11 @@ pub(super) fn check(
             Err(ApplyError::RowCount { place: Box::new(place), affected })
         }
         (
-            Expectation::Done(_) | Expectation::Position(_) | Expectation::Truncated(_) | Expectation::Net(..),
+            Expectation::Done(_)
+            | Expectation::Position(_)
+            | Expectation::Truncated(_)
+            | Expectation::Checked(_)
+            | Expectation::Net(..),
             Reply::Complete(_),
         ) => Ok(None),
         (Expectation::Position(expected), Reply::Failed(error)) => Err(position_error(position, expected, error)),
@@ -201,6 +225,7 @@ pub(super) fn check(
         (Expectation::OneRow(place) | Expectation::Truncated(place), Reply::Failed(error)) => {
             Err(ApplyError::Refused { place: Box::new(place), error })
         }
+        (Expectation::Checked(commit), Reply::Failed(error)) => Err(ApplyError::Deferred { commit, error }),
         (Expectation::Done(action), Reply::Failed(error)) => Err(ApplyError::Statement { action, error }),
         (_, other) => Err(ApplyError::OutOfStep(format!("unexpected {other:?}"))),
     }

@@ -4,4 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod columns;
 mod environment;
+mod identity;
+mod journey;
+mod stops;
+mod strangers;
+mod toast;
+mod transactions;
+mod truncate;
+mod types;
