@@ -4,4 +4,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crash;
 mod environment;
+mod journey;
+mod migration;
+mod network;
+mod resume;
+mod roles;
+mod stopping;
+mod versions;
