@@ -190,7 +190,7 @@ where
             retry.begin_anew();
         }
         if let Err(last) = retry.wait(error, ctx).await {
-            if !last.is_interruption() {
+            if !last.is_interruption() && !is_anothers(&last) {
                 record_stop(ctx, &chain(&last)).await;
             }
             return Err(last);
@@ -336,6 +336,12 @@ impl Context {
             self.metrics.phase.with_label_values(&[other.as_str()]).set(i64::from(other == phase));
         }
     }
+}
+
+/// Whether another process is at work: then how the migration stands is its
+/// business, and not that this one has left.
+fn is_anothers(error: &Error) -> bool {
+    matches!(error, Error::State(StateError::Leased { .. }) | Error::TakenOver { .. })
 }
 
 /// Writes into the state why this process gives up, if the target can be reached.

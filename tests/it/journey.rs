@@ -62,7 +62,7 @@ async fn finish_and_clean_up(pair: &Pair) {
 
 /// Validated foreign keys and enabled triggers of the application on the target.
 async fn deferred_on_target(pair: &Pair) -> (i64, i64) {
-    let sql = "SELECT (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated), \
+    let sql = "SELECT (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated AND connamespace = 'public'::regnamespace), \
          (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O')";
     let row = pair.target_client().await.query_one(sql, &[]).await.unwrap();
     (row.get(0), row.get(1))

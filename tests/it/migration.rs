@@ -154,14 +154,19 @@ pub async fn source_end(source: &Client) -> Lsn {
     source.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await.unwrap().get(0)
 }
 
-/// Waits until the target has what the source has now. Something must go on
-/// writing on the source, or it takes as long as the daemon lets an idle
-/// position stand.
+/// Waits until the target has what the source has now; panics when the daemon
+/// has given up. Something must go on writing on the source, or it takes as
+/// long as the daemon lets an idle position stand.
 pub async fn until_applied(pair: &Pair) {
-    let (source, target) = (source_admin(pair).await, pair.target_client().await);
+    let (source, target) = (source_admin(pair).await, connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await);
     let end = source_end(&source).await;
+    let sql = "SELECT p.end_lsn, m.stopped_because FROM walferry.migration m \
+         LEFT JOIN walferry.position p USING (slot) WHERE m.name = $1";
     wait_until("the target has followed", PATIENCE, || async {
-        position(&target).await.is_some_and(|position| position >= end)
+        let row = target.query_one(sql, &[&NAME]).await.unwrap();
+        let stopped: Option<&str> = row.get(1);
+        assert!(stopped.is_none(), "the daemon has stopped: {stopped:?}");
+        row.get::<_, Option<Lsn>>(0).is_some_and(|position| position >= end)
     })
     .await;
 }
