@@ -211,7 +211,7 @@ impl Error {
             Error::Cleanup(error) => cleanup(error),
             Error::Status(error) => status(error),
             Error::Http(_) => Verdict::operator(2, "choose another --listen address"),
-            Error::Demo(_) => Verdict::operator(8, ""),
+            Error::Demo(error) => demo(error),
             Error::NotCopied { .. } => {
                 Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams")
             }
@@ -259,7 +259,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 /// many connections, object in use (a slot whose last owner was killed),
 /// serialization and deadlock, lock timeouts, shutdown and start-up, crash.
 pub fn is_transient(sqlstate: &str) -> bool {
-    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40001" | "40P01" | "55P03" | "57P05")
+    wire::server_error::is_transient(sqlstate) || matches!(sqlstate, "40P01" | "55P03" | "57P05")
 }
 
 fn state(error: &StateError) -> Verdict {
@@ -268,7 +268,7 @@ fn state(error: &StateError) -> Verdict {
         StateError::Newer { .. } | StateError::Foreign(_) => Verdict::of_side(Side::Target, Directive::Operator),
         StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
             "stop it first. If it is gone and its session hangs on, end that on the target: \
-             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003591801",
+             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825",
         ),
         StateError::NoMigration(_) => Verdict::operator(2, "start one with \"walferry run\", or name it with --name"),
     }
@@ -358,18 +358,43 @@ fn cleanup(error: &CleanupError) -> Verdict {
     }
 }
 
-/// An error with everything it was caused by, outermost first, without saying
-/// anything twice.
+fn demo(error: &DemoError) -> Verdict {
+    match error {
+        DemoError::Differs(_) => Verdict::operator(8, "this is a bug in walferry; please report it with the log"),
+        DemoError::Cluster(_) | DemoError::Environment(_) => Verdict::operator(2, ""),
+        _ => Verdict::operator(1, ""),
+    }
+}
+
+/// The error and its causes, "a: b: c"; a cause that a message repeats already
+/// is passed over. A driver error ends the chain: what wraps it has quoted the
+/// server's words in full.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
+        if error.is::<tokio_postgres::Error>() {
+            break;
+        }
+        let message = error.to_string();
+        if !text.contains(&message) {
             text.push_str(": ");
-            text.push_str(&words);
+            text.push_str(&message);
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConnInfoError;
+
+    #[test]
+    fn the_chain_of_causes_is_printed_without_repetition() {
+        let source = ConnInfoError::UnknownKeyword("hots".into());
+        let error = Error::from(ConfigError::ConnInfo { side: Side::Target, source });
+        assert_eq!(chain(&error), "the connection string of the target cannot be used: unknown keyword \"hots\"");
+    }
 }

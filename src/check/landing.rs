@@ -164,6 +164,10 @@ struct Landed {
     name: TableName,
     may_write: bool,
     may_read: bool,
+    /// No foreign keys or triggers, or the right to alter them.
+    may_hold_back: bool,
+    /// The role of the connection.
+    role: String,
 }
 
 async fn tables(
@@ -185,7 +189,8 @@ async fn tables(
         .query(
             "SELECT w.schema, w.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
              AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
-             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid) \
+             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid), \
+             pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
              FROM unnest($1::text[], $2::text[]) AS w (schema, name) JOIN pg_namespace n ON n.nspname = w.schema \
              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name ORDER BY 1, 2",
             &[&schemas, &tables],
@@ -198,6 +203,8 @@ async fn tables(
             name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
             may_write: row.get(2),
             may_read: row.get(3),
+            may_hold_back: row.get(4),
+            role: row.get(5),
         })
         .collect();
     if settings.schema == SchemaMode::Create {
@@ -205,6 +212,9 @@ async fn tables(
         return Ok(());
     }
     all_there(&wanted, &landed, findings);
+    if settings.schema == SchemaMode::Existing {
+        alterable(&landed, findings);
+    }
     empty(&landed, session, findings).await
 }
 
@@ -228,13 +238,33 @@ fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) 
             .problem(Side::Target, "tables", format!("{} of the tables do not exist: {}", absent.len(), names(&absent)))
             .remedy("create them, use --schema create, or leave them out with --exclude-tables");
     }
-    let denied: Vec<&TableName> = landed.iter().filter(|table| !table.may_write).map(|table| &table.name).collect();
+    let denied: Vec<&Landed> = landed.iter().filter(|table| !table.may_write).collect();
     if !denied.is_empty() {
-        let finding = findings.problem(Side::Target, "write", format!("the role may not write to {}", names(&denied)));
+        let listed: Vec<&TableName> = denied.iter().map(|table| &table.name).collect();
+        let finding = findings.problem(Side::Target, "write", format!("the role may not write to {}", names(&listed)));
         finding.remedy("let their owner run this:");
-        for name in denied {
-            finding.sql(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {} TO CURRENT_ROLE; -- name the role of the target's connection", name.sql()));
+        for table in denied {
+            let (name, role) = (table.name.sql(), ident(&table.role));
+            finding.sql(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {name} TO {role};"));
         }
+    }
+}
+
+/// Foreign keys and triggers of existing tables are held back by altering them.
+fn alterable(landed: &[Landed], findings: &mut Findings) {
+    let foreign: Vec<&Landed> = landed.iter().filter(|table| !table.may_hold_back).collect();
+    if foreign.is_empty() {
+        return;
+    }
+    let listed: Vec<&TableName> = foreign.iter().map(|table| &table.name).collect();
+    let finding = findings.problem(
+        Side::Target,
+        "hold_back",
+        format!("foreign keys or triggers of tables that others own cannot be held back: {}", names(&listed)),
+    );
+    finding.remedy("let their owner run this, or use the role that owns them:");
+    for table in foreign {
+        finding.sql(format!("ALTER TABLE {} OWNER TO {};", table.name.sql(), ident(&table.role)));
     }
 }
 

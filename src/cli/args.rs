@@ -19,7 +19,7 @@ Exit codes:
   0  done, or asked to stop
   1  a bug in walferry
   2  wrong usage or configuration
-  3  check found a problem, or cleanup needs --yes
+  3  check found a problem
   4  the migration needs a resync
   6  the source failed
   7  the target failed

@@ -1,6 +1,5 @@
 //! Results on standard output, errors on standard error.
 
-use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::logging::LogFormat;
-use crate::exit::Error;
+use crate::exit::{Error, chain};
 
 /// Form of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,37 +77,4 @@ pub(super) fn failure(error: &Error, format: LogFormat) -> ExitCode {
     // Nothing is left to tell if standard error is closed.
     let _ = io::stderr().lock().write_all(text.as_bytes());
     ExitCode::from(verdict.code)
-}
-
-/// The error and its causes, "a: b: c"; a cause that a message repeats already
-/// is passed over. A driver error ends the chain: what wraps it has quoted the
-/// server's words in full.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<tokio_postgres::Error>() {
-            break;
-        }
-        let message = error.to_string();
-        if !text.contains(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        cause = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{ConfigError, ConnInfoError, Side};
-
-    #[test]
-    fn the_chain_of_causes_is_printed_without_repetition() {
-        let source = ConnInfoError::UnknownKeyword("hots".into());
-        let error = Error::from(ConfigError::ConnInfo { side: Side::Target, source });
-        assert_eq!(chain(&error), "the connection string of the target cannot be used: unknown keyword \"hots\"");
-    }
 }

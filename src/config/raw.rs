@@ -3,7 +3,7 @@
 //!
 //! Invariant: flag over environment over file, setting by setting; a variable
 //! is `WALFERRY_` and the flag's name in capitals, a key of the file is the
-//! flag's name. Meaning and defaults are given in `validate.rs` beside it.
+//! flag's name. Meaning and defaults are given by [`Settings::validate`](super::Settings::validate).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::CopyError;
 use super::testing::{APP, SUPERUSER, Server};
-use crate::config::SchemaMode;
+use crate::config::filter::FilterPatterns;
+use crate::config::{SchemaMode, TableFilter};
 use crate::schema::{Restored, restore_deferred};
 use crate::session::Session;
 use crate::state::deferred::DeferredKind;
@@ -236,4 +237,31 @@ async fn tables_with_rows_and_missing_columns_are_refused_with_the_sql() {
     assert!(error.contains("TRUNCATE \"public\".\"t\";"), "{error}");
     target.batch_execute("TRUNCATE public.t").await.unwrap();
     server.copy(&settings, &CancellationToken::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_filter_leaves_out_takes_its_views_and_the_keys_to_it_along() {
+    let server = Server::start().await;
+    let source = server.source(SUPERUSER).await;
+    source.batch_execute(SHOP).await.unwrap();
+    let views =
+        "CREATE VIEW shop.over AS SELECT * FROM shop.customers; CREATE VIEW shop.twice AS SELECT * FROM shop.over";
+    source.batch_execute(views).await.unwrap();
+    let mut settings = server.settings(SUPERUSER, SchemaMode::Create);
+    let exclude_tables = vec!["shop.customers".to_owned(), "shop.orders_2".to_owned()];
+    settings.filter = TableFilter::parse(&FilterPatterns { exclude_tables, ..FilterPatterns::default() }).unwrap();
+    server.copy(&settings, &CancellationToken::new()).await.unwrap();
+    let target = server.target().await;
+    let left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'shop'::regnamespace AND relname IN ('customers', 'over', 'twice')";
+    assert_eq!(number(&target, left).await, 0);
+    let partition = "SELECT count(*) FROM shop.orders_1";
+    assert_eq!(number(&target, partition).await, number(&source, partition).await);
+    let state = server.state(&settings).await;
+    let tables = state.tables().await.unwrap();
+    let excluded: Vec<String> =
+        tables.iter().filter(|t| t.state == TableState::Excluded).map(|t| t.table.to_string()).collect();
+    assert_eq!(excluded, ["shop.customers", "shop.orders_2"]);
+    assert!(!state.load().await.unwrap().unwrap().publishes_all_tables);
+    let restored = finish(&server, SchemaMode::Create).await;
+    assert!(restored.failures.is_empty(), "{:#?}", restored.failures);
 }

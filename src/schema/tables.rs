@@ -131,7 +131,8 @@ pub async fn of_source(source: &Session, filter: &TableFilter) -> Result<Vec<Sou
 
 /// A partition takes part with its partitioned table, unless it is left out by name.
 fn takes_part(filter: &TableFilter, name: &TableName, ancestors: &[TableName]) -> bool {
-    filter.includes(name) || ancestors.iter().any(|ancestor| filter.includes(ancestor))
+    let with_root = || ancestors.iter().any(|ancestor| filter.includes(ancestor));
+    filter.includes(name) || (with_root() && !filter.excludes_explicitly(name))
 }
 
 /// The tables of these names on the target, as far as they are there.

@@ -103,8 +103,9 @@ impl ServerError {
 /// [`ServerError::is_transient`] for a SQLSTATE alone.
 pub fn is_transient(sqlstate: &str) -> bool {
     // 55006: "replication slot is active", until the server notices that our
-    // previous connection is gone.
-    matches!(sqlstate, "57P01" | "57P02" | "57P03" | "53300" | "55006") || sqlstate.starts_with("08")
+    // previous connection is gone. 40001 on a replication connection is
+    // "initial slot snapshot too large" (snapbuild.c).
+    matches!(sqlstate, "57P01" | "57P02" | "57P03" | "53300" | "55006" | "40001") || sqlstate.starts_with("08")
 }
 
 impl fmt::Display for ServerError {
