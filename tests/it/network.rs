@@ -163,7 +163,7 @@ async fn a_side_that_stays_away_longer_than_retry_for_ends_it_with_that_sides_co
 async fn a_target_that_is_blocked_does_not_cost_the_connection_to_the_source() {
     let ends = Proxied::around(impatient_pair().await).await;
     let load = Load::start(&ends.pair).await;
-    let daemon = ends.daemon(&["--queue-bytes", "1MB", "--batch-bytes", "256kB"]).await;
+    let daemon = ends.daemon(&["--queue-bytes", "2MiB", "--batch-bytes", "1MiB"]).await;
     until_applied(&ends.pair).await;
     let (source, target) = (source_admin(&ends.pair).await, ends.pair.target_client().await);
     let locker = ends.pair.target_client().await;
@@ -174,6 +174,9 @@ async fn a_target_that_is_blocked_does_not_cost_the_connection_to_the_source() {
         target.query_one(waits, &[]).await.unwrap().get::<_, bool>(0)
     })
     .await;
+    // More than the queue takes: nothing is read from the source any more.
+    let much = "INSERT INTO public.log SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i";
+    ends.pair.source_sql(much).await;
     let (begun, blocked_at) = (Instant::now(), position(&target).await);
     while begun.elapsed() < 3 * SENDER_TIMEOUT {
         load.more(5).await;
