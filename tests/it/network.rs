@@ -175,7 +175,8 @@ async fn a_target_that_is_blocked_does_not_cost_the_connection_to_the_source() {
     })
     .await;
     // More than the queue takes: nothing is read from the source any more.
-    let much = "INSERT INTO public.log SELECT i, repeat('x', 1000) FROM generate_series(1, 20000) i";
+    let much = "INSERT INTO public.account (id, name, payload) \
+         SELECT i, 'much', repeat('x', 1000) FROM generate_series(500001, 520000) i";
     ends.pair.source_sql(much).await;
     let (begun, blocked_at) = (Instant::now(), position(&target).await);
     while begun.elapsed() < 3 * SENDER_TIMEOUT {

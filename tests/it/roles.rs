@@ -103,8 +103,8 @@ async fn check_names_what_is_missing_with_sql_that_mends_it_and_creates_nothing(
     let said = run_between(&reader, &pair.target_uri(), &["check"], PATIENCE).code(3).stdout;
     for sql in [
         "ALTER SYSTEM SET wal_level = 'logical';",
-        "ALTER ROLE reader REPLICATION;",
-        "ALTER TABLE public.keyless REPLICA IDENTITY FULL;",
+        "ALTER ROLE \"reader\" REPLICATION;",
+        "ALTER TABLE \"public\".\"keyless\" REPLICA IDENTITY FULL;",
     ] {
         assert!(said.contains(sql), "no {sql} in:\n{said}");
     }

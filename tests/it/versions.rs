@@ -53,8 +53,9 @@ async fn a_source_that_spills_its_transactions_is_followed() {
     let daemon = streaming(&pair, &["--batch-rows", "500"]).await;
     pair.source_sql(
         "BEGIN; CREATE TABLE IF NOT EXISTS public.never_there (a int); ROLLBACK; \
-         BEGIN; INSERT INTO public.log SELECT i, 'many' FROM generate_series(1, 20000) i; \
-         SAVEPOINT s; DELETE FROM public.log WHERE line = 'many'; ROLLBACK TO s; \
+         BEGIN; INSERT INTO public.audited SELECT generate_series(1000, 20000); \
+         SAVEPOINT s; DELETE FROM public.audited WHERE id % 2 = 0; ROLLBACK TO s; \
+         SAVEPOINT t; UPDATE public.audited SET id = -id WHERE id % 3 = 0; RELEASE t; \
          UPDATE public.counter SET value = value + 1; COMMIT",
     )
     .await;
