@@ -64,7 +64,7 @@ pub fn seed() -> u64 {
 pub struct Totals {
     /// Transactions committed.
     pub committed: u64,
-    /// Transactions rolled back, on purpose or by a deadlock.
+    /// Transactions rolled back, on purpose, by a deadlock or a race.
     pub rolled_back: u64,
 }
 
@@ -122,8 +122,9 @@ impl Writer {
             match self.transaction().await {
                 Ok(Outcome::Committed) => shared.committed.fetch_add(1, Ordering::Relaxed),
                 Ok(Outcome::RolledBack) => shared.rolled_back.fetch_add(1, Ordering::Relaxed),
-                // Two writers change anybody's rows in any order.
-                Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                // Two writers change anybody's rows in any order: they lock each
+                // other out, or refer to what another one has just removed.
+                Err(error) if error.code().is_some_and(is_of_the_interleaving) => {
                     self.client.batch_execute("ROLLBACK").await.unwrap();
                     shared.rolled_back.fetch_add(1, Ordering::Relaxed)
                 }
@@ -202,6 +203,10 @@ impl Writer {
             _ => format!("UPDATE public.counter SET value = value + 1 WHERE name = 'counter {}'", number % 10),
         }
     }
+}
+
+fn is_of_the_interleaving(code: &SqlState) -> bool {
+    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::FOREIGN_KEY_VIOLATION].contains(code)
 }
 
 enum Outcome {
