@@ -28,6 +28,10 @@ pub const NAME: &str = "walferry";
 /// Pause between two rows of the counted table: some hundred a second.
 const EVENT_PAUSE: Duration = Duration::from_millis(3);
 
+/// Pause of each random writer between two transactions: together they write
+/// some hundred a second, which a debug build on a loaded machine follows.
+const WRITER_PAUSE: Duration = Duration::from_millis(6);
+
 /// Beside the workload's tables: one that only grows, without any key, so that
 /// a row that is lost or comes twice shows in its count; one with a trigger; a
 /// large object.
@@ -73,7 +77,7 @@ impl Load {
     pub async fn start(pair: &Pair) -> Load {
         // The superuser, as the owner may not log in everywhere.
         let uri = pair.source.socket_uri(SUPERUSER, DATABASE);
-        let workload = Workload::start(&uri, 2, workload::seed()).await;
+        let workload = Workload::start_with_pauses(&uri, 2, workload::seed(), WRITER_PAUSE).await;
         let (stop, events) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
         let eventer = tokio::spawn(write_events(connect(&uri).await, stop.clone(), events.clone()));
         Load { workload, stop, events, eventer }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -84,12 +85,18 @@ pub struct Workload {
 impl Workload {
     /// Starts writers on the tables that [`create`] made.
     pub async fn start(uri: &str, writers: u32, seed: u64) -> Self {
+        Workload::start_with_pauses(uri, writers, seed, Duration::ZERO).await
+    }
+
+    /// The same, each writer pausing between two transactions, so that others
+    /// keep up with it on any machine.
+    pub async fn start_with_pauses(uri: &str, writers: u32, seed: u64, pause: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         for number in 1..=writers {
             let client = connect(uri).await;
             let rng = StdRng::seed_from_u64(seed.wrapping_add(u64::from(number)));
-            let writer = Writer { client, rng, next_key: i64::from(number) * KEYS_PER_WRITER };
+            let writer = Writer { client, rng, next_key: i64::from(number) * KEYS_PER_WRITER, pause };
             tasks.spawn(writer.work(shared.clone()));
         }
         Workload { shared, writers: tasks }
@@ -114,6 +121,7 @@ struct Writer {
     client: Client,
     rng: StdRng,
     next_key: i64,
+    pause: Duration,
 }
 
 impl Writer {
@@ -130,6 +138,9 @@ impl Writer {
                 }
                 Err(error) => panic!("a writer's transaction failed: {error:?}"),
             };
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
+            }
         }
     }
 
