@@ -277,7 +277,7 @@ fn state(error: &StateError) -> Verdict {
 fn apply(error: &ApplyError) -> Verdict {
     let target = Verdict::of_side(Side::Target, Directive::Operator);
     match error {
-        ApplyError::Refused { error, .. } | ApplyError::Statement { error, .. } => {
+        ApplyError::Refused { error, .. } | ApplyError::Deferred { error, .. } | ApplyError::Statement { error, .. } => {
             let directive = if is_transient(&error.sqlstate) { Directive::Retry } else { Directive::Operator };
             Verdict::of_side(Side::Target, directive)
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")

@@ -23,6 +23,7 @@ use super::pipeline::{CommitError, Pipeline};
 use super::render::Renderer;
 use super::replica_role;
 use super::reread::{self, Filled};
+use super::source::Source;
 use super::tables::{Admission, Tables};
 use super::target::TargetTable;
 use super::transaction::{PositionStatements, Transaction};
@@ -83,11 +84,10 @@ enum Handling {
 /// Applies batches.
 pub struct Applier {
     tools: Tools,
-    settings: Settings,
     tables: Tables,
     /// By the address of the relation, which the entry keeps alive.
     relations: HashMap<usize, (Arc<Relation>, Handling)>,
-    source: Option<Session>,
+    source: Source,
     statements: PositionStatements,
     /// Where the target's position stands; moved by our commits only.
     position: DurableLsn,
@@ -136,10 +136,9 @@ impl Applier {
         let tables = Tables::load(&tools.state, &settings.filter, &settings.adopt).await?;
         Ok(Applier {
             tools,
-            settings: settings.clone(),
             tables,
             relations: HashMap::new(),
-            source: None,
+            source: Source::new(settings),
             statements: PositionStatements::new(settings.slot.name()),
             position,
             phase: Phase::Idle,
@@ -225,13 +224,16 @@ impl Applier {
         let time = pieces.last().map(|piece| piece.begin.commit_time);
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
         transaction.advance(from, end, time).await?;
-        let mut rows = Rows { relations: &mut self.relations, source: &mut self.source, settings: &self.settings };
+        let mut rows = Rows { relations: &mut self.relations, source: &mut self.source };
         let mut work = Work::default();
         for piece in pieces {
             rows.send(&mut transaction, piece, &mut work).await?;
             work.transactions += 1;
         }
         work.commit_time = time;
+        if let Some(last) = pieces.last() {
+            transaction.check_deferred(last.begin.commit_lsn).await?;
+        }
         transaction.verify().await?;
         self.commit(end, "ordered", work, since).await
     }
@@ -266,12 +268,15 @@ impl Applier {
         } else {
             Transaction::resume(&mut self.tools.pipeline, &self.statements)
         };
-        let mut rows = Rows { relations: &mut self.relations, source: &mut self.source, settings: &self.settings };
+        let mut rows = Rows { relations: &mut self.relations, source: &mut self.source };
         for piece in &batch.pieces {
             rows.send(&mut transaction, piece, &mut work).await?;
         }
         if let Some(end) = batch.end {
             transaction.advance(from, end, batch.commit_time()).await?;
+            if let Some(last) = batch.pieces.last() {
+                transaction.check_deferred(last.begin.commit_lsn).await?;
+            }
         }
         transaction.verify().await?;
         debug!(rows = batch.rows, bytes = batch.bytes, "applied a part of a large transaction");
@@ -359,16 +364,22 @@ impl Applier {
             return Ok(());
         }
         let Tools { target, state, .. } = &self.tools;
-        let handling = match self.tables.admit(relation, at, target, state).await? {
+        let handling = match self.tables.admit(relation, at, (target, &mut self.source), state).await? {
             Admission::Filtered => Handling::Filtered,
-            Admission::Apply { from } => {
+            Admission::Apply { from, there } => {
                 let table = relation.table.clone();
-                let found = TargetTable::read(target, &table).await?;
+                let found = TargetTable::read(target, &there).await?;
                 let mapping = match found {
                     Some(found) => Mapping::new(Arc::clone(relation), found),
                     None => Err(MappingError::NoTable(table.clone())),
                 };
-                let mapping = mapping.map_err(|error| ApplyError::Mapping { table, at, error })?;
+                let mapping = match mapping {
+                    Ok(mapping) => mapping,
+                    Err(error) => {
+                        let error = self.source.explain(relation.id, error).await?;
+                        return Err(ApplyError::Mapping { table, at, error });
+                    }
+                };
                 Handling::Apply { renderer: Box::new(Renderer::new(mapping)), from }
             }
         };
@@ -380,7 +391,13 @@ impl Applier {
 /// Whether the server refused what was sent, as opposed to a lost connection:
 /// then a merged batch is worth replaying one transaction at a time.
 fn is_refusal(error: &ApplyError) -> bool {
-    matches!(error, ApplyError::Refused { .. } | ApplyError::RowCount { .. } | ApplyError::Statement { .. })
+    matches!(
+        error,
+        ApplyError::Refused { .. }
+            | ApplyError::RowCount { .. }
+            | ApplyError::Deferred { .. }
+            | ApplyError::Statement { .. }
+    )
 }
 
 /// PostgreSQL counts microseconds since 2000-01-01, Prometheus seconds since 1970.
@@ -405,8 +422,7 @@ fn address(relation: &Arc<Relation>) -> usize {
 /// Sends the changes of pieces, row by row.
 struct Rows<'a> {
     relations: &'a mut HashMap<usize, (Arc<Relation>, Handling)>,
-    source: &'a mut Option<Session>,
-    settings: &'a Settings,
+    source: &'a mut Source,
 }
 
 impl Rows<'_> {
@@ -477,12 +493,7 @@ impl Rows<'_> {
         if missing.is_empty() {
             return Ok(Filled::new());
         }
-        let source = match self.source.take() {
-            Some(session) if !session.is_closed() => session,
-            _ => Session::connect(&self.settings.source, &self.settings.name).await?,
-        };
-        let filled = reread::read(&source, relation, new, &missing).await?;
-        *self.source = Some(source);
+        let filled = reread::read(self.source.session().await?, relation, new, &missing).await?;
         filled.ok_or_else(|| {
             let key = relation.columns.iter().filter(|c| c.key == KeyColumn::Yes).map(|c| c.name.clone()).collect();
             let place = Place {

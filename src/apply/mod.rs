@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod render;
 pub mod replica_role;
 pub mod reread;
+pub mod source;
 pub mod tables;
 pub mod target;
 mod transaction;
@@ -81,6 +82,14 @@ pub enum ApplyError {
         place: Box<Place>,
         /// Rows it affected.
         affected: u64,
+    },
+    /// A deferrable constraint of the target does not hold at the end.
+    #[error("cannot apply the source transaction committed at {} (or one merged with it): {error}", .commit.0)]
+    Deferred {
+        /// The commit record of the last source transaction.
+        commit: CommitLsn,
+        /// The target's words.
+        error: Box<ServerError>,
     },
     /// A change has no statement.
     #[error("cannot apply {place}: {error}")]

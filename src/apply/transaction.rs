@@ -7,7 +7,7 @@
 use super::pipeline::{Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
 use super::{ApplyError, Place};
-use crate::lsn::EndLsn;
+use crate::lsn::{CommitLsn, EndLsn};
 use crate::state::position::MOVE_SQL;
 use crate::wire::ServerError;
 
@@ -17,6 +17,14 @@ use crate::wire::ServerError;
 const HOLD_SQL: &str = "WITH held AS (SELECT 1 FROM walferry.position \
     WHERE slot = $1::text AND end_lsn = $2::pg_lsn FOR UPDATE) \
     SELECT 1 / pg_catalog.count(*) FROM held";
+
+/// What one statement, or SET CONSTRAINTS, did on the source comes here row by
+/// row: a deferrable constraint holds again at its end only. Foreign keys are
+/// held back; this is about unique and exclusion constraints.
+const DEFER_SQL: &str = "SET CONSTRAINTS ALL DEFERRED";
+
+/// Checks what was deferred while the transaction can still be named.
+const CHECK_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// SQLSTATE division_by_zero: how the statements above say no.
 const DIVISION_BY_ZERO: &str = "22012";
@@ -31,6 +39,9 @@ enum Expectation {
     OneRow(Place),
     /// A TRUNCATE.
     Truncated(Place),
+    /// That no deferred constraint is violated by the source transactions up
+    /// to this one.
+    Checked(CommitLsn),
 }
 
 /// The position statements of one slot, prepared once per connection.
@@ -64,7 +75,9 @@ impl<'p> Transaction<'p> {
         position: &'p PositionStatements,
     ) -> Result<Self, ApplyError> {
         pipeline.command("BEGIN").await?;
-        Ok(Transaction { pipeline, position, sent: vec![Expectation::Done("begin a transaction")] })
+        pipeline.command(DEFER_SQL).await?;
+        let sent = vec![Expectation::Done("begin a transaction"), Expectation::Done("defer the constraints")];
+        Ok(Transaction { pipeline, position, sent })
     }
 
     /// Goes on with one that [`Self::begin`] began and whose parts so far have
@@ -113,6 +126,13 @@ impl<'p> Transaction<'p> {
         Ok(self.pipeline.command(sql).await?)
     }
 
+    /// Checks the deferred constraints; the last source transaction in it
+    /// committed there.
+    pub(super) async fn check_deferred(&mut self, last: CommitLsn) -> Result<(), ApplyError> {
+        self.sent.push(Expectation::Checked(last));
+        Ok(self.pipeline.command(CHECK_SQL).await?)
+    }
+
     /// Waits for all answers and checks them. After an error the transaction
     /// has been rolled back and the connection can be used again (unless it is
     /// the connection that failed).
@@ -148,7 +168,10 @@ impl<'p> Transaction<'p> {
 
 fn check(expectation: Expectation, reply: Reply, position: &PositionStatements) -> Result<(), ApplyError> {
     match (expectation, reply) {
-        (Expectation::Done(_) | Expectation::Position(_) | Expectation::Truncated(_), Reply::Complete(_)) => Ok(()),
+        (
+            Expectation::Done(_) | Expectation::Position(_) | Expectation::Truncated(_) | Expectation::Checked(_),
+            Reply::Complete(_),
+        ) => Ok(()),
         (Expectation::OneRow(_), Reply::Complete(Tag::Rows(1))) => Ok(()),
         (Expectation::OneRow(place), Reply::Complete(Tag::Rows(affected))) => {
             Err(ApplyError::RowCount { place: Box::new(place), affected })
@@ -157,6 +180,7 @@ fn check(expectation: Expectation, reply: Reply, position: &PositionStatements) 
         (Expectation::OneRow(place) | Expectation::Truncated(place), Reply::Failed(error)) => {
             Err(ApplyError::Refused { place: Box::new(place), error })
         }
+        (Expectation::Checked(commit), Reply::Failed(error)) => Err(ApplyError::Deferred { commit, error }),
         (Expectation::Done(action), Reply::Failed(error)) => Err(ApplyError::Statement { action, error }),
         (_, other) => Err(ApplyError::OutOfStep(format!("unexpected {other:?}"))),
     }

@@ -129,7 +129,7 @@ async fn columns_in_another_order_and_extra_ones_are_met_by_name() {
             "UPDATE n SET id = DEFAULT WHERE id = 1; INSERT INTO n (v) VALUES ('c')",
         ])
         .await;
-    journey.catch_up();
+    journey.catch_up().await;
     let same = [
         "SELECT string_agg(ROW(a, b, c)::text, ';' ORDER BY a) FROM t",
         "SELECT string_agg(ROW(a, b)::text, ';' ORDER BY a, b) FROM f",
@@ -148,7 +148,8 @@ async fn a_column_that_the_target_lacks_stops_the_copy_with_its_name() {
     let pair = Pair::builder().start().await;
     pair.source_sql("CREATE TABLE t (a int PRIMARY KEY, \"Wanted\" numeric(10,2))").await;
     execute(&pair.target_client().await, &["CREATE TABLE t (a int PRIMARY KEY)"]).await;
-    let ended = Walferry::run(&pair, &["run", "--until", "caught-up", "--schema", "existing"], crate::journey::PATIENCE);
+    let ended =
+        Walferry::run(&pair, &["run", "--until", "caught-up", "--schema", "existing"], crate::journey::PATIENCE);
     assert!(ended.stderr.contains("Wanted") && ended.stderr.contains("ADD COLUMN"), "{}", ended.stderr);
     ended.code(7);
 }

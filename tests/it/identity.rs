@@ -49,7 +49,7 @@ async fn every_replica_identity_finds_its_rows() {
             "UPDATE by_index SET id = 1003 WHERE id = 3",
             "DELETE FROM by_index WHERE id = 4",
             "UPDATE composite SET v = NULL WHERE c = 1",
-            "UPDATE composite SET b = 'other', a = 7 WHERE c = 2 AND a = 0",
+            "UPDATE composite SET b = 'other ' || b, a = 7 WHERE c = 2 AND a = 0",
             "DELETE FROM composite WHERE c = 3",
             "UPDATE full_keyed SET v = NULL WHERE id = 1",
             "UPDATE full_keyed SET v = v WHERE id = 2",
@@ -73,7 +73,10 @@ async fn every_replica_identity_finds_its_rows() {
         .await;
     journey.finish().await;
     assert_eq!(journey.value("SELECT count(*) FROM full_keyless WHERE b LIKE '%three%'").await, "1");
-    assert_eq!(journey.value("SELECT string_agg(c::text, ',' ORDER BY c::text) FROM full_keyless WHERE a = 2").await, "-0,0");
+    assert_eq!(
+        journey.value("SELECT string_agg(c::text, ',' ORDER BY c::text) FROM full_keyless WHERE a = 2").await,
+        "-0,0"
+    );
     assert_eq!(journey.value("SELECT count(*) FROM full_nullable WHERE u IS NULL AND v = 'a'").await, "1");
     assert_eq!(journey.value("SELECT v FROM by_default WHERE id = 1004").await, "v5");
     assert_eq!(journey.value("SELECT count(*) FROM inserts_only").await, "2");
@@ -100,12 +103,15 @@ const KEYS: &[(&str, [&str; 4])] = &[
     ("numeric", ["NaN", "0.00", "1e50", "-123456789.000000001"]),
     ("numeric(10,2)", ["0", "1.10", "-1.1", "99999999.99"]),
     ("money", ["1.10", "-1", "0", "99"]),
-    ("uuid", [
-        "00000000-0000-0000-0000-000000000000",
-        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12",
-        "ffffffff-ffff-ffff-ffff-ffffffffffff",
-    ]),
+    (
+        "uuid",
+        [
+            "00000000-0000-0000-0000-000000000000",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ],
+    ),
     ("bytea", ["\\x", "\\x00", "\\xdeadbeef", "\\x5c27"]),
     ("date", ["infinity", "0044-03-15 BC", "2024-02-29", "-infinity"]),
     ("time", ["00:00", "24:00", "12:34:56.789012", "01:00"]),
@@ -142,7 +148,8 @@ async fn keys_of_every_usual_type_find_their_rows() {
         write!(fixtures, "; INSERT INTO k{number} VALUES ({a}, 1), ({b}, 2)").unwrap();
         write!(changes, "; UPDATE k{number} SET v = 3 WHERE k = {a}").unwrap();
         if *kind != "bool" {
-            write!(changes, "; INSERT INTO k{number} VALUES ({c}, 4); UPDATE k{number} SET k = {d} WHERE k = {a}").unwrap();
+            write!(changes, "; INSERT INTO k{number} VALUES ({c}, 4); UPDATE k{number} SET k = {d} WHERE k = {a}")
+                .unwrap();
             write!(changes, "; UPDATE k{number} SET k = {a}, v = 5 WHERE k = {b}").unwrap();
         }
         write!(changes, "; DELETE FROM k{number} WHERE k = {b} OR k = {c}").unwrap();

@@ -13,7 +13,10 @@ async fn a_row_that_is_missing_on_the_target_stops_the_stream_until_it_is_back()
     execute(&journey.target, &["DELETE FROM orders WHERE id = 2"]).await;
     let before = journey.position().await;
     journey
-        .write(&["BEGIN; INSERT INTO other VALUES (1); UPDATE orders SET v = 'b' WHERE id = 2; COMMIT", "INSERT INTO other VALUES (2)"])
+        .write(&[
+            "BEGIN; INSERT INTO other VALUES (1); UPDATE orders SET v = 'b' WHERE id = 2; COMMIT",
+            "INSERT INTO other VALUES (2)",
+        ])
         .await;
     let ended = journey.stopped(8);
     for words in ["UPDATE", "orders", "id, line", "committed at"] {
@@ -65,13 +68,17 @@ async fn a_constraint_that_only_the_target_has_stops_with_the_targets_words() {
         "CREATE TABLE other (id int PRIMARY KEY)",
     ])
     .await;
-    execute(&journey.target, &["ALTER TABLE t ADD CONSTRAINT only_here CHECK (v < 100)", "CREATE UNIQUE INDEX only_here_w ON t (w)"])
-        .await;
-    journey.write(&["INSERT INTO other VALUES (1)", "INSERT INTO t VALUES (2, 100, 'b')"]).await;
+    execute(
+        &journey.target,
+        &["ALTER TABLE t ADD CONSTRAINT only_here CHECK (v < 100)", "CREATE UNIQUE INDEX only_here_w ON t (w)"],
+    )
+    .await;
+    journey.write(&["INSERT INTO other VALUES (1)", "INSERT INTO t VALUES (2, 100, 'secret value')"]).await;
     let ended = journey.stopped(7);
     for words in ["INSERT", "public.t", "only_here", "23514"] {
         assert!(ended.stderr.contains(words), "{words} is not in:\n{}", ended.stderr);
     }
+    assert!(!ended.stderr.contains("secret value"), "a row's value was logged:\n{}", ended.stderr);
     assert_eq!(journey.value("SELECT count(*) FROM other").await, "1", "what came before is durable");
     execute(&journey.target, &["ALTER TABLE t DROP CONSTRAINT only_here"]).await;
     journey.start();
@@ -106,5 +113,35 @@ async fn a_column_added_on_the_source_stops_with_the_alter_that_helps() {
         journey.streams().await;
     }
     journey.finish().await;
-    assert_eq!(journey.value("SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'Amount'").await, "numeric(10,2)");
+    assert_eq!(
+        journey.value("SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attname = 'Amount'").await,
+        "numeric(10,2)"
+    );
+}
+
+#[tokio::test]
+async fn a_deferrable_constraint_that_does_not_hold_at_the_end_stops_with_its_name_and_the_transaction() {
+    let mut journey = Journey::of(&[
+        "CREATE TABLE t (id int PRIMARY KEY, u text, CONSTRAINT u_once UNIQUE (u) DEFERRABLE INITIALLY IMMEDIATE);
+         INSERT INTO t VALUES (1, 'a')",
+        "CREATE TABLE other (id int PRIMARY KEY)",
+    ])
+    .await;
+    execute(&journey.target, &["INSERT INTO t VALUES (9, 'secret value')"]).await;
+    journey
+        .write(&[
+            "INSERT INTO other VALUES (1)",
+            "INSERT INTO t VALUES (2, 'secret value')",
+            "INSERT INTO other VALUES (2)",
+        ])
+        .await;
+    let ended = journey.stopped(7);
+    for words in ["u_once", "23505", "committed at"] {
+        assert!(ended.stderr.contains(words), "{words} is not in:\n{}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("secret value"), "a row's value was logged:\n{}", ended.stderr);
+    assert_eq!(journey.value("SELECT string_agg(id::text, ',') FROM other").await, "1");
+    execute(&journey.target, &["DELETE FROM t WHERE id = 9"]).await;
+    journey.start();
+    journey.finish().await;
 }

@@ -24,9 +24,7 @@ fn names_an_lsn(text: &str) -> bool {
 async fn a_table_created_later_stops_with_the_ways_on_and_is_taken_in_once_it_is_there() {
     let mut journey = Journey::of(&[KNOWN]).await;
     let create = "CREATE TABLE later (id int PRIMARY KEY, v text)";
-    journey
-        .write(&["INSERT INTO known VALUES (2, 'b')", create, "INSERT INTO later VALUES (1, 'x'), (2, 'y')"])
-        .await;
+    journey.write(&["INSERT INTO known VALUES (2, 'b')", create, "INSERT INTO later VALUES (1, 'x'), (2, 'y')"]).await;
     let ended = journey.stopped(7);
     for words in ["later", "pg_dump --schema-only", "--exclude-tables"] {
         assert!(ended.stderr.contains(words), "{words} is not in:\n{}", ended.stderr);
@@ -90,7 +88,12 @@ async fn what_the_filter_leaves_out_is_passed_over_and_counted() {
     let with_listen: Vec<&str> = filter.iter().copied().chain(["--listen", &listen]).collect();
     let mut journey = Journey::on(pair, &[], &with_listen).await;
     journey
-        .write(&["INSERT INTO skipped VALUES (2), (3)", "DELETE FROM skipped WHERE id = 1", "TRUNCATE skipped", "INSERT INTO known VALUES (2, 'b')"])
+        .write(&[
+            "INSERT INTO skipped VALUES (2), (3)",
+            "DELETE FROM skipped WHERE id = 1",
+            "TRUNCATE skipped",
+            "INSERT INTO known VALUES (2, 'b')",
+        ])
         .await;
     let target = &journey.target;
     wait_until("the row behind is there", PATIENCE, || async move {
@@ -100,14 +103,14 @@ async fn what_the_filter_leaves_out_is_passed_over_and_counted() {
     let metrics = http_get(&listen, "/metrics").await;
     assert!(metrics.contains("\nwalferry_changes_filtered_total 4\n"), "{metrics}");
     journey.arguments(&filter);
-    journey.catch_up();
+    journey.catch_up().await;
     let compared = compare::compare(&journey.source, &journey.target).await.unwrap();
     let differ: Vec<&str> = compared.iter().filter(|object| !object.equal).map(|object| object.name.as_str()).collect();
     assert!(differ.iter().all(|name| *name == "public.skipped"), "{differ:?}");
     // Without the filter the table is one that nobody copied.
     journey.arguments(&["--publication", "everything"]);
     journey.start();
-    journey.write(&["INSERT INTO skipped VALUES (9)"]).await;
+    journey.write(&["INSERT INTO public.skipped VALUES (9)"]).await;
     let ended = journey.stopped(7);
     assert!(ended.stderr.contains("skipped") && ended.stderr.contains("--exclude-tables"), "{}", ended.stderr);
 }
@@ -129,6 +132,8 @@ async fn a_renamed_table_is_followed_once_it_has_the_name_on_the_target_too() {
         .write(&[
             "ALTER TABLE known RENAME TO \"Renamed\"; ALTER TABLE \"Renamed\" SET SCHEMA archive",
             "INSERT INTO archive.\"Renamed\" VALUES (2, 'b')",
+            "ALTER TABLE archive.\"Renamed\" RENAME TO \"Renamed twice\"",
+            "INSERT INTO archive.\"Renamed twice\" VALUES (3, 'c')",
         ])
         .await;
     let ended = journey.stopped(7);
@@ -138,7 +143,7 @@ async fn a_renamed_table_is_followed_once_it_has_the_name_on_the_target_too() {
     execute(&journey.target, &[&ended.stderr[start..=end]]).await;
     journey.start();
     journey.finish().await;
-    assert_eq!(journey.value("SELECT count(*) FROM archive.\"Renamed\"").await, "2");
+    assert_eq!(journey.value("SELECT count(*) FROM archive.\"Renamed twice\"").await, "3");
 }
 
 #[tokio::test]
@@ -154,4 +159,68 @@ async fn a_table_dropped_and_created_again_begins_anew() {
     journey.start();
     journey.finish().await;
     assert_eq!(journey.value("SELECT string_agg(v, ',') FROM known").await, "new");
+}
+
+#[tokio::test]
+async fn a_table_that_took_the_place_of_another_is_never_mixed_up_with_it() {
+    let mut journey = Journey::of(&[KNOWN]).await;
+    journey
+        .write(&[
+            "CREATE TABLE known_new (id int PRIMARY KEY, v text)",
+            "BEGIN; INSERT INTO known_new SELECT id + 100, v FROM known;
+             ALTER TABLE known RENAME TO known_old; ALTER TABLE known_new RENAME TO known; COMMIT",
+            "INSERT INTO known VALUES (200, 'of the new one')",
+            "INSERT INTO known_old VALUES (2, 'of the old one')",
+        ])
+        .await;
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("known_new"), "{}", ended.stderr);
+    // Both exist, neither is renamed: the new rows must not go into the old table.
+    execute(&journey.target, &["CREATE TABLE known_new (id int PRIMARY KEY, v text)"]).await;
+    journey.start();
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("RENAME TO"), "{}", ended.stderr);
+    assert_eq!(journey.value("SELECT count(*) FROM known").await, "1");
+    execute(&journey.target, &["ALTER TABLE known RENAME TO known_old", "ALTER TABLE known_new RENAME TO known"]).await;
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT v FROM known WHERE id = 200").await, "of the new one");
+}
+
+#[tokio::test]
+async fn tables_that_exchange_their_names_are_followed_by_what_they_are() {
+    let mut journey = Journey::of(&[
+        "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (1, 'a')",
+        "CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b VALUES (1, 'b')",
+    ])
+    .await;
+    let exchange = "BEGIN; ALTER TABLE a RENAME TO c; ALTER TABLE b RENAME TO a; ALTER TABLE c RENAME TO b; COMMIT";
+    journey.write(&[exchange, "INSERT INTO a VALUES (2, 'was b')", "INSERT INTO b VALUES (2, 'was a')"]).await;
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("RENAME TO"), "{}", ended.stderr);
+    assert_eq!(journey.value("SELECT (SELECT count(*) FROM a) + (SELECT count(*) FROM b)").await, "2");
+    execute(&journey.target, &[exchange]).await;
+    journey.start();
+    journey.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_table_under_the_name_of_one_that_was_renamed_asks_for_the_rename() {
+    let mut journey = Journey::of(&[KNOWN]).await;
+    let create = "CREATE TABLE known (id int PRIMARY KEY, v text)";
+    journey
+        .write(&[
+            "ALTER TABLE known RENAME TO kept",
+            create,
+            "INSERT INTO known VALUES (1, 'new')",
+            "UPDATE kept SET v = 'kept'",
+        ])
+        .await;
+    let ended = journey.stopped(7);
+    // To empty the table would lose the rows of the one that was renamed.
+    assert!(ended.stderr.contains("RENAME TO \"kept\"") && !ended.stderr.contains("TRUNCATE"), "{}", ended.stderr);
+    execute(&journey.target, &["ALTER TABLE known RENAME TO kept", create]).await;
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT v FROM kept").await, "kept");
 }

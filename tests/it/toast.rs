@@ -38,7 +38,9 @@ async fn an_unchanged_large_value_stays_and_a_changed_one_is_written() {
             format!("DELETE FROM {table} WHERE id = 6"),
             // Changed, and unchanged right after, in one transaction.
             format!("UPDATE {table} SET large = {LARGE} WHERE id = 7; UPDATE {table} SET small = NULL WHERE id = 7"),
-            format!("INSERT INTO {table} VALUES (9, 9, 'new', {LARGE}, NULL); UPDATE {table} SET small = 'x' WHERE id = 9"),
+            format!(
+                "INSERT INTO {table} VALUES (9, 9, 'new', {LARGE}, NULL); UPDATE {table} SET small = 'x' WHERE id = 9"
+            ),
         ];
         journey.write(&changes.each_ref().map(String::as_str)).await;
     }
@@ -97,7 +99,7 @@ async fn a_row_that_moves_into_a_row_filter_brings_its_unchanged_large_values() 
             "UPDATE t SET v = 30 WHERE id = 103",
         ])
         .await;
-    journey.catch_up();
+    journey.catch_up().await;
     assert_eq!(journey.value("SELECT length(large) FROM t WHERE id = 102 AND v = 20").await, "102400");
     let sql = "SELECT md5(string_agg(large, ',' ORDER BY id)) FROM t WHERE id > 100";
     assert_eq!(journey.value(sql).await, crate::journey::value(&journey.source, sql).await);

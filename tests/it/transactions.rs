@@ -34,11 +34,9 @@ async fn a_transaction_larger_than_a_batch_appears_at_once_or_not_at_all() {
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(watch(journey.pair.target_uri(), stop.clone()));
     journey
-        .write(&[
-            "BEGIN; INSERT INTO t SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 15000) i;
+        .write(&["BEGIN; INSERT INTO t SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 15000) i;
              INSERT INTO other SELECT generate_series(1, 300); UPDATE t SET v = 'x' WHERE id % 10 = 0;
-             DELETE FROM t WHERE id > 14000; COMMIT",
-        ])
+             DELETE FROM t WHERE id > 14000; COMMIT"])
         .await;
     journey.write(&["INSERT INTO other VALUES (1000)", "DELETE FROM t WHERE id <= 1000"]).await;
     let target = &journey.target;
@@ -58,7 +56,8 @@ async fn a_transaction_larger_than_a_batch_appears_at_once_or_not_at_all() {
 #[tokio::test]
 async fn what_was_rolled_back_never_arrives_and_what_was_prepared_arrives_when_committed() {
     let pair = Pair::builder().source_setting("max_prepared_transactions", "5").start().await;
-    let fixtures = ["CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i"];
+    let fixtures =
+        ["CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 10) i"];
     let mut journey = Journey::on(pair, &fixtures, SMALL).await;
     journey
         .write(&[
@@ -83,7 +82,10 @@ async fn what_was_rolled_back_never_arrives_and_what_was_prepared_arrives_when_c
     assert_eq!(journey.value("SELECT count(*) FROM t WHERE id IN (200, 201)").await, "0");
     journey.write(&["COMMIT PREPARED 'one'", "ROLLBACK PREPARED 'two'"]).await;
     journey.finish().await;
-    assert_eq!(journey.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM t WHERE id BETWEEN 100 AND 300").await, "100,101,103,200,202");
+    assert_eq!(
+        journey.value("SELECT string_agg(id::text, ',' ORDER BY id) FROM t WHERE id BETWEEN 100 AND 300").await,
+        "100,101,103,200,202"
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@ use crate::support::pair::Pair;
 #[tokio::test]
 async fn a_truncate_empties_what_the_source_emptied_and_nothing_else() {
     let table = |name: &str| {
-        format!("CREATE TABLE {name} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); INSERT INTO {name} (v) SELECT 'v' FROM generate_series(1, 20)")
+        format!(
+            "CREATE TABLE {name} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); INSERT INTO {name} (v) SELECT 'v' FROM generate_series(1, 20)"
+        )
     };
     let mut journey = Journey::of(&[
         &table("a"), &table("b"), &table("c"), &table("restarted"), &table("untouched"), &table("within"),
@@ -108,9 +110,7 @@ async fn rows_of_partitions_published_through_their_root_follow() {
     execute(&source, &["CREATE PUBLICATION rooted FOR ALL TABLES WITH (publish_via_partition_root)"]).await;
     let mut journey = Journey::on(pair, &[], &["--publication", "rooted"]).await;
     journey.write(PARTITION_CHANGES).await;
-    journey
-        .write(&["TRUNCATE by_hash", "INSERT INTO by_hash VALUES (7, 'again')", "TRUNCATE by_list, by_range"])
-        .await;
+    journey.write(&["TRUNCATE by_hash", "INSERT INTO by_hash VALUES (7, 'again')", "TRUNCATE by_list, by_range"]).await;
     journey.finish().await;
     assert_eq!(journey.value("SELECT count(*) FROM by_range").await, "0");
     assert_eq!(journey.value("SELECT count(*) FROM by_hash").await, "1");
