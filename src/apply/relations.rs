@@ -146,12 +146,12 @@ async fn look_up(
     state: &State,
     role: ReplicaRole,
 ) -> Result<Handling, ApplyError> {
-    let from = match tables.admit(relation, at, (target, source), state).await? {
+    let (from, there) = match tables.admit(relation, at, (target, source), state).await? {
         Admission::Filtered => return Ok(Handling::Filtered),
-        Admission::Apply { from } => from,
+        Admission::Apply { from, there } => (from, there),
     };
     let table = relation.table.clone();
-    let mapping = match TargetTable::read(target, &table, role).await? {
+    let mapping = match TargetTable::read(target, &there, role).await? {
         Some(found) => Mapping::new(Arc::clone(relation), found),
         None => Err(MappingError::NoTable(table.clone())),
     };

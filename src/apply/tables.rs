@@ -26,12 +26,14 @@ use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 
 /// What is to be done with a relation's changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Apply those that are not before this point.
     Apply {
         /// The table's rows were copied as of here.
         from: Option<EndLsn>,
+        /// The target's table: of another name while a rename is under way.
+        there: TableName,
     },
     /// The operator's filter leaves the table out.
     Filtered,
@@ -79,15 +81,11 @@ impl Tables {
         if !self.filter.includes(table) || table.schema == "walferry" {
             return Ok(Admission::Filtered);
         }
-        if let Some(row) = self.by_name.get(table).filter(|row| row.source_oid == relation.id) {
-            return match row.state {
-                TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
-                _ => Ok(Admission::Apply { from: row.snapshot_lsn }),
-            };
-        }
-        match self.by_name.values().find(|row| row.source_oid == relation.id).cloned() {
+        let is_it = |row: &&TableRow| row.source_oid == relation.id;
+        let ours = self.by_name.get(table).filter(is_it).or_else(|| self.by_name.values().find(is_it)).cloned();
+        match ours {
             Some(row) if row.state == TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
-            Some(row) => self.follow_rename(row, table, at, target, state).await,
+            Some(row) => self.follow(row, table, at, (target, source), state).await,
             None => {
                 self.displace(table, at, (target, source), state).await?;
                 self.take_in(relation, at, target, state).await
@@ -95,38 +93,44 @@ impl Tables {
         }
     }
 
-    /// A table of ours has a new name on the source.
-    async fn follow_rename(
+    /// A table of ours, under the name it had on the source then. The target's
+    /// table must have that name or the one it has on the source now: a batch
+    /// may hold changes from before and after a rename.
+    async fn follow(
         &mut self,
         row: TableRow,
         table: &TableName,
         at: Lsn,
-        target: &Session,
+        (target, source): (&Session, &mut Source),
         state: &State,
     ) -> Result<Admission, ApplyError> {
         let there = match state.target_name(&row.table).await? {
             Some(name) => name,
             // Made anew on the target: its name alone tells.
-            None if is_empty(target, table).await?.is_some() && is_empty(target, &row.table).await?.is_none() => {
-                table.clone()
-            }
+            None if row.table == *table || is_empty(target, table).await?.is_some() => table.clone(),
             None => row.table.clone(),
         };
         if there != *table {
-            let why = format!(
-                "it is {} under a new name; rename it on the target as well, then start again: {}",
-                row.table,
-                rename_sql(&there, table)
-            );
-            return Err(unknown(table, at, &why));
+            let now = source.name_of(row.source_oid).await?;
+            if now.as_ref() != Some(&there) {
+                let wanted = now.unwrap_or_else(|| table.clone());
+                let why = format!(
+                    "it is {} under a new name; rename it on the target as well, then start again: {}",
+                    row.table,
+                    rename_sql(&there, &wanted)
+                );
+                return Err(unknown(table, at, &why));
+            }
         }
-        if let Some(holder) = self.by_name.get(table).cloned() {
-            self.set_aside(holder, state).await?;
-        }
-        info!(from = %row.table, to = %table, "a table was renamed on both sides");
         let from = row.snapshot_lsn;
-        self.rename(row, table.clone(), state).await?;
-        Ok(Admission::Apply { from })
+        if row.table != there {
+            if let Some(holder) = self.by_name.get(&there).cloned() {
+                self.set_aside(holder, state).await?;
+            }
+            info!(from = %row.table, to = %there, "a table was renamed on both sides");
+            self.rename(row, there.clone(), state).await?;
+        }
+        Ok(Admission::Apply { from, there })
     }
 
     /// A new table has a name that another table of ours had when it was
@@ -206,7 +210,7 @@ impl Tables {
         state.adopt_table(&row).await?;
         state.journal(&format!("took in table {table}, first changed at {at}")).await?;
         self.by_name.insert(table.clone(), row);
-        Ok(Admission::Apply { from: self.start })
+        Ok(Admission::Apply { from: self.start, there: table.clone() })
     }
 }
 

@@ -129,7 +129,7 @@ async fn columns_in_another_order_and_extra_ones_are_met_by_name() {
             "UPDATE n SET id = DEFAULT WHERE id = 1; INSERT INTO n (v) VALUES ('c')",
         ])
         .await;
-    journey.catch_up();
+    journey.catch_up().await;
     let same = [
         "SELECT string_agg(ROW(a, b, c)::text, ';' ORDER BY a) FROM t",
         "SELECT string_agg(ROW(a, b)::text, ';' ORDER BY a, b) FROM f",

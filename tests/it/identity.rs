@@ -90,6 +90,8 @@ const KEYS: &[(&str, [&str; 4])] = &[
     ("\"char\"", ["a", "b", "\\377", "'"]),
     ("name", ["a", "b c", "D", "\"e\""]),
     ("citext", ["a", "B", "c c", ""]),
+    ("ltree", ["a", "a.b", "c", "D.e"]),
+    ("dom_ltree", ["a", "a.b", "c", "D.e"]),
     ("dom", ["x", "y", "z", "X"]),
     ("dom_citext", ["x", "y", "z", ""]),
     ("dom_dom", ["x", "y", "z", "X"]),
@@ -134,7 +136,7 @@ const KEYS: &[(&str, [&str; 4])] = &[
 ];
 
 const KEY_TYPES: &str = "
-    CREATE EXTENSION citext; CREATE DOMAIN dom AS text CHECK (value <> 'bad'); CREATE DOMAIN dom_citext AS citext;
+    CREATE EXTENSION citext; CREATE EXTENSION ltree; CREATE DOMAIN dom_ltree AS ltree; CREATE DOMAIN dom AS text CHECK (value <> 'bad'); CREATE DOMAIN dom_citext AS citext;
     CREATE DOMAIN dom_dom AS dom; CREATE TYPE mood AS ENUM ('sad', 'so so', 'it''s', 'HAPPY');
     CREATE TYPE pair AS (a int, b text)";
 

@@ -85,7 +85,11 @@ impl Journey {
     }
 
     /// Catches up, taking over from the daemon if there is one.
-    pub fn catch_up(&mut self) -> Finished {
+    pub async fn catch_up(&mut self) -> Finished {
+        if self.daemon.is_some() {
+            // Else the catch-up could come first, and the daemon after it.
+            self.streams().await;
+        }
         let arguments = self.command("catchup");
         let finished = Walferry::run(&self.pair, &strs(&arguments), PATIENCE).code(0);
         if let Some(daemon) = self.daemon.take() {
@@ -96,7 +100,7 @@ impl Journey {
 
     /// Catches up and asserts that both sides are equal.
     pub async fn finish(&mut self) {
-        self.catch_up();
+        self.catch_up().await;
         self.pair.assert_equal().await;
     }
 

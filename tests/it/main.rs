@@ -1,6 +1,9 @@
 //! The integration tests: one binary, a module a theme. They run real servers
 //! and the real binary; what they stand on is in `tests/support`.
 
+// Their helper functions are tests as well.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -103,7 +103,7 @@ async fn what_the_filter_leaves_out_is_passed_over_and_counted() {
     let metrics = http_get(&listen, "/metrics").await;
     assert!(metrics.contains("\nwalferry_changes_filtered_total 4\n"), "{metrics}");
     journey.arguments(&filter);
-    journey.catch_up();
+    journey.catch_up().await;
     let compared = compare::compare(&journey.source, &journey.target).await.unwrap();
     let differ: Vec<&str> = compared.iter().filter(|object| !object.equal).map(|object| object.name.as_str()).collect();
     assert!(differ.iter().all(|name| *name == "public.skipped"), "{differ:?}");
@@ -132,6 +132,8 @@ async fn a_renamed_table_is_followed_once_it_has_the_name_on_the_target_too() {
         .write(&[
             "ALTER TABLE known RENAME TO \"Renamed\"; ALTER TABLE \"Renamed\" SET SCHEMA archive",
             "INSERT INTO archive.\"Renamed\" VALUES (2, 'b')",
+            "ALTER TABLE archive.\"Renamed\" RENAME TO \"Renamed twice\"",
+            "INSERT INTO archive.\"Renamed twice\" VALUES (3, 'c')",
         ])
         .await;
     let ended = journey.stopped(7);
@@ -141,7 +143,7 @@ async fn a_renamed_table_is_followed_once_it_has_the_name_on_the_target_too() {
     execute(&journey.target, &[&ended.stderr[start..=end]]).await;
     journey.start();
     journey.finish().await;
-    assert_eq!(journey.value("SELECT count(*) FROM archive.\"Renamed\"").await, "2");
+    assert_eq!(journey.value("SELECT count(*) FROM archive.\"Renamed twice\"").await, "3");
 }
 
 #[tokio::test]

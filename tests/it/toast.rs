@@ -99,7 +99,7 @@ async fn a_row_that_moves_into_a_row_filter_brings_its_unchanged_large_values() 
             "UPDATE t SET v = 30 WHERE id = 103",
         ])
         .await;
-    journey.catch_up();
+    journey.catch_up().await;
     assert_eq!(journey.value("SELECT length(large) FROM t WHERE id = 102 AND v = 20").await, "102400");
     let sql = "SELECT md5(string_agg(large, ',' ORDER BY id)) FROM t WHERE id > 100";
     assert_eq!(journey.value(sql).await, crate::journey::value(&journey.source, sql).await);
