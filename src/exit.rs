@@ -183,7 +183,8 @@ impl Verdict {
 }
 
 const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
-     remove it with \"walferry cleanup\", empty the tables on the target and begin again with \"walferry run\"";
+     remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
+     tables and unlink its large objects) and begin again with \"walferry run\"";
 
 const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped; \
      when the row is repaired on the target, start again";
