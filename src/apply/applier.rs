@@ -229,8 +229,10 @@ impl Applier {
         let sides = (target, &mut self.source);
         self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await?;
         if batch.is_part() {
-            self.drain(durable).await?;
-            return self.apply_part(batch).await;
+            return match self.settled(batch, durable).await? {
+                Some(batch) => self.apply_part(batch).await,
+                None => Ok(()),
+            };
         }
         let Some(end) = batch.end else {
             return Err(ApplyError::OutOfStep("a batch without an end".to_owned()));
@@ -250,6 +252,11 @@ impl Applier {
         let counting = if is_pure(&segments) { Counting::ByItself } else { Counting::BeforeCommit };
         if counting == Counting::BeforeCommit {
             self.drain(durable).await?;
+            if !self.again.is_empty() {
+                drop(segments);
+                self.put_behind(batch);
+                return Ok(());
+            }
         }
         let outcome = self.send(Changes::Net(&segments), &batch.pieces, end, counting).await;
         drop(segments);
@@ -324,7 +331,7 @@ impl Applier {
         end: EndLsn,
         durable: &watch::Sender<DurableLsn>,
     ) -> Result<(), ApplyError> {
-        self.drain(durable).await?;
+        let Some(batch) = self.settled(batch, durable).await? else { return Ok(()) };
         match self.send(Changes::Rows, &batch.pieces, end, Counting::BeforeCommit).await {
             Ok(sending) => {
                 self.push(batch, end, "ordered", sending);
@@ -422,6 +429,28 @@ impl Applier {
         self.sent = end;
         self.moved_at = Instant::now();
         self.in_flight.push_back(InFlight { batch, expected, end, path, work, since, committed: None, error: None });
+    }
+
+    /// Waits until nothing is in flight, and gives the batch back when it is
+    /// next. It is not when a batch before it was refused: those between the two
+    /// are to be sent again first, and this one has been put behind them.
+    async fn settled(
+        &mut self,
+        batch: Batch,
+        durable: &watch::Sender<DurableLsn>,
+    ) -> Result<Option<Batch>, ApplyError> {
+        self.drain(durable).await?;
+        if self.again.is_empty() {
+            return Ok(Some(batch));
+        }
+        self.put_behind(batch);
+        Ok(None)
+    }
+
+    /// Puts a batch among those that are to be sent again, in source order.
+    fn put_behind(&mut self, batch: Batch) {
+        let at = self.again.partition_point(|other| other.begins_at() <= batch.begins_at());
+        self.again.insert(at, batch);
     }
 
     /// Waits until nothing is in flight.

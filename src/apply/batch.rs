@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::assemble::{First, Piece};
 use crate::config::BatchBounds;
-use crate::lsn::EndLsn;
+use crate::lsn::{EndLsn, Lsn};
 
 /// What one target transaction, or a part of one, applies.
 #[derive(Debug)]
@@ -31,6 +31,13 @@ impl Batch {
     /// 2000-01-01 UTC; `None` when it only moves the position.
     pub fn commit_time(&self) -> Option<i64> {
         self.pieces.last().map(|piece| piece.begin.commit_time)
+    }
+
+    /// Where it stands among others: the first commit record, or what the
+    /// position moves to when nothing else is in it.
+    pub fn begins_at(&self) -> Lsn {
+        let end = self.end.map_or(Lsn(0), |end| end.0);
+        self.pieces.first().map_or(end, |piece| piece.begin.commit_lsn.0)
     }
 
     /// Whether it continues or begins a transaction that does not end in it,
