@@ -252,7 +252,7 @@ impl Applier {
         let counting = if is_pure(&segments) { Counting::ByItself } else { Counting::BeforeCommit };
         if counting == Counting::BeforeCommit {
             self.drain(durable).await?;
-            if !self.again.is_empty() {
+            if !self.is_next(&batch) {
                 drop(segments);
                 self.put_behind(batch);
                 return Ok(());
@@ -440,11 +440,16 @@ impl Applier {
         durable: &watch::Sender<DurableLsn>,
     ) -> Result<Option<Batch>, ApplyError> {
         self.drain(durable).await?;
-        if self.again.is_empty() {
+        if self.is_next(&batch) {
             return Ok(Some(batch));
         }
         self.put_behind(batch);
         Ok(None)
+    }
+
+    /// Whether nothing that is to be sent again comes before this batch.
+    fn is_next(&self, batch: &Batch) -> bool {
+        self.again.front().is_none_or(|next| batch.begins_at() <= next.begins_at())
     }
 
     /// Puts a batch among those that are to be sent again, in source order.
