@@ -8,8 +8,8 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
 use crate::migration::{
-    Load, NAME, PATIENCE, catch_up, compare, confirmed, pair_with_tables, position, settle, source_admin, streaming, until_applied,
-    until_streaming, usual_pair,
+    Load, NAME, PATIENCE, catch_up, compare, confirmed, pair_with_tables, position, settle, source_admin, streaming,
+    until_applied, until_streaming, usual_pair,
 };
 use crate::support::pair::Pair;
 use crate::support::process::{Walferry, command_for};
@@ -125,8 +125,10 @@ const FILLER_ROWS: u32 = 400_000;
 /// A pair whose copy lasts some seconds, and the proxy that makes it so.
 async fn slow_copy() -> (Pair, Proxy) {
     let pair = usual_pair().await;
-    let sql = format!("CREATE TABLE public.filler AS SELECT i, md5(i::text) AS t FROM generate_series(1, {FILLER_ROWS}) i; \
-         ALTER TABLE public.filler ADD PRIMARY KEY (i)");
+    let sql = format!(
+        "CREATE TABLE public.filler AS SELECT i, md5(i::text) AS t FROM generate_series(1, {FILLER_ROWS}) i; \
+         ALTER TABLE public.filler ADD PRIMARY KEY (i)"
+    );
     pair.source_sql(&sql).await;
     let proxy = Proxy::start(pair.source.port()).await;
     proxy.delay(Duration::from_millis(4));

@@ -72,7 +72,10 @@ async fn a_providers_definer_function_keeps_triggers_on_the_target_quiet() {
     until_applied(&pair).await;
     let fired = "SELECT count(*) FROM public.fired";
     assert_eq!(target.query_one(fired, &[]).await.unwrap().get::<_, i64>(0), 0);
-    target.batch_execute("INSERT INTO public.event VALUES (0, 'by hand'); DELETE FROM public.event WHERE n = 0").await.unwrap();
+    target
+        .batch_execute("INSERT INTO public.event VALUES (0, 'by hand'); DELETE FROM public.event WHERE n = 0")
+        .await
+        .unwrap();
     assert_eq!(target.query_one(fired, &[]).await.unwrap().get::<_, i64>(0), 1, "it fires for others");
     daemon.terminate(PATIENCE).code(0);
     target.batch_execute("DROP TABLE public.fired CASCADE; DROP FUNCTION public.fire() CASCADE").await.unwrap();
@@ -97,8 +100,11 @@ async fn a_superuser_target_over_its_socket_is_fine_as_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_what_is_missing_with_sql_that_mends_it_and_creates_nothing() {
     let mut pair = pair_with_tables(Pair::builder().source_setting("wal_level", "replica")).await;
-    pair.source_sql("CREATE TABLE public.keyless (a int); CREATE ROLE reader LOGIN PASSWORD 'secret-word'; \
-         GRANT pg_read_all_data TO reader").await;
+    pair.source_sql(
+        "CREATE TABLE public.keyless (a int); CREATE ROLE reader LOGIN PASSWORD 'secret-word'; \
+         GRANT pg_read_all_data TO reader",
+    )
+    .await;
     let reader = pair.source.uri("reader", "secret-word", DATABASE);
     let said = run_between(&reader, &pair.target_uri(), &["check"], PATIENCE).code(3).stdout;
     for sql in [
@@ -144,12 +150,17 @@ async fn neither_check_nor_a_run_that_cannot_begin_leaves_a_trace() {
 async fn an_end_that_cannot_be_reached_is_named_with_its_code_and_without_its_password() {
     let pair = Pair::builder().start().await;
     let (source, target) = (pair.source_uri(), pair.target_uri());
-    let port = |uri: &str, port: u16| uri.replacen(&format!(":{}/", uri.rsplit([':', '/']).nth(1).unwrap()), &format!(":{port}/"), 1);
+    let port = |uri: &str, port: u16| {
+        uri.replacen(&format!(":{}/", uri.rsplit([':', '/']).nth(1).unwrap()), &format!(":{port}/"), 1)
+    };
     let refused = crate::support::process::free_port();
     let broken = |uri: &str| {
         [
             (uri.replacen(":x@", ":not-this-one@", 1), "password"),
-            (uri.replacen("127.0.0.1", "no-such-host.invalid", 1).replacen(":x@", ":not-this-one@", 1), "no-such-host.invalid"),
+            (
+                uri.replacen("127.0.0.1", "no-such-host.invalid", 1).replacen(":x@", ":not-this-one@", 1),
+                "no-such-host.invalid",
+            ),
             (format!("{uri}2").replacen(":x@", ":x@", 1), "shop2"),
             (port(uri, refused), "refused"),
         ]

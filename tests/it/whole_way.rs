@@ -90,8 +90,18 @@ async fn status_follows(pair: &Pair, daemon: &Walferry, load: &Load) {
     assert_eq!(
         keys(&document),
         [
-            "daemon", "lag_bytes", "lag_seconds", "large_objects", "name", "phase", "position", "sequences", "slot",
-            "source_lsn", "stopped_because", "tables"
+            "daemon",
+            "lag_bytes",
+            "lag_seconds",
+            "large_objects",
+            "name",
+            "phase",
+            "position",
+            "sequences",
+            "slot",
+            "source_lsn",
+            "stopped_because",
+            "tables"
         ]
     );
     assert_eq!((&document["name"], &document["phase"]), (&NAME.into(), &"stream".into()));
