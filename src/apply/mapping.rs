@@ -33,23 +33,22 @@ pub enum MappingError {
     #[error("table {0} does not exist on the target")]
     NoTable(TableName),
     /// The target's table lacks a column.
-    #[error("table {table} on the target has no column {}: {}", ident(.column), Self::remedy(.table, .column, *.type_oid))]
+    #[error("table {table} on the target has no column {}; run on the target: {remedy} then start again", ident(.column))]
     NoColumn {
         /// The table.
         table: TableName,
         /// The column on the source.
         column: String,
-        /// Its type's oid on the source.
-        type_oid: u32,
+        /// The SQL that adds it.
+        remedy: String,
     },
 }
 
-impl MappingError {
-    fn remedy(table: &TableName, column: &str, type_oid: u32) -> String {
-        let kind = tokio_postgres::types::Type::from_oid(type_oid)
-            .map_or_else(|| "<its type on the source>".to_owned(), |known| known.name().to_owned());
-        format!("run on the target: ALTER TABLE {} ADD COLUMN {} {kind}; then start again", table.sql(), ident(column))
-    }
+/// What the stream alone knows of a column that is missing.
+fn add_column_sql(table: &TableName, column: &str, type_oid: u32) -> String {
+    let kind = tokio_postgres::types::Type::from_oid(type_oid)
+        .map_or_else(|| "<its type on the source>".to_owned(), |known| known.name().to_owned());
+    format!("ALTER TABLE {} ADD COLUMN {} {kind};", table.sql(), ident(column))
 }
 
 /// A relation's place on the target.
@@ -81,7 +80,7 @@ impl Mapping {
                 place(&column.name).ok_or_else(|| MappingError::NoColumn {
                     table: target.table.clone(),
                     column: column.name.clone(),
-                    type_oid: column.type_oid,
+                    remedy: add_column_sql(&target.table, &column.name, column.type_oid),
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -4,7 +4,7 @@
 //! ```text
 //! known, same oid ............... apply from its snapshot on
 //! left out by the filter ........ pass over, counted
-//! oid known under another name .. renamed on the source: follow it
+//! oid known under another name .. renamed on the source: follow it, once the target's table is
 //! new, all rows in the stream ... take it in, if the target has it, empty
 //! anything else ................. stop with words
 //! ```
@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use tracing::{info, warn};
 
 use super::ApplyError;
+use super::source::Source;
 use crate::config::{Side, TableFilter};
 use crate::lsn::{EndLsn, Lsn};
 use crate::relation::Relation;
@@ -25,12 +26,14 @@ use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 
 /// What is to be done with a relation's changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Apply those that are not before this point.
     Apply {
         /// The table's rows were copied as of here.
         from: Option<EndLsn>,
+        /// The target's table: of another name while a rename is under way.
+        there: TableName,
     },
     /// The operator's filter leaves the table out.
     Filtered,
@@ -70,7 +73,7 @@ impl Tables {
         &mut self,
         relation: &Relation,
         at: Lsn,
-        target: &Session,
+        (target, source): (&Session, &mut Source),
         state: &State,
     ) -> Result<Admission, ApplyError> {
         let table = &relation.table;
@@ -78,42 +81,104 @@ impl Tables {
         if !self.filter.includes(table) || table.schema == "walferry" {
             return Ok(Admission::Filtered);
         }
-        if let Some(row) = self.by_name.get(table).filter(|row| row.source_oid == relation.id) {
-            return match row.state {
-                TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
-                _ => Ok(Admission::Apply { from: row.snapshot_lsn }),
-            };
-        }
-        let renamed = self.by_name.values().find(|row| row.source_oid == relation.id).cloned();
-        match renamed {
-            Some(row) => self.follow_rename(row, relation, at, target, state).await,
-            None => self.take_in(relation, at, target, state).await,
+        let is_it = |row: &&TableRow| row.source_oid == relation.id;
+        let ours = self.by_name.get(table).filter(is_it).or_else(|| self.by_name.values().find(is_it)).cloned();
+        match ours {
+            Some(row) if row.state == TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
+            Some(row) => self.follow(row, table, at, (target, source), state).await,
+            None => {
+                self.displace(table, at, (target, source), state).await?;
+                self.take_in(relation, at, target, state).await
+            }
         }
     }
 
-    async fn follow_rename(
+    /// A table of ours, under the name it had on the source then. The target's
+    /// table must have that name or the one it has on the source now: a batch
+    /// may hold changes from before and after a rename.
+    async fn follow(
         &mut self,
         row: TableRow,
-        relation: &Relation,
+        table: &TableName,
         at: Lsn,
-        target: &Session,
+        (target, source): (&Session, &mut Source),
         state: &State,
     ) -> Result<Admission, ApplyError> {
-        let table = &relation.table;
-        if is_empty(target, table).await?.is_none() {
-            let why = format!(
-                "it is {} under a new name; rename it on the target as well, then start again: {}",
-                row.table,
-                rename_sql(&row.table, table)
-            );
-            return Err(unknown(table, at, &why));
+        let there = match state.target_name(&row.table).await? {
+            Some(name) => name,
+            // Made anew on the target: its name alone tells.
+            None if row.table == *table || is_empty(target, table).await?.is_some() => table.clone(),
+            None => row.table.clone(),
+        };
+        if there != *table {
+            let now = source.name_of(row.source_oid).await?;
+            if now.as_ref() != Some(&there) {
+                let wanted = now.unwrap_or_else(|| table.clone());
+                let why = format!(
+                    "it is {} under a new name; rename it on the target as well, then start again: {}",
+                    row.table,
+                    rename_sql(&there, &wanted)
+                );
+                return Err(unknown(table, at, &why));
+            }
         }
-        info!(from = %row.table, to = %table, "a table was renamed on both sides");
-        state.rename_table(&row.table, table).await?;
         let from = row.snapshot_lsn;
+        if row.table != there {
+            if let Some(holder) = self.by_name.get(&there).cloned() {
+                self.set_aside(holder, state).await?;
+            }
+            info!(from = %row.table, to = %there, "a table was renamed on both sides");
+            self.rename(row, there.clone(), state).await?;
+        }
+        Ok(Admission::Apply { from, there })
+    }
+
+    /// A new table has a name that another table of ours had when it was
+    /// copied: that one was renamed, and must be on the target as well before
+    /// the name can mean the new one, or it was dropped.
+    async fn displace(
+        &mut self,
+        table: &TableName,
+        at: Lsn,
+        (target, source): (&Session, &mut Source),
+        state: &State,
+    ) -> Result<(), ApplyError> {
+        let Some(holder) = self.by_name.get(table).cloned() else { return Ok(()) };
+        let now = source.name_of(holder.source_oid).await?;
+        let is_in_the_way = state.target_name(table).await?.as_ref() == Some(table);
+        match (now, is_in_the_way) {
+            (Some(now), true) => {
+                let why = format!(
+                    "another table has this name now; the one that was copied is {now}. Rename it on the target as \
+                     well, create the new one there, and start again: {}",
+                    rename_sql(table, &now)
+                );
+                Err(unknown(table, at, &why))
+            }
+            (Some(_), false) => self.set_aside(holder, state).await,
+            (None, true) if matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) => {
+                Err(unknown(table, at, &created_again(table)))
+            }
+            // Nothing of the old one is left; its row is replaced.
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Lets a table give up its name: for the one it has on the target, or for
+    /// one that says what it was until a change of it tells.
+    async fn set_aside(&mut self, row: TableRow, state: &State) -> Result<(), ApplyError> {
+        let there = state.target_name(&row.table).await?.filter(|name| !self.by_name.contains_key(name));
+        let aside = || TableName::new(row.table.schema.clone(), format!("{} (oid {})", row.table.name, row.source_oid));
+        let to = there.unwrap_or_else(aside);
+        info!(from = %row.table, to = %to, "a table gave its name to another");
+        self.rename(row, to, state).await
+    }
+
+    async fn rename(&mut self, row: TableRow, to: TableName, state: &State) -> Result<(), ApplyError> {
+        state.rename_table(&row.table, &to).await?;
         self.by_name.remove(&row.table);
-        self.by_name.insert(table.clone(), TableRow { table: table.clone(), ..row });
-        Ok(Admission::Apply { from })
+        self.by_name.insert(to.clone(), TableRow { table: to, ..row });
+        Ok(())
     }
 
     async fn take_in(
@@ -145,7 +210,7 @@ impl Tables {
         state.adopt_table(&row).await?;
         state.journal(&format!("took in table {table}, first changed at {at}")).await?;
         self.by_name.insert(table.clone(), row);
-        Ok(Admission::Apply { from: self.start })
+        Ok(Admission::Apply { from: self.start, there: table.clone() })
     }
 }
 
@@ -173,6 +238,14 @@ fn occupied(table: &TableName) -> String {
         "it was created on the source after the copy, so all its rows come with the stream, but on the target it is \
          not empty. Run on the target: TRUNCATE {}; then start again; to leave it out, start again with \
          --exclude-tables '{table}'",
+        table.sql()
+    )
+}
+
+fn created_again(table: &TableName) -> String {
+    format!(
+        "it was dropped and created again on the source after the copy, so all its rows come with the stream, but the \
+         target still has the old ones. Run on the target: TRUNCATE {}; then start again",
         table.sql()
     )
 }

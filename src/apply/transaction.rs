@@ -4,10 +4,14 @@
 //! expected and every row statement affected exactly one row; COMMIT is sent
 //! after that.
 
-use super::pipeline::{Pipeline, Reply, Tag};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::pipeline::{CommitTag, Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
-use super::{ApplyError, Place};
-use crate::lsn::EndLsn;
+use super::set_based::SetStatement;
+use super::{ApplyError, Label, Place};
+use crate::lsn::{CommitLsn, EndLsn};
 use crate::state::position::MOVE_SQL;
 use crate::wire::ServerError;
 
@@ -18,11 +22,19 @@ const HOLD_SQL: &str = "WITH held AS (SELECT 1 FROM walferry.position \
     WHERE slot = $1::text AND end_lsn = $2::pg_lsn FOR UPDATE) \
     SELECT 1 / pg_catalog.count(*) FROM held";
 
+/// What one statement, or SET CONSTRAINTS, did on the source comes here row by
+/// row: a deferrable constraint holds again at its end only. Foreign keys are
+/// held back; this is about unique and exclusion constraints.
+const DEFER_SQL: &str = "SET CONSTRAINTS ALL DEFERRED";
+
+/// Checks what was deferred while the transaction can still be named.
+const CHECK_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
+
 /// SQLSTATE division_by_zero: how the statements above say no.
-const DIVISION_BY_ZERO: &str = "22012";
+pub(super) const DIVISION_BY_ZERO: &str = "22012";
 
 /// What a statement that was sent must answer.
-enum Expectation {
+pub(super) enum Expectation {
     /// Nothing in particular.
     Done(&'static str),
     /// The position must have stood there.
@@ -31,13 +43,20 @@ enum Expectation {
     OneRow(Place),
     /// A TRUNCATE.
     Truncated(Place),
+    /// Net changes of a table; the statement counts its rows itself.
+    Net(u32, Arc<Label>),
+    /// COMMIT.
+    Committed,
+    /// That no deferred constraint is violated by the source transactions up
+    /// to this one.
+    Checked(CommitLsn),
 }
 
 /// The position statements of one slot, prepared once per connection.
 pub(super) struct PositionStatements {
     slot: String,
-    advance: std::sync::Arc<Shape>,
-    hold: std::sync::Arc<Shape>,
+    advance: Arc<Shape>,
+    hold: Arc<Shape>,
 }
 
 impl PositionStatements {
@@ -64,7 +83,9 @@ impl<'p> Transaction<'p> {
         position: &'p PositionStatements,
     ) -> Result<Self, ApplyError> {
         pipeline.command("BEGIN").await?;
-        Ok(Transaction { pipeline, position, sent: vec![Expectation::Done("begin a transaction")] })
+        pipeline.command(DEFER_SQL).await?;
+        let sent = vec![Expectation::Done("begin a transaction"), Expectation::Done("defer the constraints")];
+        Ok(Transaction { pipeline, position, sent })
     }
 
     /// Goes on with one that [`Self::begin`] began and whose parts so far have
@@ -113,6 +134,35 @@ impl<'p> Transaction<'p> {
         Ok(self.pipeline.command(sql).await?)
     }
 
+    /// Sends net changes of a table.
+    pub(super) async fn net(
+        &mut self,
+        statement: &SetStatement,
+        relation: u32,
+        label: &Arc<Label>,
+    ) -> Result<(), ApplyError> {
+        crate::failpoint::hit("mid-batch");
+        self.sent.push(Expectation::Net(relation, Arc::clone(label)));
+        Ok(self.pipeline.push_set(statement).await?)
+    }
+
+    /// Sends COMMIT behind all that was sent, without waiting for any answer.
+    /// Only for a transaction whose statements count their rows themselves.
+    pub(super) async fn commit(mut self) -> Result<VecDeque<Expectation>, ApplyError> {
+        crate::failpoint::hit("before-commit");
+        self.pipeline.command("COMMIT").await?;
+        self.sent.push(Expectation::Committed);
+        self.pipeline.sync().await?;
+        Ok(self.sent.into())
+    }
+
+    /// Checks the deferred constraints; the last source transaction in it
+    /// committed there.
+    pub(super) async fn check_deferred(&mut self, last: CommitLsn) -> Result<(), ApplyError> {
+        self.sent.push(Expectation::Checked(last));
+        Ok(self.pipeline.command(CHECK_SQL).await?)
+    }
+
     /// Waits for all answers and checks them. After an error the transaction
     /// has been rolled back and the connection can be used again (unless it is
     /// the connection that failed).
@@ -146,17 +196,36 @@ impl<'p> Transaction<'p> {
     }
 }
 
-fn check(expectation: Expectation, reply: Reply, position: &PositionStatements) -> Result<(), ApplyError> {
+/// Checks an answer; a COMMIT that committed gives its proof.
+pub(super) fn check(
+    expectation: Expectation,
+    reply: Reply,
+    position: &PositionStatements,
+) -> Result<Option<CommitTag>, ApplyError> {
     match (expectation, reply) {
-        (Expectation::Done(_) | Expectation::Position(_) | Expectation::Truncated(_), Reply::Complete(_)) => Ok(()),
-        (Expectation::OneRow(_), Reply::Complete(Tag::Rows(1))) => Ok(()),
+        (Expectation::Committed, Reply::Complete(Tag::Commit(tag))) => Ok(Some(tag)),
+        (Expectation::Committed, Reply::Failed(error)) => {
+            Err(ApplyError::Statement { action: "commit a batch", error })
+        }
+        (Expectation::Committed, other) => Err(ApplyError::OutOfStep(format!("{other:?} to COMMIT"))),
+        (Expectation::OneRow(_), Reply::Complete(Tag::Rows(1))) => Ok(None),
         (Expectation::OneRow(place), Reply::Complete(Tag::Rows(affected))) => {
             Err(ApplyError::RowCount { place: Box::new(place), affected })
         }
+        (
+            Expectation::Done(_)
+            | Expectation::Position(_)
+            | Expectation::Truncated(_)
+            | Expectation::Checked(_)
+            | Expectation::Net(..),
+            Reply::Complete(_),
+        ) => Ok(None),
         (Expectation::Position(expected), Reply::Failed(error)) => Err(position_error(position, expected, error)),
+        (Expectation::Net(relation, label), Reply::Failed(error)) => Err(ApplyError::Net { label, relation, error }),
         (Expectation::OneRow(place) | Expectation::Truncated(place), Reply::Failed(error)) => {
             Err(ApplyError::Refused { place: Box::new(place), error })
         }
+        (Expectation::Checked(commit), Reply::Failed(error)) => Err(ApplyError::Deferred { commit, error }),
         (Expectation::Done(action), Reply::Failed(error)) => Err(ApplyError::Statement { action, error }),
         (_, other) => Err(ApplyError::OutOfStep(format!("unexpected {other:?}"))),
     }

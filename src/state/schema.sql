@@ -44,6 +44,7 @@ CREATE TABLE walferry.tables (
     schema        text NOT NULL,
     name          text NOT NULL,
     source_oid    oid NOT NULL,
+    target_oid    oid,                      -- tells a renamed table from another of its name
     state         text NOT NULL CHECK (state IN ('waiting', 'copying', 'indexing', 'ready', 'excluded')),
     rows          bigint NOT NULL DEFAULT 0,
     bytes         bigint NOT NULL DEFAULT 0,

@@ -74,8 +74,9 @@ impl State {
         let oids: Vec<u32> = tables.iter().map(|t| t.source_oid).collect();
         let states: Vec<&str> = tables.iter().map(|t| t.state.as_str()).collect();
         self.execute(
-            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state) \
-             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::oid[], $5::text[])",
+            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, target_oid) \
+             SELECT $1, schema, name, oid, state, pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid \
+             FROM unnest($2::text[], $3::text[], $4::oid[], $5::text[]) AS t (schema, name, oid, state)",
             &[&self.name(), &schemas, &names, &oids, &states],
             "write the list of tables",
         )
@@ -134,8 +135,10 @@ impl State {
     /// When the target refuses it.
     pub async fn adopt_table(&self, row: &TableRow) -> Result<(), StateError> {
         self.execute(
-            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn) VALUES ($1, $2, $3, $4, $5, $6) \
+            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn, target_oid) \
+             VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.to_regclass(pg_catalog.format('%I.%I', $2::text, $3::text))::oid) \
              ON CONFLICT (migration, schema, name) DO UPDATE SET source_oid = excluded.source_oid, state = excluded.state, \
+             target_oid = excluded.target_oid, \
              snapshot_lsn = excluded.snapshot_lsn, rows = 0, bytes = 0",
             &[
                 &self.name(), &row.table.schema, &row.table.name, &row.source_oid, &row.state.as_str(),
@@ -159,5 +162,23 @@ impl State {
         )
         .await?;
         Ok(())
+    }
+
+    /// The present name of the target's table that this one was copied to;
+    /// `None` when it is no longer there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn target_name(&self, table: &TableName) -> Result<Option<TableName>, StateError> {
+        let rows = self
+            .query(
+                "SELECT n.nspname::text, c.relname::text FROM walferry.tables t \
+                 JOIN pg_catalog.pg_class c ON c.oid = t.target_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE t.migration = $1 AND t.schema = $2 AND t.name = $3",
+                &[&self.name(), &table.schema, &table.name],
+                "look for a table's new name",
+            )
+            .await?;
+        Ok(rows.first().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))))
     }
 }

@@ -111,7 +111,15 @@ pub fn is_transient(sqlstate: &str) -> bool {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
-        for (label, part) in [("detail", &self.detail), ("hint", &self.hint), ("context", &self.where_)] {
+        // Of data exceptions and violated constraints the detail and the
+        // context quote the row: names stand for it.
+        let quotes_the_row = self.sqlstate.starts_with("22") || self.sqlstate.starts_with("23");
+        let parts = if quotes_the_row {
+            [("table", &self.table), ("column", &self.column), ("constraint", &self.constraint), ("hint", &self.hint)]
+        } else {
+            [("detail", &self.detail), ("hint", &self.hint), ("context", &self.where_), ("constraint", &None)]
+        };
+        for (label, part) in parts {
             if let Some(part) = part {
                 write!(f, "; {label}: {part}")?;
             }
@@ -135,7 +143,7 @@ mod tests {
         assert_eq!(error.severity, "ERROR");
         assert_eq!(error.constraint.as_deref(), Some("t_pkey"));
         assert_eq!(error.routine.as_deref(), Some("_bt_check_unique"));
-        assert_eq!(error.to_string(), "duplicate key (SQLSTATE 23505); detail: Key (id) exists.; hint: do not");
+        assert_eq!(error.to_string(), "duplicate key (SQLSTATE 23505); table: t; constraint: t_pkey; hint: do not");
         assert!(!error.is_transient());
     }
 

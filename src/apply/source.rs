@@ -1,0 +1,130 @@
+//! What the applier asks the source beside the stream: seldom, when a change
+//! cannot be understood from the stream alone.
+//!
+//! Invariant: the answers are of now, the changes are of then; they make words
+//! for the operator and follow renames by oid, and nothing else.
+
+use crate::config::{Settings, Side};
+use crate::session::{DbContext, Session};
+use crate::sql::{TableName, ident, literal};
+
+use super::ApplyError;
+use super::mapping::MappingError;
+
+/// A session on the source, made when it is first needed and again when lost.
+pub struct Source {
+    settings: Settings,
+    session: Option<Session>,
+}
+
+impl Source {
+    /// Nothing is connected yet.
+    pub fn new(settings: &Settings) -> Self {
+        Source { settings: settings.clone(), session: None }
+    }
+
+    /// The session.
+    ///
+    /// # Errors
+    /// When the source cannot be reached.
+    pub async fn session(&mut self) -> Result<&Session, ApplyError> {
+        let session = match self.session.take() {
+            Some(session) if !session.is_closed() => session,
+            _ => Session::connect(&self.settings.source, &self.settings.name).await?,
+        };
+        Ok(self.session.insert(session))
+    }
+
+    /// The present name of a table; `None` when it was dropped.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn name_of(&mut self, oid: u32) -> Result<Option<TableName>, ApplyError> {
+        let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+        let row = self.session().await?.query_opt(sql, &[&oid]).await;
+        let row = row.during(Side::Source, "look for a table that lost its name")?;
+        Ok(row.map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))))
+    }
+
+    /// The SQL that gives the target a column of the source, with the value
+    /// that the rows had that were there before it; `None` when the source has
+    /// dropped it again.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn add_column_sql(
+        &mut self,
+        relation: u32,
+        table: &TableName,
+        column: &str,
+    ) -> Result<Option<String>, ApplyError> {
+        let session = self.session().await?;
+        let missing = if session.version() >= 110_000 {
+            "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END"
+        } else {
+            "NULL::text"
+        };
+        let sql = format!(
+            "SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \
+             pg_catalog.pg_get_expr(d.adbin, d.adrelid), {missing} FROM pg_catalog.pg_attribute a \
+             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+             WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped"
+        );
+        let row = session.query_opt(&sql, &[&relation, &column]).await;
+        let row = row.during(Side::Source, format!("look at the new column of {table}"))?;
+        Ok(row.map(|row| {
+            let added = Added { kind: row.get(0), not_null: row.get(1), default: row.get(2), earlier: row.get(3) };
+            added.sql(table, column)
+        }))
+    }
+}
+
+impl Source {
+    /// The same error, a missing column's remedy as the source defines it.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn explain(&mut self, relation: u32, error: MappingError) -> Result<MappingError, ApplyError> {
+        Ok(match error {
+            MappingError::NoColumn { table, column, remedy } => {
+                let known = self.add_column_sql(relation, &table, &column).await?;
+                MappingError::NoColumn { table, column, remedy: known.unwrap_or(remedy) }
+            }
+            other => other,
+        })
+    }
+}
+
+/// A column that was added on the source.
+struct Added {
+    kind: String,
+    not_null: bool,
+    default: Option<String>,
+    /// What rows have that were there before the column.
+    earlier: Option<String>,
+}
+
+impl Added {
+    fn sql(&self, table: &TableName, column: &str) -> String {
+        let (table, column) = (table.sql(), ident(column));
+        let mut sql = format!("ALTER TABLE {table} ADD COLUMN {column} {}", self.kind);
+        if let Some(earlier) = &self.earlier {
+            sql.push_str(&format!(" DEFAULT {}", literal(earlier)));
+            if self.not_null {
+                sql.push_str(" NOT NULL");
+            }
+        }
+        if let Some(default) = &self.default {
+            sql.push_str(&format!(", ALTER COLUMN {column} SET DEFAULT {default}"));
+        }
+        sql.push(';');
+        if self.default.is_some() && self.earlier.is_none() {
+            sql.push_str(
+                " (rows that were there before may have values of their own in this column, which are in no stream: \
+                 compare them)",
+            );
+        }
+        sql
+    }
+}

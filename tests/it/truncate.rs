@@ -1,0 +1,124 @@
+//! TRUNCATE in all its forms, and partitioned tables.
+
+use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::support::pair::Pair;
+use crate::support::wait_until;
+
+#[tokio::test]
+async fn a_truncate_empties_what_the_source_emptied_and_nothing_else() {
+    let table = |name: &str| {
+        format!(
+            "CREATE TABLE {name} (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text); INSERT INTO {name} (v) SELECT 'v' FROM generate_series(1, 20)"
+        )
+    };
+    let mut journey = Journey::of(&[
+        &table("a"), &table("b"), &table("c"), &table("restarted"), &table("untouched"), &table("within"),
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent);
+         CREATE TABLE grandchild (id int PRIMARY KEY, child int REFERENCES child ON DELETE CASCADE);
+         INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (1, 1), (2, 2); INSERT INTO grandchild VALUES (1, 1)",
+        "CREATE TABLE keyless (v text); ALTER TABLE keyless REPLICA IDENTITY FULL; INSERT INTO keyless VALUES ('x')",
+        "CREATE TABLE base (id int PRIMARY KEY); CREATE TABLE heir (PRIMARY KEY (id)) INHERITS (base);
+         INSERT INTO base VALUES (1); INSERT INTO heir VALUES (2)",
+    ])
+    .await;
+    journey
+        .write(&[
+            "INSERT INTO a (v) VALUES ('before')",
+            "TRUNCATE a, b, keyless",
+            "INSERT INTO a (v) VALUES ('after')",
+            "TRUNCATE restarted RESTART IDENTITY",
+            "INSERT INTO restarted (v) VALUES ('first again')",
+            "TRUNCATE parent CASCADE",
+            "INSERT INTO parent VALUES (3); INSERT INTO child VALUES (3, 3)",
+            // In one transaction: what came before goes, what comes after stays.
+            "BEGIN; INSERT INTO within (v) VALUES ('gone'); UPDATE within SET v = 'gone too'; TRUNCATE within;
+             INSERT INTO within (v) VALUES ('stays'); INSERT INTO c (v) VALUES ('c'); TRUNCATE c; COMMIT",
+            "BEGIN; TRUNCATE untouched; ROLLBACK",
+            "BEGIN; SAVEPOINT s; TRUNCATE untouched; ROLLBACK TO s; INSERT INTO untouched (v) VALUES ('more'); COMMIT",
+            "TRUNCATE ONLY base",
+        ])
+        .await;
+    let target = &journey.target;
+    wait_until("all of it is there", PATIENCE, || async move {
+        value(target, "SELECT count(*) FROM ONLY base").await == "0"
+    })
+    .await;
+    // The sequence itself began anew: no pass over the sequences goes back.
+    assert_eq!(journey.value("SELECT last_value FROM restarted_id_seq").await, "1");
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT string_agg(v, ',') FROM within").await, "stays");
+    assert_eq!(journey.value("SELECT count(*) FROM untouched").await, "21");
+    assert_eq!(journey.value("SELECT count(*) FROM heir").await, "1");
+    assert_eq!(journey.value("SELECT count(*) FROM grandchild").await, "0");
+}
+
+const PARTITIONED: &[&str] = &[
+    "CREATE TABLE by_range (id int, at date, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+     CREATE TABLE by_range_1 PARTITION OF by_range FOR VALUES FROM (MINVALUE) TO ('2024-01-01');
+     CREATE TABLE by_range_2 PARTITION OF by_range FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+     CREATE TABLE by_range_rest PARTITION OF by_range DEFAULT",
+    "CREATE TABLE by_list (id int, kind text, v text, PRIMARY KEY (id, kind)) PARTITION BY LIST (kind);
+     CREATE TABLE by_list_a PARTITION OF by_list FOR VALUES IN ('a') PARTITION BY RANGE (id);
+     CREATE TABLE by_list_a_low PARTITION OF by_list_a FOR VALUES FROM (MINVALUE) TO (100);
+     CREATE TABLE by_list_a_high PARTITION OF by_list_a FOR VALUES FROM (100) TO (MAXVALUE);
+     CREATE TABLE by_list_rest PARTITION OF by_list DEFAULT",
+    // Columns in another order in a partition that was attached.
+    "CREATE TABLE by_hash (id int PRIMARY KEY, v text) PARTITION BY HASH (id);
+     CREATE TABLE by_hash_0 (v text, gone int, id int NOT NULL PRIMARY KEY); ALTER TABLE by_hash_0 DROP gone;
+     ALTER TABLE by_hash ATTACH PARTITION by_hash_0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+     CREATE TABLE by_hash_1 PARTITION OF by_hash FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+    "CREATE TABLE keyless (a int, v text) PARTITION BY LIST (a);
+     CREATE TABLE keyless_1 PARTITION OF keyless FOR VALUES IN (1); CREATE TABLE keyless_2 PARTITION OF keyless DEFAULT;
+     ALTER TABLE keyless_1 REPLICA IDENTITY FULL; ALTER TABLE keyless_2 REPLICA IDENTITY FULL; ALTER TABLE keyless REPLICA IDENTITY FULL",
+    "INSERT INTO by_range SELECT i, '2023-12-01'::date + i * 20, 'v' FROM generate_series(1, 40) i",
+    "INSERT INTO by_list SELECT i, CASE WHEN i % 2 = 0 THEN 'a' ELSE 'z' END, 'v' FROM generate_series(1, 200) i",
+    "INSERT INTO by_hash SELECT i, 'v' FROM generate_series(1, 50) i",
+    "INSERT INTO keyless VALUES (1, 'x'), (1, 'x'), (2, 'x'), (2, 'x')",
+];
+
+const PARTITION_CHANGES: &[&str] = &[
+    "INSERT INTO by_range VALUES (1000, '2023-01-01', 'new'), (1001, '2024-06-01', 'new'), (1002, '2030-01-01', 'new')",
+    // Rows that move to another partition.
+    "UPDATE by_range SET at = '2026-01-01', v = 'moved' WHERE id IN (1, 1000)",
+    "UPDATE by_range SET v = 'stays' WHERE id = 5",
+    "UPDATE by_list SET kind = 'a' WHERE id BETWEEN 10 AND 20",
+    "UPDATE by_list SET id = id + 1000 WHERE kind = 'a' AND id < 100",
+    "DELETE FROM by_list WHERE kind = 'z' AND id > 150",
+    "UPDATE by_hash SET id = id + 100, v = 'moved' WHERE id <= 20",
+    "DELETE FROM by_hash WHERE id > 45 AND id < 100",
+    "UPDATE keyless SET a = 2 WHERE ctid = (SELECT ctid FROM keyless WHERE a = 1 LIMIT 1) AND a = 1",
+    "DELETE FROM keyless WHERE a = 2 AND ctid = (SELECT ctid FROM keyless WHERE a = 2 LIMIT 1)",
+];
+
+#[tokio::test]
+async fn rows_of_partitions_follow_through_their_leaves() {
+    let mut journey = Journey::of(PARTITIONED).await;
+    journey.write(PARTITION_CHANGES).await;
+    journey
+        .write(&[
+            "TRUNCATE by_range_2",
+            "INSERT INTO by_range VALUES (2000, '2024-02-02', 'after')",
+            "TRUNCATE by_list_a",
+            "BEGIN; INSERT INTO by_hash VALUES (-1, 'x'); TRUNCATE by_hash; INSERT INTO by_hash VALUES (-2, 'y'); COMMIT",
+            // Detached, it is an ordinary table; its rows go on.
+            "ALTER TABLE by_range DETACH PARTITION by_range_1; INSERT INTO by_range_1 VALUES (3000, '2020-01-01', 'alone')",
+        ])
+        .await;
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT count(*) FROM by_hash").await, "1");
+    assert_eq!(journey.value("SELECT count(*) FROM by_range_2").await, "1");
+}
+
+#[tokio::test]
+async fn rows_of_partitions_published_through_their_root_follow() {
+    let pair = Pair::builder().start().await;
+    let source = pair.source_client().await;
+    execute(&source, PARTITIONED).await;
+    execute(&source, &["CREATE PUBLICATION rooted FOR ALL TABLES WITH (publish_via_partition_root)"]).await;
+    let mut journey = Journey::on(pair, &[], &["--publication", "rooted"]).await;
+    journey.write(PARTITION_CHANGES).await;
+    journey.write(&["TRUNCATE by_hash", "INSERT INTO by_hash VALUES (7, 'again')", "TRUNCATE by_list, by_range"]).await;
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT count(*) FROM by_range").await, "0");
+    assert_eq!(journey.value("SELECT count(*) FROM by_hash").await, "1");
+}
