@@ -1,32 +1,49 @@
-//! A migration under way, as most tests need it: fixtures on the source, the
-//! daemon streaming, changes, and the end at which both sides must be equal.
-//!
-//! Invariant: [`Journey::finish`] passes only when the daemon handed over, the
-//! catch-up ended with 0, and every table and sequence is equal.
+//! The whole way under load: run, status, metrics, catch-up, finish, cleanup.
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use walferry::lsn::Lsn;
 
+use crate::migration::{
+    Load, NAME, PATIENCE, confirmed, position, settle, source_admin, source_end, streaming, traces, until_applied,
+    usual_pair,
+};
 use crate::support::pair::Pair;
-use crate::support::process::{Finished, Walferry};
+use crate::support::process::{Walferry, free_port};
 use crate::support::wait_until;
 
-/// Enough for anything that takes a moment on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_database_moves_and_every_command_says_what_it_should() {
+    let pair = usual_pair().await;
+    pair.source_sql("CREATE MATERIALIZED VIEW public.overview AS SELECT count(*) AS events FROM public.event").await;
+    let load = Load::start(&pair).await;
+    let port = free_port();
+    let daemon = streaming(&pair, &["--listen", &format!("127.0.0.1:{port}"), "--sequence-interval", "1s"]).await;
+    until_applied(&pair).await;
+    status_follows(&pair, &daemon, &load).await;
+    http_answers(port).await;
+    assert_eq!(deferred_on_target(&pair).await, (0, 0), "foreign keys and triggers wait");
 
-/// A pair with a daemon between its two ends.
-pub struct Journey {
-    pub pair: Pair,
-    /// A session of the source's owner.
-    pub source: Client,
-    /// A session of the target's role.
-    pub target: Client,
-    arguments: Vec<String>,
-    daemon: Option<Walferry>,
+    let (totals, events) = load.stop().await;
+    assert!(totals.committed > 0 && events > 0);
+    let end = source_end(&source_admin(&pair).await).await;
+    let report = Walferry::run(&pair, &["catchup", "--json"], PATIENCE).code(0).json();
+    let left = daemon.wait(PATIENCE).code(0);
+    assert!(left.stderr.contains("handed over"), "{}", left.stderr);
+    let reached: Lsn = report["end_lsn"].as_str().unwrap().parse().unwrap();
+    assert!(reached >= end, "{report}");
+    assert_eq!(keys(&report), ["end_lsn", "large_objects", "rows", "seconds", "sequences", "transactions"]);
+    assert_eq!((report["sequences"].as_u64(), report["large_objects"].as_u64()), (Some(2), Some(1)), "{report}");
+    assert!(report["seconds"].as_f64().unwrap() > 0.0);
+    assert_eq!(status(&pair)["phase"], "stopped");
+    pair.assert_equal().await;
+
+    finish_and_clean_up(&pair).await;
 }
 
-<<<<<<<< HEAD:tests/it/whole_way.rs
 /// What is left to do once both sides are equal.
 async fn finish_and_clean_up(pair: &Pair) {
     let refused = Walferry::run(pair, &["cleanup"], PATIENCE).code(2);
@@ -101,118 +118,106 @@ async fn status_follows(pair: &Pair, daemon: &Walferry, load: &Load) {
     for table in tables {
         assert_eq!(keys(table), ["bytes", "name", "rows", "schema", "snapshot_lsn", "state"]);
         assert_eq!(table["state"], "ready");
-========
-impl Journey {
-    /// Creates the fixtures on a plain pair's source and streams.
-    pub async fn of(fixtures: &[&str]) -> Self {
-        Journey::on(Pair::builder().start().await, fixtures, &[]).await
->>>>>>>> main:tests/it/journey.rs
     }
-
-    /// Creates the fixtures on the pair's source and runs the daemon until it streams.
-    pub async fn on(pair: Pair, fixtures: &[&str], arguments: &[&str]) -> Self {
-        let (source, target) = (pair.source_client().await, pair.target_client().await);
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut journey = Journey { pair, source, target, arguments, daemon: None };
-        journey.write(fixtures).await;
-        journey.start();
-        journey.streams().await;
-        journey
-    }
-
-    /// Takes other arguments at the next start.
-    pub fn arguments(&mut self, arguments: &[&str]) {
-        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    }
-
-    /// Starts the daemon.
-    pub fn start(&mut self) {
-        assert!(self.daemon.is_none());
-        let arguments = self.command("run");
-        self.daemon = Some(Walferry::on(&self.pair, &strs(&arguments)));
-    }
-
-    /// Waits until the daemon streams.
-    pub async fn streams(&mut self) {
-        let (target, daemon) = (&self.target, &mut self.daemon);
-        wait_until("the daemon streams", PATIENCE, || {
-            let ended = daemon.as_mut().and_then(Walferry::ended);
-            assert!(ended.is_none(), "the daemon ended: {ended:?}");
-            async move {
-                let found = target.query("SELECT FROM walferry.migration WHERE phase = 'stream'", &[]).await;
-                found.is_ok_and(|rows| !rows.is_empty())
-            }
-        })
-        .await;
-    }
-
-    /// What the daemon has logged so far.
-    pub fn log(&self) -> String {
-        self.daemon.as_ref().map(Walferry::stderr).unwrap_or_default()
-    }
-
-    /// Executes statements on the source. Those in one text are one transaction.
-    pub async fn write(&self, statements: &[&str]) {
-        execute(&self.source, statements).await;
-    }
-
-    /// Waits for the daemon to end by itself, asserting its exit code.
-    pub fn stopped(&mut self, code: i32) -> Finished {
-        self.daemon.take().unwrap().wait(PATIENCE).code(code)
-    }
-
-    /// Catches up, taking over from the daemon if there is one.
-    pub async fn catch_up(&mut self) -> Finished {
-        if self.daemon.is_some() {
-            // Else the catch-up could come first, and the daemon after it.
-            self.streams().await;
-        }
-        let arguments = self.command("catchup");
-        let finished = Walferry::run(&self.pair, &strs(&arguments), PATIENCE).code(0);
-        if let Some(daemon) = self.daemon.take() {
-            daemon.wait(PATIENCE).code(0);
-        }
-        finished
-    }
-
-    /// Catches up and asserts that both sides are equal.
-    pub async fn finish(&mut self) {
-        self.catch_up().await;
-        self.pair.assert_equal().await;
-    }
-
-    /// The position on the target.
-    pub async fn position(&self) -> String {
-        value(&self.target, "SELECT end_lsn FROM walferry.position").await
-    }
-
-    /// A value of the target.
-    pub async fn value(&self, sql: &str) -> String {
-        value(&self.target, sql).await
-    }
-
-    fn command(&self, command: &str) -> Vec<String> {
-        [command.to_owned()].into_iter().chain(self.arguments.iter().cloned()).collect()
-    }
+    assert_eq!(keys(&document["sequences"]), ["behind", "last_pass", "total"]);
+    assert_eq!(document["sequences"]["total"], 2);
+    assert_eq!(document["large_objects"]["total"], 1);
+    assert!(document["stopped_because"].is_null());
 }
 
-fn strs(arguments: &[String]) -> Vec<&str> {
-    arguments.iter().map(String::as_str).collect()
+/// A GET; the status code and the body.
+async fn get(port: u16, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Executes statements one by one.
-pub async fn execute(client: &Client, statements: &[&str]) {
-    for sql in statements {
-        client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+async fn http_answers(port: u16) {
+    assert_eq!(get(port, "/livez").await.0, 200);
+    wait_until("the daemon is ready", PATIENCE, || async { get(port, "/readyz").await.0 == 200 }).await;
+    let (code, body) = get(port, "/status").await;
+    let document: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &document["phase"]), (200, &"stream".into()));
+    let (code, metrics) = get(port, "/metrics").await;
+    assert_eq!(code, 200);
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(value("walferry_transactions_applied_total") > 0.0);
+    assert!(value("walferry_rows_applied_total{operation=\"insert\"}") > 0.0);
+    assert!(value("walferry_copied_rows_total") > 0.0);
+    assert!(value("walferry_slot_retained_bytes{slot_name=\"walferry\"}") >= 0.0);
+    assert!(value("walferry_apply_lag_bytes") >= 0.0);
+    assert_eq!(value("walferry_tables{state=\"ready\"}"), 7.0);
+    assert_eq!(value("walferry_phase{phase=\"stream\"}"), 1.0);
+    promtool_accepts(&metrics);
+}
+
+/// Where Prometheus' tools are at hand, they have the last word on the format.
+fn promtool_accepts(metrics: &str) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let spawned = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
+    let Ok(mut promtool) = spawned else {
+        eprintln!("promtool is not here; the format of the metrics was not checked by it");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    assert!(promtool.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_until_caught_up_ends_by_itself_and_run_goes_on_from_there() {
+    let pair = usual_pair().await;
+    let load = Load::start(&pair).await;
+    load.more(20).await;
+    let begun_at = source_end(&source_admin(&pair).await).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    assert!(position(&pair.target_client().await).await.unwrap() >= begun_at);
+    let daemon = streaming(&pair, &[]).await;
+    load.more(20).await;
+    daemon.terminate(PATIENCE).code(0);
+    settle(&pair, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_source_holds_back_no_wal_that_others_write() {
+    let pair = usual_pair().await;
+    pair.source.psql("postgres", "postgres", "CREATE DATABASE noisy").unwrap();
+    let _daemon = streaming(&pair, &[]).await;
+    let (source, target) = (source_admin(&pair).await, pair.target_client().await);
+    let before = position(&target).await.unwrap();
+    let noise = "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 50) FROM generate_series(1, 20000) i; DROP TABLE t";
+    pair.source.psql("postgres", "noisy", noise).unwrap();
+    let end = source_end(&source).await;
+    assert!(end.bytes_since(before) > 16 << 20);
+    // Twice the interval of an idle position's moves, and more.
+    wait_until("the position has followed the noise", PATIENCE, || async {
+        position(&target).await.unwrap() >= end && confirmed(&source).await >= end
+    })
+    .await;
+    let retained = || async {
+        // What the slot may let go of is decided at such a record.
+        source.batch_execute("CHECKPOINT").await.unwrap();
+        let sql = "SELECT (pg_current_wal_lsn() - restart_lsn)::bigint FROM pg_replication_slots";
+        source.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    wait_until("the slot lets go of the noise", PATIENCE, || async { retained().await < 8 << 20 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catch_up_on_an_idle_source_ends() {
+    let pair = usual_pair().await;
+    streaming(&pair, &[]).await.terminate(PATIENCE).code(0);
+    for _ in 0..2 {
+        let report = Walferry::run(&pair, &["catchup", "--json"], Duration::from_secs(30)).code(0).json();
+        assert_eq!(report["transactions"], 0);
     }
-}
-
-/// The first value of a query's first row, as text.
-pub async fn value(client: &Client, sql: &str) -> String {
-    let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
-    let first = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-        _ => None,
-    });
-    first.unwrap_or_else(|| panic!("no row of {sql}"))
+    pair.assert_equal().await;
 }
