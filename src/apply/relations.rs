@@ -4,6 +4,7 @@
 //! that looking at the catalog never waits for locks of our own transaction.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::ApplyError;
@@ -89,10 +90,10 @@ impl Relations {
         for piece in pieces {
             for change in &piece.changes {
                 for relation in of_change(change) {
-                    if !self.known.contains_key(&address(relation)) {
+                    if let Entry::Vacant(place) = self.known.entry(address(relation)) {
                         let at = piece.begin.commit_lsn.0;
                         let handling = look_up(relation, at, tables, (target, source), state, role).await?;
-                        self.known.insert(address(relation), (Arc::clone(relation), handling));
+                        place.insert((Arc::clone(relation), handling));
                     }
                 }
             }
