@@ -20,10 +20,6 @@ use crate::state::tables::{TableRow, TableState};
 /// that the per-message cost does not count, and small beside the memory bound.
 const CHUNK: usize = 64 * 1024;
 
-/// The message that ends a binary copy: -1 in the place of a row's number of
-/// columns.
-const BINARY_TRAILER: [u8; 2] = [0xff, 0xff];
-
 /// Pause between two records of a table's progress in the state.
 const RECORD_EVERY: Duration = Duration::from_secs(2);
 
@@ -40,13 +36,11 @@ pub(super) async fn copy(
     let out = source.copy_out(&job.copy_out).await.during(source.side(), reading())?;
     let sink = target.copy_in::<_, Bytes>(&job.copy_in).await.during(target.side(), writing())?;
     let (mut out, mut sink) = (std::pin::pin!(out), std::pin::pin!(sink));
-    let mut tally = Tally { rows: 0, chunk_rows: 0, recorded: Instant::now() };
+    let mut tally = Tally { messages: 0, chunk_messages: 0, recorded: Instant::now() };
     let mut chunk = BytesMut::with_capacity(2 * CHUNK);
     while let Some(message) = out.next().await {
-        let message = message.during(source.side(), reading())?;
-        let is_row = job.format == Format::Text || message[..] != BINARY_TRAILER;
-        tally.chunk_rows += u64::from(is_row);
-        chunk.extend_from_slice(&message);
+        chunk.extend_from_slice(&message.during(source.side(), reading())?);
+        tally.chunk_messages += 1;
         if chunk.len() >= CHUNK {
             tally.chunk(ctx, bar, row, chunk.len()).await?;
             sink.feed(chunk.split().freeze()).await.during(target.side(), writing())?;
@@ -56,7 +50,10 @@ pub(super) async fn copy(
     tally.chunk(ctx, bar, row, chunk.len()).await?;
     sink.feed(chunk.freeze()).await.during(target.side(), writing())?;
     let taken = sink.finish().await.during(target.side(), writing())?;
-    let sent = tally.rows;
+    let sent = match job.format {
+        Format::Text => tally.messages,
+        Format::Binary => tally.messages.saturating_sub(1),
+    };
     if sent != taken {
         return Err(CopyError::RowCount { table: job.table.clone(), sent, taken });
     }
@@ -67,8 +64,8 @@ pub(super) async fn copy(
 
 /// What has gone through.
 struct Tally {
-    rows: u64,
-    chunk_rows: u64,
+    messages: u64,
+    chunk_messages: u64,
     recorded: Instant,
 }
 
@@ -81,11 +78,11 @@ impl Tally {
         bytes: usize,
     ) -> Result<(), CopyError> {
         let bytes = u64::try_from(bytes).unwrap_or_default();
-        let rows = std::mem::take(&mut self.chunk_rows);
-        self.rows += rows;
-        bar.advance(rows, bytes);
+        let messages = std::mem::take(&mut self.chunk_messages);
+        self.messages += messages;
+        bar.advance(messages, bytes);
         ctx.metrics.copied_bytes.inc_by(bytes);
-        row.rows = i64::try_from(self.rows).unwrap_or(i64::MAX);
+        row.rows = i64::try_from(self.messages).unwrap_or(i64::MAX);
         row.bytes = row.bytes.saturating_add_unsigned(bytes);
         if self.recorded.elapsed() >= RECORD_EVERY {
             self.recorded = Instant::now();
