@@ -297,6 +297,14 @@ impl Assembler {
         }
     }
 
+    /// Memory that the piece which is being filled holds, in bytes.
+    pub fn open_bytes(&self) -> usize {
+        match &self.state {
+            State::Open(open) => open.bytes,
+            State::Known(_) | State::Between | State::Failed => 0,
+        }
+    }
+
     /// Takes the next message, which came in a payload of `payload_bytes`
     /// bytes; gives a piece when it completes one.
     ///

@@ -183,7 +183,8 @@ impl Verdict {
 }
 
 const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
-     remove it with \"walferry cleanup\", empty the tables on the target and begin again with \"walferry run\"";
+     remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
+     tables and unlink its large objects) and begin again with \"walferry run\"";
 
 const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped; \
      when the row is repaired on the target, start again";
@@ -277,13 +278,16 @@ fn state(error: &StateError) -> Verdict {
 fn apply(error: &ApplyError) -> Verdict {
     let target = Verdict::of_side(Side::Target, Directive::Operator);
     match error {
-        ApplyError::Refused { error, .. } | ApplyError::Deferred { error, .. } | ApplyError::Statement { error, .. } => {
+        ApplyError::Refused { error, .. }
+        | ApplyError::Deferred { error, .. }
+        | ApplyError::Statement { error, .. }
+        | ApplyError::Net { error, .. } => {
             let directive = if is_transient(&error.sqlstate) { Directive::Retry } else { Directive::Operator };
             Verdict::of_side(Side::Target, directive)
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")
         }
         ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
-        ApplyError::Render { .. } | ApplyError::Gone { .. } => target,
+        ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } => Verdict::of_side(Side::Target, Directive::Retry),
         ApplyError::OutOfStep(_) => Verdict::bug(),

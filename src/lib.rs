@@ -32,6 +32,7 @@ pub mod assemble;
 pub mod check;
 pub mod cleanup;
 pub mod cli;
+pub mod coalesce;
 pub mod config;
 pub mod copy;
 pub mod demo;

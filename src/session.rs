@@ -4,8 +4,10 @@
 //!
 //! Invariant: every session has the text formats of `libpqrcv_connect`
 //! (`src/backend/replication/libpqwalreceiver/libpqwalreceiver.c`), an empty
-//! search_path, no timeouts that would cut long work, and `row_security = off`
-//! so that a policy is an error instead of missing rows.
+//! search_path, no timeouts that would cut long work, `row_security = off` so
+//! that a policy is an error instead of missing rows, and commits that have
+//! reached the disk when they return: a position is confirmed to the source on
+//! the strength of that.
 
 use std::ops::Deref;
 
@@ -108,7 +110,9 @@ pub fn preparation(version: i32) -> String {
         "SET client_encoding = 'UTF8'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; \
          SET extra_float_digits = 3; SET search_path = ''; SET row_security = off; \
          SET statement_timeout = 0; SET lock_timeout = 0; \
-         SET idle_in_transaction_session_timeout = 0",
+         SET idle_in_transaction_session_timeout = 0; \
+         SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
+         WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
     );
     if version >= 140_000 {
         sql.push_str("; SET idle_session_timeout = 0");

@@ -1,15 +1,21 @@
 //! The applier: takes batches, commits them on the target, and says what is
-//! durable. The ordered path: row by row in source order, many source
-//! transactions per commit, all statements in flight at once. A merged batch
-//! that fails is replayed one source transaction at a time, so what is right
-//! in it becomes durable and the error names the transaction it belongs to.
+//! durable.
 //!
 //! ```text
-//! Idle ── whole batch ──► verified ── COMMIT ──► Idle
-//!   └── first part ──► Open ── further parts ──► last part verified ── COMMIT ──► Idle
+//! batch ─ coalesce ─┬─ net changes only ──► sent with its COMMIT, the next one behind it
+//!                   ├─ with single rows ──► sent, every row counted, then COMMIT
+//!                   └─ not possible ──────► row by row, every row counted, then COMMIT
+//!
+//! refused: roll back what is in flight, replay that batch one source
+//! transaction at a time and row by row, send the ones behind it again
 //! ```
+//!
+//! Invariants: batches commit in source order, for each begins with the
+//! compare-and-set of the position and fails when its predecessor has failed;
+//! a position is durable only once its COMMIT was answered with `COMMIT`; what
+//! is in flight is bounded in bytes and in number.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,23 +23,20 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::ApplyError;
 use super::batch::Batch;
-use super::mapping::{Mapping, MappingError};
-use super::pipeline::{CommitError, Pipeline};
-use super::render::Renderer;
-use super::replica_role;
-use super::reread::{self, Filled};
+use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
+use super::relations::Relations;
+use super::replica_role::{self, ReplicaRole};
+use super::send::{Sender, Work};
 use super::source::Source;
-use super::tables::{Admission, Tables};
-use super::target::TargetTable;
-use super::transaction::{PositionStatements, Transaction};
-use super::{ApplyError, Label, Place};
-use crate::assemble::{Change, ChangeKind, First, Piece};
+use super::tables::Tables;
+use super::transaction::{self, Expectation, PositionStatements, Transaction};
+use crate::assemble::{First, Piece};
+use crate::coalesce::{Segment, Step, coalesce};
 use crate::config::Settings;
-use crate::lsn::{DurableLsn, EndLsn, Lsn};
+use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
-use crate::pgoutput::{Cascade, KeyColumn, RestartIdentity};
-use crate::relation::Relation;
 use crate::session::Session;
 use crate::state::State;
 
@@ -42,8 +45,9 @@ use crate::state::State;
 /// migration writes nothing to speak of.
 const IDLE_MOVE_SECONDS: u64 = 10;
 
-/// Relations remembered before the memory of them is started afresh.
-const RELATIONS_MAX: usize = 20_000;
+/// Batches in flight at most. Over a slow link the bound in bytes is reached
+/// first; this one keeps the replay after a failure short.
+const WINDOW_BATCHES: usize = 32;
 
 /// Why the applier ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,29 +79,50 @@ pub struct Tools {
     pub metrics: Metrics,
 }
 
-/// What is done with the changes of a relation.
-enum Handling {
-    Apply { renderer: Box<Renderer>, from: Option<EndLsn> },
-    Filtered,
-}
-
 /// Applies batches.
 pub struct Applier {
     tools: Tools,
+    settings: Settings,
+    role: ReplicaRole,
     tables: Tables,
-    /// By the address of the relation, which the entry keeps alive.
-    relations: HashMap<usize, (Arc<Relation>, Handling)>,
+    relations: Relations,
     source: Source,
     statements: PositionStatements,
     /// Where the target's position stands; moved by our commits only.
-    position: DurableLsn,
+    durable: DurableLsn,
+    /// Where it will stand once all that is in flight has committed.
+    sent: EndLsn,
+    in_flight: VecDeque<InFlight>,
+    again: VecDeque<Batch>,
     phase: Phase,
     until: Option<EndLsn>,
     moved_at: Instant,
     totals: Totals,
 }
 
+/// A batch that was sent with its COMMIT.
+struct InFlight {
+    batch: Batch,
+    expected: VecDeque<Expectation>,
+    end: EndLsn,
+    path: &'static str,
+    work: Work,
+    since: Instant,
+    committed: Option<CommitTag>,
+    error: Option<ApplyError>,
+}
+
+impl InFlight {
+    /// Whether to replay it says more than its error does: a single transaction
+    /// that went row by row would fail in the same way, and of one in parts
+    /// only the last part is at hand.
+    fn can_be_replayed(&self) -> bool {
+        !self.batch.is_part() && (self.path == "fast" || self.batch.pieces.len() > 1)
+    }
+}
+
 /// Whether a target transaction is open between two batches.
+#[derive(Clone, Copy)]
 enum Phase {
     Idle,
     /// Parts of a large source transaction have been applied in it.
@@ -105,19 +130,6 @@ enum Phase {
         since: Instant,
         work: Work,
     },
-}
-
-/// What a target transaction has done, for the counters.
-#[derive(Clone, Copy, Default)]
-struct Work {
-    transactions: u64,
-    inserts: u64,
-    updates: u64,
-    deletes: u64,
-    truncates: u64,
-    filtered: u64,
-    /// Source commit time of the last transaction, microseconds since 2000.
-    commit_time: Option<i64>,
 }
 
 impl Applier {
@@ -132,15 +144,21 @@ impl Applier {
         position: DurableLsn,
         until: Option<EndLsn>,
     ) -> Result<Self, ApplyError> {
-        replica_role::probe(&mut tools.pipeline).await?;
+        tools.pipeline.pin_plans().await?;
+        let role = replica_role::probe(&mut tools.pipeline).await?;
         let tables = Tables::load(&tools.state, &settings.filter, &settings.adopt).await?;
         Ok(Applier {
             tools,
+            settings: settings.clone(),
+            role,
             tables,
-            relations: HashMap::new(),
+            relations: Relations::default(),
             source: Source::new(settings),
             statements: PositionStatements::new(settings.slot.name()),
-            position,
+            durable: position,
+            sent: EndLsn(position.lsn()),
+            in_flight: VecDeque::new(),
+            again: VecDeque::new(),
             phase: Phase::Idle,
             until,
             moved_at: Instant::now(),
@@ -154,8 +172,8 @@ impl Applier {
     }
 
     /// Applies batches until the end is reached, the input ends, or `stop` is
-    /// cancelled; a batch that has begun is finished. Every durable position
-    /// is published in `durable`.
+    /// cancelled; batches in flight are finished. Every durable position is
+    /// published in `durable`.
     ///
     /// # Errors
     /// When a batch cannot be applied; nothing of it is on the target then.
@@ -166,96 +184,210 @@ impl Applier {
         stop: &CancellationToken,
     ) -> Result<Ended, ApplyError> {
         loop {
-            if self.until.is_some_and(|until| self.position.lsn() >= until.0) {
+            if self.until.is_some_and(|until| self.durable.lsn() >= until.0) {
+                self.drain(durable).await?;
                 return Ok(Ended::Reached);
             }
-            let batch = tokio::select! {
+            if let Some(batch) = self.again.pop_front() {
+                self.take(batch, durable).await?;
+                continue;
+            }
+            tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(Ended::Stopped),
-                batch = batches.recv() => batch,
-            };
-            let Some(batch) = batch else { return Ok(Ended::Stopped) };
-            if let Some(reached) = self.apply(&batch).await? {
-                crate::failpoint::hit("after-commit");
-                self.position = reached;
-                // Nobody listening any more means we are about to end anyway.
-                durable.send_replace(reached);
+                () = stop.cancelled() => {
+                    self.drain(durable).await?;
+                    return Ok(Ended::Stopped);
+                }
+                reply = self.tools.pipeline.reply(), if !self.in_flight.is_empty() => {
+                    self.answer(reply?, durable).await?;
+                }
+                batch = batches.recv(), if self.has_room() => match batch {
+                    Some(batch) => self.take(batch, durable).await?,
+                    None => {
+                        self.drain(durable).await?;
+                        return Ok(Ended::Stopped);
+                    }
+                },
             }
         }
     }
 
-    async fn apply(&mut self, batch: &Batch) -> Result<Option<DurableLsn>, ApplyError> {
+    fn has_room(&self) -> bool {
+        let bytes: usize = self.in_flight.iter().map(|sent| sent.batch.bytes).sum();
+        self.in_flight.len() < WINDOW_BATCHES && bytes < self.settings.queue_bytes
+    }
+
+    async fn take(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
         if batch.pieces.is_empty() {
             return self.move_idle(batch).await;
         }
-        self.admit(&batch.pieces).await?;
+        let Tools { target, state, .. } = &self.tools;
+        let sides = (target, &mut self.source);
+        self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await?;
         if batch.is_part() {
+            self.drain(durable).await?;
             return self.apply_part(batch).await;
         }
         let Some(end) = batch.end else {
             return Err(ApplyError::OutOfStep("a batch without an end".to_owned()));
         };
-        match self.apply_whole(&batch.pieces, end).await {
-            Err(error) if batch.pieces.len() > 1 && is_refusal(&error) => {
-                info!(%error, transactions = batch.pieces.len(), "a merged batch failed; replaying its transactions one by one");
-                self.replay(&batch.pieces, end).await.map(Some)
+        self.relations.count_down();
+        if self.relations.need_order(&batch.pieces) {
+            self.fall_back("order");
+            return self.in_order(batch, end, durable).await;
+        }
+        match tokio::task::block_in_place(|| {
+            coalesce(&batch.pieces, |piece, relation| self.relations.keying(piece, relation))
+        }) {
+            Ok(segments) if is_pure(&segments) => {
+                let sending = self.send_net(&segments, &batch, end).await?;
+                drop(segments);
+                self.push(batch, end, "fast", sending);
+                Ok(())
             }
-            other => other.map(Some),
+            Ok(segments) => {
+                self.drain(durable).await?;
+                let outcome = self.send_mixed(&segments, &batch, end).await;
+                drop(segments);
+                match outcome {
+                    Ok(sending) => {
+                        self.push(batch, end, "fast", sending);
+                        Ok(())
+                    }
+                    Err(error) if is_refusal(&error) => {
+                        self.note_refusal(&error, batch.pieces.len());
+                        self.replay(batch, end, durable).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(conflict) => {
+                self.fall_back(conflict.as_str());
+                self.in_order(batch, end, durable).await
+            }
         }
     }
 
     /// Moves the position where nothing but the position is to be moved.
-    async fn move_idle(&mut self, batch: &Batch) -> Result<Option<DurableLsn>, ApplyError> {
-        let Some(end) = batch.end.filter(|end| end.0 > self.position.lsn()) else { return Ok(None) };
+    async fn move_idle(&mut self, batch: Batch) -> Result<(), ApplyError> {
+        let Some(end) = batch.end.filter(|end| *end > self.sent) else { return Ok(()) };
         let is_awaited = self.until.is_some_and(|until| end >= until);
         if !is_awaited && self.moved_at.elapsed().as_secs() < IDLE_MOVE_SECONDS {
-            return Ok(None);
+            return Ok(());
         }
-        let from = EndLsn(self.position.lsn());
+        let since = Instant::now();
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
-        transaction.advance(from, end, None).await?;
-        transaction.verify().await?;
-        self.commit(end, "idle", Work::default(), Instant::now()).await.map(Some)
+        transaction.advance(self.sent, end, None).await?;
+        let expected = transaction.commit().await?;
+        self.push(batch, end, "idle", Sending { expected, work: Work::default(), since });
+        Ok(())
     }
 
-    async fn apply_whole(&mut self, pieces: &[Piece], end: EndLsn) -> Result<DurableLsn, ApplyError> {
+    /// Sends net changes and COMMIT in one go.
+    async fn send_net(&mut self, segments: &[Segment<'_>], batch: &Batch, end: EndLsn) -> Result<Sending, ApplyError> {
         let since = Instant::now();
-        let from = EndLsn(self.position.lsn());
+        let mut work = Work::default();
+        for piece in &batch.pieces {
+            work.count(&self.relations, piece);
+        }
+        let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
+        transaction.advance(self.sent, end, batch.commit_time()).await?;
+        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+        sender.segments(&mut transaction, segments).await?;
+        Ok(Sending { expected: transaction.commit().await?, work, since })
+    }
+
+    /// Sends net changes and single rows, counts, then sends COMMIT.
+    async fn send_mixed(
+        &mut self,
+        segments: &[Segment<'_>],
+        batch: &Batch,
+        end: EndLsn,
+    ) -> Result<Sending, ApplyError> {
+        let since = Instant::now();
+        let mut work = Work::default();
+        for piece in &batch.pieces {
+            work.count(&self.relations, piece);
+        }
+        let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
+        transaction.advance(self.sent, end, batch.commit_time()).await?;
+        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+        sender.segments(&mut transaction, segments).await?;
+        if let Some(last) = batch.pieces.last() {
+            transaction.check_deferred(last.begin.commit_lsn).await?;
+        }
+        transaction.verify().await?;
+        let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
+        Ok(Sending { expected, work, since })
+    }
+
+    /// The ordered path for a whole batch; replayed one by one when refused.
+    async fn in_order(
+        &mut self,
+        batch: Batch,
+        end: EndLsn,
+        durable: &watch::Sender<DurableLsn>,
+    ) -> Result<(), ApplyError> {
+        self.drain(durable).await?;
+        match self.send_rows(&batch.pieces, end).await {
+            Ok(sending) => {
+                self.push(batch, end, "ordered", sending);
+                Ok(())
+            }
+            Err(error) if batch.pieces.len() > 1 && is_refusal(&error) => {
+                info!(%error, transactions = batch.pieces.len(), "a merged batch failed; replaying its transactions one by one");
+                self.replay(batch, end, durable).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One source transaction at a time, row by row, each with its own commit:
+    /// what is right becomes durable, and an error names its transaction.
+    async fn replay(
+        &mut self,
+        batch: Batch,
+        end: EndLsn,
+        durable: &watch::Sender<DurableLsn>,
+    ) -> Result<(), ApplyError> {
+        let count = batch.pieces.len();
+        for (n, piece) in batch.pieces.into_iter().enumerate() {
+            let own_end = if n + 1 == count { Some(end) } else { piece.end };
+            let Some(own_end) = own_end else {
+                return Err(ApplyError::OutOfStep("a transaction without an end in a whole batch".to_owned()));
+            };
+            let rows = piece.changes.len();
+            let bytes = piece.bytes;
+            let single = Batch { pieces: vec![piece], end: Some(own_end), rows, bytes, permit: None };
+            let sending = self.send_rows(&single.pieces, own_end).await?;
+            self.push(single, own_end, "ordered", sending);
+            self.drain(durable).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_rows(&mut self, pieces: &[Piece], end: EndLsn) -> Result<Sending, ApplyError> {
+        let since = Instant::now();
+        let mut work = Work::default();
         let time = pieces.last().map(|piece| piece.begin.commit_time);
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
-        transaction.advance(from, end, time).await?;
-        let mut rows = Rows { relations: &mut self.relations, source: &mut self.source };
-        let mut work = Work::default();
+        transaction.advance(self.sent, end, time).await?;
         for piece in pieces {
-            rows.send(&mut transaction, piece, &mut work).await?;
-            work.transactions += 1;
+            work.count(&self.relations, piece);
+            let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+            sender.piece(&mut transaction, piece).await?;
         }
-        work.commit_time = time;
         if let Some(last) = pieces.last() {
             transaction.check_deferred(last.begin.commit_lsn).await?;
         }
         transaction.verify().await?;
-        self.commit(end, "ordered", work, since).await
-    }
-
-    /// One source transaction at a time, each with its own commit.
-    async fn replay(&mut self, pieces: &[Piece], end: EndLsn) -> Result<DurableLsn, ApplyError> {
-        let mut rest = pieces;
-        while let Some((piece, others)) = rest.split_first() {
-            let own_end = if others.is_empty() { Some(end) } else { piece.end };
-            let Some(own_end) = own_end else {
-                return Err(ApplyError::OutOfStep("a transaction without an end in a whole batch".to_owned()));
-            };
-            self.position = self.apply_whole(std::slice::from_ref(piece), own_end).await?;
-            rest = others;
-        }
-        Ok(self.position)
+        let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
+        Ok(Sending { expected, work, since })
     }
 
     /// A part of a transaction that is too large for one batch: it is applied
     /// in the target transaction that its first part opened.
-    async fn apply_part(&mut self, batch: &Batch) -> Result<Option<DurableLsn>, ApplyError> {
-        let from = EndLsn(self.position.lsn());
+    async fn apply_part(&mut self, batch: Batch) -> Result<(), ApplyError> {
         let (mut work, since) = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => (Work::default(), Instant::now()),
             Phase::Open { since, work } => (work, since),
@@ -263,17 +395,18 @@ impl Applier {
         let is_first = batch.pieces.first().is_some_and(|piece| piece.first == First::Yes);
         let mut transaction = if is_first {
             let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
-            transaction.hold(from).await?;
+            transaction.hold(self.sent).await?;
             transaction
         } else {
             Transaction::resume(&mut self.tools.pipeline, &self.statements)
         };
-        let mut rows = Rows { relations: &mut self.relations, source: &mut self.source };
         for piece in &batch.pieces {
-            rows.send(&mut transaction, piece, &mut work).await?;
+            work.count(&self.relations, piece);
+            let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+            sender.piece(&mut transaction, piece).await?;
         }
         if let Some(end) = batch.end {
-            transaction.advance(from, end, batch.commit_time()).await?;
+            transaction.advance(self.sent, end, batch.commit_time()).await?;
             if let Some(last) = batch.pieces.last() {
                 transaction.check_deferred(last.begin.commit_lsn).await?;
             }
@@ -282,45 +415,119 @@ impl Applier {
         debug!(rows = batch.rows, bytes = batch.bytes, "applied a part of a large transaction");
         match batch.end {
             Some(end) => {
-                work.transactions += 1;
-                work.commit_time = batch.commit_time();
-                self.commit(end, "ordered", work, since).await.map(Some)
+                let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
+                self.push(batch, end, "ordered", Sending { expected, work, since });
             }
-            None => {
-                self.phase = Phase::Open { since, work };
-                Ok(None)
+            None => self.phase = Phase::Open { since, work },
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, batch: Batch, end: EndLsn, path: &'static str, sending: Sending) {
+        let Sending { expected, work, since } = sending;
+        self.sent = end;
+        self.moved_at = Instant::now();
+        self.in_flight.push_back(InFlight { batch, expected, end, path, work, since, committed: None, error: None });
+    }
+
+    /// Waits until nothing is in flight.
+    async fn drain(&mut self, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        while !self.in_flight.is_empty() {
+            let reply = self.tools.pipeline.reply().await?;
+            self.settle(reply, durable).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, reply: Reply, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        self.settle(reply, durable).await?;
+        if self.in_flight.is_empty() {
+            self.tools.pipeline.trim().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an answer to the oldest batch in flight.
+    async fn settle(&mut self, reply: Reply, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        let Some(front) = self.in_flight.front_mut() else {
+            return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
+        };
+        if !matches!(reply, Reply::Ready) {
+            let Some(expectation) = front.expected.pop_front() else {
+                return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
+            };
+            match transaction::check(expectation, reply, &self.statements) {
+                Ok(tag) => front.committed = front.committed.or(tag),
+                Err(error) => front.error = front.error.take().or(Some(error)),
             }
+            return Ok(());
+        }
+        let Some(mut front) = self.in_flight.pop_front() else { return Ok(()) };
+        match (front.error.take(), front.committed) {
+            (None, Some(tag)) => {
+                self.confirm(&front, tag, durable);
+                Ok(())
+            }
+            (None, None) => Err(ApplyError::OutOfStep("no answer to COMMIT".to_owned())),
+            (Some(error), _) if is_refusal(&error) && front.can_be_replayed() => {
+                self.recover(front, &error, durable).await
+            }
+            (Some(error), _) => Err(error),
         }
     }
 
-    async fn commit(
-        &mut self,
-        end: EndLsn,
-        path: &'static str,
-        work: Work,
-        since: Instant,
-    ) -> Result<DurableLsn, ApplyError> {
-        crate::failpoint::hit("before-commit");
-        self.tools.pipeline.send_commit().await?;
-        let first = self.tools.pipeline.reply().await?;
-        let committed = match self.tools.pipeline.committed(first, end).await {
-            Ok(committed) => committed,
-            Err(CommitError::Wire(error)) => return Err(error.into()),
-            Err(CommitError::Refused(error)) => {
-                self.tools.pipeline.roll_back().await?;
-                return Err(ApplyError::Statement { action: "commit a batch", error });
-            }
-            Err(error @ CommitError::RolledBack) => return Err(ApplyError::OutOfStep(error.to_string())),
-        };
-        self.moved_at = Instant::now();
-        self.count(path, work, since);
-        self.tools.pipeline.trim().await?;
-        Ok(DurableLsn::of(&committed))
+    fn confirm(&mut self, done: &InFlight, tag: CommitTag, durable: &watch::Sender<DurableLsn>) {
+        crate::failpoint::hit("after-commit");
+        self.durable = DurableLsn::of(&Committed::new(tag, done.end));
+        durable.send_replace(self.durable);
+        self.count(done);
     }
 
-    fn count(&mut self, path: &'static str, work: Work, since: Instant) {
+    /// The oldest batch in flight was refused, and with it all behind it: rolls
+    /// back, replays that one, and has the others sent again.
+    async fn recover(
+        &mut self,
+        failed: InFlight,
+        error: &ApplyError,
+        durable: &watch::Sender<DurableLsn>,
+    ) -> Result<(), ApplyError> {
+        let mut outstanding = self.in_flight.len();
+        while outstanding > 0 {
+            if let Reply::Ready = self.tools.pipeline.reply().await? {
+                outstanding -= 1;
+            }
+        }
+        self.tools.pipeline.roll_back().await?;
+        let behind: Vec<Batch> = self.in_flight.drain(..).map(|sent| sent.batch).collect();
+        for batch in behind.into_iter().rev() {
+            self.again.push_front(batch);
+        }
+        self.sent = EndLsn(self.durable.lsn());
+        self.note_refusal(error, failed.batch.pieces.len());
+        Box::pin(self.replay(failed.batch, failed.end, durable)).await
+    }
+
+    fn note_refusal(&mut self, error: &ApplyError, transactions: usize) {
+        info!(%error, transactions, "a batch was refused; replaying its transactions one by one");
+        let reason = match error {
+            ApplyError::Net { relation, .. } => {
+                self.relations.slow_down(*relation);
+                if error.is_wrong_count() { "count" } else { "constraint" }
+            }
+            ApplyError::RowCount { .. } => "count",
+            _ => "constraint",
+        };
+        self.fall_back(reason);
+    }
+
+    fn fall_back(&self, reason: &str) {
+        self.tools.metrics.fallbacks.with_label_values(&[reason]).inc();
+    }
+
+    fn count(&mut self, done: &InFlight) {
         let metrics = &self.tools.metrics;
-        metrics.batches.with_label_values(&[path]).inc();
+        let work = &done.work;
+        metrics.batches.with_label_values(&[done.path]).inc();
         metrics.transactions_applied.inc_by(work.transactions);
         metrics.changes_filtered.inc_by(work.filtered);
         let operations = [
@@ -337,55 +544,27 @@ impl Applier {
         if let Some(time) = work.commit_time {
             metrics.last_applied_commit_timestamp_seconds.set(unix_seconds(time));
         }
-        if path != "idle" {
-            metrics.apply_seconds.observe(since.elapsed().as_secs_f64());
+        if done.path != "idle" {
+            metrics.apply_seconds.observe(done.since.elapsed().as_secs_f64());
         }
     }
+}
 
-    /// Makes sure that every relation in these pieces has a place, before
-    /// anything is sent: looking at the catalog must not wait for locks that
-    /// our own transaction holds.
-    async fn admit(&mut self, pieces: &[Piece]) -> Result<(), ApplyError> {
-        if self.relations.len() > RELATIONS_MAX {
-            self.relations.clear();
-        }
-        for piece in pieces {
-            for change in &piece.changes {
-                for relation in relations(change) {
-                    self.admit_relation(relation, piece.begin.commit_lsn.0).await?;
-                }
-            }
-        }
-        Ok(())
-    }
+/// What was sent with its COMMIT.
+struct Sending {
+    expected: VecDeque<Expectation>,
+    work: Work,
+    since: Instant,
+}
 
-    async fn admit_relation(&mut self, relation: &Arc<Relation>, at: Lsn) -> Result<(), ApplyError> {
-        if self.relations.contains_key(&address(relation)) {
-            return Ok(());
+/// Whether every statement counts its rows itself.
+fn is_pure(segments: &[Segment<'_>]) -> bool {
+    segments.iter().all(|segment| match segment {
+        Segment::Truncate(..) => true,
+        Segment::Tables(tables) => {
+            tables.iter().flat_map(|table| &table.steps).all(|step| matches!(step, Step::Net(_)))
         }
-        let Tools { target, state, .. } = &self.tools;
-        let handling = match self.tables.admit(relation, at, (target, &mut self.source), state).await? {
-            Admission::Filtered => Handling::Filtered,
-            Admission::Apply { from, there } => {
-                let table = relation.table.clone();
-                let found = TargetTable::read(target, &there).await?;
-                let mapping = match found {
-                    Some(found) => Mapping::new(Arc::clone(relation), found),
-                    None => Err(MappingError::NoTable(table.clone())),
-                };
-                let mapping = match mapping {
-                    Ok(mapping) => mapping,
-                    Err(error) => {
-                        let error = self.source.explain(relation.id, error).await?;
-                        return Err(ApplyError::Mapping { table, at, error });
-                    }
-                };
-                Handling::Apply { renderer: Box::new(Renderer::new(mapping)), from }
-            }
-        };
-        self.relations.insert(address(relation), (Arc::clone(relation), handling));
-        Ok(())
-    }
+    })
 }
 
 /// Whether the server refused what was sent, as opposed to a lost connection:
@@ -397,6 +576,7 @@ fn is_refusal(error: &ApplyError) -> bool {
             | ApplyError::RowCount { .. }
             | ApplyError::Deferred { .. }
             | ApplyError::Statement { .. }
+            | ApplyError::Net { .. }
     )
 }
 
@@ -405,152 +585,4 @@ fn unix_seconds(postgres_us: i64) -> f64 {
     const UNIX_2000: f64 = 946_684_800.0;
     // Exact to the microsecond for centuries: 2^53 us are 285 years.
     postgres_us as f64 / 1e6 + UNIX_2000
-}
-
-/// The relations that a change is about.
-fn relations(change: &Change) -> &[Arc<Relation>] {
-    match &change.kind {
-        ChangeKind::Truncate { relations, .. } => relations,
-        _ => std::slice::from_ref(&change.relation),
-    }
-}
-
-fn address(relation: &Arc<Relation>) -> usize {
-    Arc::as_ptr(relation) as usize
-}
-
-/// Sends the changes of pieces, row by row.
-struct Rows<'a> {
-    relations: &'a mut HashMap<usize, (Arc<Relation>, Handling)>,
-    source: &'a mut Source,
-}
-
-impl Rows<'_> {
-    async fn send(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        piece: &Piece,
-        work: &mut Work,
-    ) -> Result<(), ApplyError> {
-        for change in &piece.changes {
-            match &change.kind {
-                ChangeKind::Truncate { .. } => self.truncate(transaction, piece, change, work).await?,
-                _ => self.row(transaction, piece, change, work).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn row(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        piece: &Piece,
-        change: &Change,
-        work: &mut Work,
-    ) -> Result<(), ApplyError> {
-        let filled = match &change.kind {
-            ChangeKind::Insert { new } if self.is_applied(&change.relation, piece) => {
-                self.fill(piece, &change.relation, new).await?
-            }
-            _ => Filled::new(),
-        };
-        let renderer = match self.relations.get_mut(&address(&change.relation)) {
-            Some((_, Handling::Apply { renderer, from })) => {
-                if from.is_some_and(|from| !from.is_before(piece.begin.commit_lsn)) {
-                    return Ok(());
-                }
-                renderer
-            }
-            Some((_, Handling::Filtered)) => {
-                work.filtered += 1;
-                return Ok(());
-            }
-            None => return Err(ApplyError::OutOfStep(format!("{} was not admitted", change.relation.table))),
-        };
-        let place = place(change, Arc::clone(&renderer.mapping.label), piece);
-        let statement = match renderer.render(&change.kind, &filled) {
-            Ok(Some(statement)) => statement,
-            Ok(None) => return Err(ApplyError::OutOfStep("a TRUNCATE among rows".to_owned())),
-            Err(error) => return Err(ApplyError::Render { place: Box::new(place), error }),
-        };
-        match &change.kind {
-            ChangeKind::Insert { .. } => work.inserts += 1,
-            ChangeKind::Update { .. } => work.updates += 1,
-            ChangeKind::Delete { .. } => work.deletes += 1,
-            ChangeKind::Truncate { .. } => {}
-        }
-        transaction.row(&statement, place).await
-    }
-
-    /// Reads what an INSERT leaves out from the source.
-    async fn fill(
-        &mut self,
-        piece: &Piece,
-        relation: &Arc<Relation>,
-        new: &crate::pgoutput::Tuple,
-    ) -> Result<Filled, ApplyError> {
-        let missing = reread::missing(new);
-        if missing.is_empty() {
-            return Ok(Filled::new());
-        }
-        let filled = reread::read(self.source.session().await?, relation, new, &missing).await?;
-        filled.ok_or_else(|| {
-            let key = relation.columns.iter().filter(|c| c.key == KeyColumn::Yes).map(|c| c.name.clone()).collect();
-            let place = Place {
-                label: Arc::new(Label { table: relation.table.clone(), key }),
-                operation: "INSERT",
-                commit: piece.begin.commit_lsn,
-                xid: piece.begin.xid,
-            };
-            ApplyError::Gone { place: Box::new(place) }
-        })
-    }
-
-    fn is_applied(&self, relation: &Arc<Relation>, piece: &Piece) -> bool {
-        match self.relations.get(&address(relation)) {
-            Some((_, Handling::Apply { from, .. })) => from.is_none_or(|from| from.is_before(piece.begin.commit_lsn)),
-            _ => false,
-        }
-    }
-
-    async fn truncate(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        piece: &Piece,
-        change: &Change,
-        work: &mut Work,
-    ) -> Result<(), ApplyError> {
-        let ChangeKind::Truncate { relations, restart_identity, cascade } = &change.kind else { return Ok(()) };
-        // The tables that CASCADE reached are listed by the source itself; to
-        // say CASCADE here would empty tables that the source did not.
-        debug!(cascaded = (*cascade == Cascade::Yes), "applying a TRUNCATE");
-        let mut names = Vec::new();
-        for relation in relations {
-            match self.relations.get(&address(relation)) {
-                Some((_, Handling::Apply { renderer, .. })) if self.is_applied(relation, piece) => {
-                    names.push(renderer.mapping.target.only_sql());
-                }
-                Some((_, Handling::Filtered)) => work.filtered += 1,
-                _ => {}
-            }
-        }
-        if names.is_empty() {
-            return Ok(());
-        }
-        let restart = if *restart_identity == RestartIdentity::Yes { " RESTART IDENTITY" } else { "" };
-        work.truncates += 1;
-        let sql = format!("TRUNCATE {}{restart}", names.join(", "));
-        let label = Arc::new(Label { table: change.relation.table.clone(), key: Vec::new() });
-        transaction.truncate(&sql, place(change, label, piece)).await
-    }
-}
-
-fn place(change: &Change, label: Arc<Label>, piece: &Piece) -> Place {
-    let operation = match &change.kind {
-        ChangeKind::Insert { .. } => "INSERT",
-        ChangeKind::Update { .. } => "UPDATE",
-        ChangeKind::Delete { .. } => "DELETE",
-        ChangeKind::Truncate { .. } => "TRUNCATE",
-    };
-    Place { label, operation, commit: piece.begin.commit_lsn, xid: piece.begin.xid }
 }

@@ -94,6 +94,20 @@ impl Batcher {
         }
     }
 
+    /// Gives back the queue space beyond `bytes`. Chunks of a slow stream hold
+    /// a message each, and occupy far more than that while they wait.
+    pub fn release_beyond(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.permit {
+            // The part that is split off is dropped, and so given back.
+            let _surplus = held.split(held.num_permits().saturating_sub(bytes));
+        }
+    }
+
+    /// Bytes of messages that are gathered.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes what is gathered.
     pub fn take(&mut self) -> Batch {
         let fresh = Batcher::new(self.bounds);

@@ -14,9 +14,12 @@ pub mod applier;
 pub mod batch;
 pub mod mapping;
 pub mod pipeline;
+mod relations;
 pub mod render;
 pub mod replica_role;
 pub mod reread;
+mod send;
+pub mod set_based;
 pub mod source;
 pub mod tables;
 pub mod target;
@@ -82,6 +85,25 @@ pub enum ApplyError {
         place: Box<Place>,
         /// Rows it affected.
         affected: u64,
+    },
+    /// The target refused the net changes of a table, or they affected other
+    /// rows than they should; the ordered path finds out which.
+    #[error("cannot apply the net changes of {}: {error}", .label.table)]
+    Net {
+        /// The table.
+        label: Arc<Label>,
+        /// Its oid on the source.
+        relation: u32,
+        /// The target's words.
+        error: Box<ServerError>,
+    },
+    /// Net changes have no statement.
+    #[error("cannot apply the net changes of {}: {error}", .label.table)]
+    NetRender {
+        /// The table.
+        label: Arc<Label>,
+        /// Why not.
+        error: render::RenderError,
     },
     /// A deferrable constraint of the target does not hold at the end.
     #[error("cannot apply the source transaction committed at {} (or one merged with it): {error}", .commit.0)]
@@ -155,4 +177,12 @@ pub enum ApplyError {
     /// The state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+impl ApplyError {
+    /// Whether net changes affected other rows than they should: the
+    /// statement's own count divides by zero then.
+    fn is_wrong_count(&self) -> bool {
+        matches!(self, ApplyError::Net { error, .. } if error.sqlstate == transaction::DIVISION_BY_ZERO)
+    }
 }

@@ -16,6 +16,7 @@ use postgres_protocol::message::frontend;
 use tokio::sync::mpsc;
 
 use super::render::Shape;
+use super::set_based::SetStatement;
 use crate::config::{ConnInfo, Side};
 use crate::lsn::{Durable, EndLsn};
 use crate::wire::{self, Connection, Frame, FrameReader, FrameWriter, Peer, Purpose, ServerError, WireError};
@@ -28,10 +29,25 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// set of columns that is left out; this bounds the server's memory for them.
 const PREPARED_MAX: usize = 2_000;
 
-/// A commit the server has confirmed; made only by [`Pipeline::committed`].
+/// Proof that the server answered COMMIT with the tag `COMMIT`; made only by
+/// [`Tag::parse`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitTag {
+    _private: (),
+}
+
+/// A commit the server has confirmed.
 #[derive(Debug)]
 pub struct Committed {
     end_lsn: EndLsn,
+}
+
+impl Committed {
+    /// The transaction that moved the position to `end_lsn` was answered with
+    /// this tag.
+    pub fn new(_proof: CommitTag, end_lsn: EndLsn) -> Self {
+        Committed { end_lsn }
+    }
 }
 
 impl Durable for Committed {
@@ -55,7 +71,7 @@ pub enum Reply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
     /// COMMIT that committed.
-    Commit,
+    Commit(CommitTag),
     /// Also the answer to COMMIT in a failed transaction.
     Rollback,
     /// A statement that counts rows.
@@ -68,9 +84,9 @@ impl Tag {
     fn parse(text: &str) -> Self {
         let mut words = text.split(' ');
         match words.next() {
-            Some("COMMIT") => Tag::Commit,
+            Some("COMMIT") => Tag::Commit(CommitTag { _private: () }),
             Some("ROLLBACK") => Tag::Rollback,
-            Some("INSERT" | "UPDATE" | "DELETE" | "SELECT") => {
+            Some("INSERT" | "UPDATE" | "DELETE" | "SELECT" | "COPY") => {
                 words.next_back().and_then(|count| count.parse().ok()).map_or(Tag::Other, Tag::Rows)
             }
             _ => Tag::Other,
@@ -86,6 +102,7 @@ pub struct Pipeline {
     out: BytesMut,
     prepared: HashSet<u64>,
     peer: Peer,
+    version: i32,
 }
 
 impl Drop for Pipeline {
@@ -102,12 +119,52 @@ impl Pipeline {
     pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Self, WireError> {
         let connection = Connection::connect(info, Purpose::Session, application_name).await?;
         let peer = connection.peer().clone();
+        let version = connection.server_version();
         let (reader, writer) = connection.split();
         // Unbounded in type, bounded in fact: the applier reads the answers of
         // one batch before it sends the next, so it holds one entry a row.
         let (sender, replies) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read_replies(reader, sender));
-        Ok(Pipeline { writer, replies, reader, out: BytesMut::new(), prepared: HashSet::new(), peer })
+        Ok(Pipeline { writer, replies, reader, out: BytesMut::new(), prepared: HashSet::new(), peer, version })
+    }
+
+    /// The server's `server_version_num`.
+    pub fn version(&self) -> i32 {
+        self.version
+    }
+
+    /// Makes the planner reach the target's rows by their keys, whatever it
+    /// believes about the length of an array: the batches are small beside the
+    /// tables, and a plan that reads a whole table would be made once and kept.
+    ///
+    /// # Errors
+    /// When the connection is lost or the server refuses a setting.
+    pub async fn pin_plans(&mut self) -> Result<(), WireError> {
+        let mut settings = vec!["enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off"];
+        if self.version >= 110_000 {
+            // The disabled nodes' costs would have every statement compiled.
+            settings.push("jit = off");
+        }
+        if self.version >= 120_000 {
+            settings.push("plan_cache_mode = force_generic_plan");
+        }
+        for setting in settings {
+            self.command(&format!("SET {setting}")).await?;
+        }
+        // What is answered COMMIT must be durable, whatever the role's default.
+        self.command(
+            "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
+             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
+        )
+        .await?;
+        self.sync().await?;
+        loop {
+            match self.reply().await? {
+                Reply::Complete(_) => {}
+                Reply::Ready => return Ok(()),
+                Reply::Failed(error) => return Err(self.protocol(format!("a setting was refused: {error}"))),
+            }
+        }
     }
 
     /// Queues a statement without parameters or result, prepared anew each time.
@@ -117,7 +174,7 @@ impl Pipeline {
     pub async fn command(&mut self, sql: &str) -> Result<(), WireError> {
         let encoded = frontend::parse("", sql, std::iter::empty(), &mut self.out);
         self.checked(encoded)?;
-        self.bind_and_execute("", &[]).await
+        self.bind_and_execute("", &[], &[]).await
     }
 
     /// Queues a statement with its parameters in text format.
@@ -125,32 +182,70 @@ impl Pipeline {
     /// # Errors
     /// When the connection is lost.
     pub async fn push(&mut self, shape: &Shape, params: &[Option<&[u8]>]) -> Result<(), WireError> {
+        let name = self.prepare(shape)?;
+        self.bind_and_execute(&name, &[], params).await
+    }
+
+    /// Queues a set-based statement.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn push_set(&mut self, statement: &SetStatement) -> Result<(), WireError> {
+        match statement {
+            SetStatement::Arrays { shape, arrays, rows } => {
+                let name = self.prepare(shape)?;
+                let rows = rows.to_string();
+                let count = Some(rows.as_bytes());
+                let params: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(&array[..])).chain([count]).collect();
+                // Arrays in binary format, the count as text.
+                let formats: Vec<i16> = arrays.iter().map(|_| 1).chain([0]).collect();
+                self.bind_and_execute(&name, &formats, &params).await
+            }
+            SetStatement::Copy { sql, data, .. } => self.copy(sql, data).await,
+        }
+    }
+
+    /// Queues a COPY FROM STDIN with its data. The data may follow at once: a
+    /// server that does not copy after all passes them over
+    /// (`PostgresMain`, messages `d` and `c`, in `src/backend/tcop/postgres.c`).
+    async fn copy(&mut self, sql: &str, data: &[u8]) -> Result<(), WireError> {
+        self.command(sql).await?;
+        for chunk in data.chunks(WRITE_BYTES) {
+            let message = frontend::CopyData::new(chunk).map_err(|error| self.protocol(error.to_string()))?;
+            message.write(&mut self.out);
+            self.write_if_large().await?;
+        }
+        frontend::copy_done(&mut self.out);
+        Ok(())
+    }
+
+    /// Prepares a shape unless the connection knows it; gives its name.
+    fn prepare(&mut self, shape: &Shape) -> Result<String, WireError> {
         let name = format!("w{}", shape.id);
         if self.prepared.insert(shape.id) {
             let encoded = frontend::parse(&name, &shape.sql, std::iter::empty(), &mut self.out);
             self.checked(encoded)?;
         }
-        self.bind_and_execute(&name, params).await
+        Ok(name)
     }
 
-    async fn bind_and_execute(&mut self, statement: &str, params: &[Option<&[u8]>]) -> Result<(), WireError> {
-        let encoded = frontend::bind(
-            "",
-            statement,
-            std::iter::empty(),
-            params,
-            |value, buffer| {
-                Ok(match value {
-                    Some(text) => {
-                        buffer.extend_from_slice(text);
-                        IsNull::No
-                    }
-                    None => IsNull::Yes,
-                })
-            },
-            std::iter::empty(),
-            &mut self.out,
-        );
+    async fn bind_and_execute(
+        &mut self,
+        statement: &str,
+        formats: &[i16],
+        params: &[Option<&[u8]>],
+    ) -> Result<(), WireError> {
+        let encode = |value: &Option<&[u8]>, buffer: &mut BytesMut| {
+            Ok(match value {
+                Some(data) => {
+                    buffer.extend_from_slice(data);
+                    IsNull::No
+                }
+                None => IsNull::Yes,
+            })
+        };
+        let (formats, results) = (formats.iter().copied(), std::iter::empty());
+        let encoded = frontend::bind("", statement, formats, params, encode, results, &mut self.out);
         match encoded {
             Ok(()) => {}
             Err(frontend::BindError::Conversion(error)) => return Err(self.protocol(error.to_string())),
@@ -158,6 +253,10 @@ impl Pipeline {
         }
         let encoded = frontend::execute("", 0, &mut self.out);
         self.checked(encoded)?;
+        self.write_if_large().await
+    }
+
+    async fn write_if_large(&mut self) -> Result<(), WireError> {
         if self.out.len() >= WRITE_BYTES { self.write().await } else { Ok(()) }
     }
 
@@ -185,30 +284,6 @@ impl Pipeline {
         match self.replies.recv().await {
             Some(reply) => reply,
             None => Err(self.protocol("the connection's reader has ended".to_owned())),
-        }
-    }
-
-    /// Queues COMMIT and sends it, without waiting for its answer.
-    ///
-    /// # Errors
-    /// When the connection is lost.
-    pub async fn send_commit(&mut self) -> Result<(), WireError> {
-        self.command("COMMIT").await?;
-        self.sync().await
-    }
-
-    /// Takes the two answers to [`Self::send_commit`]. Not cancel-safe between
-    /// the two, which is why it waits for the first in [`Self::reply`] only.
-    ///
-    /// # Errors
-    /// [`CommitError`] when the server did not commit.
-    pub async fn committed(&mut self, first: Reply, end_lsn: EndLsn) -> Result<Committed, CommitError> {
-        let second = self.reply().await?;
-        match (first, second) {
-            (Reply::Complete(Tag::Commit), Reply::Ready) => Ok(Committed { end_lsn }),
-            (Reply::Failed(error), Reply::Ready) => Err(CommitError::Refused(error)),
-            (Reply::Complete(Tag::Rollback), _) => Err(CommitError::RolledBack),
-            (first, _) => Err(self.protocol(format!("unexpected answer to COMMIT: {first:?}")).into()),
         }
     }
 
@@ -249,21 +324,6 @@ impl Pipeline {
     }
 }
 
-/// Why COMMIT did not commit.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The connection is lost: whether the server committed is unknown until
-    /// the position is read back.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// The server refused it (a deferred constraint, a serialization failure).
-    #[error("{0}")]
-    Refused(Box<ServerError>),
-    /// The transaction had failed before.
-    #[error("COMMIT was answered with ROLLBACK: the transaction had failed before")]
-    RolledBack,
-}
-
 /// Reads answers until the connection ends or nobody listens any more.
 async fn read_replies(mut reader: FrameReader, sender: mpsc::UnboundedSender<Result<Reply, WireError>>) {
     loop {
@@ -301,7 +361,8 @@ mod tests {
 
     #[test]
     fn only_the_tag_commit_is_a_commit() {
-        assert_eq!(Tag::parse("COMMIT"), Tag::Commit);
+        assert!(matches!(Tag::parse("COMMIT"), Tag::Commit(_)));
+        assert_eq!(Tag::parse("COPY 3"), Tag::Rows(3));
         assert_eq!(Tag::parse("ROLLBACK"), Tag::Rollback);
         assert_eq!(Tag::parse("INSERT 0 7"), Tag::Rows(7));
         assert_eq!(Tag::parse("UPDATE 0"), Tag::Rows(0));

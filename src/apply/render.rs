@@ -307,6 +307,7 @@ mod tests {
         TargetTable {
             table: TableName::new("public", "t"),
             is_partitioned: false,
+            needs_order: false,
             columns: columns.iter().map(column).collect(),
             unique_key: unique_key.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
         }

@@ -4,6 +4,7 @@
 //! matched by name later ([`super::mapping`]). Source:
 //! `logicalrep_rel_open` in `src/backend/replication/logical/relation.c`.
 
+use super::replica_role::ReplicaRole;
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
@@ -39,6 +40,9 @@ pub struct TargetTable {
     pub table: TableName,
     /// A partitioned parent: statements must not say ONLY.
     pub is_partitioned: bool,
+    /// Triggers, rules or foreign keys are active on it: changes must come in
+    /// the order of the source, over all tables.
+    pub needs_order: bool,
     /// Its columns in the target's order, dropped ones left out.
     pub columns: Vec<TargetColumn>,
     /// The columns of the primary key, or of the first unique index that is
@@ -66,6 +70,15 @@ FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
+const ORDER_SQL: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A'))
+    OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND $1 IN (conrelid, confrelid))
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND ev_enabled IN ('O', 'A'))";
+
+const ORDER_AS_REPLICA_SQL: &str = "
+SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('R', 'A'))
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND ev_enabled IN ('R', 'A'))";
+
 const KEY_SQL: &str = "
 SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -84,7 +97,7 @@ impl TargetTable {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub async fn read(session: &Session, table: &TableName) -> Result<Option<Self>, DbError> {
+    pub async fn read(session: &Session, table: &TableName, role: ReplicaRole) -> Result<Option<Self>, DbError> {
         let action = || format!("read the description of {table}");
         let found = session
             .query_opt(
@@ -106,10 +119,16 @@ impl TargetTable {
             .during(Side::Target, action())?;
         let key =
             session.query_opt(&KEY_SQL.replace("KEYATTS", key_atts), &[&oid]).await.during(Side::Target, action())?;
+        let order = match role {
+            ReplicaRole::Set => ORDER_AS_REPLICA_SQL,
+            ReplicaRole::Refused => ORDER_SQL,
+        };
+        let needs_order = session.query_one(order, &[&oid]).await.during(Side::Target, action())?.get(0);
         Ok(Some(TargetTable {
             table: table.clone(),
             is_partitioned: found.get(1),
             columns: columns.iter().map(column).collect(),
+            needs_order,
             unique_key: key.map(|row| row.get(0)),
         }))
     }

@@ -4,9 +4,13 @@
 //! expected and every row statement affected exactly one row; COMMIT is sent
 //! after that.
 
-use super::pipeline::{Pipeline, Reply, Tag};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::pipeline::{CommitTag, Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
-use super::{ApplyError, Place};
+use super::set_based::SetStatement;
+use super::{ApplyError, Label, Place};
 use crate::lsn::{CommitLsn, EndLsn};
 use crate::state::position::MOVE_SQL;
 use crate::wire::ServerError;
@@ -27,10 +31,10 @@ const DEFER_SQL: &str = "SET CONSTRAINTS ALL DEFERRED";
 const CHECK_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// SQLSTATE division_by_zero: how the statements above say no.
-const DIVISION_BY_ZERO: &str = "22012";
+pub(super) const DIVISION_BY_ZERO: &str = "22012";
 
 /// What a statement that was sent must answer.
-enum Expectation {
+pub(super) enum Expectation {
     /// Nothing in particular.
     Done(&'static str),
     /// The position must have stood there.
@@ -39,6 +43,10 @@ enum Expectation {
     OneRow(Place),
     /// A TRUNCATE.
     Truncated(Place),
+    /// Net changes of a table; the statement counts its rows itself.
+    Net(u32, Arc<Label>),
+    /// COMMIT.
+    Committed,
     /// That no deferred constraint is violated by the source transactions up
     /// to this one.
     Checked(CommitLsn),
@@ -47,8 +55,8 @@ enum Expectation {
 /// The position statements of one slot, prepared once per connection.
 pub(super) struct PositionStatements {
     slot: String,
-    advance: std::sync::Arc<Shape>,
-    hold: std::sync::Arc<Shape>,
+    advance: Arc<Shape>,
+    hold: Arc<Shape>,
 }
 
 impl PositionStatements {
@@ -126,6 +134,28 @@ impl<'p> Transaction<'p> {
         Ok(self.pipeline.command(sql).await?)
     }
 
+    /// Sends net changes of a table.
+    pub(super) async fn net(
+        &mut self,
+        statement: &SetStatement,
+        relation: u32,
+        label: &Arc<Label>,
+    ) -> Result<(), ApplyError> {
+        crate::failpoint::hit("mid-batch");
+        self.sent.push(Expectation::Net(relation, Arc::clone(label)));
+        Ok(self.pipeline.push_set(statement).await?)
+    }
+
+    /// Sends COMMIT behind all that was sent, without waiting for any answer.
+    /// Only for a transaction whose statements count their rows themselves.
+    pub(super) async fn commit(mut self) -> Result<VecDeque<Expectation>, ApplyError> {
+        crate::failpoint::hit("before-commit");
+        self.pipeline.command("COMMIT").await?;
+        self.sent.push(Expectation::Committed);
+        self.pipeline.sync().await?;
+        Ok(self.sent.into())
+    }
+
     /// Checks the deferred constraints; the last source transaction in it
     /// committed there.
     pub(super) async fn check_deferred(&mut self, last: CommitLsn) -> Result<(), ApplyError> {
@@ -166,17 +196,32 @@ impl<'p> Transaction<'p> {
     }
 }
 
-fn check(expectation: Expectation, reply: Reply, position: &PositionStatements) -> Result<(), ApplyError> {
+/// Checks an answer; a COMMIT that committed gives its proof.
+pub(super) fn check(
+    expectation: Expectation,
+    reply: Reply,
+    position: &PositionStatements,
+) -> Result<Option<CommitTag>, ApplyError> {
     match (expectation, reply) {
-        (
-            Expectation::Done(_) | Expectation::Position(_) | Expectation::Truncated(_) | Expectation::Checked(_),
-            Reply::Complete(_),
-        ) => Ok(()),
-        (Expectation::OneRow(_), Reply::Complete(Tag::Rows(1))) => Ok(()),
+        (Expectation::Committed, Reply::Complete(Tag::Commit(tag))) => Ok(Some(tag)),
+        (Expectation::Committed, Reply::Failed(error)) => {
+            Err(ApplyError::Statement { action: "commit a batch", error })
+        }
+        (Expectation::Committed, other) => Err(ApplyError::OutOfStep(format!("{other:?} to COMMIT"))),
+        (Expectation::OneRow(_), Reply::Complete(Tag::Rows(1))) => Ok(None),
         (Expectation::OneRow(place), Reply::Complete(Tag::Rows(affected))) => {
             Err(ApplyError::RowCount { place: Box::new(place), affected })
         }
+        (
+            Expectation::Done(_)
+            | Expectation::Position(_)
+            | Expectation::Truncated(_)
+            | Expectation::Checked(_)
+            | Expectation::Net(..),
+            Reply::Complete(_),
+        ) => Ok(None),
         (Expectation::Position(expected), Reply::Failed(error)) => Err(position_error(position, expected, error)),
+        (Expectation::Net(relation, label), Reply::Failed(error)) => Err(ApplyError::Net { label, relation, error }),
         (Expectation::OneRow(place) | Expectation::Truncated(place), Reply::Failed(error)) => {
             Err(ApplyError::Refused { place: Box::new(place), error })
         }

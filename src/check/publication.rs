@@ -117,7 +117,7 @@ async fn coverage(name: &str, tables: &Tables, session: &Session, findings: &mut
                 "row_filter",
                 format!("publication {name} publishes only some rows of {}", names(&filtered)),
             )
-            .remedy("all rows are copied, but changes of the others do not arrive: publish these tables without WHERE");
+            .remedy("only those are copied and followed: publish these tables without WHERE if all are wanted");
     }
     if absent.is_empty() {
         findings.ok(

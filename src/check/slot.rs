@@ -36,7 +36,7 @@ pub(super) async fn check(
                             settings.name
                         ),
                     )
-                    .remedy("begin again: walferry cleanup --yes, then empty the tables on the target");
+                    .remedy("begin again: walferry cleanup --yes, then empty the target's database");
             }
             _ => findings.ok(Side::Source, "slot", format!("the name {name} is free for a replication slot")),
         }
@@ -61,7 +61,7 @@ pub(super) async fn check(
     } else if row.get::<_, Option<String>>(3).as_deref() == Some("lost") {
         findings
             .problem(Side::Source, "slot", format!("replication slot {name} has been invalidated: the WAL it needs is gone"))
-            .remedy("begin again: walferry cleanup --yes, then empty the tables on the target; max_slot_wal_keep_size decides how much WAL a slot may hold");
+            .remedy("begin again: walferry cleanup --yes, then empty the target's database; max_slot_wal_keep_size decides how much WAL a slot may hold");
     } else if let Some(pid) = pid {
         findings
             .warning(Side::Source, "slot", format!("replication slot {name} is in use by the server process {pid}"))

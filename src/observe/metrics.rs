@@ -30,6 +30,8 @@ pub struct Metrics {
     pub transactions_applied: IntCounter,
     /// Target commits, by `path`.
     pub batches: IntCounterVec,
+    /// Batches that left the fast path, by `reason`.
+    pub fallbacks: IntCounterVec,
     /// Time from the first statement of a batch to its COMMIT.
     pub apply_seconds: Histogram,
     /// Changes passed over because the operator's filter says so.
@@ -81,6 +83,7 @@ impl Metrics {
             rows_applied: maker.counters("rows_applied_total", "Row changes applied", "operation")?,
             transactions_applied: maker.counter("transactions_applied_total", "Source transactions applied")?,
             batches: maker.counters("batches_total", "Batches committed on the target", "path")?,
+            fallbacks: maker.counters("fallbacks_total", "Batches that left the fast path", "reason")?,
             apply_seconds: maker
                 .histogram("apply_seconds", "Time from the first statement of a batch to its COMMIT")?,
             changes_filtered: maker
@@ -122,6 +125,9 @@ impl Metrics {
         }
         for path in ["fast", "ordered", "idle"] {
             self.batches.with_label_values(&[path]).reset();
+        }
+        for reason in ["constraint", "count", "inconsistent", "order", "relation_changed", "value_missing"] {
+            self.fallbacks.with_label_values(&[reason]).reset();
         }
         for class in ["retry", "operator", "bug"] {
             self.errors.with_label_values(&[class]).reset();

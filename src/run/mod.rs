@@ -71,7 +71,9 @@ pub struct Context {
     pub hostname: String,
     /// For the state: which process we are.
     pub pid: i32,
-    /// Set once both sides have been reached and the work has begun.
+    /// Set once both sides have been reached: the addresses are right.
+    is_reached: AtomicBool,
+    /// Set once the work has begun.
     is_established: AtomicBool,
     /// What earlier attempts of this process applied.
     totals: Mutex<Totals>,
@@ -92,6 +94,7 @@ impl Context {
             shutdown,
             hostname: hostname(),
             pid: i32::try_from(std::process::id()).unwrap_or(0),
+            is_reached: AtomicBool::new(false),
             is_established: AtomicBool::new(false),
             totals: Mutex::new(Totals::default()),
         })
@@ -188,9 +191,11 @@ where
         ctx.metrics.errors.with_label_values(&[error.verdict().directive.as_str()]).inc();
         if ctx.take_established() {
             retry.begin_anew();
+        } else if ctx.is_reached.load(Ordering::Relaxed) {
+            retry.begin_if_new();
         }
         if let Err(last) = retry.wait(error, ctx).await {
-            if !last.is_interruption() {
+            if !last.is_interruption() && !is_anothers(&last) {
                 record_stop(ctx, &chain(&last)).await;
             }
             return Err(last);
@@ -281,6 +286,7 @@ pub(crate) async fn prepare(ctx: &Context, state: &State) -> Result<Migration, E
         }
     };
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
+    ctx.is_reached.store(true, Ordering::Relaxed);
     Ok(migration)
 }
 
@@ -336,6 +342,12 @@ impl Context {
             self.metrics.phase.with_label_values(&[other.as_str()]).set(i64::from(other == phase));
         }
     }
+}
+
+/// Whether another process is at work: then how the migration stands is its
+/// business, and not that this one has left.
+fn is_anothers(error: &Error) -> bool {
+    matches!(error, Error::State(StateError::Leased { .. }) | Error::TakenOver { .. })
 }
 
 /// Writes into the state why this process gives up, if the target can be reached.

@@ -46,7 +46,7 @@ pub enum Input {
 pub struct Chunk {
     /// The inputs in order.
     pub inputs: Vec<Input>,
-    /// Given back when what came of them is durable.
+    /// Given back when what came of them is durable, or nothing came of them.
     pub permit: OwnedSemaphorePermit,
 }
 
@@ -65,11 +65,19 @@ impl Budget {
         Budget { free: Arc::new(Semaphore::new(total as usize)), total }
     }
 
-    /// Waits until the bytes are free. A message larger than the whole budget
-    /// takes all of it.
-    async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// The most that one chunk occupies, and the most that the worker occupies
+    /// with what it gathers: half of the budget. So a chunk is always let in
+    /// once the applier has nothing more to do, however large a transaction
+    /// under way has become.
+    pub fn most(&self) -> usize {
+        self.total as usize / 2
+    }
+
+    /// Waits until the bytes are free. A larger message than [`Self::most`]
+    /// takes that.
+    pub(super) async fn acquire(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let least = self.total / CHUNKS_MAX as u32;
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(least, self.total);
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(least, self.total / 2);
         Arc::clone(&self.free).acquire_many_owned(wanted).await.ok()
     }
 }
@@ -160,5 +168,19 @@ fn size(input: &Input) -> usize {
     match input {
         Input::Payload(payload) => payload.len(),
         Input::Reached(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_larger_than_the_budget_leaves_room_for_what_the_worker_holds() {
+        let budget = Budget::new(1 << 20);
+        let held = budget.acquire(budget.most()).await.unwrap();
+        let large = budget.acquire(1 << 30).now_or_never().expect("it is let in").unwrap();
+        assert_eq!(held.num_permits() + large.num_permits(), 1 << 20);
+        assert!(budget.acquire(1).now_or_never().is_none());
     }
 }

@@ -35,6 +35,12 @@ impl Retry {
         self.pause = FIRST_PAUSE;
     }
 
+    /// Both sides have been reached: from the first failure behind that on,
+    /// it is worth trying again.
+    pub fn begin_if_new(&mut self) {
+        self.failing_since.get_or_insert_with(Instant::now);
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors

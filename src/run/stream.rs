@@ -106,7 +106,7 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
     let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
     // One batch waits while one is applied: the worker gathers the next.
     let (output, mut batches) = mpsc::channel(1);
-    let worker = worker::spawn(queue, output, EndLsn(position.lsn()), bounds)?;
+    let worker = worker::spawn(queue, output, EndLsn(position.lsn()), bounds, budget.most())?;
 
     let tools = Tools {
         pipeline: Pipeline::connect(&settings.target, &settings.name).await?,

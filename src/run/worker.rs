@@ -46,7 +46,8 @@ pub enum WorkerError {
     Panicked,
 }
 
-/// Starts the worker. It ends when its input or its output is gone.
+/// Starts the worker. It ends when its input or its output is gone. What it
+/// gathers occupies at most `most` bytes of the queue.
 ///
 /// # Errors
 /// When no thread can be had.
@@ -55,12 +56,14 @@ pub fn spawn(
     output: mpsc::Sender<Batch>,
     position: EndLsn,
     bounds: BatchBounds,
+    most: usize,
 ) -> Result<JoinHandle<Result<(), WorkerError>>, WorkerError> {
     let worker = Worker {
         decoder: Decoder::new(AbortInfo::Absent),
         assembler: Assembler::new(position, bounds.bytes),
         batcher: Batcher::new(bounds),
         output,
+        most,
     };
     std::thread::Builder::new()
         .name("walferry-decode".to_owned())
@@ -79,6 +82,7 @@ struct Worker {
     assembler: Assembler,
     batcher: Batcher,
     output: mpsc::Sender<Batch>,
+    most: usize,
 }
 
 impl Worker {
@@ -138,6 +142,11 @@ impl Worker {
                 return Ok(Flow::End);
             }
         }
+        // What is held in memory, and no more: a transaction of many small
+        // chunks, or messages of which nothing comes, would otherwise use the
+        // queue up, and wait for ever for their own end.
+        let held = self.batcher.bytes().saturating_add(self.assembler.open_bytes());
+        self.batcher.release_beyond(held.min(self.most));
         Ok(Flow::Go)
     }
 
@@ -182,5 +191,66 @@ impl Worker {
             Ok(()) => Flow::Go,
             Err(_) => Flow::End,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lsn::{CommitLsn, Lsn};
+    use crate::pgoutput::{
+        Begin, Commit, Insert, KeyColumn, Message, RelationColumn, RelationMessage, ReplicaIdentity, Tuple, Value,
+    };
+    use crate::run::receiver::{Budget, CHUNKS_MAX, Input};
+
+    fn begin() -> Message {
+        Message::Begin(Begin { final_lsn: CommitLsn(Lsn(100)), commit_time: 5, xid: 9 })
+    }
+
+    fn relation() -> Message {
+        let id = RelationColumn { key: KeyColumn::Yes, name: "id".to_owned(), type_oid: 25, type_modifier: -1 };
+        Message::Relation(RelationMessage {
+            xid: None,
+            id: 1,
+            schema: "public".to_owned(),
+            name: "t".to_owned(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: vec![id],
+        })
+    }
+
+    fn insert() -> Message {
+        Message::Insert(Insert { xid: None, relation: 1, new: Tuple::from_values(&[Value::Text(b"1")]).unwrap() })
+    }
+
+    fn commit() -> Message {
+        Message::Commit(Commit { commit_lsn: CommitLsn(Lsn(100)), end_lsn: EndLsn(Lsn(120)), commit_time: 5 })
+    }
+
+    /// The story: a walsender that reads a large transaction back from disk
+    /// sends its rows one by one. Each was a chunk and took a thousandth of the
+    /// queue until the commit, and after a thousand of them the commit itself
+    /// could not be read any more.
+    #[tokio::test]
+    async fn a_transaction_of_more_chunks_than_the_queue_has_places_comes_through() {
+        let budget = Budget::new(1 << 20);
+        let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
+        let (output, mut batches) = mpsc::channel(1);
+        let bounds = BatchBounds { rows: 100_000, bytes: 1 << 20, delay: Duration::ZERO };
+        let worker = spawn(queue, output, EndLsn(Lsn(10)), bounds, budget.most()).unwrap();
+        let rows = 3 * CHUNKS_MAX;
+        let messages = [begin(), relation()].into_iter().chain(std::iter::repeat_n(insert(), rows)).chain([commit()]);
+        for message in messages {
+            let payload = message.encode().unwrap();
+            let permit = tokio::time::timeout(Duration::from_secs(10), budget.acquire(payload.len()));
+            let permit = permit.await.expect("the queue lets it in").unwrap();
+            chunks.send(Chunk { inputs: vec![Input::Payload(payload)], permit }).unwrap();
+        }
+        let batch = batches.recv().await.unwrap();
+        assert_eq!((batch.rows, batch.end), (rows, Some(EndLsn(Lsn(120)))));
+        drop((chunks, batch));
+        tokio::task::spawn_blocking(move || worker.join()).await.unwrap().unwrap().unwrap();
     }
 }

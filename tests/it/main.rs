@@ -8,12 +8,20 @@
 mod support;
 
 mod columns;
+mod crash;
 mod environment;
 mod identity;
 mod journey;
+mod migration;
+mod network;
+mod resume;
+mod roles;
+mod stopping;
 mod stops;
 mod strangers;
 mod toast;
 mod transactions;
 mod truncate;
 mod types;
+mod versions;
+mod whole_way;

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -64,7 +65,7 @@ pub fn seed() -> u64 {
 pub struct Totals {
     /// Transactions committed.
     pub committed: u64,
-    /// Transactions rolled back, on purpose or by a deadlock.
+    /// Transactions rolled back, on purpose, by a deadlock or a race.
     pub rolled_back: u64,
 }
 
@@ -84,12 +85,18 @@ pub struct Workload {
 impl Workload {
     /// Starts writers on the tables that [`create`] made.
     pub async fn start(uri: &str, writers: u32, seed: u64) -> Self {
+        Workload::start_with_pauses(uri, writers, seed, Duration::ZERO).await
+    }
+
+    /// The same, each writer pausing between two transactions, so that others
+    /// keep up with it on any machine.
+    pub async fn start_with_pauses(uri: &str, writers: u32, seed: u64, pause: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         for number in 1..=writers {
             let client = connect(uri).await;
             let rng = StdRng::seed_from_u64(seed.wrapping_add(u64::from(number)));
-            let writer = Writer { client, rng, next_key: i64::from(number) * KEYS_PER_WRITER };
+            let writer = Writer { client, rng, next_key: i64::from(number) * KEYS_PER_WRITER, pause };
             tasks.spawn(writer.work(shared.clone()));
         }
         Workload { shared, writers: tasks }
@@ -114,6 +121,7 @@ struct Writer {
     client: Client,
     rng: StdRng,
     next_key: i64,
+    pause: Duration,
 }
 
 impl Writer {
@@ -122,13 +130,17 @@ impl Writer {
             match self.transaction().await {
                 Ok(Outcome::Committed) => shared.committed.fetch_add(1, Ordering::Relaxed),
                 Ok(Outcome::RolledBack) => shared.rolled_back.fetch_add(1, Ordering::Relaxed),
-                // Two writers change anybody's rows in any order.
-                Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                // Two writers change anybody's rows in any order: they lock each
+                // other out, or refer to what another one has just removed.
+                Err(error) if error.code().is_some_and(is_of_the_interleaving) => {
                     self.client.batch_execute("ROLLBACK").await.unwrap();
                     shared.rolled_back.fetch_add(1, Ordering::Relaxed)
                 }
                 Err(error) => panic!("a writer's transaction failed: {error:?}"),
             };
+            if !self.pause.is_zero() {
+                tokio::time::sleep(self.pause).await;
+            }
         }
     }
 
@@ -202,6 +214,10 @@ impl Writer {
             _ => format!("UPDATE public.counter SET value = value + 1 WHERE name = 'counter {}'", number % 10),
         }
     }
+}
+
+fn is_of_the_interleaving(code: &SqlState) -> bool {
+    [SqlState::T_R_DEADLOCK_DETECTED, SqlState::FOREIGN_KEY_VIOLATION].contains(code)
 }
 
 enum Outcome {

@@ -1,0 +1,206 @@
+//! Sends changes into a target transaction: row by row, or as net changes.
+
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::relations::{Handling, Relations};
+use super::reread::{self, Filled};
+use super::source::Source;
+use super::transaction::Transaction;
+use super::{ApplyError, Label, Place};
+use crate::assemble::{Change, ChangeKind, Piece};
+use crate::coalesce::{Segment, Step};
+use crate::pgoutput::{Cascade, KeyColumn, RestartIdentity, Tuple};
+use crate::relation::Relation;
+
+/// What a target transaction has done, for the counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Work {
+    pub(super) transactions: u64,
+    pub(super) inserts: u64,
+    pub(super) updates: u64,
+    pub(super) deletes: u64,
+    pub(super) truncates: u64,
+    pub(super) filtered: u64,
+    /// Source commit time of the last transaction, microseconds since 2000.
+    pub(super) commit_time: Option<i64>,
+}
+
+impl Work {
+    /// Counts the changes of a piece.
+    pub(super) fn count(&mut self, relations: &Relations, piece: &Piece) {
+        for change in &piece.changes {
+            match relations.get(&change.relation) {
+                Some(Handling::Apply(apply)) if apply.takes(piece) => {}
+                Some(Handling::Filtered) => {
+                    self.filtered += 1;
+                    continue;
+                }
+                _ => continue,
+            }
+            match &change.kind {
+                ChangeKind::Insert { .. } => self.inserts += 1,
+                ChangeKind::Update { .. } => self.updates += 1,
+                ChangeKind::Delete { .. } => self.deletes += 1,
+                ChangeKind::Truncate { .. } => self.truncates += 1,
+            }
+        }
+        self.commit_time = Some(piece.begin.commit_time);
+        self.transactions += u64::from(piece.end.is_some());
+    }
+}
+
+/// Sends changes.
+pub(super) struct Sender<'a> {
+    pub(super) relations: &'a mut Relations,
+    /// Asked when large values must be read again.
+    pub(super) source: &'a mut Source,
+}
+
+impl Sender<'_> {
+    /// Sends a piece row by row.
+    pub(super) async fn piece(&mut self, transaction: &mut Transaction<'_>, piece: &Piece) -> Result<(), ApplyError> {
+        for change in &piece.changes {
+            self.change(transaction, piece, change).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends net changes, and what cannot be netted row by row.
+    pub(super) async fn segments(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        segments: &[Segment<'_>],
+    ) -> Result<(), ApplyError> {
+        for segment in segments {
+            let tables = match segment {
+                Segment::Truncate(piece, change) => {
+                    self.truncate(transaction, piece, change).await?;
+                    continue;
+                }
+                Segment::Tables(tables) => tables,
+            };
+            for table in tables {
+                for step in &table.steps {
+                    match step {
+                        Step::Row(piece, change) => self.change(transaction, piece, change).await?,
+                        Step::Net(net) => {
+                            let Some(Handling::Apply(apply)) = self.relations.get_mut(table.relation) else {
+                                return Err(not_admitted(table.relation));
+                            };
+                            let label = Arc::clone(&apply.rows.mapping.label);
+                            let statements = apply.sets.render(&apply.rows.mapping, net);
+                            let statements = statements
+                                .map_err(|error| ApplyError::NetRender { label: Arc::clone(&label), error })?;
+                            for statement in &statements {
+                                transaction.net(statement, table.relation.id, &label).await?;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn change(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        piece: &Piece,
+        change: &Change,
+    ) -> Result<(), ApplyError> {
+        match &change.kind {
+            ChangeKind::Truncate { .. } => self.truncate(transaction, piece, change).await,
+            _ => self.row(transaction, piece, change).await,
+        }
+    }
+
+    async fn row(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        piece: &Piece,
+        change: &Change,
+    ) -> Result<(), ApplyError> {
+        let filled = match &change.kind {
+            ChangeKind::Insert { new } if self.is_applied(&change.relation, piece) => {
+                self.fill(piece, &change.relation, new).await?
+            }
+            _ => Filled::new(),
+        };
+        let apply = match self.relations.get_mut(&change.relation) {
+            Some(Handling::Apply(apply)) if apply.takes(piece) => apply,
+            Some(_) => return Ok(()),
+            None => return Err(not_admitted(&change.relation)),
+        };
+        let place = place(change, Arc::clone(&apply.rows.mapping.label), piece);
+        match apply.rows.render(&change.kind, &filled) {
+            Ok(Some(statement)) => transaction.row(&statement, place).await,
+            Ok(None) => Err(ApplyError::OutOfStep("a TRUNCATE among rows".to_owned())),
+            Err(error) => Err(ApplyError::Render { place: Box::new(place), error }),
+        }
+    }
+
+    /// Reads what an INSERT leaves out from the source.
+    async fn fill(&mut self, piece: &Piece, relation: &Arc<Relation>, new: &Tuple) -> Result<Filled, ApplyError> {
+        let missing = reread::missing(new);
+        if missing.is_empty() {
+            return Ok(Filled::new());
+        }
+        let filled = reread::read(self.source.session().await?, relation, new, &missing).await?;
+        filled.ok_or_else(|| {
+            let key = relation.columns.iter().filter(|c| c.key == KeyColumn::Yes).map(|c| c.name.clone()).collect();
+            let place = Place {
+                label: Arc::new(Label { table: relation.table.clone(), key }),
+                operation: "INSERT",
+                commit: piece.begin.commit_lsn,
+                xid: piece.begin.xid,
+            };
+            ApplyError::Gone { place: Box::new(place) }
+        })
+    }
+
+    fn is_applied(&self, relation: &Arc<Relation>, piece: &Piece) -> bool {
+        matches!(self.relations.get(relation), Some(Handling::Apply(apply)) if apply.takes(piece))
+    }
+
+    async fn truncate(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        piece: &Piece,
+        change: &Change,
+    ) -> Result<(), ApplyError> {
+        let ChangeKind::Truncate { relations, restart_identity, cascade } = &change.kind else { return Ok(()) };
+        // The tables that CASCADE reached are listed by the source itself; to
+        // say CASCADE here would empty tables that the source did not.
+        debug!(cascaded = (*cascade == Cascade::Yes), "applying a TRUNCATE");
+        let names: Vec<String> = relations
+            .iter()
+            .filter_map(|relation| match self.relations.get(relation) {
+                Some(Handling::Apply(apply)) if apply.takes(piece) => Some(apply.rows.mapping.target.only_sql()),
+                _ => None,
+            })
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let restart = if *restart_identity == RestartIdentity::Yes { " RESTART IDENTITY" } else { "" };
+        let sql = format!("TRUNCATE {}{restart}", names.join(", "));
+        let label = Arc::new(Label { table: change.relation.table.clone(), key: Vec::new() });
+        transaction.truncate(&sql, place(change, label, piece)).await
+    }
+}
+
+fn not_admitted(relation: &Relation) -> ApplyError {
+    ApplyError::OutOfStep(format!("{} was not admitted", relation.table))
+}
+
+fn place(change: &Change, label: Arc<Label>, piece: &Piece) -> Place {
+    let operation = match &change.kind {
+        ChangeKind::Insert { .. } => "INSERT",
+        ChangeKind::Update { .. } => "UPDATE",
+        ChangeKind::Delete { .. } => "DELETE",
+        ChangeKind::Truncate { .. } => "TRUNCATE",
+    };
+    Place { label, operation, commit: piece.begin.commit_lsn, xid: piece.begin.xid }
+}

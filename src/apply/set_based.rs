@@ -1,0 +1,349 @@
+//! Net changes → set-based statements: the fast path's SQL. Pure.
+//!
+//! ```text
+//! deletes   DELETE … USING (SELECT a1::type … FROM unnest($1::text[], …))
+//! updates   UPDATE … FROM  (SELECT …), one statement per set of columns
+//! inserts   INSERT … SELECT … FROM unnest, or COPY for long runs
+//! ```
+//!
+//! Invariants: values travel as `text[]`, one array a column, and are cast in
+//! the select list (an array of arrays would be flattened by `unnest`); every
+//! statement counts the rows it affected and fails by itself (division by
+//! zero) when they are not as many as expected, so COMMIT can be sent behind it
+//! without waiting; a key is at most once in a statement.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+
+use super::mapping::{Identity, Mapping};
+use super::render::{RenderError, Shape};
+use super::target::Generation;
+use crate::coalesce::{Net, Row, Updated};
+use crate::pgoutput::{Tuple, Value};
+use crate::sql::ident;
+
+/// Rows from which on COPY is faster than INSERT … unnest: parsing a COPY
+/// costs about as much as inserting this many rows.
+const COPY_ROWS: usize = 200;
+
+/// Columns a set-based statement takes: one array parameter each, and the
+/// server's target list ends at 1664.
+pub const COLUMNS_MAX: usize = 400;
+
+/// Element type of the array parameters: `text`.
+const TEXT_OID: u32 = 25;
+
+/// A set-based statement with its values.
+#[derive(Debug)]
+pub enum SetStatement {
+    /// A prepared statement: arrays in binary format, then the expected count.
+    Arrays {
+        /// What to execute.
+        shape: Arc<Shape>,
+        /// One `text[]` a column, encoded.
+        arrays: Vec<BytesMut>,
+        /// Rows it must affect.
+        rows: usize,
+    },
+    /// A COPY FROM STDIN in text format.
+    Copy {
+        /// The command.
+        sql: String,
+        /// The rows.
+        data: BytesMut,
+        /// Rows it takes; COPY counts by itself.
+        rows: usize,
+    },
+}
+
+/// What distinguishes the shapes of one mapping.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Form {
+    Delete,
+    Update(Vec<usize>),
+    Insert,
+}
+
+/// The set-based statements of one relation.
+#[derive(Debug, Default)]
+pub struct SetRenderer {
+    shapes: HashMap<Form, Arc<Shape>>,
+}
+
+impl SetRenderer {
+    /// The statements of a table's net changes, in their order.
+    ///
+    /// # Errors
+    /// When a value is missing; nothing is left out silently.
+    pub fn render(&mut self, mapping: &Mapping, net: &Net<'_>) -> Result<Vec<SetStatement>, RenderError> {
+        let Identity::Key(key) = &mapping.identity else {
+            return self.inserts(mapping, &net.inserts).map(|statement| statement.into_iter().collect());
+        };
+        let mut statements = Vec::new();
+        if !net.deletes.is_empty() {
+            statements.push(self.deletes(mapping, key, &net.deletes)?);
+        }
+        for (set, rows) in by_set(mapping, key, &net.updates) {
+            statements.push(self.updates(mapping, key, set, &rows)?);
+        }
+        statements.extend(self.inserts(mapping, &net.inserts)?);
+        Ok(statements)
+    }
+
+    fn deletes(&mut self, mapping: &Mapping, key: &[usize], rows: &[&Tuple]) -> Result<SetStatement, RenderError> {
+        let array = |&index: &usize| array(mapping, index, rows.iter().map(|row| row.get(index)));
+        let arrays = key.iter().map(array).collect::<Result<_, _>>()?;
+        let shape = self.shape(Form::Delete, || delete_sql(mapping, key));
+        Ok(SetStatement::Arrays { shape, arrays, rows: rows.len() })
+    }
+
+    fn updates(
+        &mut self,
+        mapping: &Mapping,
+        key: &[usize],
+        set: Vec<usize>,
+        rows: &[&Updated<'_>],
+    ) -> Result<SetStatement, RenderError> {
+        let mut arrays = Vec::with_capacity(key.len() + set.len());
+        for &index in key {
+            arrays.push(array(mapping, index, rows.iter().map(|row| row.key.get(index)))?);
+        }
+        for &index in &set {
+            arrays.push(array(mapping, index, rows.iter().map(|row| row.row.get(index)))?);
+        }
+        let form = Form::Update(set);
+        let shape = match self.shapes.get(&form) {
+            Some(shape) => Arc::clone(shape),
+            None => {
+                let Form::Update(set) = &form else { return Err(RenderError::NoIdentity) };
+                let shape = Shape::new(update_sql(mapping, key, set));
+                self.shapes.insert(form, Arc::clone(&shape));
+                shape
+            }
+        };
+        Ok(SetStatement::Arrays { shape, arrays, rows: rows.len() })
+    }
+
+    fn inserts(&mut self, mapping: &Mapping, rows: &[Row<'_>]) -> Result<Option<SetStatement>, RenderError> {
+        let columns: Vec<usize> = mapping.insertable().collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        if rows.len() >= COPY_ROWS {
+            return copy(mapping, &columns, rows).map(Some);
+        }
+        let array = |&index: &usize| array(mapping, index, rows.iter().map(|row| row.get(index)));
+        let arrays = columns.iter().map(array).collect::<Result<_, _>>()?;
+        let shape = self.shape(Form::Insert, || insert_sql(mapping, &columns));
+        Ok(Some(SetStatement::Arrays { shape, arrays, rows: rows.len() }))
+    }
+
+    fn shape(&mut self, form: Form, sql: impl FnOnce() -> String) -> Arc<Shape> {
+        Arc::clone(self.shapes.entry(form).or_insert_with(|| Shape::new(sql())))
+    }
+}
+
+/// Whether rows of this relation can be written by set-based statements at all.
+pub fn is_possible(mapping: &Mapping) -> bool {
+    let columns = mapping.insertable().count();
+    let is_unsettable = |index: usize| {
+        let is_key = matches!(&mapping.identity, Identity::Key(key) if key.contains(&index));
+        let generation = mapping.column(index).map(|column| column.generation);
+        // UPDATE cannot write it; the ordered path replaces the row.
+        !is_key && generation == Some(Generation::IdentityAlways)
+    };
+    (1..=COLUMNS_MAX).contains(&columns) && !mapping.insertable().any(is_unsettable)
+}
+
+/// Updates by the set of columns they write, in the order of first appearance.
+fn by_set<'n, 'a>(
+    mapping: &Mapping,
+    key: &[usize],
+    updates: &'n [Updated<'a>],
+) -> Vec<(Vec<usize>, Vec<&'n Updated<'a>>)> {
+    let settable: Vec<usize> = mapping.insertable().filter(|index| !key.contains(index)).collect();
+    let mut places: HashMap<Vec<usize>, usize> = HashMap::new();
+    let mut groups: Vec<(Vec<usize>, Vec<&'n Updated<'a>>)> = Vec::new();
+    let mut whole: Option<usize> = None;
+    for update in updates {
+        let is_set = |index: &usize| update.row.get(*index) != Some(Value::Unchanged);
+        // Nearly always every column is set; spare the look-up then.
+        if settable.iter().all(is_set) {
+            let place = *whole.get_or_insert_with(|| {
+                groups.push((settable.clone(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[place].1.push(update);
+            continue;
+        }
+        let set: Vec<usize> = settable.iter().copied().filter(is_set).collect();
+        let place = *places.entry(set).or_insert_with_key(|set| {
+            groups.push((set.clone(), Vec::new()));
+            groups.len() - 1
+        });
+        groups[place].1.push(update);
+    }
+    groups
+}
+
+fn delete_sql(mapping: &Mapping, key: &[usize]) -> String {
+    counted(
+        &format!(
+            "DELETE FROM {} AS t USING {} WHERE {} RETURNING 1",
+            mapping.target.only_sql(),
+            given_sql(mapping, key),
+            join_sql(mapping, key)
+        ),
+        key.len() + 1,
+    )
+}
+
+fn update_sql(mapping: &Mapping, key: &[usize], set: &[usize]) -> String {
+    let columns: Vec<usize> = key.iter().chain(set).copied().collect();
+    let given = given_sql(mapping, &columns);
+    let place = columns.len() + 1;
+    if set.is_empty() {
+        // Nothing to write, but the rows must be there.
+        let sql = format!("SELECT 1 FROM {} AS t, {given} WHERE {}", mapping.target.only_sql(), join_sql(mapping, key));
+        return counted(&sql, place);
+    }
+    let list: Vec<String> = set
+        .iter()
+        .enumerate()
+        .map(|(n, &index)| format!("{} = g.c{}", name(mapping, index), key.len() + n + 1))
+        .collect();
+    let sql = format!(
+        "UPDATE {} AS t SET {} FROM {given} WHERE {} RETURNING 1",
+        mapping.target.only_sql(),
+        list.join(", "),
+        join_sql(mapping, key)
+    );
+    counted(&sql, place)
+}
+
+fn insert_sql(mapping: &Mapping, columns: &[usize]) -> String {
+    let names: Vec<String> = columns.iter().map(|&index| name(mapping, index)).collect();
+    let sql = format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM {} RETURNING 1",
+        mapping.target.table.sql(),
+        names.join(", "),
+        given_sql(mapping, columns)
+    );
+    counted(&sql, columns.len() + 1)
+}
+
+/// Fails unless the statement affects as many rows as parameter `place` says.
+fn counted(sql: &str, place: usize) -> String {
+    format!("WITH affected AS ({sql}) SELECT 1 / (pg_catalog.count(*) = ${place}::bigint)::int FROM affected")
+}
+
+/// The values given, as a table `g` with columns `c1`, `c2` …
+fn given_sql(mapping: &Mapping, columns: &[usize]) -> String {
+    let mut list = Vec::with_capacity(columns.len());
+    let mut arrays = Vec::with_capacity(columns.len());
+    let mut names = Vec::with_capacity(columns.len());
+    for (n, &index) in columns.iter().enumerate().map(|(n, index)| (n + 1, index)) {
+        let kind = mapping.column(index).map_or("text", |column| column.sql_type.as_str());
+        list.push(format!("a{n}::{kind} AS c{n}"));
+        arrays.push(format!("${n}::text[]"));
+        names.push(format!("a{n}"));
+    }
+    format!("(SELECT {} FROM ROWS FROM ({}) AS u({})) AS g", list.join(", "), unnests(&arrays), names.join(", "))
+}
+
+/// `unnest` of several arrays takes a hundred arguments at most; a function
+/// for each array has no such bound.
+fn unnests(arrays: &[String]) -> String {
+    let calls: Vec<String> = arrays.iter().map(|array| format!("pg_catalog.unnest({array})")).collect();
+    calls.join(", ")
+}
+
+fn join_sql(mapping: &Mapping, key: &[usize]) -> String {
+    let term = |(n, &index): (usize, &usize)| {
+        let schema = mapping.column(index).map_or("pg_catalog", |column| column.equality_schema.as_str());
+        format!("t.{} OPERATOR({}.=) g.c{}", name(mapping, index), ident(schema), n + 1)
+    };
+    key.iter().enumerate().map(term).collect::<Vec<_>>().join(" AND ")
+}
+
+fn name(mapping: &Mapping, index: usize) -> String {
+    mapping.column(index).map_or_else(String::new, |column| ident(&column.name))
+}
+
+fn source_name(mapping: &Mapping, index: usize) -> String {
+    mapping.relation.columns.get(index).map_or_else(|| index.to_string(), |column| ident(&column.name))
+}
+
+/// One column of many rows as a `text[]` in binary format.
+/// Source: `array_recv` in `src/backend/utils/adt/arrayfuncs.c`.
+fn array<'a>(
+    mapping: &Mapping,
+    index: usize,
+    values: impl ExactSizeIterator<Item = Option<Value<'a>>>,
+) -> Result<BytesMut, RenderError> {
+    let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
+    let mut out = BytesMut::with_capacity(20 + values.len() * 12);
+    out.put_i32(1);
+    // Whether there are nulls: the server finds them itself.
+    out.put_i32(1);
+    out.put_u32(TEXT_OID);
+    out.put_i32(count);
+    out.put_i32(1);
+    for value in values {
+        match value {
+            Some(Value::Null) => out.put_i32(-1),
+            Some(Value::Text(text)) => {
+                out.put_i32(i32::try_from(text.len()).unwrap_or(i32::MAX));
+                out.put_slice(text);
+            }
+            Some(Value::Binary(_)) => return Err(RenderError::Binary(source_name(mapping, index))),
+            Some(Value::Unchanged) | None => return Err(RenderError::MissingValue(source_name(mapping, index))),
+        }
+    }
+    Ok(out)
+}
+
+/// Rows as a COPY in text format.
+/// Source: `CopyReadAttributesText` in `src/backend/commands/copyfromparse.c`.
+fn copy(mapping: &Mapping, columns: &[usize], rows: &[Row<'_>]) -> Result<SetStatement, RenderError> {
+    let names: Vec<String> = columns.iter().map(|&index| name(mapping, index)).collect();
+    let sql = format!("COPY {} ({}) FROM STDIN", mapping.target.table.sql(), names.join(", "));
+    let mut data = BytesMut::new();
+    for row in rows {
+        for (n, &index) in columns.iter().enumerate() {
+            if n > 0 {
+                data.put_u8(b'\t');
+            }
+            match row.get(index) {
+                Some(Value::Null) => data.put_slice(b"\\N"),
+                Some(Value::Text(text)) => escape(text, &mut data),
+                Some(Value::Binary(_)) => return Err(RenderError::Binary(source_name(mapping, index))),
+                Some(Value::Unchanged) | None => return Err(RenderError::MissingValue(source_name(mapping, index))),
+            }
+        }
+        data.put_u8(b'\n');
+    }
+    Ok(SetStatement::Copy { sql, data, rows: rows.len() })
+}
+
+fn escape(text: &[u8], out: &mut BytesMut) {
+    out.reserve(text.len() + 8);
+    let is_special = |byte: &u8| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r');
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(is_special) {
+        let (plain, tail) = rest.split_at(at);
+        out.put_slice(plain);
+        out.put_u8(b'\\');
+        let Some((special, after)) = tail.split_first() else { return };
+        out.put_u8(match special {
+            b'\t' => b't',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            other => *other,
+        });
+        rest = after;
+    }
+    out.put_slice(rest);
+}

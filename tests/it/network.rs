@@ -1,0 +1,191 @@
+//! Connections that break, hang and come back, on either side, at any moment.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::migration::{
+    Load, NAME, PATIENCE, confirmed, pair_with_tables, position, settle, source_admin, until_applied, until_streaming,
+    usual_pair,
+};
+use crate::support::pair::Pair;
+use crate::support::process::{Finished, Walferry, command_for};
+use crate::support::proxy::{Mode, Proxy};
+use crate::support::wait_until;
+
+/// A pair with a proxy on either side.
+struct Proxied {
+    pair: Pair,
+    source: Proxy,
+    target: Proxy,
+}
+
+impl Proxied {
+    async fn around(pair: Pair) -> Proxied {
+        let (source, target) = (Proxy::start(pair.source.port()).await, Proxy::start(pair.target.port()).await);
+        Proxied { pair, source, target }
+    }
+
+    /// A daemon that reaches both ends through the proxies.
+    async fn daemon(&self, arguments: &[&str]) -> Walferry {
+        let mut command = command_for(&self.pair, &[&["run"], arguments].concat());
+        command.env("WALFERRY_SOURCE_PGURI", self.source.through(&self.pair.source_uri()));
+        command.env("WALFERRY_TARGET_PGURI", self.target.through(&self.pair.target_uri()));
+        until_streaming(&self.pair, Walferry::spawn(command)).await
+    }
+
+    /// The end of every test: the daemon is still the same, follows, leaves in
+    /// order, and both sides are equal.
+    async fn settle(self, daemon: Walferry, load: Load) -> Finished {
+        until_applied(&self.pair).await;
+        let left = daemon.terminate(PATIENCE).code(0);
+        settle(&self.pair, load).await;
+        left
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_cut_in_the_stream_are_made_again_on_either_side() {
+    let ends = Proxied::around(usual_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    for proxy in [&ends.source, &ends.target, &ends.source, &ends.target] {
+        let before = proxy.accepted();
+        load.more(20).await;
+        proxy.cut();
+        wait_until("it connects again", PATIENCE, || async { proxy.accepted() > before }).await;
+        until_applied(&ends.pair).await;
+    }
+    let left = ends.settle(daemon, load).await;
+    assert!(left.stderr.contains("trying again"), "it says so: {}", left.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_breaks_every_two_seconds_only_slows_it_down() {
+    let ends = Proxied::around(usual_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    let cutting = [ends.source.cut_every(Duration::from_secs(2)), ends.target.cut_every(Duration::from_millis(2700))];
+    let (source, target) = (ends.source.accepted(), ends.target.accepted());
+    // Each attempt needs several connections.
+    wait_until("both have broken several times", PATIENCE, || async {
+        ends.source.accepted() > source + 12 && ends.target.accepted() > target + 12
+    })
+    .await;
+    let position_at = position(&ends.pair.target_client().await).await.unwrap();
+    let client = ends.pair.target_client().await;
+    wait_until("it gets on in between", PATIENCE, || async { position(&client).await.unwrap() > position_at }).await;
+    cutting.iter().for_each(tokio::task::AbortHandle::abort);
+    ends.settle(daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice() {
+    let ends = Proxied::around(usual_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    for nth in [1, 2, 7] {
+        let before = ends.target.trapped();
+        ends.target.cut_after_sent(b"COMMIT", nth);
+        wait_until("a COMMIT has lost its answer", PATIENCE, || async { ends.target.trapped() > before }).await;
+        until_applied(&ends.pair).await;
+    }
+    ends.settle(daemon, load).await;
+}
+
+/// wal_sender_timeout in tests that outlast it.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(3);
+
+async fn impatient_pair() -> Pair {
+    pair_with_tables(Pair::builder().source_setting("wal_sender_timeout", "3s")).await
+}
+
+/// The walsender's process and its start.
+async fn walsender(source: &Client) -> Option<(i32, String)> {
+    let sql = "SELECT r.pid, r.backend_start::text FROM pg_replication_slots s \
+         JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = $1";
+    source.query_opt(sql, &[&NAME]).await.unwrap().map(|row| (row.get(0), row.get(1)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_falls_silent_and_comes_back_is_followed_again() {
+    let ends = Proxied::around(impatient_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    until_applied(&ends.pair).await;
+    let source = source_admin(&ends.pair).await;
+    ends.source.mode(Mode::Blackhole);
+    wait_until("the source has given up on us", PATIENCE, || async { walsender(&source).await.is_none() }).await;
+    load.more(20).await;
+    ends.source.mode(Mode::Pass);
+    ends.settle(daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_falls_silent_and_comes_back_is_gone_on_with() {
+    let ends = Proxied::around(impatient_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    until_applied(&ends.pair).await;
+    let (source, target) = (source_admin(&ends.pair).await, ends.pair.target_client().await);
+    ends.target.mode(Mode::Blackhole);
+    let begun = Instant::now();
+    while begun.elapsed() < 2 * SENDER_TIMEOUT {
+        assert!(confirmed(&source).await <= position(&target).await.unwrap());
+        load.more(5).await;
+    }
+    ends.target.mode(Mode::Pass);
+    ends.settle(daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_stays_away_longer_than_retry_for_ends_it_with_that_sides_code() {
+    let ends = Proxied::around(usual_pair().await).await;
+    for (proxy, code, side) in [(&ends.source, 6, "source"), (&ends.target, 7, "target")] {
+        let daemon = ends.daemon(&["--retry-for", "2s"]).await;
+        proxy.mode(Mode::Refuse);
+        proxy.cut();
+        let left = daemon.wait(PATIENCE).code(code);
+        assert!(left.stderr.contains("giving up") && left.stderr.contains(side), "{}", left.stderr);
+        assert!(!left.stderr.contains("app:x@"), "no password is logged");
+        proxy.mode(Mode::Pass);
+    }
+    // Nothing is lost by giving up.
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    ends.settle(daemon, load).await;
+}
+
+/// The story: a lock on the target, a long COMMIT, a full disk there. A
+/// receiver that waits for the target does not answer the source's keepalives,
+/// is thrown out, connects again, is sent everything again, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_blocked_does_not_cost_the_connection_to_the_source() {
+    let ends = Proxied::around(impatient_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&["--queue-bytes", "2MiB", "--batch-bytes", "1MiB"]).await;
+    until_applied(&ends.pair).await;
+    let (source, target) = (source_admin(&ends.pair).await, ends.pair.target_client().await);
+    let locker = ends.pair.target_client().await;
+    let before = walsender(&source).await.expect("it streams");
+    locker.batch_execute("BEGIN; LOCK TABLE public.event, public.account").await.unwrap();
+    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+    wait_until("the applier is blocked", PATIENCE, || async {
+        target.query_one(waits, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+    // More than the queue takes: nothing is read from the source any more.
+    let much = "INSERT INTO public.account (id, name, payload) \
+         SELECT i, 'much', repeat('x', 1000) FROM generate_series(500001, 520000) i";
+    ends.pair.source_sql(much).await;
+    let (begun, blocked_at) = (Instant::now(), position(&target).await);
+    while begun.elapsed() < 3 * SENDER_TIMEOUT {
+        load.more(5).await;
+        assert_eq!(walsender(&source).await.as_ref(), Some(&before), "{}", daemon.stderr());
+    }
+    assert_eq!(position(&target).await, blocked_at, "it was blocked all the time");
+    locker.batch_execute("ROLLBACK").await.unwrap();
+    until_applied(&ends.pair).await;
+    assert_eq!(walsender(&source).await, Some(before));
+    ends.settle(daemon, load).await;
+}
