@@ -135,7 +135,8 @@ mod tests {
 
     fn sql(not_null: bool, default: Option<&str>, earlier: Option<&str>) -> String {
         let text = |text: Option<&str>| text.map(str::to_owned);
-        let added = Added { kind: "numeric(10,2)".to_owned(), not_null, default: text(default), earlier: text(earlier) };
+        let added =
+            Added { kind: "numeric(10,2)".to_owned(), not_null, default: text(default), earlier: text(earlier) };
         added.sql(&TableName::new("public", "t"), "a")
     }
 
