@@ -289,7 +289,9 @@ fn apply(error: &ApplyError) -> Verdict {
         ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
         ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
-        ApplyError::PositionMoved { .. } => Verdict::of_side(Side::Target, Directive::Retry),
+        ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => {
+            Verdict::of_side(Side::Target, Directive::Retry)
+        }
         ApplyError::OutOfStep(_) => Verdict::bug(),
         ApplyError::Wire(error) => connection(error),
         ApplyError::Db(error) => db(error),

@@ -17,6 +17,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
@@ -33,7 +34,7 @@ use super::source::Source;
 use super::tables::Tables;
 use super::transaction::{self, Expectation, PositionStatements, Transaction};
 use crate::assemble::{First, Piece};
-use crate::coalesce::{Segment, Step, coalesce};
+use crate::coalesce::{Conflict, Segment, Step, coalesce};
 use crate::config::Settings;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
@@ -77,6 +78,9 @@ pub struct Tools {
     pub state: Arc<State>,
     /// Counters.
     pub metrics: Metrics,
+    /// Set when net changes of a large transaction were refused: such
+    /// transactions go row by row for the rest of the process.
+    pub careful: Arc<AtomicBool>,
 }
 
 /// Applies batches.
@@ -242,35 +246,29 @@ impl Applier {
             self.fall_back("order");
             return self.in_order(batch, end, durable).await;
         }
-        match tokio::task::block_in_place(|| {
-            coalesce(&batch.pieces, |piece, relation| self.relations.keying(piece, relation))
-        }) {
-            Ok(segments) if is_pure(&segments) => {
-                let sending = self.send_net(&segments, &batch, end).await?;
-                drop(segments);
+        let segments = match self.coalesce(&batch.pieces) {
+            Ok(segments) => segments,
+            Err(conflict) => {
+                self.fall_back(conflict.as_str());
+                return self.in_order(batch, end, durable).await;
+            }
+        };
+        let counting = if is_pure(&segments) { Counting::ByItself } else { Counting::BeforeCommit };
+        if counting == Counting::BeforeCommit {
+            self.drain(durable).await?;
+        }
+        let outcome = self.send(Changes::Net(&segments), &batch.pieces, end, counting).await;
+        drop(segments);
+        match outcome {
+            Ok(sending) => {
                 self.push(batch, end, "fast", sending);
                 Ok(())
             }
-            Ok(segments) => {
-                self.drain(durable).await?;
-                let outcome = self.send_mixed(&segments, &batch, end).await;
-                drop(segments);
-                match outcome {
-                    Ok(sending) => {
-                        self.push(batch, end, "fast", sending);
-                        Ok(())
-                    }
-                    Err(error) if is_refusal(&error) => {
-                        self.note_refusal(&error, batch.pieces.len());
-                        self.replay(batch, end, durable).await
-                    }
-                    Err(error) => Err(error),
-                }
+            Err(error) if is_refusal(&error) => {
+                self.note_refusal(&error, batch.pieces.len());
+                self.replay(batch, end, durable).await
             }
-            Err(conflict) => {
-                self.fall_back(conflict.as_str());
-                self.in_order(batch, end, durable).await
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -295,6 +293,11 @@ impl Applier {
         }
     }
 
+    /// The net changes of pieces; CPU work, which other tasks must not wait for.
+    fn coalesce<'a>(&self, pieces: &'a [Piece]) -> Result<Vec<Segment<'a>>, Conflict> {
+        tokio::task::block_in_place(|| coalesce(pieces, |piece, relation| self.relations.keying(piece, relation)))
+    }
+
     /// Moves the position where nothing but the position is to be moved.
     async fn move_idle(&mut self, batch: Batch) -> Result<(), ApplyError> {
         let Some(end) = batch.end.filter(|end| *end > self.sent) else { return Ok(()) };
@@ -310,37 +313,30 @@ impl Applier {
         Ok(())
     }
 
-    /// Sends net changes and COMMIT in one go.
-    async fn send_net(&mut self, segments: &[Segment<'_>], batch: &Batch, end: EndLsn) -> Result<Sending, ApplyError> {
-        let since = Instant::now();
-        let mut work = Work::default();
-        for piece in &batch.pieces {
-            work.count(&self.relations, piece);
-        }
-        let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
-        transaction.advance(self.sent, end, batch.commit_time()).await?;
-        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
-        sender.segments(&mut transaction, segments).await?;
-        Ok(Sending { expected: transaction.commit().await?, work, since })
-    }
-
-    /// Sends net changes and single rows, counts, then sends COMMIT.
-    async fn send_mixed(
+    /// Sends whole transactions and their COMMIT, without waiting for its answer.
+    async fn send(
         &mut self,
-        segments: &[Segment<'_>],
-        batch: &Batch,
+        changes: Changes<'_>,
+        pieces: &[Piece],
         end: EndLsn,
+        counting: Counting,
     ) -> Result<Sending, ApplyError> {
         let since = Instant::now();
         let mut work = Work::default();
-        for piece in &batch.pieces {
+        for piece in pieces {
             work.count(&self.relations, piece);
         }
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
-        transaction.advance(self.sent, end, batch.commit_time()).await?;
+        transaction.advance(self.sent, end, work.commit_time).await?;
         let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
-        sender.segments(&mut transaction, segments).await?;
-        if let Some(last) = batch.pieces.last() {
+        match changes {
+            Changes::Net(segments) => sender.segments(&mut transaction, segments).await?,
+            Changes::Rows => sender.pieces(&mut transaction, pieces).await?,
+        }
+        if counting == Counting::ByItself {
+            return Ok(Sending { expected: transaction.commit().await?, work, since });
+        }
+        if let Some(last) = pieces.last() {
             transaction.check_deferred(last.begin.commit_lsn).await?;
         }
         transaction.verify().await?;
@@ -356,7 +352,7 @@ impl Applier {
         durable: &watch::Sender<DurableLsn>,
     ) -> Result<(), ApplyError> {
         self.drain(durable).await?;
-        match self.send_rows(&batch.pieces, end).await {
+        match self.send(Changes::Rows, &batch.pieces, end, Counting::BeforeCommit).await {
             Ok(sending) => {
                 self.push(batch, end, "ordered", sending);
                 Ok(())
@@ -386,30 +382,11 @@ impl Applier {
             let rows = piece.changes.len();
             let bytes = piece.bytes;
             let single = Batch { pieces: vec![piece], end: Some(own_end), rows, bytes, permit: None };
-            let sending = self.send_rows(&single.pieces, own_end).await?;
+            let sending = self.send(Changes::Rows, &single.pieces, own_end, Counting::BeforeCommit).await?;
             self.push(single, own_end, "ordered", sending);
             self.drain(durable).await?;
         }
         Ok(())
-    }
-
-    async fn send_rows(&mut self, pieces: &[Piece], end: EndLsn) -> Result<Sending, ApplyError> {
-        let since = Instant::now();
-        let mut work = Work::default();
-        let time = pieces.last().map(|piece| piece.begin.commit_time);
-        let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
-        transaction.advance(self.sent, end, time).await?;
-        for piece in pieces {
-            work.count(&self.relations, piece);
-            let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
-            sender.piece(&mut transaction, piece).await?;
-        }
-        if let Some(last) = pieces.last() {
-            transaction.check_deferred(last.begin.commit_lsn).await?;
-        }
-        transaction.verify().await?;
-        let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
-        Ok(Sending { expected, work, since })
     }
 
     /// A part of a transaction that is too large for one batch: it is applied
@@ -419,6 +396,8 @@ impl Applier {
             Phase::Idle => (Work::default(), Instant::now()),
             Phase::Open { since, work } => (work, since),
         };
+        let is_careful = self.tools.careful.load(Ordering::Relaxed) || self.relations.need_order(&batch.pieces);
+        let segments = if is_careful { None } else { self.coalesce(&batch.pieces).ok() };
         let is_first = batch.pieces.first().is_some_and(|piece| piece.first == First::Yes);
         let mut transaction = if is_first {
             let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
@@ -429,8 +408,11 @@ impl Applier {
         };
         for piece in &batch.pieces {
             work.count(&self.relations, piece);
-            let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
-            sender.piece(&mut transaction, piece).await?;
+        }
+        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+        match &segments {
+            Some(segments) => sender.segments(&mut transaction, segments).await?,
+            None => sender.pieces(&mut transaction, &batch.pieces).await?,
         }
         if let Some(end) = batch.end {
             transaction.advance(self.sent, end, batch.commit_time()).await?;
@@ -438,12 +420,24 @@ impl Applier {
                 transaction.check_deferred(last.begin.commit_lsn).await?;
             }
         }
-        transaction.verify().await?;
-        debug!(rows = batch.rows, bytes = batch.bytes, "applied a part of a large transaction");
+        let verified = transaction.verify().await;
+        let path = if segments.is_some() { "fast" } else { "ordered" };
+        drop(segments);
+        match verified {
+            // The parts before this one are gone from memory: the whole
+            // transaction comes again, and goes row by row then.
+            Err(error) if path == "fast" && is_refusal(&error) => {
+                self.note_refusal(&error, 1);
+                self.tools.careful.store(true, Ordering::Relaxed);
+                return Err(ApplyError::InOrderAgain(error.to_string()));
+            }
+            verified => verified?,
+        }
+        debug!(rows = batch.rows, bytes = batch.bytes, path, "applied a part of a large transaction");
         match batch.end {
             Some(end) => {
                 let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
-                self.push(batch, end, "ordered", Sending { expected, work, since });
+                self.push(batch, end, path, Sending { expected, work, since });
             }
             None => self.phase = Phase::Open { since, work },
         }
@@ -582,6 +576,24 @@ struct Sending {
     expected: VecDeque<Expectation>,
     work: Work,
     since: Instant,
+}
+
+/// What a target transaction is made of.
+#[derive(Clone, Copy)]
+enum Changes<'a> {
+    /// Net changes, and single rows where they are needed.
+    Net(&'a [Segment<'a>]),
+    /// Every change by itself.
+    Rows,
+}
+
+/// Who makes sure that every statement affected the rows it should.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    /// The statements themselves; COMMIT follows them at once.
+    ByItself,
+    /// We do, from the answers, and send COMMIT then.
+    BeforeCommit,
 }
 
 /// Whether every statement counts its rows itself.

@@ -157,6 +157,10 @@ pub enum ApplyError {
         /// Where it was expected.
         expected: Lsn,
     },
+    /// A large transaction whose net changes were refused: it comes again and
+    /// goes row by row.
+    #[error("net changes of a large transaction were refused, it is applied row by row: {0}")]
+    InOrderAgain(String),
     /// The target refused a statement of our own.
     #[error("cannot {action} on the target: {error}")]
     Statement {

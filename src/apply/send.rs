@@ -59,10 +59,16 @@ pub(super) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Sends a piece row by row.
-    pub(super) async fn piece(&mut self, transaction: &mut Transaction<'_>, piece: &Piece) -> Result<(), ApplyError> {
-        for change in &piece.changes {
-            self.change(transaction, piece, change).await?;
+    /// Sends every change by itself.
+    pub(super) async fn pieces(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        pieces: &[Piece],
+    ) -> Result<(), ApplyError> {
+        for piece in pieces {
+            for change in &piece.changes {
+                self.change(transaction, piece, change).await?;
+            }
         }
         Ok(())
     }

@@ -75,6 +75,8 @@ pub struct Context {
     is_reached: AtomicBool,
     /// Set once the work has begun.
     is_established: AtomicBool,
+    /// Net changes of a large transaction were refused once.
+    pub careful: Arc<AtomicBool>,
     /// What earlier attempts of this process applied.
     totals: Mutex<Totals>,
 }
@@ -96,6 +98,7 @@ impl Context {
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             is_reached: AtomicBool::new(false),
             is_established: AtomicBool::new(false),
+            careful: Arc::default(),
             totals: Mutex::new(Totals::default()),
         })
     }

@@ -113,6 +113,7 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
         target: Session::connect(&settings.target, &settings.name).await?,
         state: Arc::clone(&state),
         metrics: ctx.metrics.clone(),
+        careful: Arc::clone(&ctx.careful),
     };
     let mut applier = Applier::new(tools, settings, position, until).await?;
     let (durable, watched) = watch::channel(position);
