@@ -227,7 +227,13 @@ impl Applier {
         }
         let Tools { target, state, .. } = &self.tools;
         let sides = (target, &mut self.source);
-        self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await?;
+        match self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await {
+            Err(error @ (ApplyError::Unknown { .. } | ApplyError::Mapping { .. })) => {
+                self.finish_before(batch, durable).await?;
+                return Err(error);
+            }
+            admitted => admitted?,
+        }
         if batch.is_part() {
             self.drain(durable).await?;
             return self.apply_part(batch).await;
@@ -263,6 +269,27 @@ impl Applier {
                 self.replay(batch, end, durable).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// A table has no place: everything before the transaction that changes it
+    /// is made durable, so that what the operator then does about the table
+    /// meets the state that the source had there.
+    async fn finish_before(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        self.finish(durable).await?;
+        if let Some(before) = batch.leading(|piece| self.relations.has_all(piece)) {
+            Box::pin(self.take(before, durable)).await?;
+            self.finish(durable).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all batches in flight, and for those that must be sent again.
+    async fn finish(&mut self, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        loop {
+            self.drain(durable).await?;
+            let Some(batch) = self.again.pop_front() else { return Ok(()) };
+            Box::pin(self.take(batch, durable)).await?;
         }
     }
 

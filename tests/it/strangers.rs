@@ -32,6 +32,7 @@ async fn a_table_created_later_stops_with_the_ways_on_and_is_taken_in_once_it_is
     assert!(names_an_lsn(&ended.stderr), "{}", ended.stderr);
     let because = journey.value("SELECT stopped_because FROM walferry.migration").await;
     assert!(because.contains("later"), "{because}");
+    assert_eq!(journey.value("SELECT count(*) FROM known").await, "2", "what came before is durable");
     // Started again without a word: it stops in the same place.
     let position = journey.position().await;
     journey.start();
