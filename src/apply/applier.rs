@@ -26,15 +26,16 @@ use tracing::{debug, info};
 
 use super::ApplyError;
 use super::batch::Batch;
+use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
 use super::relations::Relations;
 use super::replica_role::{self, ReplicaRole};
 use super::send::{Sender, Work};
 use super::source::Source;
 use super::tables::Tables;
-use super::transaction::{self, Expectation, PositionStatements, Transaction};
+use super::transaction::{self, PositionStatements, Transaction};
 use crate::assemble::{First, Piece};
-use crate::coalesce::{Conflict, Segment, Step, coalesce};
+use crate::coalesce::{Conflict, Segment, coalesce};
 use crate::config::Settings;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
@@ -102,27 +103,6 @@ pub struct Applier {
     until: Option<EndLsn>,
     moved_at: Instant,
     totals: Totals,
-}
-
-/// A batch that was sent with its COMMIT.
-struct InFlight {
-    batch: Batch,
-    expected: VecDeque<Expectation>,
-    end: EndLsn,
-    path: &'static str,
-    work: Work,
-    since: Instant,
-    committed: Option<CommitTag>,
-    error: Option<ApplyError>,
-}
-
-impl InFlight {
-    /// Whether to replay it says more than its error does: a single transaction
-    /// that went row by row would fail in the same way, and of one in parts
-    /// only the last part is at hand.
-    fn can_be_replayed(&self) -> bool {
-        !self.batch.is_part() && (self.path == "fast" || self.batch.pieces.len() > 1)
-    }
 }
 
 /// Whether a target transaction is open between two batches.
@@ -569,41 +549,6 @@ impl Applier {
             metrics.apply_seconds.observe(done.since.elapsed().as_secs_f64());
         }
     }
-}
-
-/// What was sent with its COMMIT.
-struct Sending {
-    expected: VecDeque<Expectation>,
-    work: Work,
-    since: Instant,
-}
-
-/// What a target transaction is made of.
-#[derive(Clone, Copy)]
-enum Changes<'a> {
-    /// Net changes, and single rows where they are needed.
-    Net(&'a [Segment<'a>]),
-    /// Every change by itself.
-    Rows,
-}
-
-/// Who makes sure that every statement affected the rows it should.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Counting {
-    /// The statements themselves; COMMIT follows them at once.
-    ByItself,
-    /// We do, from the answers, and send COMMIT then.
-    BeforeCommit,
-}
-
-/// Whether every statement counts its rows itself.
-fn is_pure(segments: &[Segment<'_>]) -> bool {
-    segments.iter().all(|segment| match segment {
-        Segment::Truncate(..) => true,
-        Segment::Tables(tables) => {
-            tables.iter().flat_map(|table| &table.steps).all(|step| matches!(step, Step::Net(_)))
-        }
-    })
 }
 
 /// Whether the server refused what was sent, as opposed to a lost connection:
