@@ -187,10 +187,8 @@ impl Applier {
                 }
                 batch = batches.recv(), if self.has_room() => match batch {
                     Some(batch) => self.take(batch, durable).await?,
-                    None => {
-                        self.drain(durable).await?;
-                        return Ok(Ended::Stopped);
-                    }
+                    None if self.in_flight.is_empty() => return Ok(Ended::Stopped),
+                    None => self.drain(durable).await?,
                 },
             }
         }
@@ -208,35 +206,42 @@ impl Applier {
         let Tools { target, state, .. } = &self.tools;
         let sides = (target, &mut self.source);
         match self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await {
+            Err(_) if !self.in_flight.is_empty() => return self.postpone(batch, durable).await,
             Err(error @ (ApplyError::Unknown { .. } | ApplyError::Mapping { .. })) => {
                 self.finish_before(batch, durable).await?;
                 return Err(error);
             }
             admitted => admitted?,
         }
+        let needs_order = self.relations.need_order(&batch.pieces);
+        if (batch.is_part() || needs_order) && !self.in_flight.is_empty() {
+            return self.postpone(batch, durable).await;
+        }
         if batch.is_part() {
-            self.drain(durable).await?;
             return self.apply_part(batch).await;
         }
         let Some(end) = batch.end else {
             return Err(ApplyError::OutOfStep("a batch without an end".to_owned()));
         };
-        self.relations.count_down();
-        if self.relations.need_order(&batch.pieces) {
+        if needs_order {
             self.fall_back("order");
             return self.in_order(batch, end, durable).await;
         }
-        let segments = match self.coalesce(&batch.pieces) {
+        let coalesced = self.coalesce(&batch.pieces);
+        let is_pure = coalesced.as_ref().is_ok_and(|segments| is_pure(segments));
+        if !is_pure && !self.in_flight.is_empty() {
+            drop(coalesced);
+            return self.postpone(batch, durable).await;
+        }
+        self.relations.count_down();
+        let segments = match coalesced {
             Ok(segments) => segments,
             Err(conflict) => {
                 self.fall_back(conflict.as_str());
                 return self.in_order(batch, end, durable).await;
             }
         };
-        let counting = if is_pure(&segments) { Counting::ByItself } else { Counting::BeforeCommit };
-        if counting == Counting::BeforeCommit {
-            self.drain(durable).await?;
-        }
+        let counting = if is_pure { Counting::ByItself } else { Counting::BeforeCommit };
         let outcome = self.send(Changes::Net(&segments), &batch.pieces, end, counting).await;
         drop(segments);
         match outcome {
@@ -252,25 +257,23 @@ impl Applier {
         }
     }
 
-    /// A table has no place: everything before the transaction that changes it
-    /// is made durable, so that what the operator then does about the table
-    /// meets the state that the source had there.
-    async fn finish_before(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
-        self.finish(durable).await?;
-        if let Some(before) = batch.leading(|piece| self.relations.has_all(piece)) {
-            Box::pin(self.take(before, durable)).await?;
-            self.finish(durable).await?;
-        }
-        Ok(())
+    /// A batch that is counted before its COMMIT waits until nothing is in
+    /// flight. It is taken up again behind what the failure of one of those
+    /// before it may put in front of it.
+    async fn postpone(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        self.again.push_front(batch);
+        self.drain(durable).await
     }
 
-    /// Waits for all batches in flight, and for those that must be sent again.
-    async fn finish(&mut self, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
-        loop {
+    /// A table has no place: everything before the transaction that changes it
+    /// is made durable, so that what the operator then does about the table
+    /// meets the state that the source had there. Nothing is in flight.
+    async fn finish_before(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        if let Some(before) = batch.leading(|piece| self.relations.has_all(piece)) {
+            Box::pin(self.take(before, durable)).await?;
             self.drain(durable).await?;
-            let Some(batch) = self.again.pop_front() else { return Ok(()) };
-            Box::pin(self.take(batch, durable)).await?;
         }
+        Ok(())
     }
 
     /// The net changes of pieces; CPU work, which other tasks must not wait for.
@@ -325,13 +328,13 @@ impl Applier {
     }
 
     /// The ordered path for a whole batch; replayed one by one when refused.
+    /// Nothing is in flight.
     async fn in_order(
         &mut self,
         batch: Batch,
         end: EndLsn,
         durable: &watch::Sender<DurableLsn>,
     ) -> Result<(), ApplyError> {
-        self.drain(durable).await?;
         match self.send(Changes::Rows, &batch.pieces, end, Counting::BeforeCommit).await {
             Ok(sending) => {
                 self.push(batch, end, "ordered", sending);
