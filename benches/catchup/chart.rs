@@ -40,11 +40,8 @@ pub fn draw(report: &Report) -> String {
     }
     let height = y + 28.0;
     let roof = LEFT + unit;
-    let about = format!(
-        "medians of {}; {}",
-        report.repetitions,
-        report.conditions.get("machine").map_or("", String::as_str)
-    );
+    let about =
+        format!("medians of {}; {}", report.repetitions, report.conditions.get("machine").map_or("", String::as_str));
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -99,7 +96,11 @@ fn bars(body: &mut String, workload: &Measured, y: f64, unit: f64) -> f64 {
     }
     let mut title_y = y + BAR - 3.0;
     for line in lines(&format!("{} {}", workload.name, workload.title)) {
-        let _written = write!(body, "<text x=\"16\" y=\"{title_y:.1}\" font-size=\"11\" fill=\"#222222\">{}</text>\n", escape(&line));
+        let _written = write!(
+            body,
+            "<text x=\"16\" y=\"{title_y:.1}\" font-size=\"11\" fill=\"#222222\">{}</text>\n",
+            escape(&line)
+        );
         title_y += BAR;
     }
     at.max(title_y - BAR + 3.0)

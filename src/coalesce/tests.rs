@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::assemble::{Begin, First};
-use crate::lsn::{CommitLsn, Lsn};
+use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::pgoutput::{Cascade, KeyColumn, RelationColumn, ReplicaIdentity, RestartIdentity};
 use crate::sql::TableName;
 
@@ -24,7 +24,8 @@ type Rows = BTreeMap<Vec<u8>, Cells>;
 
 fn relation(id: u32, identity: ReplicaIdentity, key: &[usize]) -> Arc<Relation> {
     let flag = |index| if key.contains(&index) { KeyColumn::Yes } else { KeyColumn::No };
-    let column = |index| RelationColumn { key: flag(index), name: format!("c{index}"), type_oid: 25, type_modifier: -1 };
+    let column =
+        |index| RelationColumn { key: flag(index), name: format!("c{index}"), type_oid: 25, type_modifier: -1 };
     Arc::new(Relation {
         id,
         table: TableName::new("public", format!("t{id}")),
@@ -181,8 +182,7 @@ impl Writer {
         let kind = KINDS[op.table];
         let cells = new_row(kind, op, op.key);
         self.counter += 1;
-        let name =
-            if kind == Kind::Keyless { self.counter.to_be_bytes().to_vec() } else { name_of(kind, &cells) };
+        let name = if kind == Kind::Keyless { self.counter.to_be_bytes().to_vec() } else { name_of(kind, &cells) };
         let new = whole(&cells);
         assert!(self.state[op.table].insert(name, cells).is_none());
         ChangeKind::Insert { new }
