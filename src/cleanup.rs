@@ -91,11 +91,27 @@ pub enum CleanupError {
     },
 }
 
+/// How long a command that is leaving is waited for.
+const LEASE_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause between two attempts to take the lease.
+const LEASE_POLL: Duration = Duration::from_millis(200);
+
+async fn take_lease(state: &State) -> Result<(), StateError> {
+    let give_up = Instant::now() + LEASE_WAIT;
+    loop {
+        match state.take_lease().await {
+            Err(StateError::Leased { .. }) if Instant::now() < give_up => tokio::time::sleep(LEASE_POLL).await,
+            taken => return taken,
+        }
+    }
+}
+
 /// The SQL of objects that are held back, with what each is.
 fn deferred_sql(objects: &[Deferred]) -> String {
     let lines = objects.iter().map(|o| {
         let sql = o.sql.trim().trim_end_matches(';');
-        format!("-- {} {} of {}\n{sql};", o.kind.as_str(), o.object, o.table)
+        format!("-- {}\n{sql};", o.object)
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -145,7 +161,8 @@ pub async fn run(settings: &Settings, consent: Consent) -> Result<Report, Cleanu
     let migration = match &state {
         Some(state) => {
             // Held until this process ends: nobody starts what is being dropped.
-            state.take_lease().await?;
+            // A command that has just ended may need a moment to let go.
+            take_lease(state).await?;
             state.load().await?
         }
         None => None,

@@ -419,3 +419,6 @@ fn key_of<'a>(row: &'a Tuple, columns: &[usize]) -> Option<Cow<'a, [u8]>> {
     }
     Some(Cow::Owned(key))
 }
+
+#[cfg(test)]
+mod tests;

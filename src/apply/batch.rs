@@ -33,6 +33,20 @@ impl Batch {
         self.pieces.last().map(|piece| piece.begin.commit_time)
     }
 
+    /// The whole transactions at its beginning for which `is_wanted` holds, if
+    /// there are any and they are not all.
+    pub fn leading(mut self, is_wanted: impl Fn(&Piece) -> bool) -> Option<Batch> {
+        let count = self.pieces.iter().take_while(|piece| is_wanted(piece)).count();
+        if self.is_part() || count == self.pieces.len() {
+            return None;
+        }
+        self.pieces.truncate(count);
+        self.end = self.pieces.last()?.end;
+        self.rows = self.pieces.iter().map(|piece| piece.changes.len()).sum();
+        self.bytes = self.pieces.iter().map(|piece| piece.bytes).sum();
+        Some(self)
+    }
+
     /// Whether it continues or begins a transaction that does not end in it,
     /// or ends one that began in an earlier batch.
     pub fn is_part(&self) -> bool {

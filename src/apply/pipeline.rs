@@ -111,6 +111,20 @@ impl Drop for Pipeline {
     }
 }
 
+/// The planner's settings on a server of this `server_version_num`, as SET
+/// takes them.
+pub fn plan_settings(version: i32) -> Vec<&'static str> {
+    let mut settings = vec!["enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off"];
+    if version >= 110_000 {
+        // The disabled nodes' costs would have every statement compiled.
+        settings.push("jit = off");
+    }
+    if version >= 120_000 {
+        settings.push("plan_cache_mode = force_generic_plan");
+    }
+    settings
+}
+
 impl Pipeline {
     /// Connects to the target.
     ///
@@ -140,15 +154,7 @@ impl Pipeline {
     /// # Errors
     /// When the connection is lost or the server refuses a setting.
     pub async fn pin_plans(&mut self) -> Result<(), WireError> {
-        let mut settings = vec!["enable_hashjoin = off", "enable_mergejoin = off", "enable_seqscan = off"];
-        if self.version >= 110_000 {
-            // The disabled nodes' costs would have every statement compiled.
-            settings.push("jit = off");
-        }
-        if self.version >= 120_000 {
-            settings.push("plan_cache_mode = force_generic_plan");
-        }
-        for setting in settings {
+        for setting in plan_settings(self.version) {
             self.command(&format!("SET {setting}")).await?;
         }
         // What is answered COMMIT must be durable, whatever the role's default.

@@ -301,6 +301,7 @@ mod tests {
         let column = |&(name, generation): &(&str, Generation)| TargetColumn {
             name: name.to_owned(),
             sql_type: "text".to_owned(),
+            bare_type: "text".to_owned(),
             equality_schema: "pg_catalog".to_owned(),
             generation,
         };

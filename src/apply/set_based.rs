@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Invariants: values travel as `text[]`, one array a column, and are cast in
-//! the select list (an array of arrays would be flattened by `unnest`); every
+//! the select list (an array of arrays would be flattened by `unnest`), to the
+//! column's type without its modifier, for a cast to `varchar(3)` would cut what
+//! an assignment refuses; every
 //! statement counts the rows it affected and fails by itself (division by
 //! zero) when they are not as many as expected, so COMMIT can be sent behind it
 //! without waiting; a key is at most once in a statement.
@@ -245,7 +247,7 @@ fn given_sql(mapping: &Mapping, columns: &[usize]) -> String {
     let mut arrays = Vec::with_capacity(columns.len());
     let mut names = Vec::with_capacity(columns.len());
     for (n, &index) in columns.iter().enumerate().map(|(n, index)| (n + 1, index)) {
-        let kind = mapping.column(index).map_or("text", |column| column.sql_type.as_str());
+        let kind = mapping.column(index).map_or("text", |column| column.bare_type.as_str());
         list.push(format!("a{n}::{kind} AS c{n}"));
         arrays.push(format!("${n}::text[]"));
         names.push(format!("a{n}"));

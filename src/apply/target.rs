@@ -27,6 +27,9 @@ pub struct TargetColumn {
     pub name: String,
     /// Its type with type modifier, qualified, as SQL text.
     pub sql_type: String,
+    /// The same without its modifier. A cast to a type with one cuts a value
+    /// that is too long; the assignment to the column refuses it.
+    pub bare_type: String,
     /// The schema of the equality operator of its default btree class.
     pub equality_schema: String,
     /// Whether the target writes it by itself.
@@ -60,9 +63,12 @@ SELECT a.attname::text,
                       AND o.amoplefttype = c.opcintype AND o.amoprighttype = c.opcintype
                  JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr
                  JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace
-                 WHERE c.opcdefault AND c.opcintype = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+                 WHERE c.opcdefault AND c.opcintype IN (
+                     WITH RECURSIVE base (oid) AS (SELECT t.oid UNION ALL SELECT d.typbasetype FROM base
+                         JOIN pg_catalog.pg_type d ON d.oid = base.oid AND d.typtype = 'd')
+                     SELECT base.oid FROM base JOIN pg_catalog.pg_type b ON b.oid = base.oid AND b.typtype <> 'd')
                  LIMIT 1), 'pg_catalog'),
-       a.attidentity::text, ATTGENERATED
+       a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
@@ -142,5 +148,11 @@ fn column(row: &tokio_postgres::Row) -> TargetColumn {
         ("a", _) => Generation::IdentityAlways,
         _ => Generation::None,
     };
-    TargetColumn { name: row.get(0), sql_type: row.get(1), equality_schema: row.get(2), generation }
+    TargetColumn {
+        name: row.get(0),
+        sql_type: row.get(1),
+        bare_type: row.get(5),
+        equality_schema: row.get(2),
+        generation,
+    }
 }
