@@ -113,7 +113,7 @@ impl Rig {
             .pop()
             .ok_or_else(|| BenchError::Unexpected("no PostgreSQL server was found".to_owned()))?;
         let cluster = || {
-            let mut builder = Cluster::builder(&server).templates("target/postgres/templates");
+            let mut builder = Cluster::builder(&server);
             for (name, value) in SETTINGS {
                 builder = builder.setting(name, value);
             }
