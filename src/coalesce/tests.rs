@@ -285,10 +285,11 @@ fn history(ops: &[Op], boundary: usize) -> History {
             pieces.push(piece(pieces.len(), std::mem::take(&mut changes)));
         }
     }
-    pieces.push(piece(pieces.len(), changes));
-    if pieces.len() <= boundary {
+    // The last piece can be passed over as well, or be the boundary and empty.
+    if pieces.len() < boundary || (pieces.len() == boundary && changes.is_empty()) {
         before[5] = writer.state[5].clone();
     }
+    pieces.push(piece(pieces.len(), changes));
     History { pieces, before, after: writer.state, boundary }
 }
 

@@ -14,6 +14,7 @@ mod identity;
 mod journey;
 mod migration;
 mod network;
+mod random;
 mod resume;
 mod roles;
 mod stopping;
