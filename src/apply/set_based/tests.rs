@@ -60,10 +60,10 @@ fn decoded(array: &[u8]) -> Vec<Option<Vec<u8>>> {
     values
 }
 
-/// SQL, arrays and count of a prepared statement.
 /// An array's elements.
 type Elements = Vec<Option<Vec<u8>>>;
 
+/// SQL, arrays and count of a prepared statement.
 fn arrays(statement: &SetStatement) -> (&str, Vec<Elements>, usize) {
     match statement {
         SetStatement::Arrays { shape, arrays, rows } => {
