@@ -91,11 +91,27 @@ pub enum CleanupError {
     },
 }
 
+/// How long a command that is leaving is waited for.
+const LEASE_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause between two attempts to take the lease.
+const LEASE_POLL: Duration = Duration::from_millis(200);
+
+async fn take_lease(state: &State) -> Result<(), StateError> {
+    let give_up = Instant::now() + LEASE_WAIT;
+    loop {
+        match state.take_lease().await {
+            Err(StateError::Leased { .. }) if Instant::now() < give_up => tokio::time::sleep(LEASE_POLL).await,
+            taken => return taken,
+        }
+    }
+}
+
 /// The SQL of objects that are held back, with what each is.
 fn deferred_sql(objects: &[Deferred]) -> String {
     let lines = objects.iter().map(|o| {
         let sql = o.sql.trim().trim_end_matches(';');
-        format!("-- {} {} of {}\n{sql};", o.kind.as_str(), o.object, o.table)
+        format!("-- {}\n{sql};", o.object)
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -145,7 +161,8 @@ pub async fn run(settings: &Settings, consent: Consent) -> Result<Report, Cleanu
     let migration = match &state {
         Some(state) => {
             // Held until this process ends: nobody starts what is being dropped.
-            state.take_lease().await?;
+            // A command that has just ended may need a moment to let go.
+            take_lease(state).await?;
             state.load().await?
         }
         None => None,
@@ -337,13 +354,13 @@ mod tests {
             ordinal: 1,
             kind: DeferredKind::ForeignKey,
             table: TableName::new("shop", "orders"),
-            object: "orders_customer_fkey".into(),
+            object: "fk constraint orders orders_customer_fkey in shop".into(),
             sql: "ALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);\n".into(),
             is_restored: false,
         };
         let text = CleanupError::HeldBack(vec![held]).to_string();
         assert!(text.contains("1 objects are still held back") && text.contains("catchup --finish"), "{text}");
-        assert!(text.ends_with("-- foreign key orders_customer_fkey of shop.orders\nALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);"), "{text}");
+        assert!(text.ends_with("-- fk constraint orders orders_customer_fkey in shop\nALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);"), "{text}");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::run::resume::ResyncError;
 use crate::run::worker::WorkerError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
+use crate::sql::TableName;
 use crate::state::StateError;
 use crate::sweep::SweepError;
 use crate::wire::{self, WireError};
@@ -98,6 +99,15 @@ pub enum Error {
     NotCopied {
         /// The migration.
         name: String,
+    },
+    /// Tables that the source has and nothing carries.
+    #[error(
+        "table(s) {} were created on the source after the copy and are not in the publication, so nothing of them is on the target",
+        .tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    NotCarried {
+        /// The tables.
+        tables: Vec<TableName>,
     },
     /// Deferred objects that the target refused.
     #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
@@ -216,6 +226,11 @@ impl Error {
             Error::NotCopied { .. } => {
                 Verdict::operator(2, "start it with \"walferry run\", and catch up once it streams")
             }
+            Error::NotCarried { .. } => Verdict::operator(
+                8,
+                "everything else is equal. Copy these tables by other means or in a migration of their own \
+                 (--name, --tables), or say with --exclude-tables that they stay behind",
+            ),
             Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
                 "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
             ),

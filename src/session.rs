@@ -43,7 +43,12 @@ fn describe(error: &tokio_postgres::Error) -> String {
         return error.to_string();
     };
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
-    for (label, part) in [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_())] {
+    let parts = if wire::server_error::quotes_the_row(db.code().code()) {
+        [("table", db.table()), ("column", db.column()), ("constraint", db.constraint()), ("hint", db.hint())]
+    } else {
+        [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_()), ("constraint", None)]
+    };
+    for (label, part) in parts {
         if let Some(part) = part {
             text.push_str(&format!("; {label}: {part}"));
         }

@@ -26,15 +26,16 @@ use tracing::{debug, info};
 
 use super::ApplyError;
 use super::batch::Batch;
+use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
 use super::relations::Relations;
 use super::replica_role::{self, ReplicaRole};
 use super::send::{Sender, Work};
 use super::source::Source;
 use super::tables::Tables;
-use super::transaction::{self, Expectation, PositionStatements, Transaction};
+use super::transaction::{self, PositionStatements, Transaction};
 use crate::assemble::{First, Piece};
-use crate::coalesce::{Conflict, Segment, Step, coalesce};
+use crate::coalesce::{Conflict, Segment, coalesce};
 use crate::config::Settings;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
@@ -102,27 +103,6 @@ pub struct Applier {
     until: Option<EndLsn>,
     moved_at: Instant,
     totals: Totals,
-}
-
-/// A batch that was sent with its COMMIT.
-struct InFlight {
-    batch: Batch,
-    expected: VecDeque<Expectation>,
-    end: EndLsn,
-    path: &'static str,
-    work: Work,
-    since: Instant,
-    committed: Option<CommitTag>,
-    error: Option<ApplyError>,
-}
-
-impl InFlight {
-    /// Whether to replay it says more than its error does: a single transaction
-    /// that went row by row would fail in the same way, and of one in parts
-    /// only the last part is at hand.
-    fn can_be_replayed(&self) -> bool {
-        !self.batch.is_part() && (self.path == "fast" || self.batch.pieces.len() > 1)
-    }
 }
 
 /// Whether a target transaction is open between two batches.
@@ -207,10 +187,8 @@ impl Applier {
                 }
                 batch = batches.recv(), if self.has_room() => match batch {
                     Some(batch) => self.take(batch, durable).await?,
-                    None => {
-                        self.drain(durable).await?;
-                        return Ok(Ended::Stopped);
-                    }
+                    None if self.in_flight.is_empty() => return Ok(Ended::Stopped),
+                    None => self.drain(durable).await?,
                 },
             }
         }
@@ -227,37 +205,43 @@ impl Applier {
         }
         let Tools { target, state, .. } = &self.tools;
         let sides = (target, &mut self.source);
-        self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await?;
+        match self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await {
+            Err(_) if !self.in_flight.is_empty() => return self.postpone(batch, durable).await,
+            Err(error @ (ApplyError::Unknown { .. } | ApplyError::Mapping { .. })) => {
+                self.finish_before(batch, durable).await?;
+                return Err(error);
+            }
+            admitted => admitted?,
+        }
+        let needs_order = self.relations.need_order(&batch.pieces);
+        if (batch.is_part() || needs_order) && !self.in_flight.is_empty() {
+            return self.postpone(batch, durable).await;
+        }
         if batch.is_part() {
-            return match self.settled(batch, durable).await? {
-                Some(batch) => self.apply_part(batch).await,
-                None => Ok(()),
-            };
+            return self.apply_part(batch).await;
         }
         let Some(end) = batch.end else {
             return Err(ApplyError::OutOfStep("a batch without an end".to_owned()));
         };
-        self.relations.count_down();
-        if self.relations.need_order(&batch.pieces) {
+        if needs_order {
             self.fall_back("order");
             return self.in_order(batch, end, durable).await;
         }
-        let segments = match self.coalesce(&batch.pieces) {
+        let coalesced = self.coalesce(&batch.pieces);
+        let is_pure = coalesced.as_ref().is_ok_and(|segments| is_pure(segments));
+        if !is_pure && !self.in_flight.is_empty() {
+            drop(coalesced);
+            return self.postpone(batch, durable).await;
+        }
+        self.relations.count_down();
+        let segments = match coalesced {
             Ok(segments) => segments,
             Err(conflict) => {
                 self.fall_back(conflict.as_str());
                 return self.in_order(batch, end, durable).await;
             }
         };
-        let counting = if is_pure(&segments) { Counting::ByItself } else { Counting::BeforeCommit };
-        if counting == Counting::BeforeCommit {
-            self.drain(durable).await?;
-            if !self.is_next(&batch) {
-                drop(segments);
-                self.put_behind(batch);
-                return Ok(());
-            }
-        }
+        let counting = if is_pure { Counting::ByItself } else { Counting::BeforeCommit };
         let outcome = self.send(Changes::Net(&segments), &batch.pieces, end, counting).await;
         drop(segments);
         match outcome {
@@ -271,6 +255,25 @@ impl Applier {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A batch that is counted before its COMMIT waits until nothing is in
+    /// flight. It is taken up again behind what the failure of one of those
+    /// before it may put in front of it.
+    async fn postpone(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        self.again.push_front(batch);
+        self.drain(durable).await
+    }
+
+    /// A table has no place: everything before the transaction that changes it
+    /// is made durable, so that what the operator then does about the table
+    /// meets the state that the source had there. Nothing is in flight.
+    async fn finish_before(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+        if let Some(before) = batch.leading(|piece| self.relations.has_all(piece)) {
+            Box::pin(self.take(before, durable)).await?;
+            self.drain(durable).await?;
+        }
+        Ok(())
     }
 
     /// The net changes of pieces; CPU work, which other tasks must not wait for.
@@ -325,13 +328,13 @@ impl Applier {
     }
 
     /// The ordered path for a whole batch; replayed one by one when refused.
+    /// Nothing is in flight.
     async fn in_order(
         &mut self,
         batch: Batch,
         end: EndLsn,
         durable: &watch::Sender<DurableLsn>,
     ) -> Result<(), ApplyError> {
-        let Some(batch) = self.settled(batch, durable).await? else { return Ok(()) };
         match self.send(Changes::Rows, &batch.pieces, end, Counting::BeforeCommit).await {
             Ok(sending) => {
                 self.push(batch, end, "ordered", sending);
@@ -429,33 +432,6 @@ impl Applier {
         self.sent = end;
         self.moved_at = Instant::now();
         self.in_flight.push_back(InFlight { batch, expected, end, path, work, since, committed: None, error: None });
-    }
-
-    /// Waits until nothing is in flight, and gives the batch back when it is
-    /// next. It is not when a batch before it was refused: those between the two
-    /// are to be sent again first, and this one has been put behind them.
-    async fn settled(
-        &mut self,
-        batch: Batch,
-        durable: &watch::Sender<DurableLsn>,
-    ) -> Result<Option<Batch>, ApplyError> {
-        self.drain(durable).await?;
-        if self.is_next(&batch) {
-            return Ok(Some(batch));
-        }
-        self.put_behind(batch);
-        Ok(None)
-    }
-
-    /// Whether nothing that is to be sent again comes before this batch.
-    fn is_next(&self, batch: &Batch) -> bool {
-        self.again.front().is_none_or(|next| batch.begins_at() <= next.begins_at())
-    }
-
-    /// Puts a batch among those that are to be sent again, in source order.
-    fn put_behind(&mut self, batch: Batch) {
-        let at = self.again.partition_point(|other| other.begins_at() <= batch.begins_at());
-        self.again.insert(at, batch);
     }
 
     /// Waits until nothing is in flight.
@@ -576,41 +552,6 @@ impl Applier {
             metrics.apply_seconds.observe(done.since.elapsed().as_secs_f64());
         }
     }
-}
-
-/// What was sent with its COMMIT.
-struct Sending {
-    expected: VecDeque<Expectation>,
-    work: Work,
-    since: Instant,
-}
-
-/// What a target transaction is made of.
-#[derive(Clone, Copy)]
-enum Changes<'a> {
-    /// Net changes, and single rows where they are needed.
-    Net(&'a [Segment<'a>]),
-    /// Every change by itself.
-    Rows,
-}
-
-/// Who makes sure that every statement affected the rows it should.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Counting {
-    /// The statements themselves; COMMIT follows them at once.
-    ByItself,
-    /// We do, from the answers, and send COMMIT then.
-    BeforeCommit,
-}
-
-/// Whether every statement counts its rows itself.
-fn is_pure(segments: &[Segment<'_>]) -> bool {
-    segments.iter().all(|segment| match segment {
-        Segment::Truncate(..) => true,
-        Segment::Tables(tables) => {
-            tables.iter().flat_map(|table| &table.steps).all(|step| matches!(step, Step::Net(_)))
-        }
-    })
 }
 
 /// Whether the server refused what was sent, as opposed to a lost connection:

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::assemble::{First, Piece};
 use crate::config::BatchBounds;
-use crate::lsn::{EndLsn, Lsn};
+use crate::lsn::EndLsn;
 
 /// What one target transaction, or a part of one, applies.
 #[derive(Debug)]
@@ -33,11 +33,18 @@ impl Batch {
         self.pieces.last().map(|piece| piece.begin.commit_time)
     }
 
-    /// Where it stands among others: the first commit record, or what the
-    /// position moves to when nothing else is in it.
-    pub fn begins_at(&self) -> Lsn {
-        let end = self.end.map_or(Lsn(0), |end| end.0);
-        self.pieces.first().map_or(end, |piece| piece.begin.commit_lsn.0)
+    /// The whole transactions at its beginning for which `is_wanted` holds, if
+    /// there are any and they are not all.
+    pub fn leading(mut self, is_wanted: impl Fn(&Piece) -> bool) -> Option<Batch> {
+        let count = self.pieces.iter().take_while(|piece| is_wanted(piece)).count();
+        if self.is_part() || count == self.pieces.len() {
+            return None;
+        }
+        self.pieces.truncate(count);
+        self.end = self.pieces.last()?.end;
+        self.rows = self.pieces.iter().map(|piece| piece.changes.len()).sum();
+        self.bytes = self.pieces.iter().map(|piece| piece.bytes).sum();
+        Some(self)
     }
 
     /// Whether it continues or begins a transaction that does not end in it,

@@ -12,6 +12,7 @@
 
 pub mod applier;
 pub mod batch;
+mod in_flight;
 pub mod mapping;
 pub mod pipeline;
 mod relations;

@@ -101,6 +101,11 @@ impl Relations {
         Ok(())
     }
 
+    /// Whether all relations of a piece have been looked up.
+    pub(super) fn has_all(&self, piece: &Piece) -> bool {
+        piece.changes.iter().flat_map(of_change).all(|relation| self.get(relation).is_some())
+    }
+
     /// How a relation's changes in a transaction can be coalesced.
     pub(super) fn keying(&self, piece: &Piece, relation: &Arc<Relation>) -> Keying {
         match self.get(relation) {

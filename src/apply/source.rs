@@ -128,3 +128,30 @@ impl Added {
         sql
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sql(not_null: bool, default: Option<&str>, earlier: Option<&str>) -> String {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let added =
+            Added { kind: "numeric(10,2)".to_owned(), not_null, default: text(default), earlier: text(earlier) };
+        added.sql(&TableName::new("public", "t"), "a")
+    }
+
+    #[test]
+    fn rows_that_were_there_before_get_what_they_have_on_the_source() {
+        assert_eq!(
+            sql(true, Some("1.5"), Some("1.50")),
+            r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2) DEFAULT '1.50' NOT NULL, ALTER COLUMN "a" SET DEFAULT 1.5;"#
+        );
+        assert_eq!(sql(false, None, None), r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2);"#);
+    }
+
+    #[test]
+    fn a_default_whose_values_nobody_knows_is_said_to_be_one() {
+        let sql = sql(true, Some("random()"), None);
+        assert!(sql.contains("SET DEFAULT random();") && sql.contains("in no stream"), "{sql}");
+    }
+}

@@ -63,7 +63,10 @@ SELECT a.attname::text,
                       AND o.amoplefttype = c.opcintype AND o.amoprighttype = c.opcintype
                  JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr
                  JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace
-                 WHERE c.opcdefault AND c.opcintype = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+                 WHERE c.opcdefault AND c.opcintype IN (
+                     WITH RECURSIVE base (oid) AS (SELECT t.oid UNION ALL SELECT d.typbasetype FROM base
+                         JOIN pg_catalog.pg_type d ON d.oid = base.oid AND d.typtype = 'd')
+                     SELECT base.oid FROM base JOIN pg_catalog.pg_type b ON b.oid = base.oid AND b.typtype <> 'd')
                  LIMIT 1), 'pg_catalog'),
        a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid

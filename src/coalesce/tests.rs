@@ -499,9 +499,11 @@ fn changes(relation: &Arc<Relation>, letters: &str) -> Vec<Change> {
     letters.chars().enumerate().map(change).collect()
 }
 
-/// What remains of a row's changes: how many deletes, updates, inserts; and
-/// the value that it has then.
-fn net_of(letters: &str) -> Result<(usize, usize, usize, Option<Vec<u8>>), Conflict> {
+/// Deletes, updates, inserts, and the value that is written.
+type Counts = (usize, usize, usize, Option<Vec<u8>>);
+
+/// What remains of a row's changes.
+fn net_of(letters: &str) -> Result<Counts, Conflict> {
     let relation = relation(0, ReplicaIdentity::Default, &[0]);
     let pieces = [piece(0, changes(&relation, letters))];
     let segments = coalesce(&pieces, |_, _| Keying::Key([0].into()))?;

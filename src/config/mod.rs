@@ -75,16 +75,15 @@ impl Provenance {
     }
 }
 
-/// Bounds of one apply batch. Whole source transactions are gathered until one
-/// of them is reached.
+/// Bounds of one apply batch. Whole source transactions are gathered while the
+/// target is busy, until one of these is reached: no transaction waits for
+/// company.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchBounds {
     /// Row changes.
     pub rows: usize,
     /// Bytes of decoded changes.
     pub bytes: usize,
-    /// How long the first transaction waits for company.
-    pub delay: Duration,
 }
 
 /// Everything a command needs to know, validated.

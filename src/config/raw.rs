@@ -141,9 +141,6 @@ pub struct Work {
     /// Bytes of changes gathered into one commit [default: 16MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub batch_bytes: Option<Text>,
-    /// How long the first transaction of a commit waits for others [default: 5ms]
-    #[arg(long, value_name = "DURATION", help_heading = "How")]
-    pub batch_delay: Option<Text>,
     /// Bytes that may wait between receiving and applying [default: 32MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub queue_bytes: Option<Text>,
@@ -251,7 +248,6 @@ impl Raw {
                 retry_for: w.retry_for.or(ow.retry_for),
                 batch_rows: w.batch_rows.or(ow.batch_rows),
                 batch_bytes: w.batch_bytes.or(ow.batch_bytes),
-                batch_delay: w.batch_delay.or(ow.batch_delay),
                 queue_bytes: w.queue_bytes.or(ow.queue_bytes),
                 sequence_interval: w.sequence_interval.or(ow.sequence_interval),
             },
@@ -288,7 +284,6 @@ impl Raw {
                 retry_for: text("retry-for"),
                 batch_rows: text("batch-rows"),
                 batch_bytes: text("batch-bytes"),
-                batch_delay: text("batch-delay"),
                 queue_bytes: text("queue-bytes"),
                 sequence_interval: text("sequence-interval"),
             },

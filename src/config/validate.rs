@@ -37,9 +37,6 @@ const DEFAULT_BATCH_ROWS: usize = 10_000;
 /// Bytes a batch.
 const DEFAULT_BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// Longer than a round trip in one region, shorter than anybody notices.
-const DEFAULT_BATCH_DELAY: Duration = Duration::from_millis(5);
-
 /// Two batches: one is applied while the next gathers.
 const DEFAULT_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -166,11 +163,7 @@ fn batch(work: &Work) -> Result<BatchBounds, ConfigError> {
             accepted.ok_or_else(|| wrong("batch-rows", "a number from 1", text))?
         }
     };
-    Ok(BatchBounds {
-        rows,
-        bytes: size("batch-bytes", work.batch_bytes.as_ref(), DEFAULT_BATCH_BYTES)?,
-        delay: duration("batch-delay", work.batch_delay.as_ref(), DEFAULT_BATCH_DELAY)?,
-    })
+    Ok(BatchBounds { rows, bytes: size("batch-bytes", work.batch_bytes.as_ref(), DEFAULT_BATCH_BYTES)? })
 }
 
 /// A human duration; a bare number is one of seconds.

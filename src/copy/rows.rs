@@ -36,7 +36,7 @@ pub(super) async fn copy(
     let out = source.copy_out(&job.copy_out).await.during(source.side(), reading())?;
     let sink = target.copy_in::<_, Bytes>(&job.copy_in).await.during(target.side(), writing())?;
     let (mut out, mut sink) = (std::pin::pin!(out), std::pin::pin!(sink));
-    let mut tally = Tally { messages: 0, chunk_messages: 0, recorded: Instant::now() };
+    let mut tally = Tally { messages: 0, chunk_messages: 0, no_row: no_row(job.format), recorded: Instant::now() };
     let mut chunk = BytesMut::with_capacity(2 * CHUNK);
     while let Some(message) = out.next().await {
         chunk.extend_from_slice(&message.during(source.side(), reading())?);
@@ -50,10 +50,7 @@ pub(super) async fn copy(
     tally.chunk(ctx, bar, row, chunk.len()).await?;
     sink.feed(chunk.freeze()).await.during(target.side(), writing())?;
     let taken = sink.finish().await.during(target.side(), writing())?;
-    let sent = match job.format {
-        Format::Text => tally.messages,
-        Format::Binary => tally.messages.saturating_sub(1),
-    };
+    let sent = tally.messages.saturating_sub(no_row(job.format));
     if sent != taken {
         return Err(CopyError::RowCount { table: job.table.clone(), sent, taken });
     }
@@ -62,10 +59,21 @@ pub(super) async fn copy(
     Ok(())
 }
 
+/// Messages of a copy that are no row: a binary one ends with its trailer (the
+/// header comes with the first row, or with the trailer of an empty table).
+fn no_row(format: Format) -> u64 {
+    match format {
+        Format::Text => 0,
+        Format::Binary => 1,
+    }
+}
+
 /// What has gone through.
 struct Tally {
     messages: u64,
     chunk_messages: u64,
+    /// Messages yet to be left out of the rows that are shown.
+    no_row: u64,
     recorded: Instant,
 }
 
@@ -80,7 +88,8 @@ impl Tally {
         let bytes = u64::try_from(bytes).unwrap_or_default();
         let messages = std::mem::take(&mut self.chunk_messages);
         self.messages += messages;
-        bar.advance(messages, bytes);
+        let rows = messages.saturating_sub(std::mem::take(&mut self.no_row));
+        bar.advance(rows, bytes);
         ctx.metrics.copied_bytes.inc_by(bytes);
         row.rows = i64::try_from(self.messages).unwrap_or(i64::MAX);
         row.bytes = row.bytes.saturating_add_unsigned(bytes);

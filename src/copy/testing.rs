@@ -110,7 +110,7 @@ impl Server {
             jobs: 3,
             pg_bin: Some(self.bin.clone()),
             retry_for: Duration::from_secs(10),
-            batch: BatchBounds { rows: 1000, bytes: 1 << 20, delay: Duration::from_millis(5) },
+            batch: BatchBounds { rows: 1000, bytes: 1 << 20 },
             queue_bytes: 1 << 20,
             sequence_interval: Duration::from_secs(30),
             listen: None,

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -304,7 +305,10 @@ impl Cluster {
         let template = folder.join(format!("{}-{}", self.server.major, self.template_owner()));
         if !template.exists() {
             self.initdb(&data)?;
-            let unfinished = folder.join(format!("unfinished-{}-{}", self.server.major, std::process::id()));
+            // Two threads of one process may be at it, as well as two processes.
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let unfinished = folder.join(format!("unfinished-{}-{}-{number}", self.server.major, std::process::id()));
             copy_folder(&data, &unfinished)?;
             // Another process may have been faster: then its template stays.
             if fs::rename(&unfinished, &template).is_err() {

@@ -4,6 +4,7 @@
 //! A daemon that is at work is asked, through `walferry.control`, to finish
 //! its batch and leave; the lease shows when it has.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,9 @@ use crate::config::Settings;
 use crate::exit::Error;
 use crate::lsn::EndLsn;
 use crate::schema;
+use crate::schema::tables::{Part, Shape, SourceTable};
 use crate::session::Session;
+use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
 use crate::state::migration::Phase;
@@ -113,11 +116,16 @@ async fn attempt(ctx: &Context, until: EndLsn, finish: Finish) -> Result<Catchup
         }
     }
     ctx.add_totals(end.totals);
+    let strangers = strangers(ctx, &state).await?;
     let report = sweep(ctx, &state).await?;
     let restored = match finish {
         Finish::Yes => Some(restore(ctx, &state).await?),
         Finish::No => None,
     };
+    if !strangers.is_empty() {
+        leave(ctx, &state, "caught up, but for tables that are not published").await?;
+        return Err(Error::NotCarried { tables: strangers });
+    }
     leave(ctx, &state, &format!("caught up to {}", end.position.lsn())).await?;
     Ok(CatchupReport { end_lsn: end.position.lsn().to_string(), restored, ..report })
 }
@@ -153,6 +161,29 @@ async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
         seconds: 0.0,
         restored: None,
     })
+}
+
+/// Tables that the source has by now and that neither the copy nor the stream
+/// knows, though the filter includes them: created under a publication that
+/// lists its tables, so nothing of them arrives. Under FOR ALL TABLES the first
+/// row of a new table has stopped the stream already; one without rows only
+/// wants its definition.
+async fn strangers(ctx: &Context, state: &State) -> Result<Vec<TableName>, Error> {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let known: HashSet<u32> = state.tables().await?.iter().map(|row| row.source_oid).collect();
+    let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
+    let is_strange = |table: &SourceTable| {
+        table.part == Part::Included && table.shape == Shape::Plain && !known.contains(&table.oid)
+    };
+    let strangers: Vec<TableName> = tables.into_iter().filter(is_strange).map(|table| table.name).collect();
+    let all = state.load().await?.is_some_and(|migration| migration.publishes_all_tables);
+    if all {
+        for table in &strangers {
+            warn!(%table, "this table was created on the source after the copy and has no rows; create it on the target, too");
+        }
+        return Ok(Vec::new());
+    }
+    Ok(strangers)
 }
 
 async fn restore(ctx: &Context, state: &State) -> Result<u64, Error> {

@@ -19,7 +19,7 @@ pub mod worker;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -45,6 +45,10 @@ use stream::{Reason, Start, StreamEnd, stream};
 /// How long the lease is waited for: after kill -9 the server needs a moment
 /// to notice that its client is gone.
 const LEASE_WAIT: Duration = Duration::from_secs(20);
+
+/// An attempt that lasted this long has worked, even if there was nothing to
+/// apply: longer than a failure that repeats itself takes to come about again.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// When `run` ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +188,7 @@ where
 {
     let mut retry = Retry::new(ctx.settings.retry_for);
     loop {
+        let (begun, applied) = (Instant::now(), ctx.earlier_totals().transactions);
         let error = match attempt().await {
             Ok(end) => return Ok(end),
             Err(error) => error,
@@ -192,7 +197,8 @@ where
             return Err(error);
         }
         ctx.metrics.errors.with_label_values(&[error.verdict().directive.as_str()]).inc();
-        if ctx.take_established() {
+        let has_worked = begun.elapsed() >= STEADY || ctx.earlier_totals().transactions > applied;
+        if ctx.take_established() && has_worked {
             retry.begin_anew();
         } else if ctx.is_reached.load(Ordering::Relaxed) {
             retry.begin_if_new();

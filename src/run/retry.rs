@@ -29,7 +29,8 @@ impl Retry {
         Retry { bound, failing_since: None, pause: FIRST_PAUSE }
     }
 
-    /// Things had worked until just now.
+    /// Things had worked until just now: something was applied, or the
+    /// connections have lasted.
     pub fn begin_anew(&mut self) {
         self.failing_since = Some(Instant::now());
         self.pause = FIRST_PAUSE;

@@ -238,7 +238,7 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
         let (output, mut batches) = mpsc::channel(1);
-        let bounds = BatchBounds { rows: 100_000, bytes: 1 << 20, delay: Duration::ZERO };
+        let bounds = BatchBounds { rows: 100_000, bytes: 1 << 20 };
         let worker = spawn(queue, output, EndLsn(Lsn(10)), bounds, budget.most()).unwrap();
         let rows = 3 * CHUNKS_MAX;
         let messages = [begin(), relation()].into_iter().chain(std::iter::repeat_n(insert(), rows)).chain([commit()]);

@@ -100,6 +100,12 @@ impl ServerError {
     }
 }
 
+/// Whether detail and context of an error quote the row (data exceptions,
+/// violated constraints): they are not shown then, names stand for them.
+pub fn quotes_the_row(sqlstate: &str) -> bool {
+    sqlstate.starts_with("22") || sqlstate.starts_with("23")
+}
+
 /// [`ServerError::is_transient`] for a SQLSTATE alone.
 pub fn is_transient(sqlstate: &str) -> bool {
     // 55006: "replication slot is active", until the server notices that our
@@ -111,10 +117,7 @@ pub fn is_transient(sqlstate: &str) -> bool {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
-        // Of data exceptions and violated constraints the detail and the
-        // context quote the row: names stand for it.
-        let quotes_the_row = self.sqlstate.starts_with("22") || self.sqlstate.starts_with("23");
-        let parts = if quotes_the_row {
+        let parts = if quotes_the_row(&self.sqlstate) {
             [("table", &self.table), ("column", &self.column), ("constraint", &self.constraint), ("hint", &self.hint)]
         } else {
             [("detail", &self.detail), ("hint", &self.hint), ("context", &self.where_), ("constraint", &None)]

@@ -136,7 +136,7 @@ const KEYS: &[(&str, [&str; 4])] = &[
 ];
 
 const KEY_TYPES: &str = "
-    CREATE EXTENSION citext; CREATE EXTENSION ltree; CREATE DOMAIN dom_ltree AS ltree; CREATE DOMAIN dom AS text CHECK (value <> 'bad'); CREATE DOMAIN dom_citext AS citext;
+    CREATE EXTENSION citext; CREATE EXTENSION ltree; CREATE DOMAIN ltree_once AS ltree; CREATE DOMAIN dom_ltree AS ltree_once; CREATE DOMAIN dom AS text CHECK (value <> 'bad'); CREATE DOMAIN dom_citext AS citext;
     CREATE DOMAIN dom_dom AS dom; CREATE TYPE mood AS ENUM ('sad', 'so so', 'it''s', 'HAPPY');
     CREATE TYPE pair AS (a int, b text)";
 

@@ -101,6 +101,12 @@ impl Journey {
         finished
     }
 
+    /// Catches up with other arguments than the daemon's, however it ends.
+    pub fn catch_up_with(&mut self, arguments: &[&str]) -> Finished {
+        let arguments: Vec<&str> = ["catchup"].iter().chain(arguments).copied().collect();
+        Walferry::run(&self.pair, &arguments, PATIENCE)
+    }
+
     /// Catches up and asserts that both sides are equal.
     pub async fn finish(&mut self) {
         self.catch_up().await;

@@ -105,7 +105,7 @@ impl Load {
 async fn write_events(client: Client, stop: Arc<AtomicBool>, events: Arc<AtomicI64>) {
     while !stop.load(Ordering::Relaxed) {
         let next = events.load(Ordering::Relaxed) + 1;
-        client.execute("INSERT INTO public.event VALUES ($1, 'an event')", &[&next]).await.unwrap();
+        client.execute("INSERT INTO public.event VALUES ($1, 'an event')", &[&next]).await.expect("write an event");
         events.store(next, Ordering::Relaxed);
         tokio::time::sleep(EVENT_PAUSE).await;
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::migration::{
-    Load, NAME, PATIENCE, confirmed, pair_with_tables, position, settle, source_admin, until_applied, until_streaming,
-    usual_pair,
+    Load, NAME, PATIENCE, catch_up, compare, confirmed, pair_with_tables, position, settle, source_admin, streaming,
+    until_applied, until_streaming, usual_pair,
 };
 use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry, command_for};
@@ -188,4 +188,23 @@ async fn a_target_that_is_blocked_does_not_cost_the_connection_to_the_source() {
     until_applied(&ends.pair).await;
     assert_eq!(walsender(&source).await, Some(before));
     ends.settle(daemon, load).await;
+}
+
+/// What fails in the same way every time is no lost connection, however
+/// transient the server calls it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transient_error_that_never_passes_ends_it_after_retry_for() {
+    let pair = usual_pair().await;
+    let daemon = streaming(&pair, &["--retry-for", "3s"]).await;
+    let target = pair.target_client().await;
+    let always = "CREATE FUNCTION public.always() RETURNS trigger LANGUAGE plpgsql \
+         AS $$ BEGIN RAISE deadlock_detected USING MESSAGE = 'always'; END $$; \
+         CREATE TRIGGER always BEFORE INSERT ON public.event FOR EACH ROW EXECUTE FUNCTION public.always()";
+    target.batch_execute(always).await.unwrap();
+    pair.source_sql("INSERT INTO public.event VALUES (1, 'refused')").await;
+    let left = daemon.wait(PATIENCE).code(7);
+    assert!(left.stderr.contains("giving up") && left.stderr.contains("public.event"), "{}", left.stderr);
+    target.batch_execute("DROP FUNCTION public.always() CASCADE").await.unwrap();
+    catch_up(&pair);
+    compare(&pair, 1).await;
 }

@@ -1,7 +1,9 @@
 //! A position that does not fit its source any more is never gone on from:
 //! exit 4, and words.
 
-use crate::migration::{Load, PATIENCE, position, run_between, source_admin, streaming, until_applied, usual_pair};
+use crate::migration::{
+    Load, PATIENCE, confirmed, position, run_between, source_admin, streaming, until_applied, usual_pair,
+};
 use crate::support::pair::{APP, DATABASE, PASSWORD, Pair, cluster};
 use crate::support::process::{Finished, Walferry};
 use crate::support::server;
@@ -47,12 +49,13 @@ async fn a_slot_that_is_gone_needs_a_resync() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_somebody_advanced_needs_a_resync() {
     let pair = stopped().await;
-    let at = position(&pair.target_client().await).await.unwrap().to_string();
-    source_admin(&pair)
-        .await
-        .batch_execute("SELECT pg_replication_slot_advance('walferry', pg_current_wal_lsn())")
-        .await
-        .unwrap();
+    let at = position(&pair.target_client().await).await.unwrap();
+    let source = source_admin(&pair).await;
+    // A slot is advanced up to what is flushed: by a commit that waits for it.
+    source.batch_execute("SET synchronous_commit = on; CREATE TABLE flushed (); DROP TABLE flushed").await.unwrap();
+    source.batch_execute("SELECT pg_replication_slot_advance('walferry', pg_current_wal_lsn())").await.unwrap();
+    assert!(confirmed(&source).await > at);
+    let at = at.to_string();
     assert_refused(&pair, &pair.source_uri(), &["the target is only at", &at, "something else consumed it"]).await;
     Walferry::run(&pair, &["catchup"], PATIENCE).code(4);
 }

@@ -6,9 +6,9 @@ use walferry::demo::cluster::SUPERUSER;
 use crate::migration::{
     Load, PATIENCE, pair_with_tables, run_between, settle, streaming, traces, until_applied, until_streaming,
 };
-use crate::support::connect;
 use crate::support::pair::{APP, DATABASE, PASSWORD, Pair, PairBuilder, SourceRole, TargetRole};
 use crate::support::process::{Finished, Walferry, command};
+use crate::support::{connect, oldest_and_newest};
 
 /// The small journey: copy and stream under load, catch up, compare.
 async fn journey(builder: PairBuilder) -> Pair {
@@ -63,7 +63,19 @@ const ALARM: &str = "
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_providers_definer_function_keeps_triggers_on_the_target_quiet() {
-    let pair = pair_with_tables(Pair::builder().target_role(TargetRole::DoWrapped)).await;
+    triggers_stay_quiet(pair_with_tables(Pair::builder().target_role(TargetRole::DoWrapped)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_was_granted_session_replication_role_uses_it() {
+    let (_, newest) = oldest_and_newest();
+    let pair = pair_with_tables(Pair::builder().servers(&newest, &newest)).await;
+    let grant = "GRANT SET ON PARAMETER session_replication_role TO doadmin";
+    pair.target.psql(SUPERUSER, "postgres", grant).unwrap();
+    triggers_stay_quiet(pair).await;
+}
+
+async fn triggers_stay_quiet(pair: Pair) {
     let load = Load::start(&pair).await;
     let daemon = streaming(&pair, &[]).await;
     let target = pair.target_client().await;

@@ -32,6 +32,7 @@ async fn a_table_created_later_stops_with_the_ways_on_and_is_taken_in_once_it_is
     assert!(names_an_lsn(&ended.stderr), "{}", ended.stderr);
     let because = journey.value("SELECT stopped_because FROM walferry.migration").await;
     assert!(because.contains("later"), "{because}");
+    assert_eq!(journey.value("SELECT count(*) FROM known").await, "2", "what came before is durable");
     // Started again without a word: it stops in the same place.
     let position = journey.position().await;
     journey.start();
@@ -223,4 +224,17 @@ async fn a_new_table_under_the_name_of_one_that_was_renamed_asks_for_the_rename(
     journey.start();
     journey.finish().await;
     assert_eq!(journey.value("SELECT v FROM kept").await, "kept");
+}
+
+#[tokio::test]
+async fn a_table_that_nothing_carries_is_named_at_catch_up_until_it_is_left_out_by_name() {
+    let pair = Pair::builder().start().await;
+    let other = "CREATE TABLE elsewhere (id int PRIMARY KEY)";
+    // A filter that leaves something out makes the publication a list.
+    let mut journey = Journey::on(pair, &[KNOWN, other], &["--exclude-tables", "elsewhere"]).await;
+    journey.write(&["CREATE TABLE later (id int PRIMARY KEY)", "INSERT INTO later VALUES (1)"]).await;
+    let ended = journey.catch_up_with(&["--exclude-tables", "elsewhere"]).code(8);
+    assert!(ended.stderr.contains("public.later"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--exclude-tables"), "{}", ended.stderr);
+    journey.catch_up_with(&["--exclude-tables", "elsewhere,later"]).code(0);
 }

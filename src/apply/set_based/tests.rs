@@ -60,8 +60,11 @@ fn decoded(array: &[u8]) -> Vec<Option<Vec<u8>>> {
     values
 }
 
+/// An array's elements.
+type Elements = Vec<Option<Vec<u8>>>;
+
 /// SQL, arrays and count of a prepared statement.
-fn arrays(statement: &SetStatement) -> (&str, Vec<Vec<Option<Vec<u8>>>>, usize) {
+fn arrays(statement: &SetStatement) -> (&str, Vec<Elements>, usize) {
     match statement {
         SetStatement::Arrays { shape, arrays, rows } => {
             (&shape.sql, arrays.iter().map(|array| decoded(array)).collect(), *rows)

@@ -114,7 +114,7 @@ async fn a_source_that_cannot_be_reached_leaves_the_rest_of_the_status() {
         jobs: 1,
         pg_bin: None,
         retry_for: Duration::ZERO,
-        batch: BatchBounds { rows: 1, bytes: 1, delay: Duration::ZERO },
+        batch: BatchBounds { rows: 1, bytes: 1 },
         queue_bytes: 1,
         sequence_interval: Duration::from_secs(1),
         listen: None,

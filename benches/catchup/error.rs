@@ -1,0 +1,56 @@
+//! Why a benchmark has no figure.
+
+use std::io;
+
+use walferry::demo::cluster::ClusterError;
+
+/// Why a benchmark, or one run of it, has no figure.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A server.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A statement of the benchmark itself.
+    #[error("cannot {action}: {source}")]
+    Sql {
+        /// The verb and its object.
+        action: String,
+        /// What the server said.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// A file or process.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// The verb and its object.
+        action: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A contender failed.
+    #[error("{what} failed: {log}")]
+    Process {
+        /// Which.
+        what: String,
+        /// The end of what it printed.
+        log: String,
+    },
+    /// Something took too long.
+    #[error("{0} took too long")]
+    Late(String),
+    /// The target does not have what the source has: the run is void.
+    #[error("the target differs from the source: {0}")]
+    Differs(String),
+    /// Something the benchmark relies on is not so.
+    #[error("{0}")]
+    Unexpected(String),
+}
+
+impl BenchError {
+    /// An error of the system, with what was being done.
+    pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| BenchError::Io { action, source }
+    }
+}
