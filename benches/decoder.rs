@@ -9,9 +9,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use walferry::lsn::{CommitLsn, EndLsn, Lsn};
-use walferry::pgoutput::{
-    AbortInfo, Begin, Commit, Decoder, EncodeError, Insert, Message, Tuple, Update, Value,
-};
+use walferry::pgoutput::{AbortInfo, Begin, Commit, Decoder, EncodeError, Insert, Message, Tuple, Update, Value};
 
 /// Transactions of a stream: enough that the payloads are not all in the
 /// cache of one core, few enough that a sample takes milliseconds.

@@ -354,13 +354,13 @@ mod tests {
             ordinal: 1,
             kind: DeferredKind::ForeignKey,
             table: TableName::new("shop", "orders"),
-            object: "orders_customer_fkey".into(),
+            object: "fk constraint orders orders_customer_fkey in shop".into(),
             sql: "ALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);\n".into(),
             is_restored: false,
         };
         let text = CleanupError::HeldBack(vec![held]).to_string();
         assert!(text.contains("1 objects are still held back") && text.contains("catchup --finish"), "{text}");
-        assert!(text.ends_with("-- foreign key orders_customer_fkey of shop.orders\nALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);"), "{text}");
+        assert!(text.ends_with("-- fk constraint orders orders_customer_fkey in shop\nALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);"), "{text}");
     }
 
     #[test]

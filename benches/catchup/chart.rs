@@ -40,11 +40,8 @@ pub fn draw(report: &Report) -> String {
     }
     let height = y + 28.0;
     let roof = LEFT + unit;
-    let about = format!(
-        "medians of {}; {}",
-        report.repetitions,
-        report.conditions.get("machine").map_or("", String::as_str)
-    );
+    let about =
+        format!("medians of {}; {}", report.repetitions, report.conditions.get("machine").map_or("", String::as_str));
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -66,10 +63,10 @@ fn legend() -> String {
     let mut text = String::new();
     for (x, colour, name) in [(16.0, OURS, "walferry"), (110.0, THEIRS, "native subscription")] {
         // Writing into a String cannot fail.
-        let _written = write!(
+        let _written = writeln!(
             text,
             "<rect x=\"{x}\" y=\"36\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\
-             <text x=\"{}\" y=\"46\" fill=\"#222222\">{name}</text>\n",
+             <text x=\"{}\" y=\"46\" fill=\"#222222\">{name}</text>",
             x + 18.0
         );
     }
@@ -86,10 +83,10 @@ fn bars(body: &mut String, workload: &Measured, y: f64, unit: f64) -> f64 {
         let Some(over) = workload.over_roof(figures) else { continue };
         let colour = if figures.name.starts_with("walferry") { OURS } else { THEIRS };
         let width = over * unit;
-        let _written = write!(
+        let _written = writeln!(
             body,
             "<rect x=\"{LEFT}\" y=\"{at:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11\" fill=\"#222222\">{}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11\" fill=\"#222222\">{}</text>",
             LEFT + width + 6.0,
             at + BAR - 3.0,
             escape(&note(figures, over)),
@@ -99,7 +96,11 @@ fn bars(body: &mut String, workload: &Measured, y: f64, unit: f64) -> f64 {
     }
     let mut title_y = y + BAR - 3.0;
     for line in lines(&format!("{} {}", workload.name, workload.title)) {
-        let _written = write!(body, "<text x=\"16\" y=\"{title_y:.1}\" font-size=\"11\" fill=\"#222222\">{}</text>\n", escape(&line));
+        let _written = writeln!(
+            body,
+            "<text x=\"16\" y=\"{title_y:.1}\" font-size=\"11\" fill=\"#222222\">{}</text>",
+            escape(&line)
+        );
         title_y += BAR;
     }
     at.max(title_y - BAR + 3.0)

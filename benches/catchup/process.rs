@@ -95,7 +95,8 @@ impl Process {
     /// Asks it to stop, and waits.
     pub fn stop(self, limit: Duration) -> Result<Used, BenchError> {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, Signal::TERM).map_err(|error| BenchError::io(format!("stop {}", self.what))(error.into()))?;
+            kill_process(pid, Signal::TERM)
+                .map_err(|error| BenchError::io(format!("stop {}", self.what))(error.into()))?;
         }
         self.finish(limit)
     }
@@ -135,10 +136,7 @@ impl Stat {
         // utime and stime.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |index: usize| fields.get(index)?.parse::<f64>().ok();
-        Some(Stat {
-            is_zombie: fields.first() == Some(&"Z"),
-            cpu_seconds: (ticks(11)? + ticks(12)?) * SECONDS_A_TICK,
-        })
+        Some(Stat { is_zombie: fields.first() == Some(&"Z"), cpu_seconds: (ticks(11)? + ticks(12)?) * SECONDS_A_TICK })
     }
 }
 

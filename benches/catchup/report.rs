@@ -189,8 +189,17 @@ impl Report {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
         table.set_header([
-            "workload", "contender", "seconds", "range", "start-up", "over roof", "k changes/s", "of native's speed",
-            "CPU s per M changes", "peak MiB", "",
+            "workload",
+            "contender",
+            "seconds",
+            "range",
+            "start-up",
+            "over roof",
+            "k changes/s",
+            "of native's speed",
+            "CPU s per M changes",
+            "peak MiB",
+            "",
         ]);
         for row in self.workloads.iter().flat_map(Measured::rows) {
             table.add_row(row);

@@ -266,7 +266,9 @@ impl Rig {
             match source.rows(&look)?.first().and_then(|row| row.first()).map(String::as_str) {
                 None => return Ok(()),
                 Some("f") => return source.run(&format!("SELECT pg_drop_replication_slot('{slot}')")),
-                Some(_) if Instant::now() >= deadline => return Err(BenchError::Late(format!("letting go of slot {slot}"))),
+                Some(_) if Instant::now() >= deadline => {
+                    return Err(BenchError::Late(format!("letting go of slot {slot}")));
+                }
                 Some(_) => sleep(Duration::from_millis(50)),
             }
         }
@@ -286,7 +288,8 @@ impl Rig {
     /// Number of rows and hash of every table, by name.
     pub fn digest(&self, cluster: &Cluster, database: &str) -> Result<BTreeMap<String, String>, BenchError> {
         let sql = self.sql(cluster, database)?;
-        let tables = sql.rows("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")?;
+        let tables =
+            sql.rows("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")?;
         let mut digests = BTreeMap::new();
         for table in tables.iter().filter_map(|row| row.first()) {
             let digest = sql.value(&format!(
@@ -301,7 +304,8 @@ impl Rig {
     pub fn conditions(&self) -> Result<BTreeMap<String, String>, BenchError> {
         let sql = self.sql(&self.target, "postgres")?;
         let mut conditions = BTreeMap::from([("server".to_owned(), sql.value("SELECT version()")?)]);
-        for name in ["fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "autovacuum"] {
+        for name in ["fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "autovacuum"]
+        {
             conditions.insert(name.to_owned(), sql.value(&format!("SHOW {name}"))?);
         }
         Ok(conditions)
@@ -321,9 +325,7 @@ pub fn through(uri: &str, server_port: u16, port: u16) -> String {
 /// Makes the folder of a file.
 pub fn create_parent(file: &Path) -> Result<(), BenchError> {
     match file.parent() {
-        Some(folder) => {
-            std::fs::create_dir_all(folder).map_err(BenchError::io(format!("create {}", folder.display())))
-        }
+        Some(folder) => std::fs::create_dir_all(folder).map_err(BenchError::io(format!("create {}", folder.display()))),
         None => Ok(()),
     }
 }

@@ -67,7 +67,12 @@ pub fn all(scale: f64) -> Vec<Workload> {
         inserts(sized(2_000_000, ROWS_A_TRANSACTION)),
         tpcb(sized(200_000, 8)),
         wide("w3-unchanged", "wide rows, TOASTed value unchanged", "n = n + 1, a = md5(t::text)", sized(100_000, 100)),
-        wide("w3-changed", "wide rows, TOASTed value changed", "body = repeat(md5(id::text || t), 96)", sized(100_000, 100)),
+        wide(
+            "w3-changed",
+            "wide rows, TOASTed value changed",
+            "body = repeat(md5(id::text || t), 96)",
+            sized(100_000, 100),
+        ),
         wide(
             "w3-mixed",
             "wide rows, TOASTed value changed in every other row",
@@ -202,10 +207,7 @@ fn delete_single(rows: u64) -> Workload {
              INSERT INTO doomed SELECT n, md5(n::text) FROM generate_series(1, {rows}) AS n"
         )),
         on_target: "",
-        load: committing(
-            rows / ROWS_A_TRANSACTION,
-            "DELETE FROM doomed WHERE id > t * 1000 AND id <= (t + 1) * 1000;",
-        ),
+        load: committing(rows / ROWS_A_TRANSACTION, "DELETE FROM doomed WHERE id > t * 1000 AND id <= (t + 1) * 1000;"),
         changes: rows,
         transactions: rows / ROWS_A_TRANSACTION,
     }

@@ -30,7 +30,7 @@ const WRITE_BYTES: usize = 64 * 1024;
 const PREPARED_MAX: usize = 2_000;
 
 /// Proof that the server answered COMMIT with the tag `COMMIT`; made only by
-/// [`Tag::parse`].
+/// `Tag::parse`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommitTag {
     _private: (),

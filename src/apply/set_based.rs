@@ -349,3 +349,6 @@ fn escape(text: &[u8], out: &mut BytesMut) {
     }
     out.put_slice(rest);
 }
+
+#[cfg(test)]
+mod tests;

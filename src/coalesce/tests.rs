@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::assemble::{Begin, First};
-use crate::lsn::{CommitLsn, Lsn};
+use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::pgoutput::{Cascade, KeyColumn, RelationColumn, ReplicaIdentity, RestartIdentity};
 use crate::sql::TableName;
 
@@ -24,7 +24,8 @@ type Rows = BTreeMap<Vec<u8>, Cells>;
 
 fn relation(id: u32, identity: ReplicaIdentity, key: &[usize]) -> Arc<Relation> {
     let flag = |index| if key.contains(&index) { KeyColumn::Yes } else { KeyColumn::No };
-    let column = |index| RelationColumn { key: flag(index), name: format!("c{index}"), type_oid: 25, type_modifier: -1 };
+    let column =
+        |index| RelationColumn { key: flag(index), name: format!("c{index}"), type_oid: 25, type_modifier: -1 };
     Arc::new(Relation {
         id,
         table: TableName::new("public", format!("t{id}")),
@@ -181,8 +182,7 @@ impl Writer {
         let kind = KINDS[op.table];
         let cells = new_row(kind, op, op.key);
         self.counter += 1;
-        let name =
-            if kind == Kind::Keyless { self.counter.to_be_bytes().to_vec() } else { name_of(kind, &cells) };
+        let name = if kind == Kind::Keyless { self.counter.to_be_bytes().to_vec() } else { name_of(kind, &cells) };
         let new = whole(&cells);
         assert!(self.state[op.table].insert(name, cells).is_none());
         ChangeKind::Insert { new }
@@ -285,10 +285,11 @@ fn history(ops: &[Op], boundary: usize) -> History {
             pieces.push(piece(pieces.len(), std::mem::take(&mut changes)));
         }
     }
-    pieces.push(piece(pieces.len(), changes));
-    if pieces.len() <= boundary {
+    // The last piece can be passed over as well, or be the boundary and empty.
+    if pieces.len() < boundary || (pieces.len() == boundary && changes.is_empty()) {
         before[5] = writer.state[5].clone();
     }
+    pieces.push(piece(pieces.len(), changes));
     History { pieces, before, after: writer.state, boundary }
 }
 
@@ -498,9 +499,11 @@ fn changes(relation: &Arc<Relation>, letters: &str) -> Vec<Change> {
     letters.chars().enumerate().map(change).collect()
 }
 
-/// What remains of a row's changes: how many deletes, updates, inserts; and
-/// the value that it has then.
-fn net_of(letters: &str) -> Result<(usize, usize, usize, Option<Vec<u8>>), Conflict> {
+/// Deletes, updates, inserts, and the value that is written.
+type Counts = (usize, usize, usize, Option<Vec<u8>>);
+
+/// What remains of a row's changes.
+fn net_of(letters: &str) -> Result<Counts, Conflict> {
     let relation = relation(0, ReplicaIdentity::Default, &[0]);
     let pieces = [piece(0, changes(&relation, letters))];
     let segments = coalesce(&pieces, |_, _| Keying::Key([0].into()))?;

@@ -24,6 +24,8 @@ pub struct Journey {
     pub target: Client,
     arguments: Vec<String>,
     daemon: Option<Walferry>,
+    /// What the daemons and catch-ups before have logged.
+    past: String,
 }
 
 impl Journey {
@@ -36,7 +38,7 @@ impl Journey {
     pub async fn on(pair: Pair, fixtures: &[&str], arguments: &[&str]) -> Self {
         let (source, target) = (pair.source_client().await, pair.target_client().await);
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut journey = Journey { pair, source, target, arguments, daemon: None };
+        let mut journey = Journey { pair, source, target, arguments, daemon: None, past: String::new() };
         journey.write(fixtures).await;
         journey.start();
         journey.streams().await;
@@ -69,9 +71,9 @@ impl Journey {
         .await;
     }
 
-    /// What the daemon has logged so far.
+    /// What the daemon has logged so far, and those and the catch-ups before it.
     pub fn log(&self) -> String {
-        self.daemon.as_ref().map(Walferry::stderr).unwrap_or_default()
+        self.past.clone() + &self.daemon.as_ref().map(Walferry::stderr).unwrap_or_default()
     }
 
     /// Executes statements on the source. Those in one text are one transaction.
@@ -93,8 +95,9 @@ impl Journey {
         let arguments = self.command("catchup");
         let finished = Walferry::run(&self.pair, &strs(&arguments), PATIENCE).code(0);
         if let Some(daemon) = self.daemon.take() {
-            daemon.wait(PATIENCE).code(0);
+            self.past += &daemon.wait(PATIENCE).code(0).stderr;
         }
+        self.past += &finished.stderr;
         finished
     }
 

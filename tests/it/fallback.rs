@@ -1,0 +1,254 @@
+//! What the fast path cannot do: it is noticed, done in the order of the
+//! source, counted by reason, and the result is the same.
+
+use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::support::pair::Pair;
+use crate::support::process::free_port;
+use crate::support::wait_until;
+
+/// A journey whose daemon serves its metrics.
+struct Watched {
+    journey: Journey,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl Watched {
+    async fn of(fixtures: &[&str], arguments: &[&str]) -> Self {
+        let mut fixtures = fixtures.to_vec();
+        fixtures.push("CREATE TABLE sentinel (n int PRIMARY KEY)");
+        let journey = Journey::on(Pair::builder().start().await, &fixtures, arguments).await;
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Watched { journey, port: free_port(), arguments }
+    }
+
+    /// Starts the daemon, which serves its metrics; a catch-up serves nothing.
+    fn start(&mut self) {
+        let listen = format!("127.0.0.1:{}", self.port);
+        let plain: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.journey.arguments(&[&["--listen", &listen], &plain[..]].concat());
+        self.journey.start();
+        self.journey.arguments(&plain);
+    }
+
+    /// Writes while no daemon runs, so that the next one meets a backlog, and
+    /// lets it apply all of that.
+    async fn backlog(&mut self, statements: &[String]) {
+        self.journey.catch_up().await;
+        for sql in statements {
+            execute(&self.journey.source, &[sql]).await;
+        }
+        execute(&self.journey.source, &["INSERT INTO sentinel SELECT count(*) FROM sentinel"]).await;
+        let wanted = value(&self.journey.source, "SELECT count(*) FROM sentinel").await;
+        self.start();
+        self.journey.streams().await;
+        let (target, wanted) = (&self.journey.target, &wanted);
+        wait_until("the backlog is applied", PATIENCE, || async move {
+            value(target, "SELECT count(*) FROM sentinel").await == *wanted
+        })
+        .await;
+    }
+
+    /// Batches of this daemon that left the fast path for this reason.
+    async fn fallbacks(&self, reason: &str) -> f64 {
+        self.metric(&format!("walferry_fallbacks_total{{reason=\"{reason}\"}}")).await
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+const PLAYERS: &str = "CREATE TABLE player (id int PRIMARY KEY, u int UNIQUE); INSERT INTO player SELECT i, i FROM generate_series(1, 100) i";
+
+/// Two rows exchange their unique values in one transaction.
+fn swap(table: &str, a: u32, b: u32) -> String {
+    format!(
+        "DO $$ DECLARE one int; other int; BEGIN SELECT u INTO one FROM {table} WHERE id = {a}; \
+         SELECT u INTO other FROM {table} WHERE id = {b}; UPDATE {table} SET u = -1 WHERE id = {a}; \
+         UPDATE {table} SET u = one WHERE id = {b}; UPDATE {table} SET u = other WHERE id = {a}; END $$"
+    )
+}
+
+#[tokio::test]
+async fn unique_values_that_change_places_in_a_merged_batch_are_replayed_in_order() {
+    let mut watched = Watched::of(&[PLAYERS], &[]).await;
+    let swaps: Vec<String> = (0..300).map(|n| swap("player", 1 + n % 100, 1 + (n * 7 + 3) % 100)).collect();
+    watched.backlog(&swaps).await;
+    assert!(watched.fallbacks("constraint").await > 0.0);
+    assert_eq!(watched.fallbacks("count").await, 0.0);
+    watched.journey.finish().await;
+}
+
+/// The story: each refusal rolls the whole window back and replays a batch. A
+/// table that swaps all the time would do so for every batch.
+#[tokio::test]
+async fn a_table_that_was_refused_goes_row_by_row_for_a_while() {
+    let mut watched = Watched::of(&[PLAYERS], &["--batch-rows", "10"]).await;
+    let swaps: Vec<String> = (0..300).map(|n| swap("player", 1 + n % 100, 1 + (n * 7 + 3) % 100)).collect();
+    watched.backlog(&swaps).await;
+    let (refused, batches) =
+        (watched.fallbacks("constraint").await, watched.metric("walferry_batches_total{path=\"fast\"}").await);
+    assert!(refused >= 1.0 && batches > 30.0, "{refused} refusals, {batches} batches");
+    // One in each 64 batches, and no more: the window behind it goes with it.
+    assert!(refused <= 2.0 + batches / 32.0, "{refused} refusals, {batches} batches");
+    watched.journey.finish().await;
+}
+
+/// The story: a batch that had to wait for those in flight was sent at once
+/// when one of them was refused, before those between the two were sent again.
+/// The position went from one to the other and back, over the ones between.
+#[tokio::test]
+async fn what_waits_for_the_window_stays_behind_what_is_sent_again() {
+    let tables: Vec<String> = (0..12).map(|n| PLAYERS.replace("player", &format!("player_{n}"))).collect();
+    let mut fixtures: Vec<&str> = tables.iter().map(String::as_str).collect();
+    fixtures.push("CREATE TABLE plain (id int PRIMARY KEY, v int); INSERT INTO plain VALUES (0, 0)");
+    fixtures.push("CREATE TABLE moved (id int PRIMARY KEY, v int); INSERT INTO moved VALUES (0, 0)");
+    let mut watched = Watched::of(&fixtures, &["--batch-rows", "3"]).await;
+    let mut changes = Vec::new();
+    for n in 0..12 {
+        for m in 0..8 {
+            changes.push(format!("INSERT INTO plain VALUES ({}, 0)", 1 + n * 100 + m));
+            changes.push("UPDATE plain SET v = v + 1 WHERE id = 0".to_owned());
+        }
+        changes.push(swap(&format!("player_{n}"), 1, 2));
+        for m in 0..12 {
+            changes.push(format!("UPDATE plain SET v = {m}; DELETE FROM plain WHERE id = {}", 1 + n * 100 + m));
+        }
+        // A key change is counted before its COMMIT is sent: it waits.
+        changes.push("UPDATE moved SET id = id + 1, v = (SELECT sum(v) FROM plain)".to_owned());
+    }
+    watched.backlog(&changes).await;
+    assert!(watched.fallbacks("constraint").await >= 1.0);
+    watched.journey.finish().await;
+}
+
+#[tokio::test]
+async fn a_trigger_or_a_foreign_key_that_is_active_on_the_target_keeps_the_order() {
+    let mut watched = Watched::of(
+        &[
+            "CREATE TABLE plain (id int PRIMARY KEY, v int)",
+            "CREATE TABLE triggered (id int PRIMARY KEY, v int); INSERT INTO triggered VALUES (0, 0)",
+            "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent)",
+        ],
+        &[],
+    )
+    .await;
+    let rows = |table: &str| -> Vec<String> {
+        (1..60)
+            .map(|n| format!("INSERT INTO {table} VALUES ({n}, {n}); UPDATE {table} SET v = v + 1 WHERE id <= {n}"))
+            .collect()
+    };
+    watched.backlog(&rows("plain")).await;
+    assert_eq!(watched.fallbacks("order").await, 0.0);
+    // Both came after the start, and before the first change of their tables.
+    execute(
+        &watched.journey.target,
+        &[
+            "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "CREATE TRIGGER noted BEFORE UPDATE ON triggered FOR EACH ROW EXECUTE FUNCTION noted()",
+            "ALTER TABLE child ADD CONSTRAINT early FOREIGN KEY (parent) REFERENCES parent",
+        ],
+    )
+    .await;
+    watched.backlog(&rows("triggered")).await;
+    let triggered = watched.fallbacks("order").await;
+    assert!(triggered > 0.0);
+    let family = (1..60).map(|n| {
+        format!(
+            "BEGIN; INSERT INTO parent VALUES ({n}); INSERT INTO child VALUES ({n}, {n}); COMMIT; \
+             BEGIN; DELETE FROM child WHERE id = {n} / 2; DELETE FROM parent WHERE id = {n} / 2; COMMIT"
+        )
+    });
+    watched.backlog(&family.collect::<Vec<_>>()).await;
+    assert!(watched.fallbacks("order").await > 0.0);
+    watched.journey.finish().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_a_deferred_constraint_refuses_stops_at_its_transaction() {
+    let mut watched =
+        Watched::of(&["CREATE TABLE t (id int PRIMARY KEY, u int); CREATE TABLE other (id int PRIMARY KEY)"], &[])
+            .await;
+    // Only the target has it: the source cannot keep to it.
+    let constraint = "ALTER TABLE t ADD CONSTRAINT once UNIQUE (u) DEFERRABLE INITIALLY DEFERRED";
+    watched.journey.catch_up().await;
+    execute(&watched.journey.target, &[constraint]).await;
+    let mut changes: Vec<String> = (1..40).map(|n| format!("INSERT INTO t VALUES ({n}, {n})")).collect();
+    changes.push("INSERT INTO t VALUES (100, 7)".to_owned());
+    changes.extend((1..40).map(|n| format!("INSERT INTO other VALUES ({n})")));
+    for sql in &changes {
+        execute(&watched.journey.source, &[sql]).await;
+    }
+    watched.journey.start();
+    let ended = watched.journey.stopped(7);
+    assert!(ended.stderr.contains("a batch was refused; replaying"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("once"), "the constraint is not named:\n{}", ended.stderr);
+    assert_eq!(watched.journey.value("SELECT count(*) FROM t").await, "39", "all before it is there");
+    assert_eq!(watched.journey.value("SELECT count(*) FROM other").await, "0", "and nothing behind it");
+    execute(&watched.journey.target, &["ALTER TABLE t DROP CONSTRAINT once"]).await;
+    watched.journey.start();
+    watched.journey.finish().await;
+}
+
+#[tokio::test]
+async fn a_large_transaction_whose_net_changes_are_refused_comes_again_row_by_row() {
+    let fixtures = [PLAYERS, "CREATE TABLE wide (id int PRIMARY KEY, v text)"];
+    let mut journey = Journey::on(Pair::builder().start().await, &fixtures, &["--batch-bytes", "1MiB"]).await;
+    let wide = |from: u32| {
+        format!("INSERT INTO wide SELECT i, repeat('x', 300) FROM generate_series({from}, {}) i", from + 6000)
+    };
+    let transaction =
+        format!("BEGIN; {}; {}; {}; {}; COMMIT", wide(1), swap("player", 1, 2), swap("player", 3, 4), wide(10_000));
+    journey.write(&[&transaction, "INSERT INTO wide VALUES (0, 'behind')"]).await;
+    let target = &journey.target;
+    wait_until("all of it is there", PATIENCE, || async move {
+        value(target, "SELECT count(*) FROM wide WHERE id = 0").await == "1"
+    })
+    .await;
+    let log = journey.log();
+    assert!(log.contains("net changes of a large transaction were refused"), "{log}");
+    journey.finish().await;
+}
+
+/// The story: the values were cast to the column's type, and a cast to
+/// `varchar(3)` cuts what an assignment refuses. The target was silently short.
+#[tokio::test]
+async fn a_value_that_is_too_long_for_the_target_is_refused_and_not_cut() {
+    let mut journey = Journey::of(&[
+        "CREATE TABLE t (id int PRIMARY KEY, v varchar(10), c char(5), b bit(4), w varbit(9)); INSERT INTO t VALUES (0)",
+    ])
+    .await;
+    for (change, column, kind) in [
+        ("INSERT INTO t (id, v) VALUES (1, 'abcdef')", "v", "varchar"),
+        ("UPDATE t SET c = 'abcd' WHERE id = 0", "c", "char"),
+        ("INSERT INTO t (id, b) VALUES (2, '1010')", "b", "bit"),
+        ("UPDATE t SET w = '10101' WHERE id = 0", "w", "varbit"),
+    ] {
+        journey.catch_up().await;
+        execute(&journey.target, &[&format!("ALTER TABLE t ALTER {column} TYPE {kind}(3)")]).await;
+        journey.write(&[change]).await;
+        journey.start();
+        let ended = journey.stopped(7);
+        assert!(ended.stderr.contains("public.t"), "{change}: {}", ended.stderr);
+        execute(
+            &journey.target,
+            &[&format!("ALTER TABLE t ALTER {column} TYPE {kind}(10) USING {column}::{kind}(10)")],
+        )
+        .await;
+        if kind == "bit" || kind == "char" {
+            let length = if kind == "bit" { 4 } else { 5 };
+            let sql = format!("ALTER TABLE t ALTER {column} TYPE {kind}({length}) USING {column}::{kind}({length})");
+            execute(&journey.target, &[&sql]).await;
+        }
+        journey.start();
+        journey.finish().await;
+    }
+}
