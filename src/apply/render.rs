@@ -1,5 +1,5 @@
 //! Row changes → statements, one change at a time: the ordered path's SQL.
-//! Pure. The set-based statements of the fast path will stand beside this file.
+//! Pure. The set-based statements of the fast path stand beside it in `set_based`.
 //!
 //! Invariants: every statement affects exactly one row, or the batch does not
 //! commit; an unchanged TOAST value is never written; values travel as text
