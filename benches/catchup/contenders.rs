@@ -22,6 +22,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// The longest that a run may take.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// What walferry logs when its stream begins.
+const STREAM_BEGINS: &str = "streaming";
+
 /// Where a slow link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -56,6 +59,9 @@ pub enum Contender {
 pub struct Run {
     /// How long it took.
     pub seconds: f64,
+    /// How much of it went by before the stream began: connections, checks,
+    /// catalogs. Known of walferry only.
+    pub start_up_seconds: Option<f64>,
     /// What the contender used, where it is one process.
     pub used: Option<Used>,
 }
@@ -118,7 +124,7 @@ fn roof(rig: &Rig, backlog: &Backlog) -> Result<Run, BenchError> {
     let used = Process::start("pg_recvlogical", command)?.finish(LIMIT)?;
     let seconds = begun.elapsed().as_secs_f64();
     rig.drop_slot("roof")?;
-    Ok(Run { seconds, used: Some(used) })
+    Ok(Run { seconds, start_up_seconds: None, used: Some(used) })
 }
 
 fn native(rig: &Rig, streaming: &str) -> Result<Run, BenchError> {
@@ -132,7 +138,7 @@ fn native(rig: &Rig, streaming: &str) -> Result<Run, BenchError> {
     let begun = Instant::now();
     target.run("ALTER SUBSCRIPTION native ENABLE")?;
     await_sentinel(&target, begun, || Ok(()))?;
-    Ok(Run { seconds: begun.elapsed().as_secs_f64(), used: None })
+    Ok(Run { seconds: begun.elapsed().as_secs_f64(), start_up_seconds: None, used: None })
 }
 
 /// Ends the subscription and its slot.
@@ -152,12 +158,18 @@ fn walferry(rig: &Rig, backlog: &Backlog, source_uri: &str, target_uri: &str) ->
     let command = rig.walferry(source_uri, target_uri, &["catchup"]);
     let begun = Instant::now();
     let mut process = Process::start("walferry catchup", command)?;
-    await_sentinel(&target, begun, || process.look())?;
+    let mut start_up_seconds = None;
+    await_sentinel(&target, begun, || {
+        if start_up_seconds.is_none() && process.output().contains(STREAM_BEGINS) {
+            start_up_seconds = Some(begun.elapsed().as_secs_f64());
+        }
+        process.look()
+    })?;
     let seconds = begun.elapsed().as_secs_f64();
     let used = process.finish(LIMIT)?;
     compare(rig, backlog)?;
     rig.drop_slot("walferry")?;
-    Ok(Run { seconds, used: Some(used) })
+    Ok(Run { seconds, start_up_seconds, used: Some(used) })
 }
 
 fn await_sentinel(

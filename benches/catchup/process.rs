@@ -101,8 +101,8 @@ impl Process {
         self.finish(limit)
     }
 
-    /// What it has printed.
-    fn output(&self) -> String {
+    /// What it has printed so far.
+    pub fn output(&self) -> String {
         let bytes = fs::read(self.folder.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }

@@ -55,6 +55,10 @@ pub struct Figures {
     pub name: String,
     /// Seconds of each good run.
     pub seconds: Vec<f64>,
+    /// Seconds of each good run that went by before the stream began, where
+    /// that is known.
+    #[serde(default)]
+    pub start_up_seconds: Vec<f64>,
     /// CPU seconds (user and system) of the contender's own process.
     pub cpu_seconds: Vec<f64>,
     /// Its peak of resident memory, in bytes.
@@ -89,6 +93,7 @@ impl Figures {
         match run {
             Ok(run) => {
                 self.seconds.push(run.seconds);
+                self.start_up_seconds.extend(run.start_up_seconds);
                 self.cpu_seconds.extend(run.used.map(|used| used.cpu_seconds));
                 self.peak_rss_bytes.extend(run.used.map(|used| used.peak_rss_bytes));
             }
@@ -132,6 +137,7 @@ impl Measured {
                 figures.name.clone(),
                 shown(figures.median_seconds(), 2),
                 low.zip(high).map_or_else(String::new, |(low, high)| format!("{low:.2}–{high:.2}")),
+                shown(median(&figures.start_up_seconds), 2),
                 shown(self.over_roof(figures), 2),
                 shown(figures.median_seconds().map(|seconds| self.changes as f64 / seconds / 1000.0), 0),
                 shown(self.of_native(figures).filter(|_| is_ours), 2),
@@ -187,6 +193,7 @@ impl Report {
             "contender",
             "seconds",
             "range",
+            "start-up",
             "over roof",
             "k changes/s",
             "of native's speed",

@@ -59,6 +59,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("checkpoint_timeout", "30min"),
     ("wal_sender_timeout", "60s"),
     ("max_slot_wal_keep_size", "-1"),
+    // The launcher of subscriptions starts one worker in this time, and would
+    // let ours wait for it.
+    ("wal_retrieve_retry_interval", "10ms"),
 ];
 
 /// The servers and what drives them.

@@ -194,9 +194,15 @@ impl Applier {
         }
     }
 
+    /// One batch is executed while the next one waits on the target; a third is
+    /// sent only when batches have grown large, which they do because they have
+    /// to wait here: over a slow link.
     fn has_room(&self) -> bool {
+        let Some(last) = self.in_flight.back().filter(|_| self.in_flight.len() >= 2) else { return true };
+        let bounds = self.settings.batch;
+        let is_large = last.batch.rows >= bounds.rows / 2 || last.batch.bytes >= bounds.bytes / 2;
         let bytes: usize = self.in_flight.iter().map(|sent| sent.batch.bytes).sum();
-        self.in_flight.len() < WINDOW_BATCHES && bytes < self.settings.queue_bytes
+        is_large && self.in_flight.len() < WINDOW_BATCHES && bytes < self.settings.queue_bytes
     }
 
     async fn take(&mut self, batch: Batch, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {

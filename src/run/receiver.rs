@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, TrySendError};
@@ -22,6 +22,20 @@ use crate::wire::{ReplicationFrame, ReplicationReader, ReplyRequested};
 /// Frames are handed on in chunks of about this size: a channel operation per
 /// row would cost more than decoding it.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Chunks that follow each other closely before the receiver begins to rest
+/// between them. The messages of a single small transaction are fewer, so that
+/// it is never held up.
+const DENSE_CHUNKS: u32 = 16;
+
+/// Chunks closer than this follow each other closely.
+const DENSE: Duration = Duration::from_millis(1);
+
+/// How long the receiver rests in a dense stream, so that what arrives gathers
+/// in the socket. The source sends every message by itself; a receiver that
+/// wakes for each takes the time that decoding and the target's work need. Far
+/// less than a socket's buffer holds arrives meanwhile.
+const REST: Duration = Duration::from_millis(1);
 
 /// Chunks the channel holds. Each occupies at least its share of the budget,
 /// so the budget runs out before the channel is full.
@@ -108,6 +122,7 @@ pub async fn run(
     feed: &StatusFeed,
     heard: &Heard,
 ) -> Result<(), WireError> {
+    let mut density = Density::new();
     loop {
         let mut inputs = Vec::new();
         let mut bytes = 0;
@@ -115,6 +130,7 @@ pub async fn run(
             Ok(frame) => frame?,
             Err(_) => return Err(WireError::Timeout { peer: reader.peer().clone(), after: SILENCE }),
         };
+        let mut may_rest = density.arrived();
         let is_done = loop {
             match take(frame, feed, heard) {
                 Some(input) => {
@@ -129,9 +145,18 @@ pub async fn run(
             // What has arrived already; reading on is cancel-safe.
             match reader.next().now_or_never() {
                 Some(next) => frame = next?,
-                None => break false,
+                None if !may_rest => break false,
+                None => {
+                    may_rest = false;
+                    tokio::time::sleep(REST).await;
+                    match reader.next().now_or_never() {
+                        Some(next) => frame = next?,
+                        None => break false,
+                    }
+                }
             }
         };
+        density.gathered();
         let Some(permit) = budget.acquire(bytes).await else { return Ok(()) };
         match queue.try_send(Chunk { inputs, permit }) {
             Ok(()) if is_done => return Ok(()),
@@ -143,6 +168,29 @@ pub async fn run(
                 return Ok(());
             }
         }
+    }
+}
+
+/// How closely chunks follow each other.
+struct Density {
+    chunks: u32,
+    since: Instant,
+}
+
+impl Density {
+    fn new() -> Self {
+        Density { chunks: 0, since: Instant::now() }
+    }
+
+    /// A chunk begins; whether there were many close to each other.
+    fn arrived(&mut self) -> bool {
+        self.chunks = if self.since.elapsed() < DENSE { self.chunks.saturating_add(1) } else { 0 };
+        self.chunks >= DENSE_CHUNKS
+    }
+
+    /// A chunk is complete.
+    fn gathered(&mut self) {
+        self.since = Instant::now();
     }
 }
 
