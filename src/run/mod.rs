@@ -79,6 +79,8 @@ pub struct Context {
     is_reached: AtomicBool,
     /// Set once the work has begun.
     is_established: AtomicBool,
+    /// Set once this process has been entered as the one at work.
+    has_begun: AtomicBool,
     /// Net changes of a large transaction were refused once.
     pub careful: Arc<AtomicBool>,
     /// What earlier attempts of this process applied.
@@ -102,6 +104,7 @@ impl Context {
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             is_reached: AtomicBool::new(false),
             is_established: AtomicBool::new(false),
+            has_begun: AtomicBool::new(false),
             careful: Arc::default(),
             totals: Mutex::new(Totals::default()),
         })
@@ -215,6 +218,9 @@ where
 /// One attempt of the daemon: everything from connecting on.
 async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     let state = lease(ctx).await?;
+    if let Some(end) = taken_over(ctx, &state).await? {
+        return Ok(end);
+    }
     let migration = prepare(ctx, &state).await?;
     let migration = if migration.copied {
         migration
@@ -237,6 +243,22 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     };
     leave(ctx, &state, &because).await?;
     Ok(end)
+}
+
+/// While this process was trying to get its connections back, another command
+/// may have taken the migration over and ended it: then it is not ours any more.
+async fn taken_over(ctx: &Context, state: &State) -> Result<Option<StreamEnd>, Error> {
+    if !ctx.has_begun.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    let Some(migration) = state.load().await? else { return Ok(None) };
+    let is_ours = migration.daemon == Some((ctx.hostname.clone(), ctx.pid));
+    if migration.phase != Phase::Stopped || is_ours {
+        return Ok(None);
+    }
+    let Some(position) = state.position(migration.slot.name()).await? else { return Ok(None) };
+    let reason = Reason::HandedOver { to: migration.holder() };
+    Ok(Some(StreamEnd { reason, position, totals: Totals::default() }))
 }
 
 /// Leaves the migration to whoever comes next.
@@ -295,6 +317,7 @@ pub(crate) async fn prepare(ctx: &Context, state: &State) -> Result<Migration, E
         }
     };
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
+    ctx.has_begun.store(true, Ordering::Relaxed);
     ctx.is_reached.store(true, Ordering::Relaxed);
     Ok(migration)
 }
