@@ -223,7 +223,7 @@ fn replace_sql(mapping: &Mapping, set: &[usize]) -> String {
     for index in mapping.insertable() {
         let column = name(mapping, index);
         values.push(match set.iter().position(|&changed| changed == index) {
-            Some(n) => format!("${}{}", n + 1, cast(mapping, index)),
+            Some(n) => format!("${}{}", n + 1, bare_cast(mapping, index)),
             None => format!("was.{column}"),
         });
         columns.push(column);
@@ -252,7 +252,7 @@ fn identity_sql(mapping: &Mapping, first: usize) -> String {
                 .enumerate()
                 .map(|(n, &index)| {
                     let schema = mapping.column(index).map_or("pg_catalog", |c| c.equality_schema.as_str());
-                    let place = format!("${}{}", first + n, cast(mapping, index));
+                    let place = format!("${}{}", first + n, bare_cast(mapping, index));
                     format!("{} OPERATOR({}.=) {place}", name(mapping, index), ident(schema))
                 })
                 .collect();
@@ -282,6 +282,12 @@ fn whole_row_sql(mapping: &Mapping, first: usize) -> String {
 
 fn name(mapping: &Mapping, index: usize) -> String {
     mapping.column(index).map_or_else(String::new, |column| ident(&column.name))
+}
+
+/// A cast that takes the value as it is: one to `varchar(3)` would cut what the
+/// column refuses, or look for another key.
+fn bare_cast(mapping: &Mapping, index: usize) -> String {
+    mapping.column(index).map_or_else(String::new, |column| format!("::{}", column.bare_type))
 }
 
 fn cast(mapping: &Mapping, index: usize) -> String {
