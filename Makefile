@@ -16,9 +16,10 @@ test: ## all tests, against real throwaway clusters
 	@scripts/postgres.sh --newer
 	@scripts/test.sh
 
-bench: ## benchmarks
+bench: ## decoder and catch-up beside native replication; ARGS="--quick", "--rtt 20ms", "--help"
 	@scripts/postgres.sh >/dev/null
-	cargo bench --locked
+	cargo bench --locked --bench decoder
+	cargo bench --locked --bench catchup -- $(ARGS)
 
 lint: ## formatting, clippy, documentation
 	cargo fmt --check

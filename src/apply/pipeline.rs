@@ -205,6 +205,7 @@ impl Pipeline {
                 let params: Vec<Option<&[u8]>> = arrays.iter().map(|array| Some(&array[..])).chain([count]).collect();
                 // Arrays in binary format, the count as text.
                 let formats: Vec<i16> = arrays.iter().map(|_| 1).chain([0]).collect();
+                self.out.reserve(arrays.iter().map(|array| array.len() + 8).sum());
                 self.bind_and_execute(&name, &formats, &params).await
             }
             SetStatement::Copy { sql, data, .. } => self.copy(sql, data).await,

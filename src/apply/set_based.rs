@@ -283,10 +283,13 @@ fn source_name(mapping: &Mapping, index: usize) -> String {
 fn array<'a>(
     mapping: &Mapping,
     index: usize,
-    values: impl ExactSizeIterator<Item = Option<Value<'a>>>,
+    values: impl ExactSizeIterator<Item = Option<Value<'a>>> + Clone,
 ) -> Result<BytesMut, RenderError> {
     let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
-    let mut out = BytesMut::with_capacity(20 + values.len() * 12);
+    // Of large values an array is megabytes: to grow into it would copy them
+    // again and again.
+    let data: usize = values.clone().map(data_len).sum();
+    let mut out = BytesMut::with_capacity(20 + values.len() * 4 + data);
     out.put_i32(1);
     // Whether there are nulls: the server finds them itself.
     out.put_i32(1);
@@ -307,12 +310,21 @@ fn array<'a>(
     Ok(out)
 }
 
+/// Bytes of a value's data.
+fn data_len(value: Option<Value<'_>>) -> usize {
+    match value {
+        Some(Value::Text(data) | Value::Binary(data)) => data.len(),
+        Some(Value::Null | Value::Unchanged) | None => 0,
+    }
+}
+
 /// Rows as a COPY in text format.
 /// Source: `CopyReadAttributesText` in `src/backend/commands/copyfromparse.c`.
 fn copy(mapping: &Mapping, columns: &[usize], rows: &[Row<'_>]) -> Result<SetStatement, RenderError> {
     let names: Vec<String> = columns.iter().map(|&index| name(mapping, index)).collect();
     let sql = format!("COPY {} ({}) FROM STDIN", mapping.target.table.sql(), names.join(", "));
-    let mut data = BytesMut::new();
+    let all = |row: &Row<'_>| columns.iter().map(|&index| data_len(row.get(index)) + 1).sum::<usize>();
+    let mut data = BytesMut::with_capacity(rows.iter().map(all).sum());
     for row in rows {
         for (n, &index) in columns.iter().enumerate() {
             if n > 0 {
