@@ -45,7 +45,7 @@ fn update(relation: u32, texts: &[String]) -> Result<Message, EncodeError> {
 /// TPC-B as pgbench writes it, with the fillers of its tables.
 fn tpcb() -> Result<Vec<Bytes>, EncodeError> {
     let mut stream = Vec::new();
-    for n in 0..TRANSACTIONS {
+    for n in 1..=TRANSACTIONS {
         let account = (n * 7919 % 1_000_000).to_string();
         let balance = (n * 31 % 9999).to_string();
         let messages = [
@@ -76,7 +76,7 @@ fn tpcb() -> Result<Vec<Bytes>, EncodeError> {
 fn wide() -> Result<Vec<Bytes>, EncodeError> {
     let texts: Vec<String> = (0..WIDE_COLUMNS).map(|n| format!("{n:0WIDE_COLUMN_BYTES$}")).collect();
     let mut stream = Vec::new();
-    for n in 0..TRANSACTIONS {
+    for n in 1..=TRANSACTIONS {
         stream.push(begin(n).encode()?);
         for _ in 0..WIDE_ROWS {
             stream.push(Message::Insert(Insert { xid: None, relation: 1, new: row(&texts)? }).encode()?);
