@@ -301,7 +301,7 @@ fn apply(error: &ApplyError) -> Verdict {
             Verdict::of_side(Side::Target, directive)
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")
         }
-        ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
+        ApplyError::RowCount { .. } | ApplyError::Copied { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
         ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => {
