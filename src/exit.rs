@@ -334,7 +334,7 @@ fn copy(error: &CopyError) -> Verdict {
         CopyError::State(error) => state(error),
         CopyError::Schema(error) => schema(error),
         CopyError::Sweep(error) => sweep(error),
-        CopyError::RowCount { .. } => Verdict::bug(),
+        CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Verdict::bug(),
         CopyError::ReplicaIdentity { .. }
         | CopyError::Publication { .. }
         | CopyError::ForeignSlot(_)
