@@ -25,6 +25,7 @@ use crate::demo::DemoError;
 use crate::observe::http::HttpError;
 use crate::observe::status::StatusError;
 use crate::run::housekeeping::HouseError;
+use crate::run::receiver::ReceiverError;
 use crate::run::resume::ResyncError;
 use crate::run::worker::WorkerError;
 use crate::schema::SchemaError;
@@ -73,6 +74,9 @@ pub enum Error {
     /// The copy.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// Receiving.
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
     /// Decoding and assembling.
     #[error("cannot read the stream: {0}")]
     Worker(#[from] WorkerError),
@@ -212,7 +216,8 @@ impl Error {
             Error::Schema(error) => schema(error),
             Error::Copy(error) => copy(error),
             Error::Worker(WorkerError::Spawn(_)) => Verdict::operator(1, "the operating system refuses threads"),
-            Error::Worker(_) | Error::Bug(_) => Verdict::bug(),
+            Error::Receiver(ReceiverError::Wire(error)) => connection(error),
+            Error::Receiver(ReceiverError::Full) | Error::Worker(_) | Error::Bug(_) => Verdict::bug(),
             Error::Apply(error) => apply(error),
             Error::House(HouseError::State(error)) => state(error),
             Error::House(HouseError::Wire(error)) => connection(error),

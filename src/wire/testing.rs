@@ -22,7 +22,7 @@ impl Durable for Proof {
 }
 
 /// A durable position that no target vouches for: tests only.
-pub(super) fn durable(lsn: u64) -> DurableLsn {
+pub(crate) fn durable(lsn: u64) -> DurableLsn {
     DurableLsn::of(&Proof(lsn))
 }
 
