@@ -122,6 +122,15 @@ pub enum Error {
     /// The source ended the stream: it shuts down.
     #[error("the source ended the stream")]
     StreamEnded,
+    /// The lease that this process had is held by another session: by a command
+    /// that took over, or by its own old one, which the server has not given up.
+    #[error("migration \"{name}\" is being worked on by {holder}")]
+    LeaseHeld {
+        /// The migration.
+        name: String,
+        /// Host and process as far as known.
+        holder: String,
+    },
     /// Another command took over while this one was at work.
     #[error("{by} took over")]
     TakenOver {
@@ -203,6 +212,9 @@ const RESYNC: &str = "what is on the target cannot be continued from here. Show 
 const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped; \
      when the row is repaired on the target, start again";
 
+const LEASED: &str = "stop it first. If it is gone and its session hangs on, end that on the target: \
+     SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825";
+
 impl Error {
     /// What the error means.
     pub fn verdict(&self) -> Verdict {
@@ -240,6 +252,7 @@ impl Error {
                 "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
             ),
             Error::StreamEnded => Verdict::of_side(Side::Source, Directive::Retry),
+            Error::LeaseHeld { .. } => Verdict::of_side(Side::Target, Directive::Retry).with_remedy(LEASED),
             Error::TakenOver { .. } => Verdict::operator(2, "let one command work at a time"),
             Error::Interrupted => Verdict::operator(130, "run it again; it goes on from where it was"),
         }
@@ -287,10 +300,7 @@ fn state(error: &StateError) -> Verdict {
     match error {
         StateError::Db(error) => db(error),
         StateError::Newer { .. } | StateError::Foreign(_) => Verdict::of_side(Side::Target, Directive::Operator),
-        StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
-            "stop it first. If it is gone and its session hangs on, end that on the target: \
-             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825",
-        ),
+        StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(LEASED),
         StateError::NoMigration(_) => Verdict::operator(2, "start one with \"walferry run\", or name it with --name"),
     }
 }
