@@ -33,8 +33,9 @@ const DENSE: Duration = Duration::from_millis(1);
 
 /// How long the receiver rests in a dense stream, so that what arrives gathers
 /// in the socket. The source sends every message by itself; a receiver that
-/// wakes for each takes the time that decoding and the target's work need. Far
-/// less than a socket's buffer holds arrives meanwhile.
+/// wakes for each takes the time that decoding and the target's work need, and
+/// the waking takes the source's. Far less than a socket's buffer holds arrives
+/// meanwhile.
 const REST: Duration = Duration::from_millis(1);
 
 /// Chunks the channel holds. Each occupies at least its share of the budget,
