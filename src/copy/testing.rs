@@ -21,7 +21,8 @@ pub(crate) const OWNER: &str = "doadmin";
 /// May replicate and owns its tables on the source, and nothing else.
 pub(crate) const APP: &str = "app";
 
-/// A cluster with the databases "source" and "target".
+/// A cluster with the databases "source" and "target", and a migration between
+/// them that has begun: what a test cuts off is the copy, not this.
 pub(crate) struct Server(Cluster);
 
 impl Server {
@@ -37,6 +38,7 @@ impl Server {
         ] {
             admin.batch_execute(sql).await.unwrap();
         }
+        begun(server.target().await, "source").await;
         server
     }
 
@@ -58,7 +60,7 @@ impl Server {
         Settings { pg_bin: Some(self.0.server().bin_dir.clone()), ..settings(source, target, schema) }
     }
 
-    /// The state, with the migration begun unless it is.
+    /// The migration's state, on a session of its own.
     pub(crate) async fn state(&self, settings: &Settings) -> State {
         assert_eq!(settings.name, crate::testing::NAME);
         begun(self.target().await, &settings.source.dbname).await
