@@ -235,6 +235,8 @@ fn size(input: &Input) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
     use crate::exit::{Directive, Error};
     use crate::wire::fake::{Fake, data, serve, start};
@@ -256,7 +258,8 @@ mod tests {
         let (info, _server) = serve(|mut fake: Fake| async move {
             fake.stream().await;
             fake.send(&data(0x20, b"no room for this")).await;
-            fake.message().await
+            // Stays until the receiver has gone.
+            fake.socket.read_to_end(&mut Vec::new()).await
         })
         .await;
         let (reader, writer) = start(&info).await.unwrap();
