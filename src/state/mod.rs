@@ -13,9 +13,14 @@ pub mod tables;
 
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Session};
+use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
 pub const VERSION: i32 = 1;
+
+/// Second key of the advisory lock under which the schema is created; the
+/// leases' second keys are hashes of names.
+const CREATION_KEY: i32 = 0;
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +77,28 @@ impl State {
     /// When the role may not create a schema, or the schema is not ours.
     pub async fn install(session: Session, name: &str) -> Result<Self, StateError> {
         if !Self::is_installed(&session).await? {
-            let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
-            session.batch_execute(&sql).await.during(Side::Target, "create the state schema \"walferry\"")?;
+            Self::create(&session).await?;
         }
         Self::open(session, name).await
+    }
+
+    /// Creates the schema. Another process may be at it, or the server at what a
+    /// killed one had asked for: that is waited for, and then the schema is there.
+    async fn create(session: &Session) -> Result<(), StateError> {
+        let action = "create the state schema \"walferry\"";
+        let key = format!("({LOCK_CLASS}, {CREATION_KEY})");
+        let lock = format!("SELECT pg_catalog.pg_advisory_lock{key}");
+        session.batch_execute(&lock).await.during(Side::Target, action)?;
+        // Looked for in a transaction of its own: one that had begun before the
+        // lock was had would not hear of a schema that was made meanwhile.
+        if !Self::is_installed(session).await? {
+            let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
+            session.batch_execute(&sql).await.during(Side::Target, action)?;
+        }
+        // After an error the lock goes with the session.
+        let unlock = format!("SELECT pg_catalog.pg_advisory_unlock{key}");
+        session.batch_execute(&unlock).await.during(Side::Target, action)?;
+        Ok(())
     }
 
     /// Opens the state of the migration `name`; the schema must exist.
@@ -141,5 +164,25 @@ impl State {
         action: &str,
     ) -> Result<Vec<tokio_postgres::Row>, StateError> {
         Ok(self.session.query(sql, params).await.during(Side::Target, action)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::sweep::testing::{Pair, TARGET_OWNER};
+
+    /// The story: a process was killed while it created the schema; the next one
+    /// did not see it yet, created it as well, and ended with 23505.
+    #[tokio::test]
+    async fn processes_that_begin_at_the_same_moment_all_find_the_schema() {
+        let pair = Pair::new().await;
+        let sessions = join_all((0..8).map(|_| pair.target(TARGET_OWNER))).await;
+        let installed = join_all(sessions.into_iter().map(|session| State::install(session, "walferry"))).await;
+        for state in installed {
+            assert!(state.unwrap().load().await.unwrap().is_none());
+        }
     }
 }
