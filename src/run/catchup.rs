@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::stream::{Reason, Start, end_as_of_now, stream};
+use super::stream::{self, Reason, Start, end_as_of_now, stream};
 use super::{Context, leave, position, prepare, retrying, wait_for_lease};
 use crate::config::Settings;
 use crate::exit::Error;
@@ -84,9 +85,8 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     let begun = Instant::now();
     let ctx = Context::new(settings, shutdown)?;
     // Fixed once: a lost connection must not move the goal.
-    let until = end_as_of_now(&ctx).await?;
-    info!(until = %until.0, "catching up");
-    let mut report = retrying(&ctx, || attempt(&ctx, until, finish)).await?;
+    let goal = OnceCell::new();
+    let mut report = retrying(&ctx, || attempt(&ctx, &goal, finish)).await?;
     let earlier = ctx.earlier_totals();
     report.transactions += earlier.transactions;
     report.rows += earlier.rows;
@@ -94,16 +94,23 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     Ok(report)
 }
 
-async fn attempt(ctx: &Context, until: EndLsn, finish: Finish) -> Result<CatchupReport, Error> {
-    let state = take_over(ctx).await?;
-    let migration = prepare(ctx, &state).await?;
+async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Result<CatchupReport, Error> {
+    let set = || async {
+        let until = end_as_of_now(ctx).await?;
+        info!(until = %until.0, "catching up");
+        Ok(until)
+    };
+    // All connections at once, whoever has the lease: a daemon is about to leave.
+    let connections = stream::connect(&ctx.settings);
+    let (state, &until, connections) = tokio::try_join!(take_over(ctx), goal.get_or_try_init(set), connections)?;
+    let migration = prepare(ctx, &state, &connections.found).await?;
     if !migration.copied {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
-    let from = position(ctx, &state, &migration).await?;
-    state.set_phase(Phase::Stream).await?;
+    let set_phase = async { Ok(state.set_phase(Phase::Stream).await?) };
+    let (from, ()) = tokio::try_join!(position(ctx, &state, &migration), set_phase)?;
     let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
-    let end = stream(ctx, start).await?;
+    let end = stream(ctx, start, connections).await?;
     match end.reason {
         Reason::Reached => {}
         Reason::Asked => {
