@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::stream::{self, Reason, Start, end_as_of_now, stream};
-use super::{Context, leave, position, prepare, retrying, wait_for_lease};
+use super::{Context, begin, leave, position, prepare, retrying, wait_for_lease};
 use crate::config::Settings;
 use crate::exit::Error;
 use crate::lsn::EndLsn;
@@ -103,12 +103,13 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
     // All connections at once, whoever has the lease: a daemon is about to leave.
     let connections = stream::connect(&ctx.settings);
     let (state, &until, connections) = tokio::try_join!(take_over(ctx), goal.get_or_try_init(set), connections)?;
-    let migration = prepare(ctx, &state, &connections.found).await?;
+    let answered = async { Ok(state.answer_requests("taken over").await?) };
+    let (migration, ()) = tokio::try_join!(prepare(ctx, &state, &connections.found), answered)?;
     if !migration.copied {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     let set_phase = async { Ok(state.set_phase(Phase::Stream).await?) };
-    let (from, ()) = tokio::try_join!(position(ctx, &state, &migration), set_phase)?;
+    let (from, (), ()) = tokio::try_join!(position(ctx, &state, &migration), begin(ctx, &state), set_phase)?;
     let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
     let end = stream(ctx, start, connections).await?;
     match end.reason {
@@ -141,13 +142,15 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
 async fn take_over(ctx: &Context) -> Result<Arc<State>, Error> {
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let state = State::open(session, &ctx.settings.name).await?;
+    if state.take_lease().await.is_ok() {
+        return Ok(Arc::new(state));
+    }
     if state.is_leased().await? {
         let holder = state.load().await?.map_or_else(|| "the daemon".to_owned(), |migration| migration.holder());
         info!(holder, "asking for a hand-over");
         state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
     }
     wait_for_lease(ctx, &state, HAND_OVER_WAIT).await?;
-    state.answer_requests("taken over").await?;
     Ok(Arc::new(state))
 }
 

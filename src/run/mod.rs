@@ -242,6 +242,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
         return Ok(end);
     }
     let migration = prepare(ctx, &state, &found).await?;
+    begin(ctx, &state).await?;
     let migration = if migration.copied {
         migration
     } else {
@@ -356,10 +357,15 @@ pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity
             load(state).await?
         }
     };
+    Ok(migration)
+}
+
+/// Enters this process as the one at work.
+pub(crate) async fn begin(ctx: &Context, state: &State) -> Result<(), Error> {
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
     ctx.has_begun.store(true, Ordering::Relaxed);
     ctx.is_reached.store(true, Ordering::Relaxed);
-    Ok(migration)
+    Ok(())
 }
 
 /// The slot and publication of a migration do not change under way.
