@@ -98,11 +98,14 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
     let set = || async {
         let until = end_as_of_now(ctx).await?;
         info!(until = %until.0, "catching up");
-        Ok(until)
+        Ok::<_, Error>(until)
     };
-    // All connections at once, whoever has the lease: a daemon is about to leave.
-    let connections = stream::connect(&ctx.settings);
-    let (state, &until, connections) = tokio::try_join!(take_over(ctx), goal.get_or_try_init(set), connections)?;
+    // All connections at once, and before a daemon is asked to leave: it shall
+    // not do so for a catch-up that cannot reach the source.
+    let (until, connections, state) =
+        tokio::join!(goal.get_or_try_init(set), stream::connect(&ctx.settings), open_state(ctx));
+    let (&until, connections, state) = (until?, connections?, state?);
+    take_over(ctx, &state).await?;
     let answered = async { Ok(state.answer_requests("taken over").await?) };
     let (migration, ()) = tokio::try_join!(prepare(ctx, &state, &connections.found), answered)?;
     if !migration.copied {
@@ -138,20 +141,22 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
     Ok(CatchupReport { end_lsn: end.position.lsn().to_string(), restored, ..report })
 }
 
-/// Takes the lease, asking a daemon that has it to hand over.
-async fn take_over(ctx: &Context) -> Result<Arc<State>, Error> {
+async fn open_state(ctx: &Context) -> Result<Arc<State>, Error> {
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let state = State::open(session, &ctx.settings.name).await?;
+    Ok(Arc::new(State::open(session, &ctx.settings.name).await?))
+}
+
+/// Takes the lease, asking a daemon that has it to hand over.
+async fn take_over(ctx: &Context, state: &State) -> Result<(), Error> {
     if state.take_lease().await.is_ok() {
-        return Ok(Arc::new(state));
+        return Ok(());
     }
     if state.is_leased().await? {
         let holder = state.load().await?.map_or_else(|| "the daemon".to_owned(), |migration| migration.holder());
         info!(holder, "asking for a hand-over");
         state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
     }
-    wait_for_lease(ctx, &state, HAND_OVER_WAIT).await?;
-    Ok(Arc::new(state))
+    wait_for_lease(ctx, state, HAND_OVER_WAIT).await
 }
 
 /// The last passes: exact, the writes being stopped.
