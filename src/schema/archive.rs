@@ -101,7 +101,7 @@ fn parse_header(text: &str) -> Result<(Entry, usize), SchemaError> {
 /// The length of the token at the start of `rest`: a quoted string, a
 /// dollar-quoted body, a comment, or one character. An unterminated one takes
 /// everything.
-fn token_length(rest: &str, before: &str) -> usize {
+pub(super) fn token_length(rest: &str, before: &str) -> usize {
     let first = rest.chars().next().map_or(1, char::len_utf8);
     match rest.as_bytes() {
         [b'-', b'-', ..] => rest.find('\n').map_or(rest.len(), |end| end + 1),
@@ -113,6 +113,22 @@ fn token_length(rest: &str, before: &str) -> usize {
         [b'$', ..] if !ends_in_word(before) => dollar_quoted(rest).unwrap_or(first),
         _ => first,
     }
+}
+
+/// The length of the statement at the start of `sql`, its semicolon included.
+/// (The body of a function in `BEGIN ATOMIC` counts as several.)
+pub(super) fn statement_length(sql: &str) -> usize {
+    let mut at = 0;
+    while let (Some(before), Some(rest)) = (sql.get(..at), sql.get(at..)) {
+        if rest.is_empty() {
+            break;
+        }
+        at += token_length(rest, before);
+        if rest.starts_with(';') {
+            break;
+        }
+    }
+    at
 }
 
 /// What a backslash does inside a string.

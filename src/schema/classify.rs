@@ -5,7 +5,7 @@
 //!
 //! Source: the `.description` of the archive entries in `src/bin/pg_dump/pg_dump.c`.
 
-use super::archive::Entry;
+use super::archive::{self, Entry};
 use super::source::PartitionedTables;
 use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind};
@@ -27,6 +27,9 @@ pub(super) fn is_wanted(entry: &Entry) -> bool {
 pub(super) fn kind_of(entry: &Entry) -> DeferredKind {
     match entry.kind.as_str() {
         "CONSTRAINT" | "CHECK CONSTRAINT" | "INDEX" | "INDEX ATTACH" | "STATISTICS" => DeferredKind::AfterRows,
+        // Their queries need a primary key (GROUP BY id), so pg_dump puts them
+        // off; indexes and triggers may be theirs.
+        "MATERIALIZED VIEW" | "VIEW" | "FUNCTION" | "PROCEDURE" => DeferredKind::AfterRows,
         // A view whose query needed a primary key: other objects may need the view.
         "RULE" if entry.name.ends_with(" _RETURN") => DeferredKind::AfterRows,
         "FK CONSTRAINT" => DeferredKind::ForeignKey,
@@ -79,13 +82,14 @@ fn describe(entry: &Entry) -> String {
 /// The key as NOT VALID, and the statement that validates it; `None` when it
 /// is not to be validated, being NOT VALID or NOT ENFORCED on the source.
 fn without_validation(entry: &Entry, table: &TableName) -> Option<(String, String)> {
-    let statement_end = entry.sql.find(";\n").unwrap_or(entry.sql.len().checked_sub(1)?);
-    let (statement, rest) = entry.sql.split_at_checked(statement_end)?;
+    let (statement, rest) = entry.sql.split_at_checked(archive::statement_length(&entry.sql).checked_sub(1)?)?;
     if !rest.starts_with(';') || statement.ends_with(" NOT VALID") || statement.ends_with(" NOT ENFORCED") {
         return None;
     }
-    let (_, constraint) = statement.split_once("ADD CONSTRAINT ")?;
-    let (name, _) = identifier(constraint)?;
+    // Names may hold anything, these words and semicolons too.
+    let altered = statement.strip_prefix("ALTER TABLE ")?;
+    let (_, altered) = qualified(altered.strip_prefix("ONLY ").unwrap_or(altered))?;
+    let (name, _) = identifier(altered.trim_start().strip_prefix("ADD CONSTRAINT ")?)?;
     Some((
         format!("{statement} NOT VALID{rest}"),
         format!("ALTER TABLE {} VALIDATE CONSTRAINT {};", table.sql(), ident(&name)),
@@ -114,13 +118,18 @@ fn table_of(entry: &Entry) -> Option<TableName> {
         }
         _ => return None,
     };
-    let (schema, rest) = identifier(rest)?;
-    let (name, _) = identifier(rest.strip_prefix('.')?)?;
-    Some(TableName { schema, name })
+    qualified(rest).map(|(table, _)| table)
+}
+
+/// The "schema.name" at the start of `text`, and what follows it.
+pub(super) fn qualified(text: &str) -> Option<(TableName, &str)> {
+    let (schema, rest) = identifier(text)?;
+    let (name, rest) = identifier(rest.strip_prefix('.')?)?;
+    Some((TableName { schema, name }, rest))
 }
 
 /// The identifier at the start of `text`, unquoted, and what follows it.
-fn identifier(text: &str) -> Option<(String, &str)> {
+pub(super) fn identifier(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(text.len());
         let (name, rest) = text.split_at_checked(end)?;

@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use super::archive::{self, Entry};
 use super::tables::SourceTable;
-use super::{SchemaError, batch, classify, find_pg_dump, record, source};
+use super::{SchemaError, batch, classify, find_pg_dump, older, record, source};
 use crate::config::Settings;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -36,7 +36,8 @@ pub(super) async fn run(
         let text = pg_dump.run(&settings.source, &arguments(section, snapshot, &left_out)).await?;
         archive::split(&text)
     };
-    let pre_data = dump("pre-data").await?;
+    let mut pre_data = dump("pre-data").await?;
+    pre_data.iter_mut().for_each(|entry| older::rewrite(entry, target.version()));
     let mut post_data = dump("post-data").await?;
     drop_dangling_keys(source, tables, &mut post_data).await?;
     let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());

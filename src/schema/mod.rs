@@ -13,6 +13,7 @@ mod classify;
 
 mod create;
 mod existing;
+mod older;
 mod pg_dump;
 mod restore;
 mod source;

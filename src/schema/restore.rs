@@ -19,14 +19,15 @@ use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
 /// TABLE: better to fail and be run again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 
-/// Keys first, as triggers and policies cannot break them; materialized views
-/// last, as they read everything.
+/// Keys first, as triggers and policies cannot break them. Materialized views
+/// before policies, which may be in force for the owner of the tables as well,
+/// and before owners and privileges, which may take a right from us.
 const ORDER: [DeferredKind; 5] = [
     DeferredKind::AfterRows,
     DeferredKind::ForeignKey,
     DeferredKind::Trigger,
-    DeferredKind::Other,
     DeferredKind::MaterializedView,
+    DeferredKind::Other,
 ];
 
 /// An object that could not be brought in.

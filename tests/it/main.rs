@@ -20,6 +20,7 @@ mod plans;
 mod random;
 mod resume;
 mod roles;
+mod schema;
 mod stopping;
 mod stops;
 mod strangers;
