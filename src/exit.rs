@@ -340,7 +340,9 @@ fn schema(error: &SchemaError) -> Verdict {
         SchemaError::Dump { .. } | SchemaError::Archive(_) => Verdict::of_side(Side::Source, Directive::Operator),
         // The connection may have been lost in the middle of it.
         SchemaError::Object { source, .. } => db(source),
-        SchemaError::Extensions(_) | SchemaError::Mismatch(_) => Verdict::of_side(Side::Target, Directive::Operator),
+        SchemaError::Extensions(_) | SchemaError::Roles(_) | SchemaError::Mismatch(_) => {
+            Verdict::of_side(Side::Target, Directive::Operator)
+        }
     }
 }
 

@@ -57,6 +57,15 @@ pub enum SchemaMode {
     None,
 }
 
+/// Whether something of the source comes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It does.
+    Yes,
+    /// It does not.
+    No,
+}
+
 /// Whether an object on the source is walferry's own or the operator's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Provenance {
@@ -105,6 +114,10 @@ pub struct Settings {
     pub adopt: TableFilter,
     /// What to do about the schema.
     pub schema: SchemaMode,
+    /// Whether objects belong to the source's owners at the end.
+    pub owners: Keep,
+    /// Whether privileges are granted at the end.
+    pub acl: Keep,
     /// Copy workers.
     pub jobs: usize,
     /// Folder of pg_dump and pg_restore; `None` searches PATH and the usual places.

@@ -32,6 +32,7 @@ impl From<String> for Text {
 enum Scalar {
     Text(String),
     Number(i64),
+    Truth(bool),
 }
 
 impl From<Scalar> for Text {
@@ -39,6 +40,7 @@ impl From<Scalar> for Text {
         match scalar {
             Scalar::Text(text) => Text(text),
             Scalar::Number(number) => Text(number.to_string()),
+            Scalar::Truth(truth) => Text(if truth { "yes" } else { "no" }.to_owned()),
         }
     }
 }
@@ -126,6 +128,12 @@ pub struct Work {
     /// are held back) or none (left alone) [default: create]
     #[arg(long, value_name = "MODE", help_heading = "What is moved")]
     pub schema: Option<Text>,
+    /// Give objects their owners of the source at the end (catchup --finish)
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", help_heading = "What is moved")]
+    pub owners: Option<Text>,
+    /// Grant the source's privileges at the end
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", help_heading = "What is moved")]
+    pub acl: Option<Text>,
     /// Copy workers [default: the cores, at most 4]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub jobs: Option<Text>,
@@ -243,6 +251,8 @@ impl Raw {
                 exclude_schemas: list(w.exclude_schemas, ow.exclude_schemas),
                 adopt_tables: list(w.adopt_tables, ow.adopt_tables),
                 schema: w.schema.or(ow.schema),
+                owners: w.owners.or(ow.owners),
+                acl: w.acl.or(ow.acl),
                 jobs: w.jobs.or(ow.jobs),
                 pg_bin: w.pg_bin.or(ow.pg_bin),
                 retry_for: w.retry_for.or(ow.retry_for),
@@ -279,6 +289,8 @@ impl Raw {
                 exclude_schemas: list("exclude-schemas"),
                 adopt_tables: list("adopt-tables"),
                 schema: text("schema"),
+                owners: text("owners"),
+                acl: text("acl"),
                 jobs: text("jobs"),
                 pg_bin: text("pg-bin"),
                 retry_for: text("retry-for"),

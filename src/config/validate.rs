@@ -11,7 +11,7 @@ use super::conninfo::{Address, Host};
 use super::error::ConfigError;
 use super::filter::{FilterPatterns, TableFilter};
 use super::raw::{Ends, Raw, Text, Work, variable, variables};
-use super::{BatchBounds, ConnInfo, Env, Provenance, SchemaMode, Settings, Side};
+use super::{BatchBounds, ConnInfo, Env, Keep, Provenance, SchemaMode, Settings, Side};
 
 /// Slot, publication, state, lease and application_name without `--name`.
 const DEFAULT_NAME: &str = "walferry";
@@ -66,6 +66,8 @@ impl Settings {
             })?,
             adopt: TableFilter::only("adopt-tables", &work.adopt_tables)?,
             schema: schema_mode(work.schema.as_ref())?,
+            owners: keep("owners", work.owners.as_ref())?,
+            acl: keep("acl", work.acl.as_ref())?,
             jobs: jobs(work.jobs.as_ref())?,
             pg_bin: work.pg_bin.as_ref().map(|text| PathBuf::from(&text.0)),
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
@@ -143,6 +145,15 @@ fn schema_mode(text: Option<&Text>) -> Result<SchemaMode, ConfigError> {
         None => Ok(SchemaMode::Create),
         Some(text) => <SchemaMode as clap::ValueEnum>::from_str(&text.0, false)
             .map_err(|_| wrong("schema", "create, existing or none", text)),
+    }
+}
+
+fn keep(flag: &'static str, text: Option<&Text>) -> Result<Keep, ConfigError> {
+    let Some(text) = text else { return Ok(Keep::No) };
+    match text.0.as_str() {
+        "yes" | "true" | "1" => Ok(Keep::Yes),
+        "no" | "false" | "0" => Ok(Keep::No),
+        _ => Err(wrong(flag, "yes or no", text)),
     }
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub(super) kind: String,
     /// The schema, empty where there is none.
     pub(super) schema: String,
+    /// Its owner, empty where none is told.
+    pub(super) owner: String,
     /// Its statements.
     pub(super) sql: String,
 }
@@ -86,13 +88,15 @@ fn parse_header(text: &str) -> Result<(Entry, usize), SchemaError> {
     };
     let wrong = || SchemaError::Archive(format!("unknown form of header: {line}"));
     let rest = line.strip_prefix("-- Name: ").ok_or_else(wrong)?;
-    let (rest, _owner) = rest.rsplit_once("; Owner: ").ok_or_else(wrong)?;
+    let (rest, owner) = rest.rsplit_once("; Owner: ").ok_or_else(wrong)?;
     let (rest, schema) = rest.rsplit_once("; Schema: ").ok_or_else(wrong)?;
     let (name, kind) = rest.rsplit_once("; Type: ").ok_or_else(wrong)?;
+    let some = |text: &str| if text == "-" { String::new() } else { text.to_owned() };
     let entry = Entry {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        schema: if schema == "-" { String::new() } else { schema.to_owned() },
+        schema: some(schema),
+        owner: some(owner),
         sql: String::new(),
     };
     Ok((entry, open.len() + line.len() + "\n\n--\n".len()))

@@ -74,7 +74,7 @@ pub(super) fn number(objects: &mut [Deferred]) {
 }
 
 /// For people: "constraint items items_pkey in shop".
-fn describe(entry: &Entry) -> String {
+pub(super) fn describe(entry: &Entry) -> String {
     let place = if entry.schema.is_empty() { String::new() } else { format!(" in {}", entry.schema) };
     format!("{} {}{place}", entry.kind.to_lowercase(), entry.name)
 }

@@ -7,9 +7,10 @@
 use tokio_postgres::error::SqlState;
 
 use super::archive::{self, Entry};
+use super::ownership::Given;
 use super::tables::SourceTable;
-use super::{SchemaError, batch, classify, find_pg_dump, older, record, source};
-use crate::config::Settings;
+use super::{SchemaError, batch, classify, find_pg_dump, older, ownership, record, source};
+use crate::config::{Keep, Settings};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
@@ -33,26 +34,33 @@ pub(super) async fn run(
     source::require_extensions(source, target).await?;
     let left_out = source::left_out(source, tables).await?;
     let dump = async |section: &str| {
-        let text = pg_dump.run(&settings.source, &arguments(section, snapshot, &left_out)).await?;
+        let text = pg_dump.run(&settings.source, &arguments(settings, section, snapshot, &left_out)).await?;
         archive::split(&text)
     };
     let mut pre_data = dump("pre-data").await?;
     pre_data.iter_mut().for_each(|entry| older::rewrite(entry, target.version()));
     let mut post_data = dump("post-data").await?;
+    let mut given = Given::default();
+    given.take(&mut pre_data);
+    given.take(&mut post_data);
+    ownership::require_roles(source, target, settings.acl, tables, &given.new_owners).await?;
     drop_dangling_keys(source, tables, &mut post_data).await?;
     let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());
     objects.extend(source::refreshes(source, &left_out).await?);
+    objects.extend(given.into_objects());
     classify::number(&mut objects);
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");
     restore(state, &pre_data, &objects).await
 }
 
-fn arguments(section: &str, snapshot: &str, left_out: &[TableName]) -> Vec<String> {
+fn arguments(settings: &Settings, section: &str, snapshot: &str, left_out: &[TableName]) -> Vec<String> {
     let mut args =
         vec![format!("--section={section}"), format!("--snapshot={snapshot}"), "--exclude-schema=walferry".to_owned()];
     // Tablespaces are folders of the other server's machine.
-    let flags = ["--no-owner", "--no-acl", "--no-publications", "--no-subscriptions", "--no-tablespaces"];
+    let flags = ["--no-publications", "--no-subscriptions", "--no-tablespaces"];
     args.extend(flags.map(str::to_owned));
+    let unwanted = [(settings.owners, "--no-owner"), (settings.acl, "--no-acl")];
+    args.extend(unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| (*flag).to_owned()));
     // Quoted parts of a pattern are taken literally.
     args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
     args

@@ -14,6 +14,7 @@ mod classify;
 mod create;
 mod existing;
 mod older;
+mod ownership;
 mod pg_dump;
 mod restore;
 mod source;
@@ -83,6 +84,12 @@ pub enum SchemaError {
         if .0.len() == 1 { "an extension" } else { "extensions" }, .0.join(", ")
     )]
     Extensions(Vec<String>),
+    /// Roles that the schema names and the target lacks, or may not give objects to.
+    #[error(
+        "policies, owners or privileges of the source need roles on the target; let an administrator there run this, \
+         or leave out --owners and --acl (policies need their roles all the same):\n  {}", .0.join("\n  ")
+    )]
+    Roles(Vec<String>),
     /// An object of the dump was refused.
     #[error("cannot create {kind} {object} on the target{advice}")]
     Object {

@@ -85,7 +85,13 @@ mod tests {
     use super::*;
 
     fn rewritten(sql: &str, version: i32) -> String {
-        let mut entry = Entry { name: String::new(), kind: "TABLE".into(), schema: String::new(), sql: sql.into() };
+        let mut entry = Entry {
+            name: String::new(),
+            kind: "TABLE".into(),
+            schema: String::new(),
+            owner: String::new(),
+            sql: sql.into(),
+        };
         rewrite(&mut entry, version);
         entry.sql
     }

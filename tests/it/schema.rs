@@ -152,3 +152,108 @@ async fn a_database_of_hard_cases_is_the_same_on_an_older_major() {
     journey(&pair, WRITES, &[]).await;
     assert_same(&dump(&newest, &pair.source, &BARE), &dump(&newest, &pair.target, &BARE));
 }
+
+/// Extensions that an ordinary owner may create, and what is built on them.
+const EXTENDED: &str = "
+    CREATE SCHEMA ext; CREATE EXTENSION hstore SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE EXTENSION pg_trgm;
+    CREATE EXTENSION pgcrypto SCHEMA ext; CREATE EXTENSION btree_gist;
+    COMMENT ON EXTENSION hstore IS 'only the owner of an extension may comment on it';
+    CREATE TABLE public.person (id uuid DEFAULT ext.gen_random_uuid() PRIMARY KEY, name ext.citext UNIQUE, more ext.hstore DEFAULT ''::ext.hstore,
+        room int, during daterange, EXCLUDE USING gist (room WITH =, during WITH &&), CHECK (ext.digest(name::text, 'sha256') IS NOT NULL));
+    CREATE INDEX by_trigram ON public.person USING gin ((name::text) gin_trgm_ops);
+    CREATE INDEX by_more ON public.person USING gin (more);
+    INSERT INTO public.person (name, more, room, during) SELECT 'Name ' || i, ext.hstore('a', i::text), i, daterange('2024-01-01', '2024-02-01')
+        FROM generate_series(1, 20) i";
+
+async fn offers(cluster: &Cluster, extension: &str) -> bool {
+    let client = crate::support::connect(&cluster.socket_uri(SUPERUSER, DATABASE)).await;
+    let sql = "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = $1)";
+    client.query_one(sql, &[&extension]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extensions_and_what_is_built_on_them_come_along_without_their_comments() {
+    let pair = Pair::builder().start().await;
+    if !offers(&pair.source, "hstore").await {
+        return eprintln!("no contrib extensions on this machine: nothing was tested");
+    }
+    pair.source_sql(EXTENDED).await;
+    journey(&pair, "UPDATE public.person SET more = more || 'b=>2', name = name || '!'", &[]).await;
+    let dump = |cluster| {
+        let mut objects = dump(pair.source.server(), cluster, &BARE);
+        // Comments on extensions are their owners'.
+        objects.retain(|name, _| !name.starts_with("EXTENSION ") || !name.contains("; Type: COMMENT;"));
+        objects
+    };
+    assert_same(&dump(&pair.source), &dump(&pair.target));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_the_target_lacks_is_named_before_anything_is_created() {
+    let (oldest, newest) = oldest_and_newest();
+    let pair = Pair::builder().servers(&oldest, &newest).start().await;
+    if !offers(&pair.source, "hstore").await || offers(&pair.target, "hstore").await {
+        return eprintln!("both servers or none offer hstore: nothing was tested");
+    }
+    pair.source_sql("CREATE EXTENSION hstore; CREATE TABLE public.t (id int PRIMARY KEY, a hstore)").await;
+    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(7);
+    assert!(failed.stderr.contains("does not offer an extension of the source: hstore"), "{}", failed.stderr);
+    let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
+    assert_eq!(pair.target_client().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+/// Objects of several owners, with privileges on everything that has them.
+const OWNED: &str = "
+    CREATE ROLE \"Shop owner\"; CREATE ROLE reader; CREATE ROLE writer;
+    GRANT CREATE ON DATABASE shop TO \"Shop owner\";
+    CREATE SCHEMA s AUTHORIZATION \"Shop owner\"; GRANT USAGE ON SCHEMA s TO reader, writer WITH GRANT OPTION;
+    GRANT CREATE ON SCHEMA public TO \"Shop owner\";
+    SET ROLE \"Shop owner\";
+    ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO reader;
+    ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+    CREATE TABLE s.t (id serial PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, secret text);
+    CREATE FUNCTION s.f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END;
+    CREATE TYPE s.e AS ENUM ('a'); CREATE DOMAIN s.d AS int; CREATE SEQUENCE s.q; CREATE STATISTICS s.st ON id, secret FROM s.t;
+    CREATE VIEW s.v AS SELECT id FROM s.t; CREATE MATERIALIZED VIEW s.m AS SELECT count(*) AS n FROM s.t;
+    CREATE MATERIALIZED VIEW s.late AS SELECT id, secret FROM s.t GROUP BY id;
+    GRANT INSERT, UPDATE (secret) ON s.t TO writer; GRANT SELECT ON s.m, s.v TO PUBLIC; GRANT USAGE ON SEQUENCE s.q TO writer;
+    REVOKE USAGE ON TYPE s.e FROM PUBLIC; GRANT EXECUTE ON FUNCTION s.f() TO reader;
+    ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON s.t TO reader USING (id > 0);
+    RESET ROLE;
+    CREATE TABLE public.of_app (id int PRIMARY KEY); GRANT SELECT ON public.of_app TO reader;
+    INSERT INTO s.t (secret) VALUES ('x')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_and_privileges_come_along_when_they_are_asked_for() {
+    let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;
+    let keep = ["--owners", "--acl"];
+    let failed = Walferry::run(&pair, &["run", "--owners", "--acl"], PATIENCE).code(7);
+    let mending = ["CREATE ROLE \"Shop owner\";", "GRANT \"Shop owner\" TO \"doadmin\";", "CREATE ROLE \"reader\";"];
+    for sql in mending {
+        assert!(failed.stderr.contains(sql), "{sql}: {}", failed.stderr);
+    }
+    // Everything that the error says, and the right to own something in public.
+    let statements = failed
+        .stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("CREATE ROLE") || line.starts_with("GRANT"));
+    let statements: Vec<&str> = statements.collect();
+    pair.target.psql(SUPERUSER, DATABASE, &statements.join(" ")).unwrap();
+    pair.target.psql(SUPERUSER, DATABASE, "GRANT CREATE ON SCHEMA public TO app").unwrap();
+    journey(&pair, "INSERT INTO s.t (secret) VALUES ('y')", &keep).await;
+    assert_same(&dump(pair.source.server(), &pair.source, &[]), &dump(pair.source.server(), &pair.target, &[]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_of_a_policy_is_missed_before_the_copy_and_owners_stay_behind_by_default() {
+    let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;
+    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(7);
+    assert!(failed.stderr.contains("CREATE ROLE \"reader\";"), "{}", failed.stderr);
+    assert!(!failed.stderr.contains("Shop owner") && !failed.stderr.contains("writer"), "{}", failed.stderr);
+    pair.target.psql(SUPERUSER, DATABASE, "CREATE ROLE reader").unwrap();
+    journey(&pair, "SELECT 1", &[]).await;
+    assert_same(&dump(pair.source.server(), &pair.source, &BARE), &dump(pair.source.server(), &pair.target, &BARE));
+    let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = 's'::regnamespace AND relowner <> 'doadmin'::regrole";
+    assert_eq!(pair.target_client().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
+}

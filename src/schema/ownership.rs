@@ -1,0 +1,210 @@
+//! Owners and privileges: kept only when asked for (`--owners`, `--acl`), and
+//! given last.
+//!
+//! Invariant: until the end everything on the target belongs to the role that
+//! walferry uses; a role that is missing is known before anything is copied.
+//!
+//! Source: `_printTocEntry` in `src/bin/pg_dump/pg_backup_archiver.c` writes the
+//! owner as an entry's last statement; `pg_shdepend` knows every role that is named.
+
+use std::collections::BTreeSet;
+
+use super::archive::{Entry, statement_length};
+use super::tables::{Part, SourceTable};
+use super::{SchemaError, classify};
+use crate::config::Keep;
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::{TableName, ident};
+use crate::state::deferred::{Deferred, DeferredKind};
+
+/// What is given at the end, in the order in which an ordinary role can give it.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    objects: Vec<(Rank, Deferred)>,
+    /// The roles that are to own something.
+    pub(super) new_owners: BTreeSet<String>,
+}
+
+/// A new owner needs CREATE in the schema, which the schema's owner or its
+/// privileges give; a column's sequence follows its table, and must not go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    OwnerOfSchema,
+    PrivilegesOfSchema,
+    Owner,
+    OwnerOfSequence,
+    Privileges,
+    DefaultPrivileges,
+}
+
+impl Given {
+    /// Takes owners and privileges out of the entries of a section.
+    pub(super) fn take(&mut self, entries: &mut Vec<Entry>) {
+        entries.retain_mut(|entry| {
+            if !classify::is_wanted(entry) {
+                return true;
+            }
+            let rank = match entry.kind.as_str() {
+                "ACL" if entry.name.starts_with("SCHEMA ") => Rank::PrivilegesOfSchema,
+                "ACL" => Rank::Privileges,
+                "DEFAULT ACL" => Rank::DefaultPrivileges,
+                _ => {
+                    self.take_owner(entry);
+                    return true;
+                }
+            };
+            let sql = std::mem::take(&mut entry.sql);
+            self.objects.push((rank, deferred(&classify::describe(entry), entry, sql)));
+            false
+        });
+    }
+
+    fn take_owner(&mut self, entry: &mut Entry) {
+        let start = last_statement(&entry.sql);
+        let Some((rest, statement)) = entry.sql.split_at_checked(start) else { return };
+        let statement = statement.trim();
+        if !(statement.starts_with("ALTER ") && statement.contains(" OWNER TO ")) || entry.owner.is_empty() {
+            return;
+        }
+        let rank = match entry.kind.as_str() {
+            "SCHEMA" => Rank::OwnerOfSchema,
+            "SEQUENCE" => Rank::OwnerOfSequence,
+            _ => Rank::Owner,
+        };
+        let owner = deferred(&format!("owner of {}", classify::describe(entry)), entry, statement.to_owned());
+        let rest = rest.trim_end().to_owned();
+        self.objects.push((rank, owner));
+        self.new_owners.insert(entry.owner.clone());
+        entry.sql = rest;
+    }
+
+    /// All of it, in order.
+    pub(super) fn into_objects(mut self) -> Vec<Deferred> {
+        self.objects.sort_by_key(|(rank, _)| *rank);
+        self.objects.into_iter().map(|(_, object)| object).collect()
+    }
+}
+
+fn deferred(object: &str, entry: &Entry, sql: String) -> Deferred {
+    let table = TableName::new(entry.schema.clone(), "");
+    Deferred { ordinal: 0, kind: DeferredKind::Other, table, object: object.to_owned(), sql, is_restored: false }
+}
+
+/// Where the last statement begins, in bytes.
+fn last_statement(sql: &str) -> usize {
+    let (mut at, mut start) = (0, 0);
+    while let Some(rest) = sql.get(at..).filter(|rest| !rest.trim().is_empty()) {
+        start = at;
+        at += statement_length(rest);
+    }
+    start
+}
+
+/// Checks that every role that the schema names is on the target: those of
+/// policies, of privileges when these are kept, and the new owners, which our
+/// role must be able to give objects to.
+///
+/// # Errors
+/// [`SchemaError::Roles`] with the SQL that mends it.
+pub(super) async fn require_roles(
+    source: &Session,
+    target: &Session,
+    acl: Keep,
+    tables: &[SourceTable],
+    new_owners: &BTreeSet<String>,
+) -> Result<(), SchemaError> {
+    let named = named_roles(source, acl, tables).await?;
+    let owners: Vec<&str> = new_owners.iter().map(String::as_str).collect();
+    let all: BTreeSet<&str> = named.iter().map(String::as_str).chain(owners.iter().copied()).collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    // Membership with SET is what ALTER … OWNER asks for from 16 on.
+    let right = if target.version() >= 160_000 { "SET" } else { "MEMBER" };
+    let sql = format!(
+        "SELECT w.name, r.oid IS NULL, w.name = ANY ($2::text[]) AND NOT coalesce(pg_catalog.pg_has_role(current_user, r.oid, '{right}'), false), \
+         current_user::text FROM unnest($1::text[]) AS w (name) LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.name ORDER BY 1"
+    );
+    let rows = target.query(&sql, &[&all, &owners]).await.during(target.side(), "look for the roles")?;
+    let mut missing = Vec::new();
+    for row in &rows {
+        let (name, ours): (&str, &str) = (row.get(0), row.get(3));
+        if row.get(1) {
+            missing.push(format!("CREATE ROLE {};", ident(name)));
+        }
+        if row.get(2) {
+            missing.push(format!("GRANT {} TO {};", ident(name), ident(ours)));
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(SchemaError::Roles(missing)) }
+}
+
+async fn named_roles(source: &Session, acl: Keep, tables: &[SourceTable]) -> Result<Vec<String>, DbError> {
+    let left_out: Vec<u32> =
+        tables.iter().filter(|table| table.part == Part::Filtered).map(|table| table.oid).collect();
+    // 'r' is a role of a policy, 'a' one of a list of privileges.
+    let of_privileges = match acl {
+        Keep::Yes => "OR d.deptype = 'a'",
+        Keep::No => "",
+    };
+    let sql = format!(
+        "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend d \
+         JOIN pg_catalog.pg_database b ON b.oid = d.dbid AND b.datname = pg_catalog.current_database() \
+         JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid \
+         WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND (d.deptype = 'r' AND NOT EXISTS \
+            (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = ANY ($1::oid[])) {of_privileges})"
+    );
+    let rows = source.query(&sql, &[&left_out]).await.during(source.side(), "list the roles that the schema names")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: &str, name: &str, sql: &str) -> Entry {
+        Entry { name: name.into(), kind: kind.into(), schema: "s".into(), owner: "o".into(), sql: sql.into() }
+    }
+
+    #[test]
+    fn an_owner_is_the_last_statement_and_nothing_else_is_taken() {
+        let body = "CREATE FUNCTION s.f() BEGIN ATOMIC SELECT ';'; END;";
+        let mut entries = vec![
+            entry("FUNCTION", "f()", &format!("{body}\n\n\nALTER FUNCTION s.f() OWNER TO o;")),
+            entry("TABLE", "a; OWNER TO b", "CREATE TABLE s.\"a; OWNER TO b\" (\n);"),
+        ];
+        let mut given = Given::default();
+        given.take(&mut entries);
+        assert_eq!(entries[0].sql, body);
+        assert_eq!(entries[1].sql, "CREATE TABLE s.\"a; OWNER TO b\" (\n);");
+        let objects = given.into_objects();
+        assert_eq!(objects.len(), 1);
+        assert_eq!(objects[0].sql, "ALTER FUNCTION s.f() OWNER TO o;");
+    }
+
+    #[test]
+    fn schemas_go_first_and_default_privileges_last() {
+        let mut entries = vec![
+            entry("DEFAULT ACL", "DEFAULT PRIVILEGES FOR TABLES", "d;"),
+            entry("ACL", "TABLE t", "t;"),
+            entry("SEQUENCE", "q", "CREATE SEQUENCE s.q;\n\nALTER SEQUENCE s.q OWNER TO o;"),
+            entry("TABLE", "t", "CREATE TABLE s.t ();\n\nALTER TABLE s.t OWNER TO o;"),
+            entry("ACL", "SCHEMA s", "a;"),
+            entry("SCHEMA", "s", "CREATE SCHEMA s;\n\nALTER SCHEMA s OWNER TO o;"),
+        ];
+        let mut given = Given::default();
+        given.take(&mut entries);
+        assert_eq!(entries.len(), 3);
+        assert_eq!(given.new_owners, BTreeSet::from(["o".to_owned()]));
+        let sql: Vec<String> = given.into_objects().into_iter().map(|object| object.sql).collect();
+        assert_eq!(
+            sql,
+            [
+                "ALTER SCHEMA s OWNER TO o;",
+                "a;",
+                "ALTER TABLE s.t OWNER TO o;",
+                "ALTER SEQUENCE s.q OWNER TO o;",
+                "t;",
+                "d;"
+            ]
+        );
+    }
+}
