@@ -23,6 +23,24 @@ pub(super) fn is_wanted(entry: &Entry) -> bool {
     !(is_foreign_comment || is_publishing || (entry.kind == "SCHEMA" && entry.name == "public"))
 }
 
+/// Whether only a superuser may create it: somebody else may have done so
+/// beforehand, as the error about it asks for.
+pub(super) fn needs_superuser(entry: &Entry) -> bool {
+    let kinds = [
+        "ACCESS METHOD",
+        "CAST",
+        "FOREIGN DATA WRAPPER",
+        "OPERATOR CLASS",
+        "OPERATOR FAMILY",
+        "PROCEDURAL LANGUAGE",
+        "TEXT SEARCH PARSER",
+        "TEXT SEARCH TEMPLATE",
+        "TRANSFORM",
+    ];
+    let is_native = || entry.sql.contains("LANGUAGE c ") || entry.sql.contains("LANGUAGE c\n");
+    kinds.contains(&entry.kind.as_str()) || (entry.kind == "FUNCTION" && is_native())
+}
+
 /// When an entry of post-data comes in.
 pub(super) fn kind_of(entry: &Entry) -> DeferredKind {
     match entry.kind.as_str() {

@@ -21,6 +21,13 @@ use crate::state::deferred::Deferred;
 const SETTINGS: &str = "SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content; \
     SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on";
 
+/// The target's major version beside the source's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Older,
+    SameOrNewer,
+}
+
 /// Dumps and restores; see [`super::prepare`].
 pub(super) async fn run(
     settings: &Settings,
@@ -50,7 +57,8 @@ pub(super) async fn run(
     objects.extend(given.into_objects());
     classify::number(&mut objects);
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");
-    restore(state, &pre_data, &objects).await
+    let age = if target.version() / 10_000 < source.version() / 10_000 { Age::Older } else { Age::SameOrNewer };
+    restore(state, age, &pre_data, &objects).await
 }
 
 fn arguments(settings: &Settings, section: &str, snapshot: &str, left_out: &[TableName]) -> Vec<String> {
@@ -88,19 +96,33 @@ async fn drop_dangling_keys(
     Ok(())
 }
 
-async fn restore(state: &State, pre_data: &[Entry], objects: &[Deferred]) -> Result<(), SchemaError> {
+async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferred]) -> Result<(), SchemaError> {
     let target = state.session();
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin the restore of the schema").await?;
     for entry in pre_data.iter().filter(|entry| classify::is_wanted(entry)) {
         if entry.kind == "SCHEMA" && is_there(target, &entry.name).await? {
             continue;
         }
-        let action = format!("execute \"{}\"", first_line(&entry.sql));
-        batch(target, &entry.sql, &action).await.map_err(|source| refused(entry, source))?;
+        execute(target, age, entry).await?;
     }
     record(state, objects).await?;
     batch(target, "COMMIT", "commit the schema").await?;
     Ok(())
+}
+
+async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
+    let action = format!("execute \"{}\"", shown(&entry.sql));
+    if !classify::needs_superuser(entry) {
+        return batch(target, &entry.sql, &action).await.map_err(|source| refused(age, entry, source));
+    }
+    batch(target, "SAVEPOINT object", "set a savepoint").await?;
+    match batch(target, &entry.sql, &action).await {
+        Err(error) if error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state)) => {
+            tracing::warn!(kind = entry.kind, object = entry.name, "it is on the target already and is taken as it is");
+            Ok(batch(target, "ROLLBACK TO SAVEPOINT object", "go back to a savepoint").await?)
+        }
+        outcome => outcome.map_err(|source| refused(age, entry, source)),
+    }
 }
 
 async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
@@ -111,24 +133,36 @@ async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
     Ok(row.get(0))
 }
 
-fn first_line(sql: &str) -> &str {
-    sql.lines().next().unwrap_or_default()
+/// Characters of a statement that are worth showing: most are shorter, and the
+/// beginning of the others says which they are.
+const SQL_SHOWN: usize = 1000;
+
+fn shown(sql: &str) -> String {
+    match sql.char_indices().nth(SQL_SHOWN) {
+        Some((end, _)) => format!("{}…", sql.get(..end).unwrap_or_default()),
+        None => sql.to_owned(),
+    }
 }
 
-fn refused(entry: &Entry, source: DbError) -> SchemaError {
+/// What PostgreSQL says when an object exists.
+const ALREADY_THERE: [SqlState; 4] =
+    [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_FUNCTION, SqlState::DUPLICATE_SCHEMA];
+
+fn refused(age: Age, entry: &Entry, source: DbError) -> SchemaError {
     let advice = match source.sqlstate() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             ": the role may not; have an administrator of the target create it and start again, \
              or grant the role what is missing"
         }
-        Some(
-            &SqlState::DUPLICATE_TABLE
-            | &SqlState::DUPLICATE_OBJECT
-            | &SqlState::DUPLICATE_FUNCTION
-            | &SqlState::DUPLICATE_SCHEMA,
-        ) => ": it exists already; use --schema existing, or start with an empty database",
+        Some(state) if ALREADY_THERE.contains(state) => {
+            ": it exists already; use --schema existing, or start with an empty database"
+        }
         Some(&SqlState::OUT_OF_MEMORY) => {
             ": if the server speaks of locks, raise max_locks_per_transaction on the target: the schema is restored in one transaction"
+        }
+        Some(&SqlState::SYNTAX_ERROR) if age == Age::Older => {
+            ": the target is older than the source and does not know this; change it on the source, \
+             leave the table out with --exclude-tables, or create the schema yourself and use --schema existing"
         }
         _ => "",
     };

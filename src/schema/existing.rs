@@ -28,6 +28,9 @@ pub(super) async fn run(state: &State, tables: &[SourceTable]) -> Result<(), Sch
     let included = || tables.iter().filter(|table| table.part == Part::Included);
     let there = tables::of_target(target, included().map(|table| &table.name)).await?;
     tables::require_fit(included(), &there)?;
+    for difference in tables::differences(included(), &there) {
+        tracing::warn!("{difference}");
+    }
     let names: Vec<&TableName> = included().map(|table| &table.name).collect();
     tables::require_empty(target, &names).await?;
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;

@@ -43,6 +43,11 @@ pub struct Column {
     pub type_sql: String,
     /// Whether the server computes it (GENERATED ALWAYS AS (expression)).
     pub is_generated: bool,
+    /// Whether it is declared NOT NULL.
+    pub is_not_null: bool,
+    /// Whether a row gets a value for it when none is given: a default, an
+    /// identity, an expression.
+    pub has_default: bool,
     /// Whether the type is built in and its binary form means the same on
     /// every server: no domain, no enum, nothing that carries an oid by name.
     pub is_binary_safe: bool,
@@ -165,11 +170,12 @@ pub async fn of_target(
 
 async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Column>>, DbError> {
     let generated = if session.version() >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    let identity = if session.version() >= 100_000 { "a.attidentity <> ''" } else { "false" };
     // Oids below 10000 are assigned by hand in pg_type.dat and never change.
     let sql = format!(
         "SELECT a.attrelid, a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, \
          t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend::oid <> 0 AND t.typreceive::oid <> 0 \
-         AND t.typname !~ '^_?reg' \
+         AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR {identity} OR t.typdefault IS NOT NULL \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
     );
@@ -182,15 +188,18 @@ async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Col
             type_sql: row.get(3),
             is_generated: row.get(4),
             is_binary_safe: row.get(5),
+            is_not_null: row.get(6),
+            has_default: row.get(7),
         });
     }
     Ok(columns)
 }
 
-/// Checks that every table and column that will be copied has its place.
+/// Checks that every table and column that will be copied has its place, and
+/// that no column of the target wants a value that the source does not have.
 ///
 /// # Errors
-/// [`SchemaError::Mismatch`] with what is missing and the SQL that adds it.
+/// [`SchemaError::Mismatch`] with everything that is wrong, and the SQL that mends it.
 pub fn require_fit<'a>(
     tables: impl Iterator<Item = &'a SourceTable>,
     target: &HashMap<TableName, TargetTable>,
@@ -203,11 +212,52 @@ pub fn require_fit<'a>(
         };
         let missing =
             table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
-        wrong.extend(
-            missing.map(|c| format!("ALTER TABLE {} ADD COLUMN {} {};", table.name.sql(), ident(&c.name), c.type_sql)),
-        );
+        let sql = table.name.sql();
+        wrong.extend(missing.map(|c| format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&c.name), c.type_sql)));
+        let beyond =
+            there.columns.iter().filter(|t| !table.columns.iter().any(|c| c.name == t.name && !c.is_generated));
+        wrong.extend(beyond.filter(|t| t.is_not_null && !t.has_default).map(|t| {
+            let column = ident(&t.name);
+            format!("column {column} of {} is NOT NULL without a default, and the source has no values for it: ALTER TABLE {sql} ALTER COLUMN {column} DROP NOT NULL;", table.name)
+        }));
     }
     if wrong.is_empty() { Ok(()) } else { Err(SchemaError::Mismatch(wrong)) }
+}
+
+/// What differs between columns of one name without being in the rows' way,
+/// a line for each: types, expressions, NOT NULL.
+pub fn differences<'a>(
+    tables: impl Iterator<Item = &'a SourceTable>,
+    target: &HashMap<TableName, TargetTable>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in tables {
+        let Some(there) = target.get(&table.name) else { continue };
+        for column in &table.columns {
+            let Some(other) = there.columns.iter().find(|other| other.name == column.name) else { continue };
+            let place = format!("{}.{}", table.name, ident(&column.name));
+            if column.type_sql != other.type_sql {
+                found.push(format!("{place} is {} on the source, {} on the target", column.type_sql, other.type_sql));
+            }
+            match (column.is_generated, other.is_generated) {
+                (false, true) => {
+                    found.push(format!("{place} is computed on the target: the source's values do not arrive"))
+                }
+                (true, false) => {
+                    found.push(format!("{place} is computed on the source only: it stays empty on the target"))
+                }
+                _ => {}
+            }
+            match (column.is_not_null, other.is_not_null) {
+                (false, true) => {
+                    found.push(format!("{place} is NOT NULL on the target only: a row without a value stops the move"))
+                }
+                (true, false) => found.push(format!("{place} is NOT NULL on the source only")),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Tables asked for their emptiness in one statement: enough to save round
