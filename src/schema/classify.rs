@@ -35,7 +35,6 @@ pub(super) fn needs_superuser(entry: &Entry) -> bool {
         "PROCEDURAL LANGUAGE",
         "TEXT SEARCH PARSER",
         "TEXT SEARCH TEMPLATE",
-        "TRANSFORM",
     ];
     let is_native = || entry.sql.contains("LANGUAGE c ") || entry.sql.contains("LANGUAGE c\n");
     kinds.contains(&entry.kind.as_str()) || (entry.kind == "FUNCTION" && is_native())

@@ -112,17 +112,48 @@ async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferre
 
 async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
     let action = format!("execute \"{}\"", shown(&entry.sql));
-    if !classify::needs_superuser(entry) {
-        return batch(target, &entry.sql, &action).await.map_err(|source| refused(age, entry, source));
+    if classify::needs_superuser(entry) && is_made(target, entry).await? {
+        // Somebody who may has created it beforehand, as the error asks for.
+        tracing::warn!(kind = entry.kind, object = entry.name, "it is on the target already and is taken as it is");
+        return Ok(());
     }
-    batch(target, "SAVEPOINT object", "set a savepoint").await?;
-    match batch(target, &entry.sql, &action).await {
-        Err(error) if error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state)) => {
-            tracing::warn!(kind = entry.kind, object = entry.name, "it is on the target already and is taken as it is");
-            Ok(batch(target, "ROLLBACK TO SAVEPOINT object", "go back to a savepoint").await?)
+    batch(target, &entry.sql, &action).await.map_err(|source| refused(age, entry, source))
+}
+
+/// Whether an object of a superuser's kind is there. Asked beforehand, as the
+/// right to create it is looked at before its name.
+async fn is_made(target: &Session, entry: &Entry) -> Result<bool, DbError> {
+    let found = match entry.kind.as_str() {
+        "ACCESS METHOD" => "pg_catalog.pg_am WHERE amname = $2::text",
+        "CAST" => {
+            "pg_catalog.pg_cast WHERE pg_catalog.format('CAST (%s AS %s)', pg_catalog.format_type(castsource, NULL), \
+             pg_catalog.format_type(casttarget, NULL)) = $2::text"
         }
-        outcome => outcome.map_err(|source| refused(age, entry, source)),
-    }
+        "FOREIGN DATA WRAPPER" => "pg_catalog.pg_foreign_data_wrapper WHERE fdwname = $2::text",
+        "FUNCTION" => {
+            "pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text \
+             AND pg_catalog.format('%s(%s)', p.proname, (SELECT pg_catalog.string_agg(pg_catalog.format_type(a.type, NULL), ', ' ORDER BY a.n) \
+                FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS a (type, n))) = $2::text"
+        }
+        "OPERATOR CLASS" => {
+            "pg_catalog.pg_opclass JOIN pg_catalog.pg_namespace n ON n.oid = opcnamespace WHERE n.nspname = $1::text AND opcname = $2::text"
+        }
+        "OPERATOR FAMILY" => {
+            "pg_catalog.pg_opfamily JOIN pg_catalog.pg_namespace n ON n.oid = opfnamespace WHERE n.nspname = $1::text AND opfname = $2::text"
+        }
+        "PROCEDURAL LANGUAGE" => "pg_catalog.pg_language WHERE lanname = $2::text",
+        "TEXT SEARCH PARSER" => {
+            "pg_catalog.pg_ts_parser JOIN pg_catalog.pg_namespace n ON n.oid = prsnamespace WHERE n.nspname = $1::text AND prsname = $2::text"
+        }
+        "TEXT SEARCH TEMPLATE" => {
+            "pg_catalog.pg_ts_template JOIN pg_catalog.pg_namespace n ON n.oid = tmplnamespace WHERE n.nspname = $1::text AND tmplname = $2::text"
+        }
+        _ => return Ok(false),
+    };
+    // Both parameters have a use, whatever the kind.
+    let sql = format!("SELECT $1::text IS NOT NULL AND $2::text IS NOT NULL AND EXISTS (SELECT FROM {found})");
+    let action = || format!("look for {} {}", entry.kind.to_lowercase(), entry.name);
+    Ok(target.query_one(&sql, &[&entry.schema, &entry.name]).await.during(target.side(), action())?.get(0))
 }
 
 async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
