@@ -108,6 +108,8 @@ impl Server {
             adopt: TableFilter::default(),
             schema,
             jobs: 3,
+            part_size: 1 << 20,
+            wal_warn: None,
             pg_bin: Some(self.bin.clone()),
             retry_for: Duration::from_secs(10),
             batch: BatchBounds { rows: 1000, bytes: 1 << 20 },

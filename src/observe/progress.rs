@@ -287,6 +287,21 @@ impl TableProgress {
         }
     }
 
+    /// What was copied so far has been for nothing: it is copied anew.
+    pub fn take_back(&self) {
+        let table = &self.inner;
+        let (rows, bytes) = (table.rows.swap(0, Ordering::Relaxed), table.bytes.swap(0, Ordering::Relaxed));
+        let mut total = table.progress.total();
+        total.rows = total.rows.saturating_sub(rows);
+        total.bytes = total.bytes.saturating_sub(bytes);
+        total.done = total.done.saturating_sub(bytes.min(table.expected));
+        total.refresh_bar();
+        drop(total);
+        if let Some(bar) = &table.bar {
+            bar.set_position(0);
+        }
+    }
+
     /// The rows are there, indexes and constraints are being built.
     pub fn indexing(&self) {
         match &self.inner.bar {
@@ -415,6 +430,22 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} is not in {text}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_counts_once_when_it_comes_again() {
+        let progress = Progress::lines();
+        progress.begin(1, 1000);
+        let name = TableName::new("public", "t");
+        let table = progress.table(&name, 1000);
+        table.advance(10, 700);
+        table.take_back();
+        drop(table);
+        let table = progress.table(&name, 1000);
+        table.advance(20, 1400);
+        table.finish();
+        let total = progress.inner.total();
+        assert_eq!((total.rows, total.bytes, total.done, total.finished), (20, 1400, 1000, 1));
     }
 
     #[test]

@@ -192,6 +192,7 @@ where
     let mut retry = Retry::new(ctx.settings.retry_for);
     loop {
         let (begun, applied) = (Instant::now(), ctx.earlier_totals().transactions);
+        let copied = ctx.metrics.copied_tables.get();
         let error = match attempt().await {
             Ok(end) => return Ok(end),
             Err(error) => error,
@@ -200,7 +201,9 @@ where
             return Err(error);
         }
         ctx.metrics.errors.with_label_values(&[error.verdict().directive.as_str()]).inc();
-        let has_worked = begun.elapsed() >= STEADY || ctx.earlier_totals().transactions > applied;
+        let has_worked = begun.elapsed() >= STEADY
+            || ctx.earlier_totals().transactions > applied
+            || ctx.metrics.copied_tables.get() > copied;
         if ctx.take_established() && has_worked {
             retry.begin_anew();
         } else if ctx.is_reached.load(Ordering::Relaxed) {
@@ -363,7 +366,7 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
         return Err(ResyncError::NoPosition(slot.to_owned()).into());
     };
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    compare_slot(migration, read_slot(&source, slot).await?, position)?;
+    compare_slot(migration, read_slot(&source, slot).await?, position.lsn())?;
     Ok(position)
 }
 

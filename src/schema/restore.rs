@@ -138,7 +138,7 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
         // A session that cannot even roll back is lost; the first error says why.
         if is_there && rolled_back.is_ok() {
             tracing::warn!(object = object.object, "it is on the target already and is taken as restored");
-            return mark(session, migration, object).await;
+            return mark(session, migration, object).await.map(drop);
         }
     }
     result
@@ -147,15 +147,26 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
 async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
     let action = || format!("restore the {}", object.object);
     batch(session, &format!("BEGIN; {settings}"), &action()).await?;
-    batch(session, &object.sql, &action()).await?;
-    mark(session, migration, object).await?;
+    match mark(session, migration, object).await? {
+        Mark::Set => batch(session, &object.sql, &action()).await?,
+        Mark::WasSet => {}
+    }
     batch(session, "COMMIT", &action()).await
 }
 
-async fn mark(session: &Session, migration: &str, object: &Deferred) -> Result<(), DbError> {
-    session
+/// Who marked an object as restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    /// We, just now.
+    Set,
+    /// Somebody did before.
+    WasSet,
+}
+
+async fn mark(session: &Session, migration: &str, object: &Deferred) -> Result<Mark, DbError> {
+    let marked = session
         .execute(MARK_RESTORED_SQL, &[&migration, &object.ordinal])
         .await
         .during(session.side(), format!("mark the {} as restored", object.object))?;
-    Ok(())
+    Ok(if marked == 0 { Mark::WasSet } else { Mark::Set })
 }

@@ -4,12 +4,15 @@
 //! keyed by the migration's name, so several migrations can share a target.
 
 pub mod control;
+pub mod copying;
 pub mod deferred;
 pub mod lease;
 pub mod migration;
 pub mod position;
 pub mod sweeps;
 pub mod tables;
+
+use tokio_postgres::error::SqlState;
 
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Session};
@@ -47,6 +50,11 @@ pub enum StateError {
     NoMigration(String),
 }
 
+/// Whether an object could not be created because another session was first.
+fn is_race(error: &DbError) -> bool {
+    matches!(error.sqlstate(), Some(&SqlState::DUPLICATE_SCHEMA | &SqlState::UNIQUE_VIOLATION))
+}
+
 /// A handle on one migration's state, over a session of its own.
 pub struct State {
     session: Session,
@@ -73,7 +81,14 @@ impl State {
     pub async fn install(session: Session, name: &str) -> Result<Self, StateError> {
         if !Self::is_installed(&session).await? {
             let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
-            session.batch_execute(&sql).await.during(Side::Target, "create the state schema \"walferry\"")?;
+            let created = session.batch_execute(&sql).await.during(Side::Target, "create the state schema \"walferry\"");
+            if let Err(error) = created {
+                // A session that was given up for lost may just have created it.
+                let rolled_back = session.batch_execute("ROLLBACK").await;
+                if rolled_back.is_err() || !is_race(&error) || !Self::is_installed(&session).await? {
+                    return Err(error.into());
+                }
+            }
         }
         Self::open(session, name).await
     }

@@ -112,6 +112,8 @@ async fn a_source_that_cannot_be_reached_leaves_the_rest_of_the_status() {
         adopt: TableFilter::default(),
         schema: SchemaMode::None,
         jobs: 1,
+        part_size: 1 << 28,
+        wal_warn: None,
         pg_bin: None,
         retry_for: Duration::ZERO,
         batch: BatchBounds { rows: 1, bytes: 1 },
