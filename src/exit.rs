@@ -27,7 +27,7 @@ use crate::observe::status::StatusError;
 use crate::run::housekeeping::HouseError;
 use crate::run::resume::ResyncError;
 use crate::run::worker::WorkerError;
-use crate::schema::SchemaError;
+use crate::schema::{SchemaError, was_cut_off};
 use crate::session::DbError;
 use crate::sql::TableName;
 use crate::state::StateError;
@@ -320,6 +320,7 @@ fn schema(error: &SchemaError) -> Verdict {
         SchemaError::Db(error) => db(error),
         SchemaError::State(error) => state(error),
         SchemaError::NoPgDump { .. } | SchemaError::Start { .. } => Verdict::operator(2, ""),
+        SchemaError::Dump { stderr, .. } if was_cut_off(stderr) => Verdict::of_side(Side::Source, Directive::Retry),
         SchemaError::Dump { .. } | SchemaError::Archive(_) => Verdict::of_side(Side::Source, Directive::Operator),
         // The connection may have been lost in the middle of it.
         SchemaError::Object { source, .. } => db(source),

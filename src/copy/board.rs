@@ -15,7 +15,7 @@
 //!
 //! No I/O here: the workers ask what to do, and say how it went.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use super::plan::RowsPlan;
 use super::rows::Tally;
 use crate::config::Side;
+use crate::sql::TableName;
 use crate::state::tables::TableState;
 
 /// Attempts at a table that its connections did not outlive. A single cut may
@@ -41,6 +42,34 @@ pub struct Failure {
     pub lived: Duration,
     /// Bytes of the table that had come over.
     pub bytes: u64,
+}
+
+/// What was met at the tables, kept over attempts of the whole copy: a limit
+/// on the life of connections may end the lease's session as well, and with it
+/// everything, before any table can be complete.
+#[derive(Debug, Default)]
+pub struct Memory {
+    cuts: Mutex<HashMap<TableName, Cuts>>,
+}
+
+/// What a table was cut off by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cuts {
+    pub(super) failures: Vec<Failure>,
+    /// The server's words the last time.
+    pub(super) last: String,
+}
+
+impl Memory {
+    pub(super) fn of(&self, table: &TableName) -> Cuts {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn keep<'a>(&self, tables: impl IntoIterator<Item = (&'a TableName, Cuts)>) {
+        let cuts = tables.into_iter().filter(|(_, cuts)| !cuts.failures.is_empty());
+        *self.cuts.lock().unwrap_or_else(PoisonError::into_inner) =
+            cuts.map(|(table, cuts)| (table.clone(), cuts)).collect();
+    }
 }
 
 /// What the target's table may hold of an earlier attempt.
@@ -109,9 +138,7 @@ enum Taken {
 struct Entry {
     stage: Stage,
     plan: Option<Arc<RowsPlan>>,
-    failures: Vec<Failure>,
-    /// The server's words at the last failure.
-    last: String,
+    cuts: Cuts,
 }
 
 struct Inner {
@@ -132,23 +159,22 @@ pub(super) struct Board {
 #[derive(Debug)]
 pub(super) struct GivenUp {
     pub(super) table: usize,
-    pub(super) failures: Vec<Failure>,
-    pub(super) last: String,
+    pub(super) cuts: Cuts,
 }
 
 impl Board {
     /// Tables in the order in which they are begun: largest first.
-    pub(super) fn new(seeds: impl IntoIterator<Item = Seed>) -> Self {
-        let entry = |seed| Entry {
-            stage: match seed {
+    pub(super) fn new(tables: impl IntoIterator<Item = (Seed, Cuts)>) -> Self {
+        let entry = |(seed, cuts)| {
+            let stage = match seed {
                 Seed::Rows(leftover) => Stage::Waiting(leftover),
                 Seed::Indexes => Stage::Indexing(Taken::No),
-            },
-            plan: None,
-            failures: Vec::new(),
-            last: String::new(),
+            };
+            let mut entry = Entry { stage, plan: None, cuts };
+            entry.settle();
+            entry
         };
-        let entries = seeds.into_iter().map(entry).collect();
+        let entries = tables.into_iter().map(entry).collect();
         let inner = Inner { entries, generation: None, at_work: 0, worked_at: Instant::now() };
         Board { inner: Mutex::new(inner), changed: Notify::new() }
     }
@@ -277,13 +303,13 @@ impl Board {
     pub(super) fn rows_there(&self, table: usize) {
         self.change(table, |entry, _| {
             entry.stage = Stage::Indexing(Taken::Yes);
-            entry.failures.clear();
+            entry.cuts = Cuts::default();
         });
     }
 
     /// An object was built: what was done is not lost with the next connection.
     pub(super) fn object_built(&self, table: usize) {
-        self.change(table, |entry, _| entry.failures.clear());
+        self.change(table, |entry, _| entry.cuts = Cuts::default());
     }
 
     /// The table is complete, or there is nothing to do about it.
@@ -296,8 +322,8 @@ impl Board {
     pub(super) fn failed(&self, table: usize, failure: Option<Failure>, words: &str) -> Attempts {
         let attempts = self.change(table, |entry, _| {
             if let Some(failure) = failure {
-                entry.failures.push(failure);
-                entry.last = words.to_owned();
+                entry.cuts.failures.push(failure);
+                entry.cuts.last = words.to_owned();
             }
             match &mut entry.stage {
                 Stage::Beginning(_) => entry.stage = Stage::Waiting(Leftover::Rows),
@@ -308,11 +334,25 @@ impl Board {
                 Stage::Indexing(taken) => *taken = Taken::No,
                 Stage::Waiting(_) | Stage::Ready | Stage::GivenUp => {}
             }
-            let attempts = if entry.failures.len() >= ATTEMPTS { Attempts::Exhausted } else { Attempts::Left };
+            let attempts = if entry.cuts.failures.len() >= ATTEMPTS { Attempts::Exhausted } else { Attempts::Left };
             entry.settle();
             attempts
         });
         attempts.unwrap_or(Attempts::Left)
+    }
+
+    /// The copy as a whole was cut off: each table that was in work has failed.
+    /// Returns what every table has met so far.
+    pub(super) fn cut_off(&self, side: Side, words: &str) -> Vec<Cuts> {
+        let mut inner = self.inner();
+        for entry in &mut inner.entries {
+            if let Stage::Copying(Copying { tally, at_work: 1.., .. }) = &entry.stage {
+                let failure = Failure { side, lived: tally.age(), bytes: tally.bytes() };
+                entry.cuts.failures.push(failure);
+                entry.cuts.last = words.to_owned();
+            }
+        }
+        inner.entries.iter().map(|entry| entry.cuts.clone()).collect()
     }
 
     /// Bytes that the present attempt at a table has brought over.
@@ -328,11 +368,7 @@ impl Board {
     pub(super) fn given_up(&self) -> Vec<GivenUp> {
         let inner = self.inner();
         let is_given_up = |entry: &Entry| matches!(entry.stage, Stage::GivenUp);
-        let given_up = |(table, entry): (usize, &Entry)| GivenUp {
-            table,
-            failures: entry.failures.clone(),
-            last: entry.last.clone(),
-        };
+        let given_up = |(table, entry): (usize, &Entry)| GivenUp { table, cuts: entry.cuts.clone() };
         (0..).zip(&inner.entries).filter(|(_, entry)| is_given_up(entry)).map(given_up).collect()
     }
 
@@ -424,7 +460,7 @@ impl Entry {
             _ => {}
         }
         let is_free = matches!(self.stage, Stage::Waiting(_) | Stage::Indexing(Taken::No));
-        if is_free && self.failures.len() >= ATTEMPTS {
+        if is_free && self.cuts.failures.len() >= ATTEMPTS {
             self.stage = Stage::GivenUp;
         }
     }

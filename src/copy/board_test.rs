@@ -13,6 +13,10 @@ fn plan(generation: u64, parts: usize) -> Arc<RowsPlan> {
     Arc::new(RowsPlan { generation, point, format: Format::Text, copy_in, parts: vec![String::new(); parts] })
 }
 
+fn board<const N: usize>(seeds: [Seed; N]) -> Board {
+    Board::new(seeds.map(|seed| (seed, Cuts::default())))
+}
+
 fn tally() -> Arc<Tally> {
     Arc::new(Tally::new(Progress::lines().table(&TableName::new("public", "t"), 0)))
 }
@@ -44,7 +48,7 @@ fn cut() -> Option<Failure> {
 
 #[test]
 fn a_table_is_complete_when_its_last_part_is() {
-    let board = Board::new([WAITING]);
+    let board = board([WAITING]);
     assert!(now(&board).is_none(), "there is no snapshot yet");
     board.snapshot(1, vec![(0, plan(1, 3))]);
     assert_eq!(begin(&board), Leftover::Nothing);
@@ -59,7 +63,7 @@ fn a_table_is_complete_when_its_last_part_is() {
 
 #[test]
 fn a_lost_part_lets_the_table_begin_anew_once_nobody_is_at_work_on_it() {
-    let board = Board::new([WAITING]);
+    let board = board([WAITING]);
     board.snapshot(1, vec![(0, plan(1, 4))]);
     begin(&board);
     assert_eq!(part(&board), 1);
@@ -71,7 +75,7 @@ fn a_lost_part_lets_the_table_begin_anew_once_nobody_is_at_work_on_it() {
 
 #[test]
 fn without_its_snapshot_a_table_in_parts_is_broken_off_and_a_whole_one_goes_on() {
-    let board = Board::new([WAITING, WAITING, Seed::Indexes]);
+    let board = board([WAITING, WAITING, Seed::Indexes]);
     board.snapshot(1, vec![(0, plan(1, 2)), (1, plan(1, 1))]);
     begin(&board);
     assert_eq!(part(&board), 1);
@@ -90,7 +94,7 @@ fn without_its_snapshot_a_table_in_parts_is_broken_off_and_a_whole_one_goes_on()
 
 #[test]
 fn a_table_whose_snapshot_goes_while_it_is_begun_is_begun_again() {
-    let board = Board::new([WAITING]);
+    let board = board([WAITING]);
     board.snapshot(1, vec![(0, plan(1, 2))]);
     let Some(Task::Begin { .. }) = now(&board) else { panic!("nothing to begin") };
     board.snapshot_lost();
@@ -101,7 +105,7 @@ fn a_table_whose_snapshot_goes_while_it_is_begun_is_begun_again() {
 
 #[test]
 fn a_table_that_is_cut_off_every_time_is_given_up_and_the_others_go_on() {
-    let board = Board::new([WAITING, WAITING]);
+    let board = board([WAITING, WAITING]);
     board.snapshot(1, vec![(0, plan(1, 1)), (1, plan(1, 1))]);
     for attempt in 1..=ATTEMPTS {
         begin(&board);
@@ -114,12 +118,12 @@ fn a_table_that_is_cut_off_every_time_is_given_up_and_the_others_go_on() {
     board.ready(1);
     assert!(is_over(&board));
     let given_up = board.given_up();
-    assert_eq!((given_up.len(), given_up[0].table, given_up[0].failures.len()), (1, 0, ATTEMPTS));
+    assert_eq!((given_up.len(), given_up[0].table, given_up[0].cuts.failures.len()), (1, 0, ATTEMPTS));
 }
 
 #[test]
 fn connections_that_were_never_made_do_not_count_as_attempts() {
-    let board = Board::new([WAITING]);
+    let board = board([WAITING]);
     board.snapshot(1, vec![(0, plan(1, 1))]);
     for _ in 0..3 * ATTEMPTS {
         let Some(Task::Begin { table, .. }) = now(&board) else { panic!("nothing to begin") };
@@ -129,8 +133,24 @@ fn connections_that_were_never_made_do_not_count_as_attempts() {
 }
 
 #[test]
+fn what_was_cut_off_with_the_whole_copy_counts_next_time() {
+    let (memory, name) = (Memory::default(), TableName::new("public", "t"));
+    for attempt in 0..ATTEMPTS {
+        let board = Board::new([(WAITING, memory.of(&name)), (WAITING, Cuts::default())]);
+        assert!(board.given_up().is_empty(), "attempt {attempt}");
+        board.snapshot(1, vec![(0, plan(1, 1)), (1, plan(1, 1))]);
+        begin(&board);
+        let cuts = board.cut_off(Side::Target, "the lease was lost");
+        assert!(cuts[1].failures.is_empty(), "nobody was at work on the other table");
+        memory.keep(std::iter::once(&name).zip(cuts));
+    }
+    let board = Board::new([(WAITING, memory.of(&name))]);
+    assert_eq!(board.given_up().len(), 1);
+}
+
+#[test]
 fn an_object_that_was_built_is_progress() {
-    let board = Board::new([Seed::Indexes]);
+    let board = board([Seed::Indexes]);
     for _ in 0..3 * ATTEMPTS {
         let Some(Task::Index { table }) = now(&board) else { panic!("nothing to build") };
         board.object_built(table);
@@ -140,7 +160,7 @@ fn an_object_that_was_built_is_progress() {
 
 #[tokio::test]
 async fn who_waits_is_woken_by_what_changes() {
-    let board = Board::new([WAITING]);
+    let board = board([WAITING]);
     let (task, ()) = tokio::join!(board.next(), async {
         board.snapshot_wanted().await;
         board.snapshot(1, vec![(0, plan(1, 1))]);

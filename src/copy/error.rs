@@ -1,10 +1,9 @@
 //! Why a copy did not come to its end. What an error means is decided in
 //! [`crate::exit`].
 
-use std::time::Duration;
-
 use super::board::Failure;
 use crate::config::Side;
+use crate::observe::status::human_bytes;
 use crate::run::resume::ResyncError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
@@ -119,8 +118,8 @@ pub enum CopyError {
     Elsewhere(TableName),
     /// Every attempt at a table was cut off.
     #[error(
-        "table {table} could not be copied: its connections were lost {} times before it was complete ({}); \
-         the last time: {last}", .failures.len(), attempts(.failures, *.expected_bytes)
+        "table {table} could not be copied: its connections were lost {} times before it was complete, {}. \
+         The last time: {last}", .failures.len(), attempts(.failures, *.expected_bytes)
     )]
     CutOff {
         /// The table.
@@ -200,19 +199,14 @@ pub(super) fn list(tables: &[TableName]) -> String {
     text.join(", ")
 }
 
+/// How long each attempt's connection lived, and how far the best one came.
 fn attempts(failures: &[Failure], expected: u64) -> String {
-    let one = |failure: &Failure| {
-        format!(
-            "the connection to the {} had lived for {}, {} of about {} had come over",
-            failure.side,
-            seconds(failure.lived),
-            crate::observe::status::human_bytes(failure.bytes as f64),
-            crate::observe::status::human_bytes(expected as f64),
-        )
-    };
-    failures.iter().map(one).collect::<Vec<_>>().join("; ")
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
+    let lives: Vec<String> = failures.iter().map(|f| format!("{:.1} s", f.lived.as_secs_f64())).collect();
+    let best = failures.iter().map(|failure| failure.bytes).max().unwrap_or_default();
+    format!(
+        "after they had lived for {}; at most {} of about {} had come over",
+        lives.join(", "),
+        human_bytes(best as f64),
+        human_bytes(expected as f64)
+    )
 }

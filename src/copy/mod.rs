@@ -41,10 +41,11 @@ mod workers;
 
 use tokio_util::sync::CancellationToken;
 
-pub use board::Failure;
+pub use board::{Failure, Memory};
 pub use error::{CopyError, WalStage};
 
 use crate::config::Settings;
+use crate::exit;
 use crate::lsn::EndLsn;
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
@@ -73,6 +74,8 @@ pub struct CopyContext<'a> {
     pub progress: &'a Progress,
     /// Cancelled when the process shall end.
     pub shutdown: &'a CancellationToken,
+    /// What earlier attempts of this process have met.
+    pub memory: &'a Memory,
 }
 
 /// Copies everything that is not copied yet, and returns the point from which
@@ -157,20 +160,27 @@ async fn rest(ctx: &CopyContext<'_>, tables: &[SourceTable], first: Option<Held>
         rows.iter().filter(|row| row.state == TableState::Waiting).map(|row| &row.table).collect();
     schema::tables::require_empty(ctx.state.session(), &waiting).await?;
     let snapshots = Snapshots::new(ctx);
-    let board = Board::new(jobs.iter().map(|job| job.seed));
+    let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
     let crew =
         Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before: taking_part - jobs.len() };
     let stopped = async {
         ctx.shutdown.cancelled().await;
         snapshots.not_creating().await;
     };
-    tokio::select! {
+    let result = tokio::select! {
         biased;
         () = stopped => Err(CopyError::Stopped),
         error = watch::slot(ctx) => Err(error),
         error = watch::lease(ctx) => Err(error),
         result = tables_and_sweeps(&crew, first) => result,
+    };
+    if let Err(error) = &result
+        && let (true, Some(side)) = (exit::copy_is_retried(error), exit::side_of_copy(error))
+    {
+        let cuts = board.cut_off(side, &error.to_string());
+        ctx.memory.keep(jobs.iter().map(|job| &job.table).zip(cuts));
     }
+    result
 }
 
 async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), CopyError> {

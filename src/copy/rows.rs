@@ -30,13 +30,14 @@ pub(super) struct Tally {
     bar: TableProgress,
     rows: AtomicU64,
     bytes: AtomicU64,
+    began: Instant,
     recorded: Mutex<Instant>,
 }
 
 impl Tally {
     pub(super) fn new(bar: TableProgress) -> Self {
-        let recorded = Mutex::new(Instant::now());
-        Tally { bar, rows: AtomicU64::new(0), bytes: AtomicU64::new(0), recorded }
+        let began = Instant::now();
+        Tally { bar, rows: AtomicU64::new(0), bytes: AtomicU64::new(0), began, recorded: Mutex::new(began) }
     }
 
     pub(super) fn bar(&self) -> &TableProgress {
@@ -51,6 +52,11 @@ impl Tally {
     /// Bytes of COPY data so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long the attempt has lasted.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The attempt counts for nothing any more.

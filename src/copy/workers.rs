@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::board::{After, Attempts, AtWork, Board, Failure, GivenUp, Leftover, Task};
+use super::board::{After, Attempts, AtWork, Board, Cuts, Failure, GivenUp, Leftover, Task};
 use super::keep::Snapshots;
 use super::pause::Pause;
 use super::plan::{Job, RowsPlan};
@@ -102,7 +102,7 @@ impl Crew<'_> {
     }
 
     fn cut_off(&self, given_up: GivenUp) -> CopyError {
-        let GivenUp { table, failures, last } = given_up;
+        let GivenUp { table, cuts: Cuts { failures, last } } = given_up;
         let Some(job) = self.jobs.get(table) else { return CopyError::SnapshotGone };
         let side = failures.last().map_or(Side::Source, |failure| failure.side);
         CopyError::CutOff { table: job.table.clone(), expected_bytes: job.bytes, failures, side, last }

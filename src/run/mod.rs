@@ -83,6 +83,8 @@ pub struct Context {
     has_begun: AtomicBool,
     /// Net changes of a large transaction were refused once.
     pub careful: Arc<AtomicBool>,
+    /// What earlier attempts of this process at the copy met.
+    copy_memory: copy::Memory,
     /// What earlier attempts of this process applied.
     totals: Mutex<Totals>,
 }
@@ -106,6 +108,7 @@ impl Context {
             is_established: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             careful: Arc::default(),
+            copy_memory: copy::Memory::default(),
             totals: Mutex::new(Totals::default()),
         })
     }
@@ -355,6 +358,7 @@ async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
         metrics: &ctx.metrics,
         progress: &ctx.progress,
         shutdown: &ctx.shutdown,
+        memory: &ctx.copy_memory,
     };
     Ok(copy::run(&copy).await?)
 }
