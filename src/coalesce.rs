@@ -97,7 +97,7 @@ impl Net<'_> {
 }
 
 /// A row to change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Updated<'a> {
     /// The tuple that has its key.
     pub key: &'a Tuple,

@@ -25,6 +25,7 @@ use crate::demo::DemoError;
 use crate::observe::http::HttpError;
 use crate::observe::status::StatusError;
 use crate::run::housekeeping::HouseError;
+use crate::run::receiver::ReceiverError;
 use crate::run::resume::ResyncError;
 use crate::run::worker::WorkerError;
 use crate::schema::{SchemaError, was_cut_off};
@@ -73,6 +74,9 @@ pub enum Error {
     /// The copy.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// Receiving.
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
     /// Decoding and assembling.
     #[error("cannot read the stream: {0}")]
     Worker(#[from] WorkerError),
@@ -118,6 +122,15 @@ pub enum Error {
     /// The source ended the stream: it shuts down.
     #[error("the source ended the stream")]
     StreamEnded,
+    /// The lease that this process had is held by another session: by a command
+    /// that took over, or by its own old one, which the server has not given up.
+    #[error("migration \"{name}\" is being worked on by {holder}")]
+    LeaseHeld {
+        /// The migration.
+        name: String,
+        /// Host and process as far as known.
+        holder: String,
+    },
     /// Another command took over while this one was at work.
     #[error("{by} took over")]
     TakenOver {
@@ -199,6 +212,9 @@ const RESYNC: &str = "what is on the target cannot be continued from here. Show 
 const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped; \
      when the row is repaired on the target, start again";
 
+const LEASED: &str = "stop it first. If it is gone and its session hangs on, end that on the target: \
+     SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825";
+
 impl Error {
     /// What the error means.
     pub fn verdict(&self) -> Verdict {
@@ -212,7 +228,8 @@ impl Error {
             Error::Schema(error) => schema(error),
             Error::Copy(error) => copy(error),
             Error::Worker(WorkerError::Spawn(_)) => Verdict::operator(1, "the operating system refuses threads"),
-            Error::Worker(_) | Error::Bug(_) => Verdict::bug(),
+            Error::Receiver(ReceiverError::Wire(error)) => connection(error),
+            Error::Receiver(ReceiverError::Full) | Error::Worker(_) | Error::Bug(_) => Verdict::bug(),
             Error::Apply(error) => apply(error),
             Error::House(HouseError::State(error)) => state(error),
             Error::House(HouseError::Wire(error)) => connection(error),
@@ -235,6 +252,7 @@ impl Error {
                 "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
             ),
             Error::StreamEnded => Verdict::of_side(Side::Source, Directive::Retry),
+            Error::LeaseHeld { .. } => Verdict::of_side(Side::Target, Directive::Retry).with_remedy(LEASED),
             Error::TakenOver { .. } => Verdict::operator(2, "let one command work at a time"),
             Error::Interrupted => Verdict::operator(130, "run it again; it goes on from where it was"),
         }
@@ -282,10 +300,7 @@ fn state(error: &StateError) -> Verdict {
     match error {
         StateError::Db(error) => db(error),
         StateError::Newer { .. } | StateError::Foreign(_) => Verdict::of_side(Side::Target, Directive::Operator),
-        StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
-            "stop it first. If it is gone and its session hangs on, end that on the target: \
-             SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825",
-        ),
+        StateError::Leased { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(LEASED),
         StateError::NoMigration(_) => Verdict::operator(2, "start one with \"walferry run\", or name it with --name"),
     }
 }
@@ -301,7 +316,7 @@ fn apply(error: &ApplyError) -> Verdict {
             Verdict::of_side(Side::Target, directive)
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")
         }
-        ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
+        ApplyError::RowCount { .. } | ApplyError::Copied { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
         ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => {
@@ -345,7 +360,7 @@ fn copy(error: &CopyError) -> Verdict {
              --part-size, a place nearer to both ends), or leave it out with --exclude-tables. Then start again: the \
              other tables stay",
         ),
-        CopyError::RowCount { .. } => Verdict::bug(),
+        CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Verdict::bug(),
         CopyError::ReplicaIdentity { .. }
         | CopyError::Publication { .. }
         | CopyError::ForeignSlot(_)

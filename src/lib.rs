@@ -48,4 +48,6 @@ pub mod session;
 pub mod sql;
 pub mod state;
 pub mod sweep;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wire;

@@ -27,13 +27,14 @@ use tracing::{debug, info};
 use super::ApplyError;
 use super::batch::Batch;
 use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
+use super::order::Order;
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
-use super::relations::Relations;
+use super::relations::{Relations, Without};
 use super::replica_role::{self, ReplicaRole};
 use super::send::{Sender, Work};
 use super::source::Source;
 use super::tables::Tables;
-use super::transaction::{self, PositionStatements, Transaction};
+use super::transaction::{self, OwnStatements, Transaction};
 use crate::assemble::{First, Piece};
 use crate::coalesce::{Conflict, Segment, coalesce};
 use crate::config::Settings;
@@ -92,7 +93,7 @@ pub struct Applier {
     tables: Tables,
     relations: Relations,
     source: Source,
-    statements: PositionStatements,
+    statements: OwnStatements,
     /// Where the target's position stands; moved by our commits only.
     durable: DurableLsn,
     /// Where it will stand once all that is in flight has committed.
@@ -138,7 +139,7 @@ impl Applier {
             tables,
             relations: Relations::default(),
             source: Source::new(settings),
-            statements: PositionStatements::new(settings.slot.name()),
+            statements: OwnStatements::new(settings.slot.name(), role),
             durable: position,
             sent: EndLsn(position.lsn()),
             in_flight: VecDeque::new(),
@@ -219,17 +220,17 @@ impl Applier {
             }
             admitted => admitted?,
         }
-        let needs_order = self.relations.need_order(&batch.pieces);
-        if (batch.is_part() || needs_order) && !self.in_flight.is_empty() {
+        let order = self.relations.order(&batch.pieces);
+        if (batch.is_part() || order == Order::Source) && !self.in_flight.is_empty() {
             return self.postpone(batch, durable).await;
         }
         if batch.is_part() {
-            return self.apply_part(batch).await;
+            return self.apply_part(batch, order).await;
         }
         let Some(end) = batch.end else {
             return Err(ApplyError::OutOfStep("a batch without an end".to_owned()));
         };
-        if needs_order {
+        if order == Order::Source {
             self.fall_back("order");
             return self.in_order(batch, end, durable).await;
         }
@@ -241,24 +242,27 @@ impl Applier {
         }
         self.relations.count_down();
         let segments = match coalesced {
+            // Foreign keys are no matter of single rows between net changes.
+            Ok(_) if order == Order::ParentsFirst && !is_pure => Err("order"),
+            Ok(segments) => Ok(segments),
+            Err(conflict) => Err(conflict.as_str()),
+        };
+        let segments = match segments {
             Ok(segments) => segments,
-            Err(conflict) => {
-                self.fall_back(conflict.as_str());
+            Err(reason) => {
+                self.fall_back(reason);
                 return self.in_order(batch, end, durable).await;
             }
         };
         let counting = if is_pure { Counting::ByItself } else { Counting::BeforeCommit };
-        let outcome = self.send(Changes::Net(&segments), &batch.pieces, end, counting).await;
+        let outcome = self.send(Changes::Net(&segments, order), &batch.pieces, end, counting).await;
         drop(segments);
         match outcome {
             Ok(sending) => {
                 self.push(batch, end, "fast", sending);
                 Ok(())
             }
-            Err(error) if is_refusal(&error) => {
-                self.note_refusal(&error, batch.pieces.len());
-                self.replay(batch, end, durable).await
-            }
+            Err(error) if is_refusal(&error) => self.refused(batch, end, &error, durable).await,
             Err(error) => Err(error),
         }
     }
@@ -319,7 +323,7 @@ impl Applier {
         transaction.advance(self.sent, end, work.commit_time).await?;
         let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
         match changes {
-            Changes::Net(segments) => sender.segments(&mut transaction, segments).await?,
+            Changes::Net(segments, order) => sender.segments(&mut transaction, segments, order).await?,
             Changes::Rows => sender.pieces(&mut transaction, pieces).await?,
         }
         if counting == Counting::ByItself {
@@ -380,12 +384,12 @@ impl Applier {
 
     /// A part of a transaction that is too large for one batch: it is applied
     /// in the target transaction that its first part opened.
-    async fn apply_part(&mut self, batch: Batch) -> Result<(), ApplyError> {
+    async fn apply_part(&mut self, batch: Batch, order: Order) -> Result<(), ApplyError> {
         let (mut work, since) = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Idle => (Work::default(), Instant::now()),
             Phase::Open { since, work } => (work, since),
         };
-        let is_careful = self.tools.careful.load(Ordering::Relaxed) || self.relations.need_order(&batch.pieces);
+        let is_careful = self.tools.careful.load(Ordering::Relaxed) || order != Order::Free;
         let segments = if is_careful { None } else { self.coalesce(&batch.pieces).ok() };
         let is_first = batch.pieces.first().is_some_and(|piece| piece.first == First::Yes);
         let mut transaction = if is_first {
@@ -400,7 +404,7 @@ impl Applier {
         }
         let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
         match &segments {
-            Some(segments) => sender.segments(&mut transaction, segments).await?,
+            Some(segments) => sender.segments(&mut transaction, segments, order).await?,
             None => sender.pieces(&mut transaction, &batch.pieces).await?,
         }
         if let Some(end) = batch.end {
@@ -416,7 +420,7 @@ impl Applier {
             // The parts before this one are gone from memory: the whole
             // transaction comes again, and goes row by row then.
             Err(error) if path == "fast" && is_refusal(&error) => {
-                self.note_refusal(&error, 1);
+                self.note_refusal(&error);
                 self.tools.careful.store(true, Ordering::Relaxed);
                 return Err(ApplyError::InOrderAgain(error.to_string()));
             }
@@ -479,10 +483,12 @@ impl Applier {
                 Ok(())
             }
             (None, None) => Err(ApplyError::OutOfStep("no answer to COMMIT".to_owned())),
-            (Some(error), _) if is_refusal(&error) && front.can_be_replayed() => {
+            // Committed all the same: nothing that a replay could mend.
+            (Some(error), Some(_)) => Err(error),
+            (Some(error), None) if is_refusal(&error) && front.can_be_replayed() => {
                 self.recover(front, &error, durable).await
             }
-            (Some(error), _) => Err(error),
+            (Some(error), None) => Err(error),
         }
     }
 
@@ -513,21 +519,43 @@ impl Applier {
             self.again.push_front(batch);
         }
         self.sent = EndLsn(self.durable.lsn());
-        self.note_refusal(error, failed.batch.pieces.len());
-        Box::pin(self.replay(failed.batch, failed.end, durable)).await
+        Box::pin(self.refused(failed.batch, failed.end, error, durable)).await
     }
 
-    fn note_refusal(&mut self, error: &ApplyError, transactions: usize) {
-        info!(%error, transactions, "a batch was refused; replaying its transactions one by one");
-        let reason = match error {
-            ApplyError::Net { relation, .. } => {
-                self.relations.slow_down(*relation);
-                if error.is_wrong_count() { "count" } else { "constraint" }
+    /// A batch was refused and rolled back, and nothing is in flight: it goes
+    /// the fast path again if its table only has to do without updates, and one
+    /// transaction at a time otherwise.
+    async fn refused(
+        &mut self,
+        batch: Batch,
+        end: EndLsn,
+        error: &ApplyError,
+        durable: &watch::Sender<DurableLsn>,
+    ) -> Result<(), ApplyError> {
+        match self.note_refusal(error) {
+            Some(Without::Updates) => {
+                debug!(%error, "a batch was refused; its table's rows are deleted and inserted anew");
+                self.again.push_front(batch);
+                Ok(())
             }
-            ApplyError::RowCount { .. } => "count",
-            _ => "constraint",
+            Some(Without::Nets) | None => {
+                info!(%error, transactions = batch.pieces.len(), "a batch was refused; replaying its transactions one by one");
+                self.replay(batch, end, durable).await
+            }
+        }
+    }
+
+    /// Counts a refusal; what the table does without from now on.
+    fn note_refusal(&mut self, error: &ApplyError) -> Option<Without> {
+        let (is_count, without) = match error {
+            ApplyError::Net { relation, .. } | ApplyError::Copied { relation, .. } => {
+                (error.is_wrong_count(), Some(self.relations.slow_down(*relation, error.is_duplicate())))
+            }
+            ApplyError::RowCount { .. } => (true, None),
+            _ => (false, None),
         };
-        self.fall_back(reason);
+        self.fall_back(if is_count { "count" } else { "constraint" });
+        without
     }
 
     fn fall_back(&self, reason: &str) {
@@ -570,6 +598,7 @@ fn is_refusal(error: &ApplyError) -> bool {
             | ApplyError::Deferred { .. }
             | ApplyError::Statement { .. }
             | ApplyError::Net { .. }
+            | ApplyError::Copied { .. }
     )
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::ApplyError;
 use super::batch::Batch;
+use super::order::Order;
 use super::pipeline::CommitTag;
 use super::send::Work;
 use super::transaction::Expectation;
@@ -42,8 +43,8 @@ pub(super) struct Sending {
 /// What a target transaction is made of.
 #[derive(Clone, Copy)]
 pub(super) enum Changes<'a> {
-    /// Net changes, and single rows where they are needed.
-    Net(&'a [Segment<'a>]),
+    /// Net changes, and single rows where they are needed, in this order.
+    Net(&'a [Segment<'a>], Order),
     /// Every change by itself.
     Rows,
 }

@@ -14,6 +14,7 @@ pub mod applier;
 pub mod batch;
 mod in_flight;
 pub mod mapping;
+mod order;
 pub mod pipeline;
 mod relations;
 pub mod render;
@@ -33,6 +34,12 @@ use crate::session::DbError;
 use crate::sql::TableName;
 use crate::state::StateError;
 use crate::wire::{ServerError, WireError};
+
+/// SQLSTATE of a value that a unique index has already.
+const UNIQUE_VIOLATION: &str = "23505";
+
+/// SQLSTATE of a row that an exclusion constraint does not let in.
+const EXCLUSION_VIOLATION: &str = "23P01";
 
 /// A table and how its rows are identified: never any value.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,6 +104,18 @@ pub enum ApplyError {
         relation: u32,
         /// The target's words.
         error: Box<ServerError>,
+    },
+    /// COPY took other rows than it was given.
+    #[error("COPY into {} took {taken} of {given} rows; something on the target leaves rows out", .label.table)]
+    Copied {
+        /// The table.
+        label: Arc<Label>,
+        /// Its oid on the source.
+        relation: u32,
+        /// Rows it was given.
+        given: usize,
+        /// Rows it says it took.
+        taken: u64,
     },
     /// Net changes have no statement.
     #[error("cannot apply the net changes of {}: {error}", .label.table)]
@@ -188,6 +207,15 @@ impl ApplyError {
     /// Whether net changes affected other rows than they should: the
     /// statement's own count divides by zero then.
     fn is_wrong_count(&self) -> bool {
-        matches!(self, ApplyError::Net { error, .. } if error.sqlstate == transaction::DIVISION_BY_ZERO)
+        match self {
+            ApplyError::Net { error, .. } => error.sqlstate == transaction::DIVISION_BY_ZERO,
+            ApplyError::Copied { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether net changes met a unique or exclusion constraint.
+    fn is_duplicate(&self) -> bool {
+        matches!(self, ApplyError::Net { error, .. } if matches!(error.sqlstate.as_str(), UNIQUE_VIOLATION | EXCLUSION_VIOLATION))
     }
 }

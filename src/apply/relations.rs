@@ -3,20 +3,21 @@
 //! Invariant: a relation is looked up before anything of its batch is sent, so
 //! that looking at the catalog never waits for locks of our own transaction.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ApplyError;
 use super::mapping::{Identity, Mapping, MappingError};
+use super::order::{Order, References, parents_first};
 use super::render::Renderer;
 use super::replica_role::ReplicaRole;
-use super::set_based::{self, SetRenderer};
+use super::set_based::{self, SetRenderer, Writing};
 use super::source::Source;
 use super::tables::{Admission, Tables};
 use super::target::TargetTable;
 use crate::assemble::{Change, ChangeKind, Piece};
-use crate::coalesce::Keying;
+use crate::coalesce::{Keying, TableWork};
 use crate::lsn::{EndLsn, Lsn};
 use crate::relation::Relation;
 use crate::session::Session;
@@ -25,7 +26,7 @@ use crate::state::State;
 /// Relations remembered before the memory of them is started afresh.
 const RELATIONS_MAX: usize = 20_000;
 
-/// A table whose net changes were refused goes row by row for this many
+/// A table whose net changes were refused does without them for this many
 /// batches: long enough that a table that swaps unique values all the time
 /// seldom pays for the attempt, short enough that a single swap is forgotten.
 const SLOW_BATCHES: u32 = 64;
@@ -55,6 +56,20 @@ impl Apply {
     pub(super) fn takes(&self, piece: &Piece) -> bool {
         self.from.is_none_or(|from| from.is_before(piece.begin.commit_lsn))
     }
+
+    fn target(&self) -> &TargetTable {
+        &self.rows.mapping.target
+    }
+
+    fn references(&self) -> References<'_> {
+        References { table: self.target().oid, parents: &self.target().parents }
+    }
+
+    /// Whether a row may be deleted and inserted anew instead of updated: all
+    /// it has comes from the source, and no other table refers to it.
+    fn can_be_replaced(&self) -> bool {
+        !self.target().has_foreign_keys && self.rows.mapping.extra_columns().next().is_none()
+    }
 }
 
 /// The relations by the address of their description, which the entry keeps
@@ -62,8 +77,27 @@ impl Apply {
 #[derive(Default)]
 pub(super) struct Relations {
     known: HashMap<usize, (Arc<Relation>, Handling)>,
-    /// Tables that go row by row, by relation id, and for how many batches yet.
-    slow: HashMap<u32, u32>,
+    /// Tables that were refused, by relation id.
+    slow: HashMap<u32, Slow>,
+    /// Relations to be looked up anew: something about their tables is not as
+    /// it was.
+    stale: HashSet<u32>,
+}
+
+/// What a table that was refused does without, and for how many batches yet.
+struct Slow {
+    without: Without,
+    batches: u32,
+}
+
+/// What a table that was refused does without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Without {
+    /// Updates: its rows are deleted and inserted anew, and unique values that
+    /// change places do not meet.
+    Updates,
+    /// Net changes: it goes row by row.
+    Nets,
 }
 
 impl Relations {
@@ -86,6 +120,10 @@ impl Relations {
     ) -> Result<(), ApplyError> {
         if self.known.len() > RELATIONS_MAX {
             self.known.clear();
+        }
+        if !self.stale.is_empty() {
+            self.known.retain(|_, (relation, _)| !self.stale.contains(&relation.id));
+            self.stale.clear();
         }
         for piece in pieces {
             for change in &piece.changes {
@@ -110,36 +148,81 @@ impl Relations {
     pub(super) fn keying(&self, piece: &Piece, relation: &Arc<Relation>) -> Keying {
         match self.get(relation) {
             Some(Handling::Apply(apply)) if !apply.takes(piece) => Keying::PassedOver,
-            Some(Handling::Apply(_)) if self.slow.contains_key(&relation.id) => Keying::Rows,
+            Some(Handling::Apply(_)) if self.without(relation.id) == Some(Without::Nets) => Keying::Rows,
             Some(Handling::Apply(apply)) => apply.keying.clone(),
             Some(Handling::Filtered) => Keying::PassedOver,
             None => Keying::Rows,
         }
     }
 
-    /// Whether some table of these pieces must see all changes of all tables
-    /// in the order of the source: its triggers, rules or foreign keys are
-    /// active on the target.
-    pub(super) fn need_order(&self, pieces: &[Piece]) -> bool {
-        let needs = |relation: &Arc<Relation>| match self.get(relation) {
-            Some(Handling::Apply(apply)) => apply.rows.mapping.target.needs_order,
-            _ => false,
-        };
-        // Usually none does, and then the pieces need not be walked through.
-        self.known.values().any(|(relation, _)| needs(relation))
-            && pieces.iter().flat_map(|piece| &piece.changes).flat_map(of_change).any(needs)
+    /// The order that the tables of these pieces want.
+    pub(super) fn order(&self, pieces: &[Piece]) -> Order {
+        let is_bound = |apply: &Apply| apply.target().needs_order || apply.target().has_foreign_keys;
+        // Usually none is, and then the pieces need not be walked through.
+        if !self.known.values().any(|(_, handling)| matches!(handling, Handling::Apply(apply) if is_bound(apply))) {
+            return Order::Free;
+        }
+        let mut met = HashMap::new();
+        for change in pieces.iter().flat_map(|piece| &piece.changes) {
+            for relation in of_change(change) {
+                let Some(Handling::Apply(apply)) = self.get(relation) else { continue };
+                let is_emptied = matches!(change.kind, ChangeKind::Truncate { .. });
+                if apply.target().needs_order || (is_emptied && apply.target().has_foreign_keys) {
+                    return Order::Source;
+                }
+                met.insert(address(relation), apply.references());
+            }
+        }
+        let met: Vec<References<'_>> = met.into_values().collect();
+        if met.iter().all(|table| table.parents.is_empty()) {
+            return Order::Free;
+        }
+        parents_first(&met).map_or(Order::Source, |_| Order::ParentsFirst)
     }
 
-    /// Sends a table row by row for a while.
-    pub(super) fn slow_down(&mut self, relation: u32) {
-        self.slow.insert(relation, SLOW_BATCHES);
+    /// The places of these tables, each behind all those it refers to.
+    pub(super) fn parents_first(&self, tables: &[TableWork<'_>]) -> Option<Vec<usize>> {
+        let references = |table: &TableWork<'_>| match self.get(table.relation) {
+            Some(Handling::Apply(apply)) => apply.references(),
+            _ => References { table: 0, parents: &[] },
+        };
+        parents_first(&tables.iter().map(references).collect::<Vec<_>>())
+    }
+
+    /// How the net changes of a relation are written.
+    pub(super) fn writing(&self, relation: u32) -> Writing {
+        match self.without(relation) {
+            Some(Without::Updates) => Writing::Replacing,
+            Some(Without::Nets) | None => Writing::Updating,
+        }
+    }
+
+    fn without(&self, relation: u32) -> Option<Without> {
+        self.slow.get(&relation).map(|slow| slow.without)
+    }
+
+    /// Net changes of a table were refused: what it does without for a while.
+    pub(super) fn slow_down(&mut self, relation: u32, is_duplicate: bool) -> Without {
+        let can_replace = |(known, handling): &(Arc<Relation>, Handling)| match handling {
+            Handling::Apply(apply) => known.id == relation && apply.can_be_replaced(),
+            Handling::Filtered => false,
+        };
+        let is_new = !self.slow.contains_key(&relation);
+        let without = if is_duplicate && is_new && self.known.values().any(can_replace) {
+            Without::Updates
+        } else {
+            Without::Nets
+        };
+        self.slow.insert(relation, Slow { without, batches: SLOW_BATCHES });
+        self.stale.insert(relation);
+        without
     }
 
     /// A batch has been sent: one less to go slowly.
     pub(super) fn count_down(&mut self) {
-        self.slow.retain(|_, batches| {
-            *batches -= 1;
-            *batches > 0
+        self.slow.retain(|_, slow| {
+            slow.batches -= 1;
+            slow.batches > 0
         });
     }
 }

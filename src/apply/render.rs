@@ -309,12 +309,16 @@ mod tests {
             sql_type: "text".to_owned(),
             bare_type: "text".to_owned(),
             equality_schema: "pg_catalog".to_owned(),
+            can_be_listed: true,
             generation,
         };
         TargetTable {
             table: TableName::new("public", "t"),
             is_partitioned: false,
+            oid: 1,
             needs_order: false,
+            has_foreign_keys: false,
+            parents: Vec::new(),
             columns: columns.iter().map(column).collect(),
             unique_key: unique_key.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
         }

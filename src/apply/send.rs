@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use tracing::debug;
 
+use super::order::Order;
 use super::relations::{Handling, Relations};
 use super::reread::{self, Filled};
+use super::set_based::{SetStatement, Statements};
 use super::source::Source;
 use super::transaction::Transaction;
 use super::{ApplyError, Label, Place};
 use crate::assemble::{Change, ChangeKind, Piece};
-use crate::coalesce::{Segment, Step};
+use crate::coalesce::{Net, Segment, Step, TableWork};
 use crate::pgoutput::{Cascade, KeyColumn, RestartIdentity, Tuple};
 use crate::relation::Relation;
 
@@ -78,34 +80,84 @@ impl Sender<'_> {
         &mut self,
         transaction: &mut Transaction<'_>,
         segments: &[Segment<'_>],
+        order: Order,
     ) -> Result<(), ApplyError> {
         for segment in segments {
-            let tables = match segment {
-                Segment::Truncate(piece, change) => {
-                    self.truncate(transaction, piece, change).await?;
-                    continue;
+            match segment {
+                Segment::Truncate(piece, change) => self.truncate(transaction, piece, change).await?,
+                Segment::Tables(tables) if order == Order::ParentsFirst => {
+                    self.parents_first(transaction, tables).await?;
                 }
-                Segment::Tables(tables) => tables,
-            };
-            for table in tables {
-                for step in &table.steps {
-                    match step {
-                        Step::Row(piece, change) => self.change(transaction, piece, change).await?,
-                        Step::Net(net) => {
-                            let Some(Handling::Apply(apply)) = self.relations.get_mut(table.relation) else {
-                                return Err(not_admitted(table.relation));
-                            };
-                            let label = Arc::clone(&apply.rows.mapping.label);
-                            let statements = apply.sets.render(&apply.rows.mapping, net);
-                            let statements = statements
-                                .map_err(|error| ApplyError::NetRender { label: Arc::clone(&label), error })?;
-                            for statement in &statements {
-                                transaction.net(statement, table.relation.id, &label).await?;
-                            }
-                        }
+                Segment::Tables(tables) => {
+                    for table in tables {
+                        self.table(transaction, table).await?;
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    async fn table(&mut self, transaction: &mut Transaction<'_>, table: &TableWork<'_>) -> Result<(), ApplyError> {
+        for step in &table.steps {
+            match step {
+                Step::Row(piece, change) => self.change(transaction, piece, change).await?,
+                Step::Net(net) => {
+                    let statements = self.net(table.relation, net)?;
+                    self.statements(transaction, table.relation, statements.iter()).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tables whose foreign keys are in force: inserts parents first, updates,
+    /// deletes children first. There are no single rows among them.
+    async fn parents_first(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        tables: &[TableWork<'_>],
+    ) -> Result<(), ApplyError> {
+        let out_of_step = || ApplyError::OutOfStep("tables without an order in one that has one".to_owned());
+        let mut sorted = Vec::with_capacity(tables.len());
+        for place in self.relations.parents_first(tables).ok_or_else(out_of_step)? {
+            let relation = tables[place].relation;
+            let [Step::Net(net)] = tables[place].steps.as_slice() else { return Err(out_of_step()) };
+            sorted.push((relation, self.net(relation, net)?));
+        }
+        for (relation, statements) in &sorted {
+            self.statements(transaction, relation, statements.inserts.iter()).await?;
+        }
+        for (relation, statements) in &sorted {
+            self.statements(transaction, relation, statements.updates.iter()).await?;
+        }
+        for (relation, statements) in sorted.iter().rev() {
+            self.statements(transaction, relation, statements.deletes.iter()).await?;
+        }
+        Ok(())
+    }
+
+    fn net(&mut self, relation: &Arc<Relation>, net: &Net<'_>) -> Result<Statements, ApplyError> {
+        let writing = self.relations.writing(relation.id);
+        let Some(Handling::Apply(apply)) = self.relations.get_mut(relation) else {
+            return Err(not_admitted(relation));
+        };
+        let mapping = &apply.rows.mapping;
+        let rendered = apply.sets.render(mapping, net, writing);
+        rendered.map_err(|error| ApplyError::NetRender { label: Arc::clone(&mapping.label), error })
+    }
+
+    async fn statements(
+        &self,
+        transaction: &mut Transaction<'_>,
+        relation: &Arc<Relation>,
+        statements: impl Iterator<Item = &SetStatement>,
+    ) -> Result<(), ApplyError> {
+        let Some(Handling::Apply(apply)) = self.relations.get(relation) else {
+            return Err(not_admitted(relation));
+        };
+        for statement in statements {
+            transaction.net(statement, &apply.rows.mapping).await?;
         }
         Ok(())
     }

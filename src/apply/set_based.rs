@@ -1,7 +1,8 @@
 //! Net changes → set-based statements: the fast path's SQL. Pure.
 //!
 //! ```text
-//! deletes   DELETE … USING (SELECT a1::type … FROM unnest($1::text[], …))
+//! deletes   DELETE … = ANY ($1::text[]::type[]), or
+//!           DELETE … USING (SELECT a1::type … FROM unnest($1::text[], …))
 //! updates   UPDATE … FROM  (SELECT …), one statement per set of columns
 //! inserts   INSERT … SELECT … FROM unnest, or COPY for long runs
 //! ```
@@ -60,6 +61,37 @@ pub enum SetStatement {
     },
 }
 
+/// How rows that change are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// By UPDATE.
+    Updating,
+    /// By DELETE and INSERT where all their values are at hand. What is left of
+    /// a table between the two, and while the rows come in, is a part of what
+    /// it is at the end: no unique or exclusion constraint can be in the way
+    /// that holds at the end.
+    Replacing,
+}
+
+/// The statements of a table's net changes, in the order in which they are
+/// executed.
+#[derive(Debug, Default)]
+pub struct Statements {
+    /// Removes rows.
+    pub deletes: Option<SetStatement>,
+    /// Changes rows, a statement for each set of columns.
+    pub updates: Vec<SetStatement>,
+    /// Adds rows.
+    pub inserts: Option<SetStatement>,
+}
+
+impl Statements {
+    /// All of them in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &SetStatement> {
+        self.deletes.iter().chain(&self.updates).chain(&self.inserts)
+    }
+}
+
 /// What distinguishes the shapes of one mapping.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Form {
@@ -75,23 +107,28 @@ pub struct SetRenderer {
 }
 
 impl SetRenderer {
-    /// The statements of a table's net changes, in their order.
+    /// The statements of a table's net changes.
     ///
     /// # Errors
     /// When a value is missing; nothing is left out silently.
-    pub fn render(&mut self, mapping: &Mapping, net: &Net<'_>) -> Result<Vec<SetStatement>, RenderError> {
+    pub fn render(&mut self, mapping: &Mapping, net: &Net<'_>, writing: Writing) -> Result<Statements, RenderError> {
         let Identity::Key(key) = &mapping.identity else {
-            return self.inserts(mapping, &net.inserts).map(|statement| statement.into_iter().collect());
+            return Ok(Statements { inserts: self.inserts(mapping, &net.inserts)?, ..Statements::default() });
         };
-        let mut statements = Vec::new();
-        if !net.deletes.is_empty() {
-            statements.push(self.deletes(mapping, key, &net.deletes)?);
-        }
+        let replaced;
+        let net = match writing {
+            Writing::Updating => net,
+            Writing::Replacing => {
+                replaced = replacing(mapping, net);
+                &replaced
+            }
+        };
+        let deletes = if net.deletes.is_empty() { None } else { Some(self.deletes(mapping, key, &net.deletes)?) };
+        let mut updates = Vec::new();
         for (set, rows) in by_set(mapping, key, &net.updates) {
-            statements.push(self.updates(mapping, key, set, &rows)?);
+            updates.push(self.updates(mapping, key, set, &rows)?);
         }
-        statements.extend(self.inserts(mapping, &net.inserts)?);
-        Ok(statements)
+        Ok(Statements { deletes, updates, inserts: self.inserts(mapping, &net.inserts)? })
     }
 
     fn deletes(&mut self, mapping: &Mapping, key: &[usize], rows: &[&Tuple]) -> Result<SetStatement, RenderError> {
@@ -159,6 +196,21 @@ pub fn is_possible(mapping: &Mapping) -> bool {
     (1..=COLUMNS_MAX).contains(&columns) && !mapping.insertable().any(is_unsettable)
 }
 
+/// The same net changes with as few updates as possible.
+fn replacing<'a>(mapping: &Mapping, net: &Net<'a>) -> Net<'a> {
+    let mut replaced = Net { deletes: net.deletes.clone(), updates: Vec::new(), inserts: net.inserts.clone() };
+    for update in &net.updates {
+        let is_whole = mapping.insertable().all(|index| update.row.get(index) != Some(Value::Unchanged));
+        if is_whole {
+            replaced.deletes.push(update.key);
+            replaced.inserts.push(update.row.clone());
+        } else {
+            replaced.updates.push(update.clone());
+        }
+    }
+    replaced
+}
+
 /// Updates by the set of columns they write, in the order of first appearance.
 fn by_set<'n, 'a>(
     mapping: &Mapping,
@@ -191,6 +243,11 @@ fn by_set<'n, 'a>(
 }
 
 fn delete_sql(mapping: &Mapping, key: &[usize]) -> String {
+    if let &[index] = key
+        && mapping.column(index).is_some_and(|column| column.can_be_listed)
+    {
+        return counted(&delete_any_sql(mapping, index), 2);
+    }
     counted(
         &format!(
             "DELETE FROM {} AS t USING {} WHERE {} RETURNING 1",
@@ -199,6 +256,18 @@ fn delete_sql(mapping: &Mapping, key: &[usize]) -> String {
             join_sql(mapping, key)
         ),
         key.len() + 1,
+    )
+}
+
+/// One key column: the index takes the array as it is, sorted and a page at a
+/// time, a fifth faster than row by row from `unnest`.
+fn delete_any_sql(mapping: &Mapping, index: usize) -> String {
+    let kind = mapping.column(index).map_or("text", |column| column.bare_type.as_str());
+    format!(
+        "DELETE FROM {} AS t WHERE t.{} OPERATOR({}.=) ANY ($1::text[]::{kind}[]) RETURNING 1",
+        mapping.target.only_sql(),
+        name(mapping, index),
+        equality_schema(mapping, index)
     )
 }
 
@@ -264,10 +333,13 @@ fn unnests(arrays: &[String]) -> String {
 
 fn join_sql(mapping: &Mapping, key: &[usize]) -> String {
     let term = |(n, &index): (usize, &usize)| {
-        let schema = mapping.column(index).map_or("pg_catalog", |column| column.equality_schema.as_str());
-        format!("t.{} OPERATOR({}.=) g.c{}", name(mapping, index), ident(schema), n + 1)
+        format!("t.{} OPERATOR({}.=) g.c{}", name(mapping, index), equality_schema(mapping, index), n + 1)
     };
     key.iter().enumerate().map(term).collect::<Vec<_>>().join(" AND ")
+}
+
+fn equality_schema(mapping: &Mapping, index: usize) -> String {
+    ident(mapping.column(index).map_or("pg_catalog", |column| column.equality_schema.as_str()))
 }
 
 fn name(mapping: &Mapping, index: usize) -> String {

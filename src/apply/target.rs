@@ -32,6 +32,9 @@ pub struct TargetColumn {
     pub bare_type: String,
     /// The schema of the equality operator of its default btree class.
     pub equality_schema: String,
+    /// Whether an array of its values can be written as `type[]`: not of arrays,
+    /// nor of domains before PostgreSQL 11.
+    pub can_be_listed: bool,
     /// Whether the target writes it by itself.
     pub generation: Generation,
 }
@@ -43,9 +46,15 @@ pub struct TargetTable {
     pub table: TableName,
     /// A partitioned parent: statements must not say ONLY.
     pub is_partitioned: bool,
-    /// Triggers, rules or foreign keys are active on it: changes must come in
-    /// the order of the source, over all tables.
+    /// Its oid.
+    pub oid: u32,
+    /// Triggers or rules are active on it: changes must come in the order of
+    /// the source, over all tables.
     pub needs_order: bool,
+    /// Foreign keys from it or to it are in force.
+    pub has_foreign_keys: bool,
+    /// The tables that its foreign keys lead to, with their partitions, by oid.
+    pub parents: Vec<u32>,
     /// Its columns in the target's order, dropped ones left out.
     pub columns: Vec<TargetColumn>,
     /// The columns of the primary key, or of the first unique index that is
@@ -68,19 +77,47 @@ SELECT a.attname::text,
                          JOIN pg_catalog.pg_type d ON d.oid = base.oid AND d.typtype = 'd')
                      SELECT base.oid FROM base JOIN pg_catalog.pg_type b ON b.oid = base.oid AND b.typtype <> 'd')
                  LIMIT 1), 'pg_catalog'),
-       a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1)
+       a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1),
+       t.typarray <> 0 AND t.typcategory <> 'A'
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
-const ORDER_SQL: &str = "
-SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A'))
-    OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND $1 IN (conrelid, confrelid))
-    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND ev_enabled IN ('O', 'A'))";
+/// `$1` and, if it is partitioned, all its partitions: rows go through theirs.
+const WITH_BELOW: &str = "WITH RECURSIVE below (oid) AS (SELECT $1::oid UNION \
+    SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid AND c.relkind = 'p' \
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)";
 
-const ORDER_AS_REPLICA_SQL: &str = "
-SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('R', 'A'))
-    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND ev_enabled IN ('R', 'A'))";
+/// Whether triggers or rules of the table fire; ENABLED is the letters of those
+/// that do.
+const ACTIVE: &str = "(EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid IN (SELECT oid FROM below) \
+        AND NOT tgisinternal AND tgenabled IN (ENABLED)) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = $1::oid AND ev_enabled IN (ENABLED)))";
+
+/// Whether foreign keys lead from it or to it, and the tables that its own lead
+/// to, with their partitions.
+const FOREIGN_KEYS: &str = "EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' \
+        AND (conrelid IN (SELECT oid FROM below) OR confrelid IN (SELECT oid FROM below))), \
+    ARRAY(WITH RECURSIVE parents (oid) AS ( \
+        SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid IN (SELECT oid FROM below) \
+        UNION SELECT i.inhrelid FROM parents p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid) \
+        SELECT oid FROM parents)";
+
+fn active_sql(role: ReplicaRole) -> String {
+    // Internal triggers, which are the foreign keys', are silent for a replica.
+    let enabled = match role {
+        ReplicaRole::Set => "'R', 'A'",
+        ReplicaRole::Refused => "'O', 'A'",
+    };
+    ACTIVE.replace("ENABLED", enabled)
+}
+
+/// Fails with division by zero when triggers or rules of the table `$1` (oid)
+/// fire. COPY cannot count what it took away from; this says, behind it and
+/// with its lock on the table, that nobody could take anything.
+pub(super) fn guard_sql(role: ReplicaRole) -> String {
+    format!("{WITH_BELOW} SELECT 1 / (NOT {})::int", active_sql(role))
+}
 
 const KEY_SQL: &str = "
 SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
@@ -122,16 +159,20 @@ impl TargetTable {
             .during(Side::Target, action())?;
         let key =
             session.query_opt(&KEY_SQL.replace("KEYATTS", key_atts), &[&oid]).await.during(Side::Target, action())?;
-        let order = match role {
-            ReplicaRole::Set => ORDER_AS_REPLICA_SQL,
-            ReplicaRole::Refused => ORDER_SQL,
+        let foreign_keys = match role {
+            ReplicaRole::Set => "false, '{}'::oid[]",
+            ReplicaRole::Refused => FOREIGN_KEYS,
         };
-        let needs_order = session.query_one(order, &[&oid]).await.during(Side::Target, action())?.get(0);
+        let sql = format!("{WITH_BELOW} SELECT {}, {foreign_keys}", active_sql(role));
+        let order = session.query_one(&sql, &[&oid]).await.during(Side::Target, action())?;
         Ok(Some(TargetTable {
             table: table.clone(),
             is_partitioned: found.get(1),
             columns: columns.iter().map(column).collect(),
-            needs_order,
+            oid,
+            needs_order: order.get(0),
+            has_foreign_keys: order.get(1),
+            parents: order.get(2),
             unique_key: key.map(|row| row.get(0)),
         }))
     }
@@ -153,6 +194,7 @@ fn column(row: &tokio_postgres::Row) -> TargetColumn {
         sql_type: row.get(1),
         bare_type: row.get(5),
         equality_schema: row.get(2),
+        can_be_listed: row.get(6),
         generation,
     }
 }

@@ -7,9 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::mapping::Mapping;
 use super::pipeline::{CommitTag, Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
+use super::replica_role::ReplicaRole;
 use super::set_based::SetStatement;
+use super::target::guard_sql;
 use super::{ApplyError, Label, Place};
 use crate::lsn::{CommitLsn, EndLsn};
 use crate::state::position::MOVE_SQL;
@@ -45,6 +48,8 @@ pub(super) enum Expectation {
     Truncated(Place),
     /// Net changes of a table; the statement counts its rows itself.
     Net(u32, Arc<Label>),
+    /// A COPY of so many rows into a table.
+    Copied(u32, Arc<Label>, usize),
     /// COMMIT.
     Committed,
     /// That no deferred constraint is violated by the source transactions up
@@ -52,19 +57,21 @@ pub(super) enum Expectation {
     Checked(CommitLsn),
 }
 
-/// The position statements of one slot, prepared once per connection.
-pub(super) struct PositionStatements {
+/// Our own statements, for one slot; prepared once per connection.
+pub(super) struct OwnStatements {
     slot: String,
     advance: Arc<Shape>,
     hold: Arc<Shape>,
+    guard: Arc<Shape>,
 }
 
-impl PositionStatements {
-    pub(super) fn new(slot: &str) -> Self {
-        PositionStatements {
+impl OwnStatements {
+    pub(super) fn new(slot: &str, role: ReplicaRole) -> Self {
+        OwnStatements {
             slot: slot.to_owned(),
             advance: Shape::new(MOVE_SQL.to_owned()),
             hold: Shape::new(HOLD_SQL.to_owned()),
+            guard: Shape::new(guard_sql(role)),
         }
     }
 }
@@ -72,26 +79,23 @@ impl PositionStatements {
 /// A transaction being sent.
 pub(super) struct Transaction<'p> {
     pipeline: &'p mut Pipeline,
-    position: &'p PositionStatements,
+    own: &'p OwnStatements,
     sent: Vec<Expectation>,
 }
 
 impl<'p> Transaction<'p> {
     /// Begins a transaction with nothing sent yet.
-    pub(super) async fn begin(
-        pipeline: &'p mut Pipeline,
-        position: &'p PositionStatements,
-    ) -> Result<Self, ApplyError> {
+    pub(super) async fn begin(pipeline: &'p mut Pipeline, own: &'p OwnStatements) -> Result<Self, ApplyError> {
         pipeline.command("BEGIN").await?;
         pipeline.command(DEFER_SQL).await?;
         let sent = vec![Expectation::Done("begin a transaction"), Expectation::Done("defer the constraints")];
-        Ok(Transaction { pipeline, position, sent })
+        Ok(Transaction { pipeline, own, sent })
     }
 
     /// Goes on with one that [`Self::begin`] began and whose parts so far have
     /// been verified.
-    pub(super) fn resume(pipeline: &'p mut Pipeline, position: &'p PositionStatements) -> Self {
-        Transaction { pipeline, position, sent: Vec::new() }
+    pub(super) fn resume(pipeline: &'p mut Pipeline, own: &'p OwnStatements) -> Self {
+        Transaction { pipeline, own, sent: Vec::new() }
     }
 
     /// Moves the position by compare-and-set.
@@ -104,21 +108,21 @@ impl<'p> Transaction<'p> {
         let (expected, end) = (from.0.to_string(), to.0.to_string());
         let time = commit_time.map(|time| time.to_string());
         let params = [
-            Some(self.position.slot.as_bytes()),
+            Some(self.own.slot.as_bytes()),
             Some(end.as_bytes()),
             time.as_deref().map(str::as_bytes),
             Some(expected.as_bytes()),
         ];
         self.sent.push(Expectation::Position(from));
-        Ok(self.pipeline.push(&self.position.advance, &params).await?)
+        Ok(self.pipeline.push(&self.own.advance, &params).await?)
     }
 
     /// Holds the position where it is.
     pub(super) async fn hold(&mut self, at: EndLsn) -> Result<(), ApplyError> {
         let expected = at.0.to_string();
         self.sent.push(Expectation::Position(at));
-        let params = [Some(self.position.slot.as_bytes()), Some(expected.as_bytes())];
-        Ok(self.pipeline.push(&self.position.hold, &params).await?)
+        let params = [Some(self.own.slot.as_bytes()), Some(expected.as_bytes())];
+        Ok(self.pipeline.push(&self.own.hold, &params).await?)
     }
 
     /// Sends a row statement.
@@ -135,15 +139,19 @@ impl<'p> Transaction<'p> {
     }
 
     /// Sends net changes of a table.
-    pub(super) async fn net(
-        &mut self,
-        statement: &SetStatement,
-        relation: u32,
-        label: &Arc<Label>,
-    ) -> Result<(), ApplyError> {
+    pub(super) async fn net(&mut self, statement: &SetStatement, mapping: &Mapping) -> Result<(), ApplyError> {
         crate::failpoint::hit("mid-batch");
-        self.sent.push(Expectation::Net(relation, Arc::clone(label)));
-        Ok(self.pipeline.push_set(statement).await?)
+        let (relation, label) = (mapping.relation.id, &mapping.label);
+        let counts_itself = Expectation::Net(relation, Arc::clone(label));
+        let SetStatement::Copy { rows, .. } = statement else {
+            self.sent.push(counts_itself);
+            return Ok(self.pipeline.push_set(statement).await?);
+        };
+        self.sent.push(Expectation::Copied(relation, Arc::clone(label), *rows));
+        self.pipeline.push_set(statement).await?;
+        self.sent.push(counts_itself);
+        let oid = mapping.target.oid.to_string();
+        Ok(self.pipeline.push(&self.own.guard, &[Some(oid.as_bytes())]).await?)
     }
 
     /// Sends COMMIT behind all that was sent, without waiting for any answer.
@@ -167,7 +175,7 @@ impl<'p> Transaction<'p> {
     /// has been rolled back and the connection can be used again (unless it is
     /// the connection that failed).
     pub(super) async fn verify(self) -> Result<(), ApplyError> {
-        let Transaction { pipeline, position, sent } = self;
+        let Transaction { pipeline, own, sent } = self;
         pipeline.sync().await?;
         let mut first_error = None;
         let mut expectations = sent.into_iter();
@@ -179,7 +187,7 @@ impl<'p> Transaction<'p> {
             let Some(expectation) = expectations.next() else {
                 return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
             };
-            if let (Err(error), None) = (check(expectation, reply, position), &first_error) {
+            if let (Err(error), None) = (check(expectation, reply, own), &first_error) {
                 first_error = Some(error);
             }
         }
@@ -200,7 +208,7 @@ impl<'p> Transaction<'p> {
 pub(super) fn check(
     expectation: Expectation,
     reply: Reply,
-    position: &PositionStatements,
+    own: &OwnStatements,
 ) -> Result<Option<CommitTag>, ApplyError> {
     match (expectation, reply) {
         (Expectation::Committed, Reply::Complete(Tag::Commit(tag))) => Ok(Some(tag)),
@@ -212,6 +220,10 @@ pub(super) fn check(
         (Expectation::OneRow(place), Reply::Complete(Tag::Rows(affected))) => {
             Err(ApplyError::RowCount { place: Box::new(place), affected })
         }
+        (Expectation::Copied(_, _, given), Reply::Complete(Tag::Rows(taken))) if taken == given as u64 => Ok(None),
+        (Expectation::Copied(relation, label, given), Reply::Complete(Tag::Rows(taken))) => {
+            Err(ApplyError::Copied { label, relation, given, taken })
+        }
         (
             Expectation::Done(_)
             | Expectation::Position(_)
@@ -220,8 +232,10 @@ pub(super) fn check(
             | Expectation::Net(..),
             Reply::Complete(_),
         ) => Ok(None),
-        (Expectation::Position(expected), Reply::Failed(error)) => Err(position_error(position, expected, error)),
-        (Expectation::Net(relation, label), Reply::Failed(error)) => Err(ApplyError::Net { label, relation, error }),
+        (Expectation::Position(expected), Reply::Failed(error)) => Err(position_error(own, expected, error)),
+        (Expectation::Net(relation, label) | Expectation::Copied(relation, label, _), Reply::Failed(error)) => {
+            Err(ApplyError::Net { label, relation, error })
+        }
         (Expectation::OneRow(place) | Expectation::Truncated(place), Reply::Failed(error)) => {
             Err(ApplyError::Refused { place: Box::new(place), error })
         }
@@ -231,9 +245,9 @@ pub(super) fn check(
     }
 }
 
-fn position_error(position: &PositionStatements, expected: EndLsn, error: Box<ServerError>) -> ApplyError {
+fn position_error(own: &OwnStatements, expected: EndLsn, error: Box<ServerError>) -> ApplyError {
     if error.sqlstate == DIVISION_BY_ZERO {
-        ApplyError::PositionMoved { slot: position.slot.clone(), expected: expected.0 }
+        ApplyError::PositionMoved { slot: own.slot.clone(), expected: expected.0 }
     } else {
         ApplyError::Statement { action: "move the position", error }
     }

@@ -388,7 +388,6 @@ impl Board {
         let inner = self.inner();
         inner.at_work == 0 && inner.worked_at.elapsed() >= duration
     }
-
 }
 
 /// Whether a table is tried again.

@@ -103,6 +103,12 @@ pub enum CopyError {
         /// How long was waited.
         seconds: u64,
     },
+    /// A snapshot's text form is not what PostgreSQL writes.
+    #[error(
+        "the source described a snapshot as \"{0}\", which walferry cannot read, so it cannot tell which commits to wait for; \
+         this is a bug, please report it"
+    )]
+    UnreadableSnapshot(String),
     /// Both ends of a COPY disagree about the rows.
     #[error("{table}: the source sent {sent} rows, the target took {taken}; this is a bug, please report it")]
     RowCount {

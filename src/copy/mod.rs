@@ -161,8 +161,7 @@ async fn rest(ctx: &CopyContext<'_>, tables: &[SourceTable], first: Option<Held>
     schema::tables::require_empty(ctx.state.session(), &waiting).await?;
     let snapshots = Snapshots::new(ctx);
     let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
-    let crew =
-        Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before: taking_part - jobs.len() };
+    let crew = Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before: taking_part - jobs.len() };
     let stopped = async {
         ctx.shutdown.cancelled().await;
         snapshots.not_creating().await;

@@ -3,9 +3,11 @@
 //!
 //! Invariant: nobody copies before every transaction that the snapshot counts
 //! as committed is finished on the source (an exported snapshot can count a
-//! commit whose status is not yet in the commit log).
+//! commit whose status is not yet in the commit log). A snapshot that cannot be
+//! read ends the copy: passed over, it would pass for one that waits for nothing.
 //!
-//! Source: `SnapBuildExportSnapshot` in `src/backend/replication/logical/snapbuild.c`.
+//! Source: `SnapBuildExportSnapshot` in `src/backend/replication/logical/snapbuild.c`;
+//! `pg_snapshot_out` in `src/backend/utils/adt/xid8funcs.c` for the text form.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use tokio_postgres::error::SqlState;
 
 use super::CopyError;
 use crate::config::Settings;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, Session};
 use crate::sql::literal;
 
 /// How long a commit may take to be finished: usually microseconds, longer
@@ -82,20 +84,17 @@ pub(super) async fn enter(settings: &Settings, snapshot: &str) -> Result<Session
 /// `ImportSnapshot` in `src/backend/utils/time/snapmgr.c`: there is no file of
 /// that name (22023; 42704 from 17 on), or who exported it has ended (55000).
 fn is_gone(code: &SqlState) -> bool {
-    [
-        SqlState::INVALID_PARAMETER_VALUE,
-        SqlState::UNDEFINED_OBJECT,
-        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-    ]
-    .contains(code)
+    [SqlState::INVALID_PARAMETER_VALUE, SqlState::UNDEFINED_OBJECT, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE]
+        .contains(code)
 }
 
-async fn current(session: &Session) -> Result<Horizon, DbError> {
+async fn current(session: &Session) -> Result<Horizon, CopyError> {
     let row = session
         .query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[])
         .await
         .during(session.side(), "read the snapshot")?;
-    Ok(Horizon::parse(row.get(0)))
+    let text: &str = row.get(0);
+    Horizon::parse(text).ok_or_else(|| CopyError::UnreadableSnapshot(text.to_owned()))
 }
 
 /// What a snapshot sees: the text form "xmin:xmax:xip,xip".
@@ -106,13 +105,15 @@ struct Horizon {
 }
 
 impl Horizon {
-    /// The server writes nothing but numbers; anything else counts as a
-    /// snapshot that sees nothing.
-    fn parse(text: &str) -> Self {
-        let mut parts = text.split(':').skip(1);
-        let xmax = parts.next().and_then(|xmax| xmax.parse().ok()).unwrap_or_default();
-        let in_progress = parts.next().unwrap_or_default().split(',').filter_map(|xid| xid.parse().ok()).collect();
-        Horizon { xmax, in_progress }
+    /// `None` for anything but the three parts, all of numbers; the list may be empty.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (xmin, xmax, list) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() || xmin.parse::<u64>().is_err() {
+            return None;
+        }
+        let list = list.split_terminator(',').map(str::parse).collect::<Result<_, _>>();
+        Some(Horizon { xmax: xmax.parse().ok()?, in_progress: list.ok()? })
     }
 
     fn sees(&self, xid: u64) -> bool {
@@ -123,12 +124,27 @@ impl Horizon {
 #[cfg(test)]
 mod unit {
     use super::*;
+    use crate::exit::{Directive, Error};
 
     #[test]
     fn a_snapshot_sees_what_is_before_its_end_and_not_in_progress() {
-        let horizon = Horizon::parse("100:104:100,102");
+        let horizon = Horizon::parse("100:104:100,102").unwrap();
         let seen: Vec<u64> = (98..106).filter(|xid| horizon.sees(*xid)).collect();
         assert_eq!(seen, [98, 99, 101, 103]);
-        assert_eq!(Horizon::parse("7:7:"), Horizon { xmax: 7, in_progress: Vec::new() });
+        assert_eq!(Horizon::parse("7:7:"), Some(Horizon { xmax: 7, in_progress: Vec::new() }));
+    }
+
+    /// The story: whatever could not be read counted as a snapshot that sees
+    /// nothing, which waits for no commit.
+    #[test]
+    fn a_snapshot_that_cannot_be_read_is_none_and_ends_the_copy_as_a_bug() {
+        for text in
+            ["", "7", "7:9", "x:9:", "7:x:", "7::", "7:9:x", "7:9:8,x", "7:9:8,,8", "7:9:8:8", "7:-9:", "7:9:8;9"]
+        {
+            assert_eq!(Horizon::parse(text), None, "{text}");
+        }
+        let error = Error::from(CopyError::UnreadableSnapshot("7:x:".to_owned()));
+        assert!(error.to_string().contains("\"7:x:\"") && error.to_string().contains("report"), "{error}");
+        assert_eq!((error.verdict().directive, error.verdict().code), (Directive::Bug, 1));
     }
 }

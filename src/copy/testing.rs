@@ -3,59 +3,32 @@
 //!
 //! Invariant: the server stops and its files go when the value is dropped.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::{CopyContext, CopyError};
-use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{BatchBounds, Provenance, SchemaMode, Settings, Side, TableFilter};
+use crate::config::{SchemaMode, Settings, Side};
+use crate::demo::cluster::Cluster;
+pub(crate) use crate::demo::cluster::SUPERUSER;
 use crate::lsn::EndLsn;
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::State;
-use crate::state::migration::SourceIdentity;
+use crate::testing::{begun, cluster, over_socket, settings};
 
-/// Superuser of the server; the source's application.
-pub(crate) const SUPERUSER: &str = "postgres";
 /// Owner of the target database, and of nothing else.
 pub(crate) const OWNER: &str = "doadmin";
 /// May replicate and owns its tables on the source, and nothing else.
 pub(crate) const APP: &str = "app";
 
-pub(crate) struct Server {
-    bin: PathBuf,
-    folder: TempDir,
-}
-
-fn run(program: &Path, arguments: &[&str]) {
-    let is_root = Command::new("id").arg("-u").output().unwrap().stdout.starts_with(b"0\n");
-    let mut command = if is_root { Command::new("setpriv") } else { Command::new(program) };
-    if is_root {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
-    }
-    let output = command.args(arguments).current_dir("/").output().unwrap();
-    assert!(output.status.success(), "{program:?} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+/// A cluster with the databases "source" and "target", and a migration between
+/// them that has begun: what a test cuts off is the copy, not this.
+pub(crate) struct Server(Cluster);
 
 impl Server {
-    /// Starts a server with the databases "source" and "target".
+    /// Starts it; both databases are empty.
     pub(crate) async fn start() -> Self {
-        let bin = crate::schema::find_pg_dump(None, 130_000).unwrap().path.parent().unwrap().to_owned();
-        let server = Server { bin, folder: TempDir::with_prefix("walferry-copy-").unwrap() };
-        let folder = server.folder.path().to_str().unwrap().to_owned();
-        if Command::new("id").arg("-u").output().unwrap().stdout.starts_with(b"0\n") {
-            assert!(Command::new("chown").args(["postgres", &folder]).status().unwrap().success());
-        }
-        let data = format!("{folder}/data");
-        run(&server.bin.join("initdb"), &["-D", &data, "-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8"]);
-        let options =
-            format!("-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off -c wal_level=logical");
-        run(&server.bin.join("pg_ctl"), &["-D", &data, "-w", "-l", &format!("{folder}/log"), "-o", &options, "start"]);
+        let server = Server(cluster().start().unwrap());
         let admin = server.session(Side::Source, SUPERUSER, "postgres").await;
         for sql in [
             "CREATE ROLE doadmin LOGIN NOSUPERUSER",
@@ -65,28 +38,12 @@ impl Server {
         ] {
             admin.batch_execute(sql).await.unwrap();
         }
+        begun(server.target().await, "source").await;
         server
     }
 
-    fn info(&self, side: Side, user: &str, dbname: &str) -> ConnInfo {
-        ConnInfo {
-            side,
-            hosts: vec![Host { address: Address::Unix(self.folder.path().to_owned()), port: 5432, password: None }],
-            user: user.to_owned(),
-            dbname: dbname.to_owned(),
-            sslmode: SslMode::Disable,
-            sslrootcert: RootCert::Default,
-            sslcert: None,
-            sslkey: None,
-            channel_binding: ChannelBinding::Prefer,
-            target_session_attrs: TargetSessionAttrs::Any,
-            connect_timeout: Duration::from_secs(10),
-            options: None,
-        }
-    }
-
     async fn session(&self, side: Side, user: &str, dbname: &str) -> Session {
-        Session::connect(&self.info(side, user, dbname), "test").await.unwrap()
+        Session::connect(&over_socket(&self.0, side, user, dbname), "test").await.unwrap()
     }
 
     pub(crate) async fn source(&self, user: &str) -> Session {
@@ -98,54 +55,29 @@ impl Server {
     }
 
     pub(crate) fn settings(&self, user: &str, schema: SchemaMode) -> Settings {
-        Settings {
-            source: self.info(Side::Source, user, "source"),
-            target: self.info(Side::Target, OWNER, "target"),
-            name: "walferry".to_owned(),
-            slot: Provenance::Ours("walferry".to_owned()),
-            publication: Provenance::Ours("walferry".to_owned()),
-            filter: TableFilter::default(),
-            adopt: TableFilter::default(),
-            schema,
-            jobs: 3,
-            part_size: 1 << 20,
-            wal_warn: None,
-            pg_bin: Some(self.bin.clone()),
-            retry_for: Duration::from_secs(10),
-            batch: BatchBounds { rows: 1000, bytes: 1 << 20 },
-            queue_bytes: 1 << 20,
-            sequence_interval: Duration::from_secs(30),
-            listen: None,
-        }
+        let source = over_socket(&self.0, Side::Source, user, "source");
+        let target = over_socket(&self.0, Side::Target, OWNER, "target");
+        Settings { pg_bin: Some(self.0.server().bin_dir.clone()), ..settings(source, target, schema) }
     }
 
-    /// The state, with the migration begun unless it is.
+    /// The migration's state, on a session of its own.
     pub(crate) async fn state(&self, settings: &Settings) -> State {
-        let state = State::install(self.target().await, &settings.name).await.unwrap();
-        if state.load().await.unwrap().is_none() {
-            let source = SourceIdentity {
-                system_identifier: "1".to_owned(),
-                timeline: 1,
-                database: "source".to_owned(),
-                version: 150_000,
-            };
-            state.begin(&source, &settings.slot, &settings.publication).await.unwrap();
-        }
-        state
+        assert_eq!(settings.name, crate::testing::NAME);
+        begun(self.target().await, &settings.source.dbname).await
     }
 
     /// Runs the copy until it ends or `shutdown` is cancelled.
     pub(crate) async fn copy(&self, settings: &Settings, shutdown: &CancellationToken) -> Result<EndLsn, CopyError> {
         let state = self.state(settings).await;
         let (metrics, progress) = (Metrics::new().unwrap(), Progress::lines());
-        super::run(&CopyContext { settings, state: &state, metrics: &metrics, progress: &progress, shutdown, memory: &super::Memory::default() })
-            .await
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let data = self.folder.path().join("data");
-        run(&self.bin.join("pg_ctl"), &["-D", data.to_str().unwrap(), "-m", "immediate", "stop"]);
+        super::run(&CopyContext {
+            settings,
+            state: &state,
+            metrics: &metrics,
+            progress: &progress,
+            shutdown,
+            memory: &super::Memory::default(),
+        })
+        .await
     }
 }

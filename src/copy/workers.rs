@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::board::{After, Attempts, AtWork, Board, Cuts, Failure, GivenUp, Leftover, Task};
+use super::board::{After, AtWork, Attempts, Board, Cuts, Failure, GivenUp, Leftover, Task};
 use super::keep::Snapshots;
 use super::pause::Pause;
 use super::plan::{Job, RowsPlan};

@@ -139,7 +139,7 @@ async fn take_over(ctx: &Context) -> Result<Arc<State>, Error> {
         info!(holder, "asking for a hand-over");
         state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
     }
-    wait_for_lease(&state, HAND_OVER_WAIT, &ctx.shutdown).await?;
+    wait_for_lease(ctx, &state, HAND_OVER_WAIT).await?;
     state.answer_requests("taken over").await?;
     Ok(Arc::new(state))
 }

@@ -7,6 +7,10 @@
 //!                                                                    │          │
 //!                                        reached / asked / handed over    any other error: out
 //! ```
+//!
+//! A lease that somebody else holds ends the first attempt. Later on it is a
+//! lost connection like others: the holder is our own old session, which the
+//! server has not given up yet, or a command that took over and will leave.
 
 pub mod catchup;
 pub mod housekeeping;
@@ -43,7 +47,8 @@ use retry::Retry;
 use stream::{Reason, Start, StreamEnd, stream};
 
 /// How long the lease is waited for: after kill -9 the server needs a moment
-/// to notice that its client is gone.
+/// to notice that its client is gone. Once the work has begun, the retries wait
+/// on behind it.
 const LEASE_WAIT: Duration = Duration::from_secs(20);
 
 /// An attempt that lasted this long has worked, even if there was nothing to
@@ -57,6 +62,15 @@ pub enum Until {
     Stopped,
     /// When it has caught up with the source as of the start of the stream.
     CaughtUp,
+}
+
+/// Whether this process has been entered as the one at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// It has: the lease was ours.
+    Yes,
+    /// It has not.
+    No,
 }
 
 /// What the parts of one process share.
@@ -121,6 +135,10 @@ impl Context {
     /// Whether the work has begun since this was last asked.
     fn take_established(&self) -> bool {
         self.is_established.swap(false, Ordering::Relaxed)
+    }
+
+    fn begun(&self) -> Begun {
+        if self.has_begun.load(Ordering::Relaxed) { Begun::Yes } else { Begun::No }
     }
 
     /// Keeps what an attempt that failed has applied.
@@ -254,7 +272,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
 /// While this process was trying to get its connections back, another command
 /// may have taken the migration over and ended it: then it is not ours any more.
 async fn taken_over(ctx: &Context, state: &State) -> Result<Option<StreamEnd>, Error> {
-    if !ctx.has_begun.load(Ordering::Relaxed) {
+    if ctx.begun() == Begun::No {
         return Ok(None);
     }
     let Some(migration) = state.load().await? else { return Ok(None) };
@@ -280,23 +298,36 @@ pub(crate) async fn leave(ctx: &Context, state: &State, because: &str) -> Result
 pub(crate) async fn lease(ctx: &Context) -> Result<Arc<State>, Error> {
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let state = State::install(session, &ctx.settings.name).await?;
-    wait_for_lease(&state, LEASE_WAIT, &ctx.shutdown).await?;
+    wait_for_lease(ctx, &state, LEASE_WAIT).await?;
     Ok(Arc::new(state))
 }
 
 /// Takes the lease, waiting for a holder that is about to leave.
-pub(crate) async fn wait_for_lease(state: &State, wait: Duration, shutdown: &CancellationToken) -> Result<(), Error> {
+pub(crate) async fn wait_for_lease(ctx: &Context, state: &State, wait: Duration) -> Result<(), Error> {
+    let begun = ctx.begun();
+    // An attempt is not to outlast the retries it is one of.
+    let wait = if begun == Begun::Yes { wait.min(ctx.settings.retry_for) } else { wait };
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         match state.take_lease().await {
             Ok(()) => return Ok(()),
             Err(StateError::Leased { .. }) if tokio::time::Instant::now() < deadline => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refused(error, begun)),
         }
         tokio::select! {
-            () = shutdown.cancelled() => return Err(Error::Interrupted),
+            () = ctx.shutdown.cancelled() => return Err(Error::Interrupted),
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
         }
+    }
+}
+
+/// What a lease that was not had means: before this process has begun, another
+/// one is at work and the operator decides; afterwards it was ours, and is
+/// waited for like a lost connection.
+fn refused(error: StateError, begun: Begun) -> Error {
+    match (error, begun) {
+        (StateError::Leased { name, holder }, Begun::Yes) => Error::LeaseHeld { name, holder },
+        (error, _) => error.into(),
     }
 }
 
@@ -386,7 +417,7 @@ impl Context {
 /// Whether another process is at work: then how the migration stands is its
 /// business, and not that this one has left.
 fn is_anothers(error: &Error) -> bool {
-    matches!(error, Error::State(StateError::Leased { .. }) | Error::TakenOver { .. })
+    matches!(error, Error::State(StateError::Leased { .. }) | Error::LeaseHeld { .. } | Error::TakenOver { .. })
 }
 
 /// Writes into the state why this process gives up, if the target can be reached.
@@ -401,5 +432,33 @@ async fn record_stop(ctx: &Context, because: &str) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "cannot record why the migration stopped"),
         Err(_) => tracing::debug!("cannot record why the migration stopped: no answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Directive;
+
+    fn leased() -> StateError {
+        StateError::Leased { name: "walferry".to_owned(), holder: "process 7 on host".to_owned() }
+    }
+
+    #[test]
+    fn a_lease_that_another_holds_is_the_operators_at_first_and_retried_once_the_work_has_begun() {
+        for (begun, directive) in [(Begun::No, Directive::Operator), (Begun::Yes, Directive::Retry)] {
+            let error = refused(leased(), begun);
+            let verdict = error.verdict();
+            assert_eq!((verdict.directive, verdict.code), (directive, 7), "{error}");
+            assert!(error.to_string().contains("process 7 on host"), "{error}");
+            assert!(verdict.remedy.is_some_and(|remedy| remedy.contains("pg_terminate_backend")));
+            assert!(is_anothers(&error), "its state is not written over when this process gives up");
+        }
+    }
+
+    #[test]
+    fn any_other_refusal_of_the_lease_stays_what_it_is() {
+        let error = refused(StateError::NoMigration("walferry".to_owned()), Begun::Yes);
+        assert!(matches!(error, Error::State(StateError::NoMigration(_))), "{error}");
     }
 }

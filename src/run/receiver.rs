@@ -33,8 +33,9 @@ const DENSE: Duration = Duration::from_millis(1);
 
 /// How long the receiver rests in a dense stream, so that what arrives gathers
 /// in the socket. The source sends every message by itself; a receiver that
-/// wakes for each takes the time that decoding and the target's work need. Far
-/// less than a socket's buffer holds arrives meanwhile.
+/// wakes for each takes the time that decoding and the target's work need, and
+/// the waking takes the source's. Far less than a socket's buffer holds arrives
+/// meanwhile.
 const REST: Duration = Duration::from_millis(1);
 
 /// Chunks the channel holds. Each occupies at least its share of the budget,
@@ -45,6 +46,21 @@ pub const CHUNKS_MAX: usize = 1024;
 /// comes for this long the connection is dead. Native replication's default
 /// for `wal_receiver_timeout`.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why the receiver stopped before the stream's end. Nothing is lost by it: what
+/// the target has not committed is not confirmed, and comes again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiverError {
+    /// The connection is lost, or the source reports an error.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The channel was full although the budget had room: the bounds do not fit
+    /// together, and trying again would not make them.
+    #[error(
+        "the queue to the worker holds {CHUNKS_MAX} chunks and has room for no other, though its bytes are not used up"
+    )]
+    Full,
+}
 
 /// What the worker gets to see, in the source's order.
 #[derive(Debug)]
@@ -114,21 +130,22 @@ impl Heard {
 /// Reads frames until the source ends the stream or the worker is gone.
 ///
 /// # Errors
-/// When the connection is lost or the source reports an error.
+/// [`ReceiverError::Wire`] when the connection is lost or the source reports an
+/// error; [`ReceiverError::Full`] is a bug.
 pub async fn run(
     mut reader: ReplicationReader,
     queue: Sender<Chunk>,
     budget: Budget,
     feed: &StatusFeed,
     heard: &Heard,
-) -> Result<(), WireError> {
+) -> Result<(), ReceiverError> {
     let mut density = Density::new();
     loop {
         let mut inputs = Vec::new();
         let mut bytes = 0;
         let mut frame = match tokio::time::timeout(SILENCE, reader.next()).await {
             Ok(frame) => frame?,
-            Err(_) => return Err(WireError::Timeout { peer: reader.peer().clone(), after: SILENCE }),
+            Err(_) => return Err(WireError::Timeout { peer: reader.peer().clone(), after: SILENCE }.into()),
         };
         let mut may_rest = density.arrived();
         let is_done = loop {
@@ -163,10 +180,7 @@ pub async fn run(
             Ok(()) => {}
             // The worker has ended; its own error says why.
             Err(TrySendError::Disconnected(_)) => return Ok(()),
-            Err(TrySendError::Full(_)) => {
-                debug_assert!(false, "the budget runs out before the channel");
-                return Ok(());
-            }
+            Err(TrySendError::Full(_)) => return Err(ReceiverError::Full),
         }
     }
 }
@@ -221,7 +235,12 @@ fn size(input: &Input) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
+    use crate::exit::{Directive, Error};
+    use crate::wire::fake::{Fake, data, serve, start};
+    use crate::wire::testing::durable;
 
     #[tokio::test]
     async fn a_message_larger_than_the_budget_leaves_room_for_what_the_worker_holds() {
@@ -230,5 +249,30 @@ mod tests {
         let large = budget.acquire(1 << 30).now_or_never().expect("it is let in").unwrap();
         assert_eq!(held.num_permits() + large.num_permits(), 1 << 20);
         assert!(budget.acquire(1).now_or_never().is_none());
+    }
+
+    /// The story: a full channel ended the receiver as if the source had ended
+    /// the stream, and it was connected to again and again without a word.
+    #[tokio::test]
+    async fn a_channel_that_is_full_before_the_budget_is_used_up_is_a_bug_and_not_an_end() {
+        let (info, _server) = serve(|mut fake: Fake| async move {
+            fake.stream().await;
+            fake.send(&data(0x20, b"no room for this")).await;
+            // Stays until the receiver has gone.
+            fake.socket.read_to_end(&mut Vec::new()).await
+        })
+        .await;
+        let (reader, writer) = start(&info).await.unwrap();
+        let feed = StatusFeed::spawn(writer, durable(0x10), SILENCE);
+        let budget = Budget::new(1 << 20);
+        let (chunks, queue) = crossbeam_channel::bounded(1);
+        chunks.try_send(Chunk { inputs: Vec::new(), permit: budget.acquire(1).await.unwrap() }).unwrap();
+        let ended = run(reader, chunks, budget, &feed, &Heard::default()).await.unwrap_err();
+        assert!(matches!(ended, ReceiverError::Full), "{ended}");
+        assert!(queue.recv().unwrap().inputs.is_empty(), "what was there before is still there");
+        assert!(queue.recv().is_err(), "and nothing else");
+        let verdict = Error::from(ended).verdict();
+        assert_eq!((verdict.directive, verdict.code), (Directive::Bug, 1));
+        assert_eq!(feed.sent(), durable(0x10), "nothing of it is confirmed");
     }
 }

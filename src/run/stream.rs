@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
 
 use super::housekeeping::{self, House, HouseError};
-use super::receiver::{self, Budget, CHUNKS_MAX, Heard};
+use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::worker::{self, WorkerError};
 use super::{Context, resume};
 use crate::apply::ApplyError;
@@ -162,7 +162,7 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
 /// What ended first.
 enum Event {
     Applier(Result<Ended, ApplyError>),
-    Receiver(Result<(), WireError>),
+    Receiver(Result<(), ReceiverError>),
     Status(WireError),
     House(Result<Option<String>, HouseError>),
     Never,
@@ -183,7 +183,8 @@ async fn settle(event: Event, worker: JoinHandle<Result<(), WorkerError>>, ctx: 
             Err(error) => Err(error.into()),
             Ok(()) => Err(Error::StreamEnded),
         },
-        Event::Receiver(Err(error)) | Event::Status(error) => Err(error.into()),
+        Event::Receiver(Err(error)) => Err(error.into()),
+        Event::Status(error) => Err(error.into()),
         Event::House(Err(error)) => Err(error.into()),
         Event::House(Ok(to)) => Ok(to.map_or(Reason::Asked, |to| Reason::HandedOver { to })),
         Event::Never => Err(Error::StreamEnded),

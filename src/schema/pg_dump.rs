@@ -123,13 +123,16 @@ fn parse_version(text: &str) -> Option<u32> {
 
 /// What libpq and the server say when a connection is lost, or the session
 /// that exported the snapshot is (`fe-misc.c`, `fe-secure*.c`, `snapmgr.c`).
-const CUT_OFF: [&str; 9] = [
+const CUT_OFF: [&str; 12] = [
     "server closed the connection",
     "could not receive data from server",
     "could not send data to server",
     "SSL connection has been closed",
     "SSL SYSCALL error",
-    "connection to server at",
+    "Connection refused",
+    "Connection reset",
+    "Connection timed out",
+    "timeout expired",
     "terminating connection",
     "invalid snapshot identifier",
     "could not import the requested snapshot",

@@ -12,13 +12,16 @@ pub mod position;
 pub mod sweeps;
 pub mod tables;
 
-use tokio_postgres::error::SqlState;
-
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Session};
+use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
 pub const VERSION: i32 = 1;
+
+/// Second key of the advisory lock under which the schema is created; the
+/// leases' second keys are hashes of names.
+const CREATION_KEY: i32 = 0;
 
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +53,6 @@ pub enum StateError {
     NoMigration(String),
 }
 
-/// Whether an object could not be created because another session was first.
-fn is_race(error: &DbError) -> bool {
-    matches!(error.sqlstate(), Some(&SqlState::DUPLICATE_SCHEMA | &SqlState::UNIQUE_VIOLATION))
-}
-
 /// A handle on one migration's state, over a session of its own.
 pub struct State {
     session: Session,
@@ -80,17 +78,28 @@ impl State {
     /// When the role may not create a schema, or the schema is not ours.
     pub async fn install(session: Session, name: &str) -> Result<Self, StateError> {
         if !Self::is_installed(&session).await? {
-            let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
-            let created = session.batch_execute(&sql).await.during(Side::Target, "create the state schema \"walferry\"");
-            if let Err(error) = created {
-                // A session that was given up for lost may just have created it.
-                let rolled_back = session.batch_execute("ROLLBACK").await;
-                if rolled_back.is_err() || !is_race(&error) || !Self::is_installed(&session).await? {
-                    return Err(error.into());
-                }
-            }
+            Self::create(&session).await?;
         }
         Self::open(session, name).await
+    }
+
+    /// Creates the schema. Another process may be at it, or the server at what a
+    /// killed one had asked for: that is waited for, and then the schema is there.
+    async fn create(session: &Session) -> Result<(), StateError> {
+        let action = "create the state schema \"walferry\"";
+        let key = format!("({LOCK_CLASS}, {CREATION_KEY})");
+        let lock = format!("SELECT pg_catalog.pg_advisory_lock{key}");
+        session.batch_execute(&lock).await.during(Side::Target, action)?;
+        // Looked for in a transaction of its own: one that had begun before the
+        // lock was had would not hear of a schema that was made meanwhile.
+        if !Self::is_installed(session).await? {
+            let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
+            session.batch_execute(&sql).await.during(Side::Target, action)?;
+        }
+        // After an error the lock goes with the session.
+        let unlock = format!("SELECT pg_catalog.pg_advisory_unlock{key}");
+        session.batch_execute(&unlock).await.during(Side::Target, action)?;
+        Ok(())
     }
 
     /// Opens the state of the migration `name`; the schema must exist.
@@ -156,5 +165,25 @@ impl State {
         action: &str,
     ) -> Result<Vec<tokio_postgres::Row>, StateError> {
         Ok(self.session.query(sql, params).await.during(Side::Target, action)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::sweep::testing::{Pair, TARGET_OWNER};
+
+    /// The story: a process was killed while it created the schema; the next one
+    /// did not see it yet, created it as well, and ended with 23505.
+    #[tokio::test]
+    async fn processes_that_begin_at_the_same_moment_all_find_the_schema() {
+        let pair = Pair::new().await;
+        let sessions = join_all((0..8).map(|_| pair.target(TARGET_OWNER))).await;
+        let installed = join_all(sessions.into_iter().map(|session| State::install(session, "walferry"))).await;
+        for state in installed {
+            assert!(state.unwrap().load().await.unwrap().is_none());
+        }
     }
 }

@@ -311,7 +311,7 @@ async fn open(
         }
         Place::Tcp(address, name) => (address, name),
     };
-    let socket = stream::tcp(address).await.map_err(unreached)?;
+    let socket = stream::tcp(address, startup.purpose).await.map_err(unreached)?;
     let settings = match encryption {
         Encryption::Plain => return Ok((Stream::Tcp(socket), Channel::Plain)),
         Encryption::IfOffered(settings) | Encryption::Required(settings) => settings,

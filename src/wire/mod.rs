@@ -29,7 +29,9 @@ mod tls;
 mod tls_verify;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod fake;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests_fake;
 #[cfg(test)]

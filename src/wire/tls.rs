@@ -20,10 +20,10 @@ use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::stream::Tcp;
 use super::tls_verify::{NameCheck, Trust, Verifier};
 use super::{Peer, WireError, frame};
 use crate::config::conninfo::{ConnInfo, RootCert, SslMode};
@@ -37,9 +37,9 @@ pub(super) struct TlsSettings {
 /// What the server answered to the question for TLS.
 pub(super) enum Offer {
     /// It goes on with a handshake.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
     /// It has none; the socket is as good as new.
-    Plain(TcpStream),
+    Plain(Tcp),
 }
 
 impl TlsSettings {
@@ -70,7 +70,7 @@ impl TlsSettings {
     /// # Errors
     /// `Tls` when the handshake fails, `Protocol` when the other end answers
     /// with anything but `S` or `N`, `Closed`, `Io`.
-    pub(super) async fn negotiate(&self, mut stream: TcpStream, host: &str, peer: &Peer) -> Result<Offer, WireError> {
+    pub(super) async fn negotiate(&self, mut stream: Tcp, host: &str, peer: &Peer) -> Result<Offer, WireError> {
         let lost = |e| frame::lost(peer, e);
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);

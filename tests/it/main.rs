@@ -15,6 +15,7 @@ mod environment;
 mod fallback;
 mod identity;
 mod journey;
+mod lease;
 mod migration;
 mod network;
 mod plans;

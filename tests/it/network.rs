@@ -14,20 +14,20 @@ use crate::support::proxy::{Mode, Proxy};
 use crate::support::wait_until;
 
 /// A pair with a proxy on either side.
-struct Proxied {
-    pair: Pair,
-    source: Proxy,
-    target: Proxy,
+pub struct Proxied {
+    pub pair: Pair,
+    pub source: Proxy,
+    pub target: Proxy,
 }
 
 impl Proxied {
-    async fn around(pair: Pair) -> Proxied {
+    pub async fn around(pair: Pair) -> Proxied {
         let (source, target) = (Proxy::start(pair.source.port()).await, Proxy::start(pair.target.port()).await);
         Proxied { pair, source, target }
     }
 
     /// A daemon that reaches both ends through the proxies.
-    async fn daemon(&self, arguments: &[&str]) -> Walferry {
+    pub async fn daemon(&self, arguments: &[&str]) -> Walferry {
         let mut command = command_for(&self.pair, &[&["run"], arguments].concat());
         command.env("WALFERRY_SOURCE_PGURI", self.source.through(&self.pair.source_uri()));
         command.env("WALFERRY_TARGET_PGURI", self.target.through(&self.pair.target_uri()));
@@ -36,7 +36,7 @@ impl Proxied {
 
     /// The end of every test: the daemon is still the same, follows, leaves in
     /// order, and both sides are equal.
-    async fn settle(self, daemon: Walferry, load: Load) -> Finished {
+    pub async fn settle(self, daemon: Walferry, load: Load) -> Finished {
         until_applied(&self.pair).await;
         let left = daemon.terminate(PATIENCE).code(0);
         settle(&self.pair, load).await;

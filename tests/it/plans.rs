@@ -9,7 +9,7 @@ use std::sync::Arc;
 use walferry::apply::mapping::Mapping;
 use walferry::apply::pipeline::plan_settings;
 use walferry::apply::replica_role::ReplicaRole;
-use walferry::apply::set_based::{SetRenderer, SetStatement};
+use walferry::apply::set_based::{SetRenderer, SetStatement, Writing};
 use walferry::apply::target::TargetTable;
 use walferry::coalesce::{Net, Row, Updated};
 use walferry::config::{ConnInfo, Env, Side};
@@ -36,6 +36,7 @@ const TYPES: &[&str] = &[
     "CREATE DOMAIN code AS varchar(20)",
     "CREATE DOMAIN number AS numeric(12, 2)",
     "CREATE DOMAIN name_ci AS citext",
+    "CREATE DOMAIN path AS int[]",
 ];
 
 /// Columns of a key, and their values for row `i`.
@@ -56,6 +57,8 @@ const KEYS: &[Key] = &[
     &[("code", "'code ' || i")],
     &[("number", "i + 0.5")],
     &[("name_ci", "'Name ' || i")],
+    &[("int[]", "ARRAY[i, i]")],
+    &[("path", "ARRAY[i, i]")],
     &[("int", "i / 100"), ("text", "'key ' || i")],
     &[("mood", "(enum_range(null::mood))[1 + i % 3]"), ("int", "i")],
     &[("uuid", "md5((i % 10)::text)::uuid"), ("varchar(10)", "i"), ("date", "date '2024-01-01' + i % 5")],
@@ -103,7 +106,7 @@ async fn statements(session: &Session, number: usize, keys: usize) -> Vec<String
     let updated = |row| Updated { key: &changed, row: Row::Whole(row) };
     let net =
         Net { deletes: vec![&changed], updates: vec![updated(&changed), updated(&untouched)], inserts: Vec::new() };
-    let rendered = SetRenderer::default().render(&mapping, &net).unwrap();
+    let rendered = SetRenderer::default().render(&mapping, &net, Writing::Updating).unwrap();
     let sql = |statement: &SetStatement| match statement {
         SetStatement::Arrays { shape, .. } => shape.sql.clone(),
         SetStatement::Copy { sql, .. } => panic!("{sql}"),

@@ -23,6 +23,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         sql_type: "varchar(9)".to_owned(),
         bare_type: "varchar".to_owned(),
         equality_schema: "eq".to_owned(),
+        can_be_listed: name != "array",
         generation,
     };
     let table = TableName::new("s", "t");
@@ -33,7 +34,16 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         columns: columns.iter().map(relation_column).collect(),
     };
     let columns = columns.iter().map(target_column).collect();
-    let target = TargetTable { table, is_partitioned: false, needs_order: false, columns, unique_key: None };
+    let target = TargetTable {
+        table,
+        is_partitioned: false,
+        oid: 1,
+        needs_order: false,
+        has_foreign_keys: false,
+        parents: Vec::new(),
+        columns,
+        unique_key: None,
+    };
     Mapping::new(Arc::new(relation), target).unwrap()
 }
 
@@ -73,6 +83,12 @@ fn arrays(statement: &SetStatement) -> (&str, Vec<Elements>, usize) {
     }
 }
 
+fn rendered(mapping: &Mapping, net: &Net<'_>) -> Vec<SetStatement> {
+    let Statements { deletes, updates, inserts } =
+        SetRenderer::default().render(mapping, net, Writing::Updating).unwrap();
+    deletes.into_iter().chain(updates).chain(inserts).collect()
+}
+
 fn some(text: &str) -> Option<Vec<u8>> {
     Some(text.as_bytes().to_vec())
 }
@@ -81,13 +97,40 @@ fn some(text: &str) -> Option<Vec<u8>> {
 fn deletes_find_their_rows_by_the_key_and_count_them() {
     let (one, two) = (row(&[Text(b"1"), Null, Null]), row(&[Text(b"2"), Null, Null]));
     let net = Net { deletes: vec![&one, &two], ..Net::default() };
-    let statements = SetRenderer::default().render(&keyed(), &net).unwrap();
+    let statements = rendered(&keyed(), &net);
     let (sql, arrays, rows) = arrays(&statements[0]);
     assert_eq!(
         sql,
-        r#"WITH affected AS (DELETE FROM ONLY "s"."t" AS t USING (SELECT a1::varchar AS c1 FROM ROWS FROM (pg_catalog.unnest($1::text[])) AS u(a1)) AS g WHERE t."k" OPERATOR("eq".=) g.c1 RETURNING 1) SELECT 1 / (pg_catalog.count(*) = $2::bigint)::int FROM affected"#
+        r#"WITH affected AS (DELETE FROM ONLY "s"."t" AS t WHERE t."k" OPERATOR("eq".=) ANY ($1::text[]::varchar[]) RETURNING 1) SELECT 1 / (pg_catalog.count(*) = $2::bigint)::int FROM affected"#
     );
     assert_eq!((arrays, rows, statements.len()), (vec![vec![some("1"), some("2")]], 2, 1));
+}
+
+#[test]
+fn deletes_by_several_columns_or_by_an_array_join_them() {
+    let two = mapping(&[("k", Generation::None, true), ("l", Generation::None, true)]);
+    let one = row(&[Text(b"1"), Text(b"2")]);
+    let statements = rendered(&two, &Net { deletes: vec![&one], ..Net::default() });
+    assert_eq!(
+        arrays(&statements[0]).0,
+        r#"WITH affected AS (DELETE FROM ONLY "s"."t" AS t USING (SELECT a1::varchar AS c1, a2::varchar AS c2 FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS u(a1, a2)) AS g WHERE t."k" OPERATOR("eq".=) g.c1 AND t."l" OPERATOR("eq".=) g.c2 RETURNING 1) SELECT 1 / (pg_catalog.count(*) = $3::bigint)::int FROM affected"#
+    );
+    let by_array = mapping(&[("array", Generation::None, true)]);
+    let statements = rendered(&by_array, &Net { deletes: vec![&one], ..Net::default() });
+    assert!(arrays(&statements[0]).0.contains("USING (SELECT a1::varchar AS c1"));
+}
+
+#[test]
+fn rows_are_replaced_where_all_their_values_came_and_updated_where_not() {
+    let (whole, hole) = (row(&[Text(b"1"), Text(b"x"), Null]), row(&[Text(b"2"), Unchanged, Null]));
+    let gone = row(&[Text(b"3"), Null, Null]);
+    let updated = |tuple| Updated { key: tuple, row: Row::Whole(tuple) };
+    let net = Net { deletes: vec![&gone], updates: vec![updated(&whole), updated(&hole)], inserts: Vec::new() };
+    let statements = SetRenderer::default().render(&keyed(), &net, Writing::Replacing).unwrap();
+    let of = |statement: Option<&SetStatement>| arrays(statement.unwrap()).1;
+    assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("3"), some("1")]]);
+    assert_eq!(of(statements.updates.first()), vec![vec![some("2")], vec![None]]);
+    assert_eq!(of(statements.inserts.as_ref()), vec![vec![some("1")], vec![some("x")], vec![None]]);
 }
 
 #[test]
@@ -95,7 +138,7 @@ fn updates_write_the_columns_that_came_and_find_their_rows_by_the_key() {
     let key = row(&[Text(b"1"), Null, Null]);
     let new = row(&[Text(b"1"), Unchanged, Null]);
     let net = Net { updates: vec![Updated { key: &key, row: Row::Whole(&new) }], ..Net::default() };
-    let statements = SetRenderer::default().render(&keyed(), &net).unwrap();
+    let statements = rendered(&keyed(), &net);
     let (sql, arrays, rows) = arrays(&statements[0]);
     assert_eq!(
         sql,
@@ -108,7 +151,7 @@ fn updates_write_the_columns_that_came_and_find_their_rows_by_the_key() {
 fn an_update_that_writes_nothing_still_counts_its_rows() {
     let new = row(&[Text(b"1"), Unchanged, Unchanged]);
     let net = Net { updates: vec![Updated { key: &new, row: Row::Whole(&new) }], ..Net::default() };
-    let statements = SetRenderer::default().render(&keyed(), &net).unwrap();
+    let statements = rendered(&keyed(), &net);
     assert_eq!(
         arrays(&statements[0]).0,
         r#"WITH affected AS (SELECT 1 FROM ONLY "s"."t" AS t, (SELECT a1::varchar AS c1 FROM ROWS FROM (pg_catalog.unnest($1::text[])) AS u(a1)) AS g WHERE t."k" OPERATOR("eq".=) g.c1) SELECT 1 / (pg_catalog.count(*) = $2::bigint)::int FROM affected"#
@@ -125,15 +168,15 @@ fn few_inserts_are_a_statement_and_many_are_a_copy() {
     let new = row(&[Text(b"1"), Text(b"2"), Null]);
     let rows = |count| Net { inserts: (0..count).map(|_| Row::Whole(&new)).collect(), ..Net::default() };
     let mut renderer = SetRenderer::default();
-    let few = renderer.render(&mapping, &rows(COPY_ROWS - 1)).unwrap();
-    let (sql, arrays, count) = arrays(&few[0]);
+    let few = renderer.render(&mapping, &rows(COPY_ROWS - 1), Writing::Updating).unwrap();
+    let (sql, arrays, count) = arrays(few.inserts.as_ref().unwrap());
     assert_eq!(
         sql,
         r#"WITH affected AS (INSERT INTO "s"."t" ("k", "v") OVERRIDING SYSTEM VALUE SELECT * FROM (SELECT a1::varchar AS c1, a2::varchar AS c2 FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS u(a1, a2)) AS g RETURNING 1) SELECT 1 / (pg_catalog.count(*) = $3::bigint)::int FROM affected"#
     );
     assert_eq!((arrays.len(), arrays[0].len(), count), (2, COPY_ROWS - 1, COPY_ROWS - 1));
-    let many = renderer.render(&mapping, &rows(COPY_ROWS)).unwrap();
-    let SetStatement::Copy { sql, data, rows } = &many[0] else { panic!("{many:?}") };
+    let many = renderer.render(&mapping, &rows(COPY_ROWS), Writing::Updating).unwrap();
+    let SetStatement::Copy { sql, data, rows } = many.inserts.as_ref().unwrap() else { panic!("{many:?}") };
     assert_eq!(sql, r#"COPY "s"."t" ("k", "v") FROM STDIN"#);
     assert_eq!((&data[..], *rows), ("1\t\\N\n".repeat(COPY_ROWS).as_bytes(), COPY_ROWS));
 }
@@ -148,18 +191,21 @@ fn deletes_come_first_and_inserts_last_and_a_shape_is_made_once() {
     };
     let mut renderer = SetRenderer::default();
     let mapping = keyed();
-    let ids = |statements: &[SetStatement]| {
+    let ids = |statements: &Statements| {
         let id = |statement: &SetStatement| match statement {
             SetStatement::Arrays { shape, .. } => shape.id,
             SetStatement::Copy { .. } => 0,
         };
         statements.iter().map(id).collect::<Vec<_>>()
     };
-    let first = renderer.render(&mapping, &net()).unwrap();
+    let first = renderer.render(&mapping, &net(), Writing::Updating).unwrap();
     for (statement, word) in first.iter().zip(["DELETE", "UPDATE", "INSERT"]) {
         assert!(arrays(statement).0.starts_with(&format!("WITH affected AS ({word} ")), "{statement:?}");
     }
-    assert_eq!((first.len(), ids(&first)), (3, ids(&renderer.render(&mapping, &net()).unwrap())));
+    assert_eq!(
+        (first.iter().count(), ids(&first)),
+        (3, ids(&renderer.render(&mapping, &net(), Writing::Updating).unwrap()))
+    );
 }
 
 #[test]
@@ -168,28 +214,32 @@ fn a_table_without_a_key_takes_inserts_and_a_partitioned_one_is_not_restricted_t
     mapping.identity = Identity::WholeRow;
     let new = row(&[Text(b"1"), Null, Null]);
     let net = Net { inserts: vec![Row::Whole(&new)], ..Net::default() };
-    assert_eq!(SetRenderer::default().render(&mapping, &net).unwrap().len(), 1);
+    assert_eq!(rendered(&mapping, &net).len(), 1);
     let mut mapping = keyed();
     mapping.target.is_partitioned = true;
     let net = Net { deletes: vec![&new], ..Net::default() };
-    let statements = SetRenderer::default().render(&mapping, &net).unwrap();
+    let statements = rendered(&mapping, &net);
     assert!(arrays(&statements[0]).0.contains(r#"DELETE FROM "s"."t" AS t"#));
 }
 
 #[test]
 fn a_value_that_did_not_come_is_an_error_and_never_a_null() {
     let (hole, binary) = (row(&[Text(b"1"), Unchanged, Null]), row(&[Text(b"1"), Value::Binary(b"2"), Null]));
-    let of = |row| SetRenderer::default().render(&keyed(), &Net { inserts: vec![row], ..Net::default() }).unwrap_err();
+    let of = |row| {
+        SetRenderer::default()
+            .render(&keyed(), &Net { inserts: vec![row], ..Net::default() }, Writing::Updating)
+            .unwrap_err()
+    };
     assert_eq!(of(Row::Whole(&hole)), RenderError::MissingValue("\"v\"".to_owned()));
     assert_eq!(of(Row::Whole(&binary)), RenderError::Binary("\"v\"".to_owned()));
     let key = row(&[Unchanged, Null, Null]);
     let net = Net { deletes: vec![&key], ..Net::default() };
     assert_eq!(
-        SetRenderer::default().render(&keyed(), &net).unwrap_err(),
+        SetRenderer::default().render(&keyed(), &net, Writing::Updating).unwrap_err(),
         RenderError::MissingValue("\"k\"".to_owned())
     );
     let many = || Net { inserts: (0..COPY_ROWS).map(|_| Row::Whole(&hole)).collect(), ..Net::default() };
-    assert!(SetRenderer::default().render(&keyed(), &many()).is_err());
+    assert!(SetRenderer::default().render(&keyed(), &many(), Writing::Updating).is_err());
 }
 
 #[test]

@@ -1,10 +1,13 @@
-use std::time::Duration;
+//! What the status document claims: its lag is zero when nothing is
+//! outstanding and never negative, every key is there and says what is so, and
+//! a source that is away takes nothing from what the target knows.
 
 use super::*;
-use crate::config::{BatchBounds, Provenance, SchemaMode, TableFilter};
+use crate::config::SchemaMode;
 use crate::lsn::EndLsn;
 use crate::state::tables::TableRow;
 use crate::sweep::testing::{Pair, SUPERUSER, TARGET_OWNER};
+use crate::testing::settings;
 
 fn position(commit_age: Option<f64>, moved_age: f64) -> Position {
     Position { end: Lsn(0), commit_age, moved_age }
@@ -101,26 +104,8 @@ async fn the_document_has_every_key_and_says_what_is_so() {
 async fn a_source_that_cannot_be_reached_leaves_the_rest_of_the_status() {
     let pair = Pair::new().await;
     drop(pair.state().await);
-    let ours = Provenance::Ours("walferry".to_owned());
-    let settings = Settings {
-        source: pair.info(crate::config::Side::Source, "postgres", "no_such_database"),
-        target: pair.target_info(TARGET_OWNER),
-        name: "walferry".to_owned(),
-        slot: ours.clone(),
-        publication: ours,
-        filter: TableFilter::default(),
-        adopt: TableFilter::default(),
-        schema: SchemaMode::None,
-        jobs: 1,
-        part_size: 1 << 28,
-        wal_warn: None,
-        pg_bin: None,
-        retry_for: Duration::ZERO,
-        batch: BatchBounds { rows: 1, bytes: 1 },
-        queue_bytes: 1,
-        sequence_interval: Duration::from_secs(1),
-        listen: None,
-    };
+    let source = pair.info(crate::config::Side::Source, "postgres", "no_such_database");
+    let settings = settings(source, pair.target_info(TARGET_OWNER), SchemaMode::None);
     let document = collect(&settings).await.unwrap();
     assert_eq!((document.phase.as_str(), document.slot), ("setup", None));
 

@@ -1,3 +1,8 @@
+//! What the passes over the large objects claim: contents become equal whichever
+//! way the source may be read, holes and all, and beyond two gigabytes; nothing
+//! of the target's own is written over; what cannot be read is named once the
+//! others are there.
+
 use super::*;
 use crate::sweep::testing::{Pair, SOURCE_OWNER, SOURCE_READER, SUPERUSER, TARGET_OWNER};
 

@@ -1,3 +1,7 @@
+//! What the passes over the sequences claim: every kind becomes exact, a periodic
+//! pass moves none back, owned ones meet by their column, and one that cannot be
+//! set is named with its SQL while the others are set.
+
 use super::*;
 use crate::sweep::testing::{Pair, SOURCE_OWNER, SUPERUSER, TARGET_OWNER};
 
