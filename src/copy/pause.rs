@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::board::Board;
 use super::{CopyContext, CopyError};
 use crate::exit;
+use crate::run::retry::uneven;
 
 /// The first pause; doubled each time.
 const FIRST: Duration = Duration::from_millis(500);
@@ -49,8 +50,9 @@ impl Pause {
         if let Some(side) = exit::side_of_copy(&error) {
             ctx.metrics.reconnects.with_label_values(&[&side.to_string()]).inc();
         }
-        tracing::warn!(%error, again_in_ms = self.next.as_millis(), "a part of the copy was cut off; trying again");
-        sleep(self.next).await;
+        let pause = uneven(self.next);
+        tracing::warn!(%error, again_in_ms = pause.as_millis(), "a part of the copy was cut off; trying again");
+        sleep(pause).await;
         self.next = (self.next * 2).min(LONGEST);
         Ok(())
     }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::error::WalStage;
 use super::{CopyContext, CopyError};
@@ -21,6 +21,10 @@ use crate::session::{DbContext, DbError, Session};
 /// Pause between two looks; between two of them a busy source writes some
 /// hundred megabytes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at whether the lease's connection is still open:
+/// what is copied in between is copied for nothing.
+const CLOSED_EVERY: Duration = Duration::from_millis(100);
 
 /// WAL held back that is worth a warning, where the source has no limit of its
 /// own: half of the free space that a server is usually given.
@@ -62,9 +66,12 @@ pub(super) async fn slot(ctx: &CopyContext<'_>) -> CopyError {
 pub(super) async fn lease(ctx: &CopyContext<'_>) -> CopyError {
     let session = ctx.state.session();
     loop {
-        sleep(LOOK_EVERY).await;
         if let Err(error) = session.query("SELECT 1", &[]).await.during(session.side(), "keep the lease") {
             return error.into();
+        }
+        let asked = Instant::now();
+        while !session.is_closed() && asked.elapsed() < LOOK_EVERY {
+            sleep(CLOSED_EVERY).await;
         }
     }
 }
