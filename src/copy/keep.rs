@@ -89,14 +89,12 @@ impl<'a> Snapshots<'a> {
         let planned = plan::plans(self.ctx, (held.keeper.session(), &target), version, jobs, &wanted).await?;
         let target = State::open(target, self.ctx.state.name()).await?;
         let Planned { plans, gone, left_out } = planned;
-        let dropped = gone.into_iter().map(|index| (index, true));
-        for (index, is_gone) in dropped.chain(left_out.into_iter().map(|index| (index, false))) {
-            let Some(job) = jobs.get(index) else { continue };
-            if is_gone {
-                resume::gone(&target, &job.table, job.shape, held.point).await?;
-            } else {
-                resume::leave_out(&target, &job.table, job.shape).await?;
-            }
+        for (index, job) in gone.into_iter().filter_map(|index| Some((index, jobs.get(index)?))) {
+            resume::gone(&target, &job.table, job.shape, held.point).await?;
+            board.ready(index);
+        }
+        for (index, job) in left_out.into_iter().filter_map(|index| Some((index, jobs.get(index)?))) {
+            resume::leave_out(&target, &job.table, job.shape).await?;
             board.ready(index);
         }
         let generation = held.generation;

@@ -268,7 +268,7 @@ impl<'a> Worker<'a> {
         }
         self.source = None;
         let held = self.crew.snapshots.get(generation)?;
-        let session = snapshot::enter(&self.crew.ctx.settings, held.keeper.snapshot()).await?;
+        let session = snapshot::enter(self.crew.ctx.settings, held.keeper.snapshot()).await?;
         self.source = Some((generation, Kept { session, since: Instant::now() }));
         Ok(())
     }

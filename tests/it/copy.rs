@@ -16,12 +16,13 @@ use walferry::demo::cluster::SUPERUSER;
 use walferry::lsn::Lsn;
 
 use crate::migration::{
-    Load, NAME, PATIENCE, catch_up, settle, source_admin, streaming, until_applied, until_streaming, usual_pair,
+    Load, NAME, PATIENCE, catch_up, pair_with_tables, settle, source_admin, streaming, until_applied, until_streaming,
+    usual_pair,
 };
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::{Walferry, command_for};
 use crate::support::proxy::Proxy;
-use crate::support::{connect, wait_until, workload};
+use crate::support::{connect, oldest_and_newest, wait_until, workload};
 
 /// Tables beside those of the workload.
 const TABLES: u32 = 20;
@@ -160,7 +161,7 @@ async fn twenty_kills_at_random_in_a_copy_end_equal_and_copy_no_finished_table_a
             daemon = copying(daemon).await;
         }
         // Not a wait for anything: the moment of the kill.
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..1000))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..1400))).await;
         let log = daemon.kill().stderr;
         in_the_copy += u32::from(!log.contains("streaming") && log.contains("INFO copying"));
         let after = finished(&target).await;
@@ -268,7 +269,11 @@ const IN_PARTS: &str = "
     DELETE FROM public.\"In \"\"Parts\" WHERE id > 50000 OR id % 7 = 0;
     CREATE TABLE public.toasted (id int PRIMARY KEY, t text);
     ALTER TABLE public.toasted ALTER t SET STORAGE EXTERNAL;
-    INSERT INTO public.toasted SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 800) i";
+    INSERT INTO public.toasted SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 800) i;
+    CREATE TABLE public.visit (id int, at int, t text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE public.visit_1 PARTITION OF public.visit FOR VALUES FROM (0) TO (30000);
+    CREATE TABLE public.visit_2 PARTITION OF public.visit FOR VALUES FROM (30000) TO (40000);
+    INSERT INTO public.visit SELECT i, i, md5(i::text) FROM generate_series(1, 35000) i";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_in_parts_is_equal_also_when_it_is_killed_between_them() {
@@ -282,12 +287,22 @@ async fn a_table_in_parts_is_equal_also_when_it_is_killed_between_them() {
     let daemon = streaming(&pair, &arguments).await;
     let copied = assert_copied_once(&pair.target_client().await).await;
     assert!(copied["\"In \"\"Parts\""] >= 8 && copied["toasted"] >= 4 && copied["event"] == 1, "{copied:?}");
+    assert!(copied["visit_1"] >= 2 && copied["visit_2"] == 1 && !copied.contains_key("visit"), "{copied:?}");
     finish(&pair, daemon, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_whose_snapshot_goes_gets_a_new_one_and_goes_on() {
-    let pair = usual_pair().await;
+    the_snapshot_goes(usual_pair().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_from_the_newest_server_whose_snapshot_goes_gets_a_new_one_and_goes_on() {
+    let (oldest, newest) = oldest_and_newest();
+    the_snapshot_goes(pair_with_tables(Pair::builder().servers(&newest, &oldest)).await).await;
+}
+
+async fn the_snapshot_goes(pair: Pair) {
     create_tables(&pair, 6, 40_000).await;
     pair.source_sql(IN_PARTS).await;
     let (load, churn) = (Load::start(&pair).await, Churn::start(&pair, 6, 40_000, 2).await);

@@ -182,3 +182,49 @@ async fn a_filter_that_lets_in_more_than_the_copy_began_with_is_refused() {
     let refused = Walferry::run(&pair, &["run"], PATIENCE).code(2);
     assert!(refused.stderr.contains("the filter left public.counter out"), "{}", refused.stderr);
 }
+
+/// The story: TRUNCATE of a table empties those that inherit from it as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_is_begun_anew_leaves_its_finished_child_alone() {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.parent (id int PRIMARY KEY, t text); \
+         CREATE TABLE public.child (PRIMARY KEY (id)) INHERITS (public.parent); \
+         INSERT INTO public.parent SELECT i, md5(i::text) FROM generate_series(1, 60000) i; \
+         INSERT INTO public.child SELECT i, md5(i::text) FROM generate_series(100001, 190000) i",
+    )
+    .await;
+    let mut command = command_for(&pair, &["run", "--jobs", "1"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    let target = pair.target_client().await;
+    let sql = "SELECT name FROM walferry.tables WHERE migration = $1 AND state = $2";
+    for (state, table) in [("ready", "child"), ("copying", "parent")] {
+        assert_eq!(target.query_one(sql, &[&NAME, &state]).await.unwrap().get::<_, &str>(0), table);
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_have_the_rows_and_columns_that_the_publication_lets_through() {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.wide (id int PRIMARY KEY, a text, b text DEFAULT 'not carried'); \
+         INSERT INTO public.wide SELECT i, md5(i::text) FROM generate_series(1, 60000) i; \
+         CREATE PUBLICATION prepared FOR TABLE public.wide (id, a) WHERE (id % 3 = 0 OR id = 1)",
+    )
+    .await;
+    let arguments =
+        ["run", "--until", "caught-up", "--publication", "prepared", "--tables", "public.wide", "--part-size", "1MiB"];
+    Walferry::run(&pair, &arguments, PATIENCE).code(0);
+    let target = pair.target_client().await;
+    let journal = "SELECT what FROM walferry.journal WHERE what LIKE 'copied %'";
+    let line: String = target.query_one(journal, &[]).await.unwrap().get(0);
+    assert!(line.starts_with("copied public.wide: 20001 rows in ") && !line.contains(" 1 part"), "{line}");
+    let sql = "SELECT count(*), count(a), sum(id) FROM public.wide WHERE b = 'not carried'";
+    let row = target.query_one(sql, &[]).await.unwrap();
+    let found = (row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2));
+    assert_eq!(found, (20_001, 20_001, 600_030_001));
+}
