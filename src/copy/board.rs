@@ -40,8 +40,9 @@ pub struct Failure {
     pub side: Side,
     /// How long that connection had lived.
     pub lived: Duration,
-    /// Bytes of the table that had come over.
-    pub bytes: u64,
+    /// Bytes of the table that had come over; `None` while its indexes were
+    /// being built.
+    pub bytes: Option<u64>,
 }
 
 /// What was met at the tables, kept over attempts of the whole copy: a limit
@@ -347,7 +348,7 @@ impl Board {
         let mut inner = self.inner();
         for entry in &mut inner.entries {
             if let Stage::Copying(Copying { tally, at_work: 1.., .. }) = &entry.stage {
-                let failure = Failure { side, lived: tally.age(), bytes: tally.bytes() };
+                let failure = Failure { side, lived: tally.age(), bytes: Some(tally.bytes()) };
                 entry.cuts.failures.push(failure);
                 entry.cuts.last = words.to_owned();
             }
@@ -355,12 +356,14 @@ impl Board {
         inner.entries.iter().map(|entry| entry.cuts.clone()).collect()
     }
 
-    /// Bytes that the present attempt at a table has brought over.
-    pub(super) fn bytes(&self, table: usize) -> u64 {
+    /// Bytes that the present attempt at a table has brought over; `None` when
+    /// its rows are there.
+    pub(super) fn bytes(&self, table: usize) -> Option<u64> {
         let inner = self.inner();
         match inner.entries.get(table).map(|entry| &entry.stage) {
-            Some(Stage::Copying(copying)) => copying.tally.bytes(),
-            _ => 0,
+            Some(Stage::Copying(copying)) => Some(copying.tally.bytes()),
+            Some(Stage::Indexing(_) | Stage::Ready) | None => None,
+            Some(_) => Some(0),
         }
     }
 

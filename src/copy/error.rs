@@ -208,11 +208,13 @@ pub(super) fn list(tables: &[TableName]) -> String {
 /// How long each attempt's connection lived, and how far the best one came.
 fn attempts(failures: &[Failure], expected: u64) -> String {
     let lives: Vec<String> = failures.iter().map(|f| format!("{:.1} s", f.lived.as_secs_f64())).collect();
-    let best = failures.iter().map(|failure| failure.bytes).max().unwrap_or_default();
-    format!(
-        "after they had lived for {}; at most {} of about {} had come over",
-        lives.join(", "),
-        human_bytes(best as f64),
-        human_bytes(expected as f64)
-    )
+    let lives = lives.join(", ");
+    match failures.iter().filter_map(|failure| failure.bytes).max() {
+        Some(best) => format!(
+            "after they had lived for {lives}; at most {} of about {} had come over",
+            human_bytes(best as f64),
+            human_bytes(expected as f64)
+        ),
+        None => format!("after they had lived for {lives}; its rows are there, its indexes were being built"),
+    }
 }

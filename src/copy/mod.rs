@@ -54,6 +54,7 @@ use crate::schema::tables::SourceTable;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::State;
+use crate::state::migration::Phase;
 use crate::state::tables::TableState;
 use crate::sweep::sequences::SequencePass;
 use crate::sweep::{large_objects, sequences};
@@ -90,6 +91,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
         Beginning::Anew => from_the_beginning(ctx, source).await?,
         Beginning::Again(point) => {
             let listed = async {
+                ctx.state.set_phase(Phase::Copy).await?;
                 let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
                 resume::name_new_tables(ctx, &tables).await?;
                 Ok(tables)

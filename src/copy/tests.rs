@@ -113,7 +113,7 @@ async fn an_owner_without_superuser_publishes_a_list_of_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_is_cut_off_anywhere_starts_over_by_itself() {
+async fn a_copy_that_is_cut_off_anywhere_goes_on_by_itself() {
     let server = Server::start().await;
     let source = server.source(SUPERUSER).await;
     source.batch_execute(SHOP).await.unwrap();

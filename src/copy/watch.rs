@@ -127,7 +127,12 @@ fn judge(ctx: &CopyContext<'_>, figures: Option<Figures>, warned: &mut Warned) -
         _ => None,
     };
     if let Some(stage) = stage {
-        let Figures { retained_bytes, limit, .. } = figures;
+        let Figures { retained_bytes, limit, wal_status, .. } = figures;
+        if figures.limit_bytes.is_none() {
+            // Not for want of room: the server has other reasons as well.
+            let status = wal_status.unwrap_or_default();
+            return Err(ResyncError::SlotLost { slot: slot.to_owned(), status }.into());
+        }
         return Err(CopyError::WalRunsOut { slot: slot.to_owned(), stage, retained_bytes, limit });
     }
     let retained = u64::try_from(figures.retained_bytes).unwrap_or_default();

@@ -20,7 +20,7 @@ use super::{CopyContext, CopyError, snapshot};
 use crate::config::Side;
 use crate::exit;
 use crate::failpoint;
-use crate::schema;
+use crate::schema::{self, Mark};
 use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
@@ -196,6 +196,7 @@ impl<'a> Worker<'a> {
         }
         resume::expect(target.begin_table(&job.table).await?, &job.table)?;
         let tally = bar();
+        tally.bar().in_parts(u64::try_from(plan.parts.len()).unwrap_or(u64::MAX));
         match self.crew.board.begun(table, &tally) {
             Some(part) => {
                 self.crew.show();
@@ -227,6 +228,7 @@ impl<'a> Worker<'a> {
             run_sql(target, "COMMIT", job).await?;
         } else {
             run_sql(target, "COMMIT", job).await?;
+            tally.bar().part_done();
             failpoint::hit("copy-part");
             match crew.board.part_done(table) {
                 After::More | After::Broken => return Ok(()),
@@ -251,8 +253,9 @@ impl<'a> Worker<'a> {
         self.at_work.get_or_insert_with(|| crew.board.at_work());
         let Some(Kept { session: target, .. }) = &self.target else { return Ok(()) };
         for object in &job.objects {
-            schema::restore_after_rows(target.session(), crew.ctx.state.name(), object).await?;
-            crew.board.object_built(table);
+            if schema::restore_after_rows(target.session(), crew.ctx.state.name(), object).await? == Mark::Set {
+                crew.board.object_built(table);
+            }
         }
         run_sql(target, &format!("ANALYZE {}", job.table.sql()), job).await?;
         resume::expect(target.table_ready(&job.table).await?, &job.table)?;

@@ -192,6 +192,8 @@ impl Progress {
                 expected: estimated_bytes,
                 rows: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
+                parts: AtomicU64::new(1),
+                parts_done: AtomicU64::new(0),
                 began: Instant::now(),
                 shown: Throttle::new(self.inner.interval),
                 is_finished: AtomicBool::new(false),
@@ -261,6 +263,10 @@ struct TableInner {
     expected: u64,
     rows: AtomicU64,
     bytes: AtomicU64,
+    /// Parts in all, 1 for a table that is copied as a whole.
+    parts: AtomicU64,
+    /// Parts that are on the target.
+    parts_done: AtomicU64,
     began: Instant,
     shown: Throttle,
     is_finished: AtomicBool,
@@ -285,6 +291,16 @@ impl TableProgress {
                 None => tracing::info!("copying {}: {}", table.name, table.amounts()),
             }
         }
+    }
+
+    /// The table is copied in so many parts.
+    pub fn in_parts(&self, parts: u64) {
+        self.inner.parts.store(parts, Ordering::Relaxed);
+    }
+
+    /// One more part is on the target.
+    pub fn part_done(&self) {
+        self.inner.parts_done.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What was copied so far has been for nothing: it is copied anew.
@@ -333,7 +349,11 @@ impl TableInner {
     fn amounts(&self) -> String {
         let (rows, bytes) = (self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let done = if self.is_finished.load(Ordering::Relaxed) { 1.0 } else { share(bytes, self.expected) };
-        amounts(rows, bytes, self.began.elapsed(), done)
+        let amounts = amounts(rows, bytes, self.began.elapsed(), done);
+        match self.parts.load(Ordering::Relaxed) {
+            0 | 1 => amounts,
+            parts => format!("{} of {parts} parts, {amounts}", self.parts_done.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -438,7 +458,10 @@ mod tests {
         progress.begin(1, 1000);
         let name = TableName::new("public", "t");
         let table = progress.table(&name, 1000);
+        table.in_parts(3);
+        table.part_done();
         table.advance(10, 700);
+        assert!(table.inner.amounts().starts_with("1 of 3 parts, 10 rows, 700 B"), "{}", table.inner.amounts());
         table.take_back();
         drop(table);
         let table = progress.table(&name, 1000);

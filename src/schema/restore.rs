@@ -109,7 +109,7 @@ pub async fn restore_deferred(
                 continue;
             }
             match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
-                Ok(()) => restored.count(object),
+                Ok(_) => restored.count(object),
                 Err(error) if session.is_closed() => return Err(error.into()),
                 Err(error) => {
                     failed.insert(object.object.clone());
@@ -126,11 +126,11 @@ pub async fn restore_deferred(
 ///
 /// # Errors
 /// When the target refuses it; the object is named.
-pub async fn restore_after_rows(session: &Session, migration: &str, object: &Deferred) -> Result<(), DbError> {
+pub async fn restore_after_rows(session: &Session, migration: &str, object: &Deferred) -> Result<Mark, DbError> {
     restore_one(session, migration, object, "SET LOCAL lock_timeout = 0").await
 }
 
-async fn restore_one(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
+async fn restore_one(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
     let result = attempt(session, migration, object, settings).await;
     if let Err(error) = &result {
         let is_there = matches!(error.sqlstate(), Some(&SqlState::DUPLICATE_OBJECT | &SqlState::DUPLICATE_TABLE));
@@ -138,25 +138,26 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
         // A session that cannot even roll back is lost; the first error says why.
         if is_there && rolled_back.is_ok() {
             tracing::warn!(object = object.object, "it is on the target already and is taken as restored");
-            return mark(session, migration, object).await.map(drop);
+            return mark(session, migration, object).await;
         }
     }
     result
 }
 
-async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
+async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
     let action = || format!("restore the {}", object.object);
     batch(session, &format!("BEGIN; {settings}"), &action()).await?;
-    match mark(session, migration, object).await? {
-        Mark::Set => batch(session, &object.sql, &action()).await?,
-        Mark::WasSet => {}
+    let mark = mark(session, migration, object).await?;
+    if mark == Mark::Set {
+        batch(session, &object.sql, &action()).await?;
     }
-    batch(session, "COMMIT", &action()).await
+    batch(session, "COMMIT", &action()).await?;
+    Ok(mark)
 }
 
 /// Who marked an object as restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mark {
+pub enum Mark {
     /// We, just now.
     Set,
     /// Somebody did before.

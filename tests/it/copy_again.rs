@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::copy::{copying, create_tables, through};
 use crate::migration::{Load, NAME, PATIENCE, catch_up, pair_with_tables, source_admin, usual_pair};
-use crate::support::pair::Pair;
+use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::{Walferry, command_for};
 use crate::support::proxy::Proxy;
 use crate::support::wait_until;
@@ -209,7 +209,7 @@ async fn a_parent_that_is_begun_anew_leaves_its_finished_child_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_have_the_rows_and_columns_that_the_publication_lets_through() {
-    let pair = usual_pair().await;
+    let pair = pair_with_tables(Pair::builder().source_role(SourceRole::Restricted)).await;
     pair.source_sql(
         "CREATE TABLE public.wide (id int PRIMARY KEY, a text, b text DEFAULT 'not carried'); \
          INSERT INTO public.wide SELECT i, md5(i::text) FROM generate_series(1, 60000) i; \
@@ -218,6 +218,9 @@ async fn parts_have_the_rows_and_columns_that_the_publication_lets_through() {
     .await;
     let arguments =
         ["run", "--until", "caught-up", "--publication", "prepared", "--tables", "public.wide", "--part-size", "1MiB"];
+    let mut command = command_for(&pair, &arguments);
+    command.env("WALFERRY_FAILPOINT", "copy-part:2");
+    Walferry::spawn(command).wait(PATIENCE);
     Walferry::run(&pair, &arguments, PATIENCE).code(0);
     let target = pair.target_client().await;
     let journal = "SELECT what FROM walferry.journal WHERE what LIKE 'copied %'";
