@@ -327,3 +327,28 @@ async fn the_snapshot_goes(pair: Pair) {
     churn.stop().await;
     finish(&pair, daemon, load).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_the_copy_whose_answer_is_lost_is_found_done_or_done_again() {
+    let pair = usual_pair().await;
+    create_tables(&pair, 10, 20_000).await;
+    let (load, churn) = (Load::start(&pair).await, Churn::start(&pair, 10, 20_000, 3).await);
+    let (source, target) = (Proxy::start(pair.source.port()).await, Proxy::start(pair.target.port()).await);
+    let mut daemon = copying(through(&pair, &source, Some(&target), &["--jobs", "2", "--part-size", "1MiB"])).await;
+    source.delay(Duration::from_millis(2));
+    // Of rows, of parts, of records, of indexes.
+    for nth in [1, 2, 1, 3, 2] {
+        let before = target.trapped();
+        target.cut_after_sent(b"COMMIT", nth);
+        wait_until("a COMMIT has lost its answer", PATIENCE, || {
+            assert!(daemon.ended().is_none(), "the daemon has ended:\n{}", daemon.stderr());
+            async { target.trapped() > before }
+        })
+        .await;
+    }
+    source.delay(Duration::ZERO);
+    let daemon = until_streaming(&pair, daemon).await;
+    assert_copied_once(&pair.target_client().await).await;
+    churn.stop().await;
+    finish(&pair, daemon, load).await;
+}
