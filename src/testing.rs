@@ -71,6 +71,8 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         adopt: TableFilter::default(),
         schema,
         jobs: 3,
+        part_size: 1 << 20,
+        wal_warn: None,
         pg_bin: None,
         retry_for: Duration::from_secs(10),
         batch: BatchBounds { rows: 1000, bytes: 1 << 20 },

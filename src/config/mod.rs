@@ -107,6 +107,11 @@ pub struct Settings {
     pub schema: SchemaMode,
     /// Copy workers.
     pub jobs: usize,
+    /// Bytes above which a table is copied in parts, and of a part.
+    pub part_size: u64,
+    /// Bytes of WAL held back during the copy that are worth a warning; `None`
+    /// for half of the source's own limit.
+    pub wal_warn: Option<u64>,
     /// Folder of pg_dump and pg_restore; `None` searches PATH and the usual places.
     pub pg_bin: Option<PathBuf>,
     /// How long lost connections are retried.

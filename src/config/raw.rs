@@ -129,6 +129,14 @@ pub struct Work {
     /// Copy workers [default: the cores, at most 4]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub jobs: Option<Text>,
+    /// Larger tables are copied in parts of this size, side by side (source of
+    /// 14 or newer) [default: 256MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub part_size: Option<Text>,
+    /// Warn when the slot holds back this much WAL during the copy [default: half
+    /// of max_slot_wal_keep_size where it is set, else 50GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub wal_warn: Option<Text>,
     /// Folder of pg_dump [default: searched in PATH and the usual places]
     #[arg(long, value_name = "FOLDER", help_heading = "How")]
     pub pg_bin: Option<Text>,
@@ -244,6 +252,8 @@ impl Raw {
                 adopt_tables: list(w.adopt_tables, ow.adopt_tables),
                 schema: w.schema.or(ow.schema),
                 jobs: w.jobs.or(ow.jobs),
+                part_size: w.part_size.or(ow.part_size),
+                wal_warn: w.wal_warn.or(ow.wal_warn),
                 pg_bin: w.pg_bin.or(ow.pg_bin),
                 retry_for: w.retry_for.or(ow.retry_for),
                 batch_rows: w.batch_rows.or(ow.batch_rows),
@@ -280,6 +290,8 @@ impl Raw {
                 adopt_tables: list("adopt-tables"),
                 schema: text("schema"),
                 jobs: text("jobs"),
+                part_size: text("part-size"),
+                wal_warn: text("wal-warn"),
                 pg_bin: text("pg-bin"),
                 retry_for: text("retry-for"),
                 batch_rows: text("batch-rows"),

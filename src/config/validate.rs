@@ -40,6 +40,10 @@ const DEFAULT_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Two batches: one is applied while the next gathers.
 const DEFAULT_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
+/// Bytes of a part: copied in seconds to minutes, so that workers stay evenly
+/// busy to the end, and large beside what a statement of its own costs.
+const DEFAULT_PART_BYTES: usize = 256 * 1024 * 1024;
+
 /// Sequences are exact at the end anyway; until then a pass is one query.
 const DEFAULT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -67,6 +71,11 @@ impl Settings {
             adopt: TableFilter::only("adopt-tables", &work.adopt_tables)?,
             schema: schema_mode(work.schema.as_ref())?,
             jobs: jobs(work.jobs.as_ref())?,
+            part_size: bytes(size("part-size", work.part_size.as_ref(), DEFAULT_PART_BYTES)?),
+            wal_warn: match &work.wal_warn {
+                Some(text) => Some(bytes(size("wal-warn", Some(text), 0)?)),
+                None => None,
+            },
             pg_bin: work.pg_bin.as_ref().map(|text| PathBuf::from(&text.0)),
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
             batch: batch(&work)?,
@@ -183,6 +192,10 @@ fn size(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize
     size.filter(|size| *size >= LEAST_BYTES).ok_or_else(|| wrong(flag, "a size of at least 1MiB, such as 16MiB", text))
 }
 
+fn bytes(size: usize) -> u64 {
+    u64::try_from(size).unwrap_or(u64::MAX)
+}
+
 fn listen(text: Option<Text>) -> Result<Option<SocketAddr>, ConfigError> {
     let Some(text) = text else { return Ok(None) };
     let address = text.0.parse().map_err(|_| wrong("listen", "an address and port such as 127.0.0.1:9187", &text))?;
@@ -217,6 +230,7 @@ mod tests {
         assert_eq!(settings.publication, Provenance::Ours("walferry".into()));
         assert_eq!((settings.retry_for.as_secs(), settings.batch.rows), (900, 10_000));
         assert_eq!((settings.batch.bytes, settings.queue_bytes), (16 << 20, 32 << 20));
+        assert_eq!((settings.part_size, settings.wal_warn), (256 << 20, None));
         assert!((1..=4).contains(&settings.jobs) && settings.listen.is_none() && settings.filter.is_empty());
         assert_eq!(settings.target.to_string(), "me@b:5432/x");
     }

@@ -22,8 +22,8 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use pg_dump::{PgDump, find_pg_dump};
-pub use restore::{Failure, Restored, restore_after_rows, restore_deferred};
+pub use pg_dump::{PgDump, find_pg_dump, was_cut_off};
+pub use restore::{Failure, Mark, Restored, restore_after_rows, restore_deferred};
 
 use crate::config::{SchemaMode, Settings};
 use crate::session::{DbContext, DbError, Session};

@@ -8,6 +8,8 @@
 mod support;
 
 mod columns;
+mod copy;
+mod copy_again;
 mod crash;
 mod environment;
 mod fallback;
