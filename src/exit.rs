@@ -316,7 +316,9 @@ fn apply(error: &ApplyError) -> Verdict {
             Verdict::of_side(Side::Target, directive)
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")
         }
-        ApplyError::RowCount { .. } | ApplyError::Copied { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
+        ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
+        ApplyError::Copied { .. } => Verdict { code: 8, ..target }
+            .with_remedy("find what leaves rows of this table out (a trigger?), then copy the table anew"),
         ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => {

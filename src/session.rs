@@ -9,10 +9,14 @@
 //! reached the disk when they return: a position is confirmed to the source on
 //! the strength of that.
 
+mod param;
+
 use std::ops::Deref;
 
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Row};
+
+pub use param::{Param, Typed};
 
 use crate::config::{ConnInfo, Side};
 use crate::wire::{self, WireError};
@@ -68,7 +72,8 @@ impl<T> DbContext<T> for Result<T, tokio_postgres::Error> {
     }
 }
 
-/// An ordinary session, prepared as the module says. Derefs to the client.
+/// An ordinary session, prepared as the module says. Derefs to the client, but
+/// has statements of its own, which take one round trip.
 pub struct Session {
     client: Client,
     side: Side,
@@ -87,6 +92,38 @@ impl Session {
     /// Wraps a client that has been connected and prepared.
     pub(crate) fn new(client: Client, side: Side, version: i32) -> Self {
         Session { client, side, version }
+    }
+
+    /// The rows of a statement.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub async fn query(&self, sql: &str, params: &[&dyn Param]) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.client.query_typed(sql, &param::typed(params)).await
+    }
+
+    /// The only row of a statement.
+    ///
+    /// # Errors
+    /// What the driver reports; also when there is none or more than one.
+    pub async fn query_one(&self, sql: &str, params: &[&dyn Param]) -> Result<Row, tokio_postgres::Error> {
+        self.client.query_typed_one(sql, &param::typed(params)).await
+    }
+
+    /// The row of a statement that has one or none.
+    ///
+    /// # Errors
+    /// What the driver reports; also when there is more than one.
+    pub async fn query_opt(&self, sql: &str, params: &[&dyn Param]) -> Result<Option<Row>, tokio_postgres::Error> {
+        self.client.query_typed_opt(sql, &param::typed(params)).await
+    }
+
+    /// Executes a statement; the number of rows it affected.
+    ///
+    /// # Errors
+    /// What the driver reports.
+    pub async fn execute(&self, sql: &str, params: &[&dyn Param]) -> Result<u64, tokio_postgres::Error> {
+        self.client.execute_typed(sql, &param::typed(params)).await
     }
 
     /// Which end this session is on.

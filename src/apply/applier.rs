@@ -30,7 +30,7 @@ use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
 use super::order::Order;
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
 use super::relations::{Relations, Without};
-use super::replica_role::{self, ReplicaRole};
+use super::replica_role::ReplicaRole;
 use super::send::{Sender, Work};
 use super::source::Source;
 use super::tables::Tables;
@@ -74,6 +74,8 @@ pub struct Totals {
 pub struct Tools {
     /// The connection that applies.
     pub pipeline: Pipeline,
+    /// Whether triggers stay silent on it.
+    pub role: ReplicaRole,
     /// A session on the target for its catalog.
     pub target: Session,
     /// The state, for tables that are new or renamed.
@@ -89,7 +91,6 @@ pub struct Tools {
 pub struct Applier {
     tools: Tools,
     settings: Settings,
-    role: ReplicaRole,
     tables: Tables,
     relations: Relations,
     source: Source,
@@ -124,18 +125,16 @@ impl Applier {
     /// # Errors
     /// When the state cannot be read or the connection is lost.
     pub async fn new(
-        mut tools: Tools,
+        tools: Tools,
         settings: &Settings,
         position: DurableLsn,
         until: Option<EndLsn>,
     ) -> Result<Self, ApplyError> {
-        tools.pipeline.pin_plans().await?;
-        let role = replica_role::probe(&mut tools.pipeline).await?;
         let tables = Tables::load(&tools.state, &settings.filter, &settings.adopt).await?;
+        let role = tools.role;
         Ok(Applier {
             tools,
             settings: settings.clone(),
-            role,
             tables,
             relations: Relations::default(),
             source: Source::new(settings),
@@ -212,7 +211,7 @@ impl Applier {
         }
         let Tools { target, state, .. } = &self.tools;
         let sides = (target, &mut self.source);
-        match self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.role).await {
+        match self.relations.admit(&batch.pieces, &mut self.tables, sides, state, self.tools.role).await {
             Err(_) if !self.in_flight.is_empty() => return self.postpone(batch, durable).await,
             Err(error @ (ApplyError::Unknown { .. } | ApplyError::Mapping { .. })) => {
                 self.finish_before(batch, durable).await?;

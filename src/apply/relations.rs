@@ -3,9 +3,10 @@
 //! Invariant: a relation is looked up before anything of its batch is sent, so
 //! that looking at the catalog never waits for locks of our own transaction.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use futures_util::future::try_join_all;
 
 use super::ApplyError;
 use super::mapping::{Identity, Mapping, MappingError};
@@ -125,16 +126,25 @@ impl Relations {
             self.known.retain(|_, (relation, _)| !self.stale.contains(&relation.id));
             self.stale.clear();
         }
+        let mut fresh = Vec::new();
+        let mut met = HashSet::new();
         for piece in pieces {
-            for change in &piece.changes {
-                for relation in of_change(change) {
-                    if let Entry::Vacant(place) = self.known.entry(address(relation)) {
-                        let at = piece.begin.commit_lsn.0;
-                        let handling = look_up(relation, at, tables, (target, source), state, role).await?;
-                        place.insert((Arc::clone(relation), handling));
-                    }
+            for relation in piece.changes.iter().flat_map(of_change) {
+                if !self.known.contains_key(&address(relation)) && met.insert(address(relation)) {
+                    fresh.push((relation, piece.begin.commit_lsn.0));
                 }
             }
+        }
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        // All at once: a first batch has many tables, and the target may be far.
+        let names = fresh.iter().map(|(relation, _)| &relation.table);
+        let found = try_join_all(names.clone().map(|table| TargetTable::read(target, table, role)));
+        let (found, ()) = tokio::try_join!(async { Ok(found.await?) }, tables.look_ahead(names, state))?;
+        for ((relation, at), found) in fresh.into_iter().zip(found) {
+            let handling = look_up(relation, at, found, tables, (target, source), state, role).await?;
+            self.known.insert(address(relation), (Arc::clone(relation), handling));
         }
         Ok(())
     }
@@ -227,9 +237,11 @@ impl Relations {
     }
 }
 
+/// `found` is the target's table of the relation's name.
 async fn look_up(
     relation: &Arc<Relation>,
     at: Lsn,
+    found: Option<TargetTable>,
     tables: &mut Tables,
     (target, source): (&Session, &mut Source),
     state: &State,
@@ -240,7 +252,8 @@ async fn look_up(
         Admission::Apply { from, there } => (from, there),
     };
     let table = relation.table.clone();
-    let mapping = match TargetTable::read(target, &there, role).await? {
+    let found = if there == table { found } else { TargetTable::read(target, &there, role).await? };
+    let mapping = match found {
         Some(found) => Mapping::new(Arc::clone(relation), found),
         None => Err(MappingError::NoTable(table.clone())),
     };

@@ -9,6 +9,7 @@ use tracing::{debug, info};
 
 use super::ApplyError;
 use super::pipeline::{Pipeline, Reply};
+use crate::wire::ServerError;
 
 /// Whether the target's triggers stay silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,31 +31,39 @@ const WAYS: [&str; 2] = [
 /// Fails with division by zero unless the setting is in force.
 const READ_BACK: &str = "SELECT 1 / (pg_catalog.current_setting('session_replication_role') = 'replica')::int";
 
-/// Tries every way.
+/// Tries every way, all at once: one that does not work changes nothing.
 ///
 /// # Errors
 /// When the connection is lost.
 pub async fn probe(pipeline: &mut Pipeline) -> Result<ReplicaRole, ApplyError> {
     for way in WAYS {
-        let mut failed = None;
         pipeline.command(way).await?;
         pipeline.command(READ_BACK).await?;
         pipeline.sync().await?;
-        loop {
-            match pipeline.reply().await? {
-                Reply::Complete(_) => {}
-                Reply::Failed(error) => failed = Some(error),
-                Reply::Ready => break,
-            }
-        }
-        match failed {
-            None => {
-                info!("triggers and rules on the target stay silent (session_replication_role = replica)");
-                return Ok(ReplicaRole::Set);
-            }
+    }
+    let mut role = ReplicaRole::Refused;
+    for way in WAYS {
+        match failure(pipeline).await? {
+            None => role = ReplicaRole::Set,
             Some(error) => debug!(%error, way, "session_replication_role cannot be set this way"),
         }
     }
-    debug!("this role may not set session_replication_role; foreign keys and triggers are held back instead");
-    Ok(ReplicaRole::Refused)
+    if role == ReplicaRole::Set {
+        info!("triggers and rules on the target stay silent (session_replication_role = replica)");
+    } else {
+        debug!("this role may not set session_replication_role; foreign keys and triggers are held back instead");
+    }
+    Ok(role)
+}
+
+/// The failure of a group of statements up to its Sync.
+async fn failure(pipeline: &mut Pipeline) -> Result<Option<Box<ServerError>>, ApplyError> {
+    let mut failed = None;
+    loop {
+        match pipeline.reply().await? {
+            Reply::Complete(_) => {}
+            Reply::Failed(error) => failed = failed.or(Some(error)),
+            Reply::Ready => return Ok(failed),
+        }
+    }
 }

@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::future::try_join_all;
 use tracing::{info, warn};
 
 use super::ApplyError;
@@ -46,6 +47,8 @@ pub struct Tables {
     adopt: TableFilter,
     publishes_all: bool,
     start: Option<EndLsn>,
+    /// Present names on the target, looked up ahead; each is good for once.
+    ahead: HashMap<TableName, Option<TableName>>,
 }
 
 impl Tables {
@@ -54,15 +57,31 @@ impl Tables {
     /// # Errors
     /// When the state cannot be read.
     pub async fn load(state: &State, filter: &TableFilter, adopt: &TableFilter) -> Result<Self, ApplyError> {
-        let migration = state.load().await?;
-        let rows = state.tables().await?;
+        let (migration, rows) = tokio::try_join!(state.load(), state.tables())?;
         Ok(Tables {
             by_name: rows.into_iter().map(|row| (row.table.clone(), row)).collect(),
             filter: filter.clone(),
             adopt: adopt.clone(),
             publishes_all: migration.as_ref().is_some_and(|m| m.publishes_all_tables),
             start: migration.and_then(|m| m.consistent_point),
+            ahead: HashMap::new(),
         })
+    }
+
+    /// Looks up, all at once, what [`Self::admit`] will ask for about these.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn look_ahead(
+        &mut self,
+        tables: impl Iterator<Item = &TableName>,
+        state: &State,
+    ) -> Result<(), ApplyError> {
+        let names = tables
+            .filter(|table| self.by_name.contains_key(*table))
+            .map(|table| async { Ok::<_, ApplyError>((table.clone(), state.target_name(table).await?)) });
+        self.ahead = try_join_all(names).await?.into_iter().collect();
+        Ok(())
     }
 
     /// Decides about a relation; may record a table that is new or renamed.
@@ -104,7 +123,11 @@ impl Tables {
         (target, source): (&Session, &mut Source),
         state: &State,
     ) -> Result<Admission, ApplyError> {
-        let there = match state.target_name(&row.table).await? {
+        let there = match self.ahead.remove(&row.table) {
+            Some(known) => known,
+            None => state.target_name(&row.table).await?,
+        };
+        let there = match there {
             Some(name) => name,
             // Made anew on the target: its name alone tells.
             None if row.table == *table || is_empty(target, table).await?.is_some() => table.clone(),

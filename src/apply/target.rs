@@ -6,7 +6,7 @@
 
 use super::replica_role::ReplicaRole;
 use crate::config::Side;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Param, Session};
 use crate::sql::TableName;
 
 /// Whether the target computes or numbers a column by itself.
@@ -63,6 +63,13 @@ pub struct TargetTable {
     pub unique_key: Option<Vec<String>>,
 }
 
+/// The table `$1`.`$2`. In the statements below it stands for TABLE_OID, so that
+/// none of them has to wait for another.
+const BY_NAME: &str = "(SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p'))";
+
+const KIND_SQL: &str = "SELECT oid, relkind = 'p' FROM pg_catalog.pg_class WHERE oid = TABLE_OID";
+
 const COLUMNS_SQL: &str = "
 SELECT a.attname::text,
        pg_catalog.format_type(a.atttypid, a.atttypmod),
@@ -80,11 +87,11 @@ SELECT a.attname::text,
        a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1),
        t.typarray <> 0 AND t.typcategory <> 'A'
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+WHERE a.attrelid = TABLE_OID AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
-/// `$1` and, if it is partitioned, all its partitions: rows go through theirs.
-const WITH_BELOW: &str = "WITH RECURSIVE below (oid) AS (SELECT $1::oid UNION \
+/// The table and, if it is partitioned, all its partitions: rows go through theirs.
+const WITH_BELOW: &str = "WITH RECURSIVE below (oid) AS (SELECT TABLE_OID UNION \
     SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid AND c.relkind = 'p' \
     JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid)";
 
@@ -92,7 +99,7 @@ const WITH_BELOW: &str = "WITH RECURSIVE below (oid) AS (SELECT $1::oid UNION \
 /// that do.
 const ACTIVE: &str = "(EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid IN (SELECT oid FROM below) \
         AND NOT tgisinternal AND tgenabled IN (ENABLED)) \
-    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = $1::oid AND ev_enabled IN (ENABLED)))";
+    OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_class = TABLE_OID AND ev_enabled IN (ENABLED)))";
 
 /// Whether foreign keys lead from it or to it, and the tables that its own lead
 /// to, with their partitions.
@@ -116,7 +123,7 @@ fn active_sql(role: ReplicaRole) -> String {
 /// fire. COPY cannot count what it took away from; this says, behind it and
 /// with its lock on the table, that nobody could take anything.
 pub(super) fn guard_sql(role: ReplicaRole) -> String {
-    format!("{WITH_BELOW} SELECT 1 / (NOT {})::int", active_sql(role))
+    format!("{WITH_BELOW} SELECT 1 / (NOT {})::int", active_sql(role)).replace("TABLE_OID", "$1::oid")
 }
 
 const KEY_SQL: &str = "
@@ -124,7 +131,7 @@ SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WIT
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
              WHERE k.place <= i.KEYATTS ORDER BY k.place)
 FROM pg_catalog.pg_index i
-WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid
+WHERE i.indrelid = TABLE_OID AND i.indisunique AND i.indimmediate AND i.indisvalid
   AND i.indpred IS NULL AND i.indexprs IS NULL
   AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
                   JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -138,38 +145,33 @@ impl TargetTable {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn read(session: &Session, table: &TableName, role: ReplicaRole) -> Result<Option<Self>, DbError> {
-        let action = || format!("read the description of {table}");
-        let found = session
-            .query_opt(
-                "SELECT c.oid, c.relkind = 'p' FROM pg_catalog.pg_class c \
-                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
-                &[&table.schema, &table.name],
-            )
-            .await
-            .during(Side::Target, action())?;
-        let Some(found) = found else { return Ok(None) };
-        let oid: u32 = found.get(0);
         // attgenerated came with 12, indnkeyatts with 11.
         let generated = if session.version() >= 120_000 { "a.attgenerated::text" } else { "''::text" };
         let key_atts = if session.version() >= 110_000 { "indnkeyatts" } else { "indnatts" };
-        let columns = session
-            .query(&COLUMNS_SQL.replace("ATTGENERATED", generated), &[&oid])
-            .await
-            .during(Side::Target, action())?;
-        let key =
-            session.query_opt(&KEY_SQL.replace("KEYATTS", key_atts), &[&oid]).await.during(Side::Target, action())?;
+        let columns_sql = COLUMNS_SQL.replace("ATTGENERATED", generated);
+        let key_sql = KEY_SQL.replace("KEYATTS", key_atts);
         let foreign_keys = match role {
             ReplicaRole::Set => "false, '{}'::oid[]",
             ReplicaRole::Refused => FOREIGN_KEYS,
         };
-        let sql = format!("{WITH_BELOW} SELECT {}, {foreign_keys}", active_sql(role));
-        let order = session.query_one(&sql, &[&oid]).await.during(Side::Target, action())?;
+        let order_sql = format!("{WITH_BELOW} SELECT {}, {foreign_keys}", active_sql(role));
+        let params: [&dyn Param; 2] = [&table.schema, &table.name];
+        let sql = |sql: &str| sql.replace("TABLE_OID", BY_NAME);
+        let (kind_sql, columns_sql, key_sql, order_sql) =
+            (sql(KIND_SQL), sql(&columns_sql), sql(&key_sql), sql(&order_sql));
+        let (kind, columns, key, order) = tokio::try_join!(
+            session.query_opt(&kind_sql, &params),
+            session.query(&columns_sql, &params),
+            session.query_opt(&key_sql, &params),
+            session.query_one(&order_sql, &params),
+        )
+        .during(Side::Target, format!("read the description of {table}"))?;
+        let Some(kind) = kind else { return Ok(None) };
         Ok(Some(TargetTable {
             table: table.clone(),
-            is_partitioned: found.get(1),
+            is_partitioned: kind.get(1),
             columns: columns.iter().map(column).collect(),
-            oid,
+            oid: kind.get(0),
             needs_order: order.get(0),
             has_foreign_keys: order.get(1),
             parents: order.get(2),

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::stream::{Reason, Start, end_as_of_now, stream};
-use super::{Context, leave, position, prepare, retrying, wait_for_lease};
+use super::stream::{self, Reason, Start, end_as_of_now, stream};
+use super::{Context, begin, leave, position, prepare, retrying, wait_for_lease};
 use crate::config::Settings;
 use crate::exit::Error;
 use crate::lsn::EndLsn;
@@ -84,9 +85,8 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     let begun = Instant::now();
     let ctx = Context::new(settings, shutdown)?;
     // Fixed once: a lost connection must not move the goal.
-    let until = end_as_of_now(&ctx).await?;
-    info!(until = %until.0, "catching up");
-    let mut report = retrying(&ctx, || attempt(&ctx, until, finish)).await?;
+    let goal = OnceCell::new();
+    let mut report = retrying(&ctx, || attempt(&ctx, &goal, finish)).await?;
     let earlier = ctx.earlier_totals();
     report.transactions += earlier.transactions;
     report.rows += earlier.rows;
@@ -94,16 +94,27 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     Ok(report)
 }
 
-async fn attempt(ctx: &Context, until: EndLsn, finish: Finish) -> Result<CatchupReport, Error> {
-    let state = take_over(ctx).await?;
-    let migration = prepare(ctx, &state).await?;
+async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Result<CatchupReport, Error> {
+    let set = || async {
+        let until = end_as_of_now(ctx).await?;
+        info!(until = %until.0, "catching up");
+        Ok::<_, Error>(until)
+    };
+    // All connections at once, and before a daemon is asked to leave: it shall
+    // not do so for a catch-up that cannot reach the source.
+    let (until, connections, state) =
+        tokio::join!(goal.get_or_try_init(set), stream::connect(&ctx.settings), open_state(ctx));
+    let (&until, connections, state) = (until?, connections?, state?);
+    take_over(ctx, &state).await?;
+    let answered = async { Ok(state.answer_requests("taken over").await?) };
+    let (migration, ()) = tokio::try_join!(prepare(ctx, &state, &connections.found), answered)?;
     if !migration.copied {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
-    let from = position(ctx, &state, &migration).await?;
-    state.set_phase(Phase::Stream).await?;
+    let set_phase = async { Ok(state.set_phase(Phase::Stream).await?) };
+    let (from, (), ()) = tokio::try_join!(position(ctx, &state, &migration), begin(ctx, &state), set_phase)?;
     let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
-    let end = stream(ctx, start).await?;
+    let end = stream(ctx, start, connections).await?;
     match end.reason {
         Reason::Reached => {}
         Reason::Asked => {
@@ -130,18 +141,22 @@ async fn attempt(ctx: &Context, until: EndLsn, finish: Finish) -> Result<Catchup
     Ok(CatchupReport { end_lsn: end.position.lsn().to_string(), restored, ..report })
 }
 
-/// Takes the lease, asking a daemon that has it to hand over.
-async fn take_over(ctx: &Context) -> Result<Arc<State>, Error> {
+async fn open_state(ctx: &Context) -> Result<Arc<State>, Error> {
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let state = State::open(session, &ctx.settings.name).await?;
+    Ok(Arc::new(State::open(session, &ctx.settings.name).await?))
+}
+
+/// Takes the lease, asking a daemon that has it to hand over.
+async fn take_over(ctx: &Context, state: &State) -> Result<(), Error> {
+    if state.take_lease().await.is_ok() {
+        return Ok(());
+    }
     if state.is_leased().await? {
         let holder = state.load().await?.map_or_else(|| "the daemon".to_owned(), |migration| migration.holder());
         info!(holder, "asking for a hand-over");
         state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
     }
-    wait_for_lease(ctx, &state, HAND_OVER_WAIT).await?;
-    state.answer_requests("taken over").await?;
-    Ok(Arc::new(state))
+    wait_for_lease(ctx, state, HAND_OVER_WAIT).await
 }
 
 /// The last passes: exact, the writes being stopped.

@@ -241,11 +241,14 @@ where
 
 /// One attempt of the daemon: everything from connecting on.
 async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
-    let state = lease(ctx).await?;
+    let (state, (replication, found)) = tokio::try_join!(lease(ctx), identify(&ctx.settings))?;
+    // Not kept idle for as long as a copy takes.
+    drop(replication);
     if let Some(end) = taken_over(ctx, &state).await? {
         return Ok(end);
     }
-    let migration = prepare(ctx, &state).await?;
+    let migration = prepare(ctx, &state, &found).await?;
+    begin(ctx, &state).await?;
     let migration = if migration.copied {
         migration
     } else {
@@ -259,7 +262,9 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
         Until::Stopped => None,
         Until::CaughtUp => Some(stream::end_as_of_now(ctx).await?),
     };
-    let end = stream(ctx, Start { state: Arc::clone(&state), migration, position, until }).await?;
+    let connections = stream::connect(&ctx.settings).await?;
+    let start = Start { state: Arc::clone(&state), migration, position, until };
+    let end = stream(ctx, start, connections).await?;
     let because = match &end.reason {
         Reason::Reached => "caught up".to_owned(),
         Reason::Asked => "asked to stop".to_owned(),
@@ -331,9 +336,9 @@ fn refused(error: StateError, begun: Begun) -> Error {
     }
 }
 
-/// Enters the migration, or makes sure that it is the one that began here.
-pub(crate) async fn prepare(ctx: &Context, state: &State) -> Result<Migration, Error> {
-    let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
+/// Connects to the source and asks who it is.
+pub(crate) async fn identify(settings: &Settings) -> Result<(Replication, SourceIdentity), Error> {
+    let mut replication = Replication::connect(&settings.source, &settings.name).await?;
     let system = replication.identify_system().await?;
     let found = SourceIdentity {
         system_identifier: system.system_id,
@@ -341,22 +346,32 @@ pub(crate) async fn prepare(ctx: &Context, state: &State) -> Result<Migration, E
         database: system.dbname,
         version: replication.server_version(),
     };
+    Ok((replication, found))
+}
+
+/// Enters the migration, or makes sure that it is the one that began here.
+pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity) -> Result<Migration, Error> {
     let migration = match state.load().await? {
         Some(migration) => {
-            compare_source(&migration.source, &found)?;
+            compare_source(&migration.source, found)?;
             same_objects(&ctx.settings, &migration)?;
             migration
         }
         None => {
-            state.begin(&found, &ctx.settings.slot, &ctx.settings.publication).await?;
+            state.begin(found, &ctx.settings.slot, &ctx.settings.publication).await?;
             state.journal(&format!("began, from {}", ctx.settings.source)).await?;
             load(state).await?
         }
     };
+    Ok(migration)
+}
+
+/// Enters this process as the one at work.
+pub(crate) async fn begin(ctx: &Context, state: &State) -> Result<(), Error> {
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
     ctx.has_begun.store(true, Ordering::Relaxed);
     ctx.is_reached.store(true, Ordering::Relaxed);
-    Ok(migration)
+    Ok(())
 }
 
 /// The slot and publication of a migration do not change under way.
@@ -397,11 +412,12 @@ async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
 /// Reads the position back and makes sure that the slot is good for it.
 pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration) -> Result<DurableLsn, Error> {
     let slot = migration.slot.name();
-    let Some(position) = state.position(slot).await? else {
-        return Err(ResyncError::NoPosition(slot.to_owned()).into());
-    };
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    compare_slot(migration, read_slot(&source, slot).await?, position.lsn())?;
+    let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
+        let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+        Ok(read_slot(&source, slot).await?)
+    })?;
+    let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };
+    compare_slot(migration, found, position.lsn())?;
     Ok(position)
 }
 

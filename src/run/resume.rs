@@ -142,14 +142,13 @@ pub fn compare_slot(migration: &Migration, slot: Option<SlotInfo>, position: Lsn
 /// When the source cannot be asked.
 pub async fn source_end(source: &Session) -> Result<Lsn, DbError> {
     let action = "read the end of the source's WAL";
-    let row = source.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await.during(Side::Source, action)?;
-    if row.get(0) {
-        let row =
-            source.query_one("SELECT pg_catalog.pg_last_wal_replay_lsn()", &[]).await.during(Side::Source, action)?;
-        return Ok(row.get(0));
+    let sql = "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery() \
+               THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_insert_lsn() END";
+    let row = source.query_one(sql, &[]).await.during(Side::Source, action)?;
+    let (is_in_recovery, end) = (row.get(0), row.get(1));
+    if is_in_recovery {
+        return Ok(end);
     }
-    let row =
-        source.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()", &[]).await.during(Side::Source, action)?;
     // The walsender sends flushed WAL only, and an asynchronous commit is
     // visible before that. A commit of our own that assigns a transaction id
     // flushes everything before it.
@@ -157,5 +156,5 @@ pub async fn source_end(source: &Session) -> Result<Lsn, DbError> {
         .batch_execute("BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_catalog.txid_current(); COMMIT")
         .await
         .during(Side::Source, "flush the source's WAL")?;
-    Ok(row.get(0))
+    Ok(end)
 }

@@ -21,16 +21,17 @@ use tracing::{debug, info};
 use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::worker::{self, WorkerError};
-use super::{Context, resume};
+use super::{Context, identify, resume};
 use crate::apply::ApplyError;
 use crate::apply::applier::{Applier, Ended, Tools, Totals};
 use crate::apply::pipeline::Pipeline;
-use crate::config::Side;
+use crate::apply::replica_role::{self, ReplicaRole};
+use crate::config::{Settings, Side};
 use crate::exit::Error;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::session::{DbContext, Session};
 use crate::state::State;
-use crate::state::migration::Migration;
+use crate::state::migration::{Migration, SourceIdentity};
 use crate::wire::StatusFeed;
 use crate::wire::WireError;
 use crate::wire::{Messages, PgoutputOptions, Replication, Streaming};
@@ -90,14 +91,24 @@ pub struct Start {
 ///
 /// # Errors
 /// Whatever part failed first.
-pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
+pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Result<StreamEnd, Error> {
     let Start { state, migration, position, until } = start;
     let settings = &ctx.settings;
-    let interval = status_interval(&Session::connect(&settings.source, &settings.name).await?).await?;
-    let replication = Replication::connect(&settings.source, &settings.name).await?;
+    let Connections { interval, found: _, replication, pipeline, role, target } = connections;
     let options = options(&migration, replication.server_version());
     let slot = migration.slot.name();
-    let (reader, writer) = replication.start(slot, position, &options).await?;
+    let tools = Tools {
+        pipeline,
+        role,
+        target,
+        state: Arc::clone(&state),
+        metrics: ctx.metrics.clone(),
+        careful: Arc::clone(&ctx.careful),
+    };
+    let ((reader, writer), mut applier) =
+        tokio::try_join!(async { Ok::<_, Error>(replication.start(slot, position, &options).await?) }, async {
+            Ok(Applier::new(tools, settings, position, until).await?)
+        },)?;
     let feed = StatusFeed::spawn(writer, position, interval);
     info!(from = %position.lsn(), slot, "streaming");
 
@@ -108,14 +119,6 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
     let (output, mut batches) = mpsc::channel(1);
     let worker = worker::spawn(queue, output, EndLsn(position.lsn()), bounds, budget.most())?;
 
-    let tools = Tools {
-        pipeline: Pipeline::connect(&settings.target, &settings.name).await?,
-        target: Session::connect(&settings.target, &settings.name).await?,
-        state: Arc::clone(&state),
-        metrics: ctx.metrics.clone(),
-        careful: Arc::clone(&ctx.careful),
-    };
-    let mut applier = Applier::new(tools, settings, position, until).await?;
     let (durable, watched) = watch::channel(position);
     let stop = ctx.shutdown.child_token();
     let heard = Heard::default();
@@ -157,6 +160,35 @@ pub async fn stream(ctx: &Context, start: Start) -> Result<StreamEnd, Error> {
             Err(error)
         }
     }
+}
+
+/// What a stream talks through, prepared.
+pub struct Connections {
+    /// Who the source is.
+    pub found: SourceIdentity,
+    interval: Duration,
+    replication: Replication,
+    pipeline: Pipeline,
+    role: ReplicaRole,
+    target: Session,
+}
+
+/// Connects to both sides, all at once: a connection takes several round trips.
+///
+/// # Errors
+/// When one of them is refused or lost.
+pub async fn connect(settings: &Settings) -> Result<Connections, Error> {
+    let (source, target, name) = (&settings.source, &settings.target, settings.name.as_str());
+    let interval = async { status_interval(&Session::connect(source, name).await?).await };
+    let applying = async {
+        let mut pipeline = Pipeline::connect(target, name).await?;
+        pipeline.pin_plans().await?;
+        let role = replica_role::probe(&mut pipeline).await?;
+        Ok((pipeline, role))
+    };
+    let (interval, (replication, found), (pipeline, role), target) =
+        tokio::try_join!(interval, identify(settings), applying, async { Ok(Session::connect(target, name).await?) },)?;
+    Ok(Connections { found, interval, replication, pipeline, role, target })
 }
 
 /// What ended first.

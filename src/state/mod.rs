@@ -13,7 +13,7 @@ pub mod sweeps;
 pub mod tables;
 
 use crate::config::Side;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
@@ -107,13 +107,12 @@ impl State {
     /// # Errors
     /// When the schema is missing, not ours, or of a newer version.
     pub async fn open(session: Session, name: &str) -> Result<Self, StateError> {
-        if !Self::is_installed(&session).await? {
+        let version = session.query("SELECT version FROM walferry.version", &[]);
+        let (is_installed, version) = tokio::join!(Self::is_installed(&session), version);
+        if !is_installed? {
             return Err(StateError::NoMigration(name.to_owned()));
         }
-        let rows = session
-            .query("SELECT version FROM walferry.version", &[])
-            .await
-            .during(Side::Target, "read the version of the state schema")?;
+        let rows = version.during(Side::Target, "read the version of the state schema")?;
         let [row] = rows.as_slice() else {
             return Err(StateError::Foreign(format!("walferry.version has {} rows", rows.len())));
         };
@@ -148,12 +147,7 @@ impl State {
     }
 
     /// Executes a statement on the state, with the action named for errors.
-    pub(crate) async fn execute(
-        &self,
-        sql: &str,
-        params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-        action: &str,
-    ) -> Result<u64, StateError> {
+    pub(crate) async fn execute(&self, sql: &str, params: &[&dyn Param], action: &str) -> Result<u64, StateError> {
         Ok(self.session.execute(sql, params).await.during(Side::Target, action)?)
     }
 
@@ -161,7 +155,7 @@ impl State {
     pub(crate) async fn query(
         &self,
         sql: &str,
-        params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+        params: &[&dyn Param],
         action: &str,
     ) -> Result<Vec<tokio_postgres::Row>, StateError> {
         Ok(self.session.query(sql, params).await.during(Side::Target, action)?)

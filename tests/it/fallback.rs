@@ -59,6 +59,11 @@ impl Watched {
         self.metric(&format!("walferry_fallbacks_total{{reason=\"{reason}\"}}")).await
     }
 
+    /// Batches of this daemon that went row by row.
+    async fn ordered(&self) -> f64 {
+        self.metric("walferry_batches_total{path=\"ordered\"}").await
+    }
+
     async fn metric(&self, name: &str) -> f64 {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
@@ -83,19 +88,34 @@ fn swap(table: &str, a: u32, b: u32) -> String {
 }
 
 #[tokio::test]
-async fn unique_values_that_change_places_in_a_merged_batch_are_replayed_in_order() {
+async fn rows_whose_unique_values_change_places_in_a_merged_batch_are_deleted_and_inserted() {
     let mut watched = Watched::of(&[PLAYERS], &[]).await;
     let swaps: Vec<String> = (0..300).map(|n| swap("player", 1 + n % 100, 1 + (n * 7 + 3) % 100)).collect();
     watched.backlog(&swaps).await;
     assert!(watched.fallbacks("constraint").await > 0.0);
     assert_eq!(watched.fallbacks("count").await, 0.0);
+    assert_eq!(watched.ordered().await, 0.0, "nothing was replayed");
+    watched.journey.finish().await;
+}
+
+/// A row of which not all values came cannot be inserted anew.
+#[tokio::test]
+async fn unique_values_that_change_places_beside_an_unchanged_large_value_are_replayed_in_order() {
+    let fixture = "CREATE TABLE player (id int PRIMARY KEY, u int UNIQUE, large text); \
+         ALTER TABLE player ALTER large SET STORAGE EXTERNAL; \
+         INSERT INTO player SELECT i, i, repeat(md5(i::text), 300) FROM generate_series(1, 100) i";
+    let mut watched = Watched::of(&[fixture], &[]).await;
+    let swaps: Vec<String> = (0..100).map(|n| swap("player", 1 + n % 100, 1 + (n * 7 + 3) % 100)).collect();
+    watched.backlog(&swaps).await;
+    assert!(watched.fallbacks("constraint").await > 1.0, "refused as updates, and as what is left of them");
+    assert!(watched.ordered().await > 0.0);
     watched.journey.finish().await;
 }
 
 /// The story: each refusal rolls the whole window back and replays a batch. A
 /// table that swaps all the time would do so for every batch.
 #[tokio::test]
-async fn a_table_that_was_refused_goes_row_by_row_for_a_while() {
+async fn a_table_that_was_refused_does_without_updates_for_a_while() {
     let mut watched = Watched::of(&[PLAYERS], &["--batch-rows", "10"]).await;
     let swaps: Vec<String> = (0..300).map(|n| swap("player", 1 + n % 100, 1 + (n * 7 + 3) % 100)).collect();
     watched.backlog(&swaps).await;
@@ -149,12 +169,11 @@ async fn what_waits_for_the_window_stays_behind_what_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_trigger_or_a_foreign_key_that_is_active_on_the_target_keeps_the_order() {
+async fn a_trigger_that_is_active_on_the_target_keeps_the_order() {
     let mut watched = Watched::of(
         &[
             "CREATE TABLE plain (id int PRIMARY KEY, v int)",
             "CREATE TABLE triggered (id int PRIMARY KEY, v int); INSERT INTO triggered VALUES (0, 0)",
-            "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent)",
         ],
         &[],
     )
@@ -166,26 +185,106 @@ async fn a_trigger_or_a_foreign_key_that_is_active_on_the_target_keeps_the_order
     };
     watched.backlog(&rows("plain")).await;
     assert_eq!(watched.fallbacks("order").await, 0.0);
-    // Both came after the start, and before the first change of their tables.
+    // It came after the start, and before the first change of its table.
     execute(
         &watched.journey.target,
         &[
             "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
             "CREATE TRIGGER noted BEFORE UPDATE ON triggered FOR EACH ROW EXECUTE FUNCTION noted()",
-            "ALTER TABLE child ADD CONSTRAINT early FOREIGN KEY (parent) REFERENCES parent",
         ],
     )
     .await;
     watched.backlog(&rows("triggered")).await;
-    let triggered = watched.fallbacks("order").await;
-    assert!(triggered > 0.0);
+    assert!(watched.fallbacks("order").await > 0.0);
+    watched.journey.finish().await;
+}
+
+/// The story: COPY counts what it took, but COMMIT was sent behind it before
+/// that was read. Rows that a trigger left out were gone without a word.
+#[tokio::test]
+async fn rows_that_a_new_trigger_leaves_out_of_a_copy_stop_the_stream_and_are_not_lost() {
+    for trigger in ["BEFORE INSERT ON t", "BEFORE INSERT ON parted_1"] {
+        let fixture = "CREATE TABLE t (id int PRIMARY KEY); \
+             CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+             CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10000)";
+        let mut watched = Watched::of(&[fixture], &[]).await;
+        let insert = |from: u32| {
+            let rows = format!("SELECT generate_series({from}, {})", from + 999);
+            format!("INSERT INTO t {rows}; INSERT INTO parted {rows}")
+        };
+        // Now both tables have been looked up.
+        watched.journey.write(&[&insert(0)]).await;
+        let rows = "SELECT (SELECT count(*) FROM t) || ' ' || (SELECT count(*) FROM parted)";
+        let target = &watched.journey.target;
+        wait_until("the rows are there", PATIENCE, || async move { value(target, rows).await == "1000 1000" }).await;
+        execute(
+            &watched.journey.target,
+            &[
+                "CREATE FUNCTION left_out() RETURNS trigger LANGUAGE plpgsql \
+                 AS 'BEGIN IF NEW.id % 10 = 7 THEN RETURN NULL; END IF; RETURN NEW; END'",
+                &format!("CREATE TRIGGER left_out {trigger} FOR EACH ROW EXECUTE FUNCTION left_out()"),
+            ],
+        )
+        .await;
+        execute(&watched.journey.source, &[&insert(1000)]).await;
+        let ended = watched.journey.stopped(8);
+        assert!(ended.stderr.contains("it affected 0 rows on the target instead of one"), "{}", ended.stderr);
+        assert_eq!(watched.journey.value(rows).await, "1000 1000", "nothing of it is there");
+        let table = trigger.rsplit(' ').next().unwrap();
+        execute(&watched.journey.target, &[&format!("DROP TRIGGER left_out ON {table}")]).await;
+        watched.journey.start();
+        watched.journey.finish().await;
+    }
+}
+
+/// Foreign keys that somebody brought in early, or that were kept.
+#[tokio::test]
+async fn foreign_keys_in_force_on_the_target_want_parents_first_and_circles_the_order_of_the_source() {
+    let mut watched = Watched::of(
+        &[
+            "CREATE TABLE parent (id int PRIMARY KEY)",
+            "CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent)",
+            "CREATE TABLE pet (id int PRIMARY KEY, child int REFERENCES child ON DELETE CASCADE)",
+            "CREATE TABLE post (id int PRIMARY KEY, answers int REFERENCES post)",
+            "CREATE TABLE chicken (id int PRIMARY KEY, egg int); CREATE TABLE egg (id int PRIMARY KEY, chicken int)",
+            "ALTER TABLE chicken ADD FOREIGN KEY (egg) REFERENCES egg",
+            "ALTER TABLE egg ADD FOREIGN KEY (chicken) REFERENCES chicken",
+        ],
+        &[],
+    )
+    .await;
+    watched.journey.catch_up().await;
+    execute(
+        &watched.journey.target,
+        &[
+            "ALTER TABLE child ADD FOREIGN KEY (parent) REFERENCES parent",
+            "ALTER TABLE pet ADD FOREIGN KEY (child) REFERENCES child ON DELETE CASCADE",
+            "ALTER TABLE post ADD FOREIGN KEY (answers) REFERENCES post",
+            "ALTER TABLE chicken ADD FOREIGN KEY (egg) REFERENCES egg",
+            "ALTER TABLE egg ADD FOREIGN KEY (chicken) REFERENCES chicken",
+        ],
+    )
+    .await;
     let family = (1..60).map(|n| {
         format!(
-            "BEGIN; INSERT INTO parent VALUES ({n}); INSERT INTO child VALUES ({n}, {n}); COMMIT; \
-             BEGIN; DELETE FROM child WHERE id = {n} / 2; DELETE FROM parent WHERE id = {n} / 2; COMMIT"
+            "BEGIN; INSERT INTO parent VALUES ({n}), (-{n}); INSERT INTO child VALUES ({n}, {n}); \
+             INSERT INTO pet VALUES ({n}, {n}); INSERT INTO post VALUES ({n}, nullif({n} - 1, 0)); COMMIT; \
+             BEGIN; UPDATE child SET parent = -{n} WHERE id = {n}; DELETE FROM parent WHERE id = {n}; COMMIT; \
+             BEGIN; DELETE FROM child WHERE id = {n} / 2; DELETE FROM parent WHERE id = -({n} / 2); \
+             UPDATE post SET answers = NULL WHERE answers = {n} / 2; DELETE FROM post WHERE id = {n} / 2; COMMIT"
         )
     });
     watched.backlog(&family.collect::<Vec<_>>()).await;
+    assert_eq!((watched.fallbacks("order").await, watched.fallbacks("constraint").await), (0.0, 0.0));
+    watched.journey.finish().await;
+    let circle = (1..20).map(|n| {
+        format!(
+            "BEGIN; INSERT INTO egg VALUES ({n}, NULL); INSERT INTO chicken VALUES ({n}, {n}); \
+             UPDATE egg SET chicken = {n} WHERE id = {n}; COMMIT"
+        )
+    });
+    watched.journey.start();
+    watched.backlog(&circle.collect::<Vec<_>>()).await;
     assert!(watched.fallbacks("order").await > 0.0);
     watched.journey.finish().await;
 }

@@ -36,7 +36,7 @@ const TYPES: &[&str] = &[
     "CREATE DOMAIN code AS varchar(20)",
     "CREATE DOMAIN number AS numeric(12, 2)",
     "CREATE DOMAIN name_ci AS citext",
-    "CREATE DOMAIN path AS int[]",
+    "CREATE DOMAIN trail AS int[]",
 ];
 
 /// Columns of a key, and their values for row `i`.
@@ -58,7 +58,7 @@ const KEYS: &[Key] = &[
     &[("number", "i + 0.5")],
     &[("name_ci", "'Name ' || i")],
     &[("int[]", "ARRAY[i, i]")],
-    &[("path", "ARRAY[i, i]")],
+    &[("trail", "ARRAY[i, i]::trail")],
     &[("int", "i / 100"), ("text", "'key ' || i")],
     &[("mood", "(enum_range(null::mood))[1 + i % 3]"), ("int", "i")],
     &[("uuid", "md5((i % 10)::text)::uuid"), ("varchar(10)", "i"), ("date", "date '2024-01-01' + i % 5")],
@@ -119,7 +119,8 @@ async fn plan(session: &Session, sql: &str) -> String {
         .batch_execute(&format!("PREPARE planned AS {sql}"))
         .await
         .unwrap_or_else(|error| panic!("{error:?}: {sql}"));
-    let arrays = sql.matches("::text[]").count();
+    // The last one is the count.
+    let arrays = sql.matches('$').count() - 1;
     let sql = format!("EXPLAIN (COSTS off) EXECUTE planned ({}'0')", "'{}', ".repeat(arrays));
     let rows = session.query(&sql, &[]).await.unwrap();
     session.batch_execute("DEALLOCATE planned").await.unwrap();

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use super::reader::Listed;
 use crate::config::Side;
 use crate::observe::metrics::Metrics;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Param, Session};
 use crate::sql::literal;
 use crate::state::sweeps::{DISOWN_LARGE_OBJECTS_SQL, OWN_LARGE_OBJECTS_SQL};
 use crate::sweep::SweepError;
@@ -66,7 +66,7 @@ impl Writer<'_> {
     async fn query(
         &self,
         sql: &str,
-        params: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+        params: &[&dyn Param],
         action: &str,
     ) -> Result<Vec<tokio_postgres::Row>, SweepError> {
         Ok(self.session.query(sql, params).await.during(Side::Target, action)?)
