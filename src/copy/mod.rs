@@ -47,6 +47,7 @@ pub use error::{CopyError, WalStage};
 
 use crate::config::{Baseline, Settings};
 use crate::exit;
+use crate::failpoint;
 use crate::lsn::EndLsn;
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
@@ -128,6 +129,7 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
     let point = created.consistent_point;
     let listed = async {
         ctx.state.set_consistent_point(point).await?;
+        failpoint::hit("copy-slot");
         let exported = created.snapshot.ok_or_else(|| CopyError::NoSnapshot(created.name.clone()))?;
         let keeper = snapshot::Keeper::import(ctx.settings, &exported).await?;
         // The keeper has it: the connection that exported it may go.

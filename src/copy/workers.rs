@@ -59,8 +59,11 @@ pub(super) struct Crew<'a> {
 /// tables that were cut off every time: [`CopyError::CutOff`].
 pub(super) async fn run(crew: &Crew<'_>) -> Result<(), CopyError> {
     let ctx = crew.ctx;
-    ctx.progress.begin(crew.jobs.len(), crew.jobs.iter().map(|job| job.bytes).sum());
     crew.show();
+    if crew.jobs.is_empty() {
+        return last_objects(ctx).await;
+    }
+    ctx.progress.begin(crew.jobs.len(), crew.jobs.iter().map(|job| job.bytes).sum());
     let workers = (0..ctx.settings.jobs.max(1)).map(|_| Worker::new(crew).work());
     futures_util::future::try_join_all(workers).await?;
     if let Some(given_up) = crew.board.given_up().into_iter().next() {
@@ -189,6 +192,7 @@ impl<'a> Worker<'a> {
         self.enter(plan.generation).await?;
         let target = self.target().await?;
         if leftover == Leftover::Rows && resume::empty(target, &job.table, job.shape).await? == Found::Complete {
+            tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
             self.crew.board.rows_there(table);
             self.crew.ctx.metrics.copied_tables.inc();
             let tally = bar();

@@ -332,24 +332,58 @@ async fn the_snapshot_goes(pair: Pair) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_the_copy_whose_answer_is_lost_is_found_done_or_done_again() {
     let pair = usual_pair().await;
-    create_tables(&pair, 10, 20_000).await;
-    let (load, churn) = (Load::start(&pair).await, Churn::start(&pair, 10, 20_000, 3).await);
+    create_tables(&pair, 12, 80_000).await;
+    let (load, churn) = (Load::start(&pair).await, Churn::start(&pair, 12, 80_000, 3).await);
     let (source, target) = (Proxy::start(pair.source.port()).await, Proxy::start(pair.target.port()).await);
-    let mut daemon = copying(through(&pair, &source, Some(&target), &["--jobs", "2", "--part-size", "1MiB"])).await;
+    let mut daemon = copying(through(&pair, &source, Some(&target), &["--jobs", "1"])).await;
     source.delay(Duration::from_millis(2));
-    // Of rows, of parts, of records, of indexes.
-    for nth in [1, 2, 1, 3, 2] {
+    // Of rows and of indexes, as it happens.
+    while !daemon.stderr().contains("only the answer had been lost") {
         let before = target.trapped();
-        target.cut_after_sent(b"COMMIT", nth);
+        target.cut_after_sent(b"COMMIT", 1);
         wait_until("a COMMIT has lost its answer", PATIENCE, || {
             assert!(daemon.ended().is_none(), "the daemon has ended:\n{}", daemon.stderr());
             async { target.trapped() > before }
         })
         .await;
+        // What follows on it, undisturbed.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        assert!(!daemon.stderr().contains("streaming"), "no COMMIT of rows was met:\n{}", daemon.stderr());
     }
     source.delay(Duration::ZERO);
     let daemon = until_streaming(&pair, daemon).await;
     assert_copied_once(&pair.target_client().await).await;
     churn.stop().await;
+    finish(&pair, daemon, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_loses_a_connection_goes_on_and_the_others_do_not_notice() {
+    let pair = usual_pair().await;
+    // More than sockets hold: both servers are at it while the workers are.
+    create_tables(&pair, 3, 350_000).await;
+    let load = Load::start(&pair).await;
+    let proxy = Proxy::start(pair.source.port()).await;
+    let mut daemon = copying(through(&pair, &proxy, None, &["--jobs", "2"])).await;
+    proxy.delay(Duration::from_millis(4));
+    let source = source_admin(&pair).await;
+    let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let one_of_two = "SELECT pg_terminate_backend(min(pid)) FROM pg_stat_activity \
+         WHERE application_name = $1 AND state = 'active' AND query LIKE 'COPY%' HAVING count(*) = 2";
+    for client in [&source, &target] {
+        wait_until("one of two workers is terminated", PATIENCE, || {
+            assert!(daemon.ended().is_none(), "the daemon has ended:\n{}", daemon.stderr());
+            async { !client.query(one_of_two, &[&NAME]).await.unwrap().is_empty() }
+        })
+        .await;
+        // Its other session goes as well, and then both come again.
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+    }
+    proxy.delay(Duration::ZERO);
+    let daemon = until_streaming(&pair, daemon).await;
+    let log = daemon.stderr();
+    assert_eq!(log.matches("a part of the copy was cut off").count(), 2, "{log}");
+    assert!(!log.contains("the work was cut short") && !log.contains("temporary slot"), "only that worker: {log}");
+    assert_copied_once(&pair.target_client().await).await;
     finish(&pair, daemon, load).await;
 }

@@ -54,8 +54,12 @@ async fn a_slot_that_goes_before_any_table_is_finished_is_made_anew() {
     // Nothing of it is in the old slot's list of tables.
     pair.source_sql("CREATE TABLE public.between (id int PRIMARY KEY); INSERT INTO public.between VALUES (1)").await;
     pair.target_client().await.batch_execute("CREATE TABLE public.between (id int PRIMARY KEY)").await.unwrap();
-    let ended = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
-    assert!(ended.stderr.contains("starts over with a new slot"), "{}", ended.stderr);
+    // Killed with a new slot and the list of tables of the old one, had it stayed.
+    let mut command = command_for(&pair, &["run"]);
+    command.env("WALFERRY_FAILPOINT", "copy-slot:1");
+    let died = Walferry::spawn(command).wait(PATIENCE);
+    assert!(died.stderr.contains("starts over with a new slot"), "{}", died.stderr);
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
     load.stop().await;
     catch_up(&pair);
     pair.assert_equal().await;
