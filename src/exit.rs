@@ -372,7 +372,9 @@ fn copy(error: &CopyError) -> Verdict {
         | CopyError::Unsettled { .. } => Verdict::of_side(Side::Source, Directive::Operator),
         CopyError::Elsewhere(_) => Verdict::of_side(Side::Target, Directive::Operator),
         CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Verdict::of_side(Side::Source, Directive::Retry),
-        CopyError::ExistingSlot(_) | CopyError::FilterGrown(_) => Verdict::operator(2, ""),
+        CopyError::ExistingSlot(_) | CopyError::FilterGrown(_) | CopyError::StartAhead { .. } => {
+            Verdict::operator(2, "")
+        }
         CopyError::Stopped => Verdict::operator(130, "run it again"),
     }
 }

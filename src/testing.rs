@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{BatchBounds, Provenance, SchemaMode, Settings, Side, TableFilter};
+use crate::config::{Baseline, BatchBounds, Provenance, SchemaMode, Settings, Side, TableFilter};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
 use crate::session::Session;
@@ -70,6 +70,7 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         filter: TableFilter::default(),
         adopt: TableFilter::default(),
         schema,
+        baseline: Baseline::Copied,
         jobs: 3,
         part_size: 1 << 20,
         wal_warn: None,

@@ -23,6 +23,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::lsn::Lsn;
+
 pub use conninfo::{ConnInfo, Secret};
 pub use env::Env;
 pub use error::{ConfigError, ConnInfoError};
@@ -86,6 +88,19 @@ pub struct BatchBounds {
     pub bytes: usize,
 }
 
+/// Where the rows that were there before the stream come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// They are copied.
+    Copied,
+    /// They are on the target already.
+    Restored {
+        /// The target has exactly the transactions whose commit record begins
+        /// before this; `None` for where the slot begins.
+        start: Option<Lsn>,
+    },
+}
+
 /// Everything a command needs to know, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -105,6 +120,8 @@ pub struct Settings {
     pub adopt: TableFilter,
     /// What to do about the schema.
     pub schema: SchemaMode,
+    /// Where the rows that were there before the stream come from.
+    pub baseline: Baseline,
     /// Copy workers.
     pub jobs: usize,
     /// Bytes above which a table is copied in parts, and of a part.

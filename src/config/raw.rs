@@ -32,6 +32,7 @@ impl From<String> for Text {
 enum Scalar {
     Text(String),
     Number(i64),
+    Flag(bool),
 }
 
 impl From<Scalar> for Text {
@@ -39,6 +40,7 @@ impl From<Scalar> for Text {
         match scalar {
             Scalar::Text(text) => Text(text),
             Scalar::Number(number) => Text(number.to_string()),
+            Scalar::Flag(flag) => Text(flag.to_string()),
         }
     }
 }
@@ -126,6 +128,14 @@ pub struct Work {
     /// are held back) or none (left alone) [default: create]
     #[arg(long, value_name = "MODE", help_heading = "What is moved")]
     pub schema: Option<Text>,
+    /// Copy no rows: they are on the target already, restored by other means,
+    /// as of the beginning of the slot that --slot names (or of --start-lsn)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "What is moved")]
+    pub no_copy: Option<Text>,
+    /// With --no-copy: the target has exactly the transactions whose commit is
+    /// before this point [default: where the slot begins]
+    #[arg(long, value_name = "LSN", help_heading = "What is moved")]
+    pub start_lsn: Option<Text>,
     /// Copy workers [default: the cores, at most 4]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub jobs: Option<Text>,
@@ -251,6 +261,8 @@ impl Raw {
                 exclude_schemas: list(w.exclude_schemas, ow.exclude_schemas),
                 adopt_tables: list(w.adopt_tables, ow.adopt_tables),
                 schema: w.schema.or(ow.schema),
+                no_copy: w.no_copy.or(ow.no_copy),
+                start_lsn: w.start_lsn.or(ow.start_lsn),
                 jobs: w.jobs.or(ow.jobs),
                 part_size: w.part_size.or(ow.part_size),
                 wal_warn: w.wal_warn.or(ow.wal_warn),
@@ -289,6 +301,8 @@ impl Raw {
                 exclude_schemas: list("exclude-schemas"),
                 adopt_tables: list("adopt-tables"),
                 schema: text("schema"),
+                no_copy: text("no-copy"),
+                start_lsn: text("start-lsn"),
                 jobs: text("jobs"),
                 part_size: text("part-size"),
                 wal_warn: text("wal-warn"),

@@ -11,7 +11,7 @@ use super::conninfo::{Address, Host};
 use super::error::ConfigError;
 use super::filter::{FilterPatterns, TableFilter};
 use super::raw::{Ends, Raw, Text, Work, variable, variables};
-use super::{BatchBounds, ConnInfo, Env, Provenance, SchemaMode, Settings, Side};
+use super::{Baseline, BatchBounds, ConnInfo, Env, Provenance, SchemaMode, Settings, Side};
 
 /// Slot, publication, state, lease and application_name without `--name`.
 const DEFAULT_NAME: &str = "walferry";
@@ -55,12 +55,13 @@ impl Settings {
     pub fn validate(raw: Raw, env: &Env) -> Result<Settings, ConfigError> {
         let Raw { ends, work, serve, .. } = raw;
         let (source, target) = connections(&ends, env)?;
+        let baseline = baseline(&work, &ends)?;
         let name = name(ends.name)?;
         Ok(Settings {
             source,
             target,
             slot: object("slot", ends.slot, &name)?,
-            publication: publication(ends.publication, &name),
+            publication: publication(ends.publication, &name, baseline),
             name,
             filter: TableFilter::parse(&FilterPatterns {
                 tables: work.tables.clone(),
@@ -69,7 +70,8 @@ impl Settings {
                 exclude_schemas: work.exclude_schemas.clone(),
             })?,
             adopt: TableFilter::only("adopt-tables", &work.adopt_tables)?,
-            schema: schema_mode(work.schema.as_ref())?,
+            schema: schema_mode(work.schema.as_ref(), baseline)?,
+            baseline,
             jobs: jobs(work.jobs.as_ref())?,
             part_size: bytes(size("part-size", work.part_size.as_ref(), DEFAULT_PART_BYTES)?),
             wal_warn: match &work.wal_warn {
@@ -143,15 +145,52 @@ fn object(flag: &'static str, given: Option<Text>, name: &str) -> Result<Provena
     Ok(Provenance::Existing(given.0))
 }
 
-fn publication(given: Option<Text>, name: &str) -> Provenance {
-    given.map_or_else(|| Provenance::Ours(name.to_owned()), |text| Provenance::Existing(text.0))
+/// A slot that exists decodes with a publication that is older than it.
+fn publication(given: Option<Text>, name: &str, baseline: Baseline) -> Provenance {
+    match (given, baseline) {
+        (Some(text), _) => Provenance::Existing(text.0),
+        (None, Baseline::Restored { .. }) => Provenance::Existing(name.to_owned()),
+        (None, Baseline::Copied) => Provenance::Ours(name.to_owned()),
+    }
 }
 
-fn schema_mode(text: Option<&Text>) -> Result<SchemaMode, ConfigError> {
-    match text {
-        None => Ok(SchemaMode::Create),
+fn schema_mode(text: Option<&Text>, baseline: Baseline) -> Result<SchemaMode, ConfigError> {
+    let mode = match text {
+        None if baseline == Baseline::Copied => SchemaMode::Create,
+        None => SchemaMode::Existing,
         Some(text) => <SchemaMode as clap::ValueEnum>::from_str(&text.0, false)
-            .map_err(|_| wrong("schema", "create, existing or none", text)),
+            .map_err(|_| wrong("schema", "create, existing or none", text))?,
+    };
+    if mode == SchemaMode::Create && baseline != Baseline::Copied {
+        let why = "goes with --schema existing or none: tables that have their rows are there already";
+        return Err(ConfigError::Together { name: "no-copy", why });
+    }
+    Ok(mode)
+}
+
+fn baseline(work: &Work, ends: &Ends) -> Result<Baseline, ConfigError> {
+    let is_restored = match &work.no_copy {
+        None => false,
+        Some(text) => match text.0.as_str() {
+            "true" | "yes" | "on" | "1" => true,
+            "false" | "no" | "off" | "0" => false,
+            _ => return Err(wrong("no-copy", "true or false", text)),
+        },
+    };
+    let start = match &work.start_lsn {
+        None => None,
+        Some(text) => Some(text.0.parse().map_err(|_| wrong("start-lsn", "an LSN such as 16/B374D848", text))?),
+    };
+    match (is_restored, start, &ends.slot) {
+        (true, _, None) => {
+            let why = "needs --slot: the changes since the rows were taken are in a slot that was created before that";
+            Err(ConfigError::Together { name: "no-copy", why })
+        }
+        (true, start, Some(_)) => Ok(Baseline::Restored { start }),
+        (false, Some(_), _) => {
+            Err(ConfigError::Together { name: "start-lsn", why: "needs --no-copy: a copy has its own beginning" })
+        }
+        (false, None, _) => Ok(Baseline::Copied),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::board::Failure;
 use crate::config::Side;
+use crate::lsn::Lsn;
 use crate::observe::status::human_bytes;
 use crate::run::resume::ResyncError;
 use crate::schema::SchemaError;
@@ -57,7 +58,7 @@ pub enum CopyError {
     /// The operator's own slot cannot be the start of a copy.
     #[error(
         "slot \"{0}\" was named as an existing one, but only a new slot gives the snapshot that a copy begins with: \
-         leave out --slot"
+         leave out --slot, or say --no-copy if the rows are on the target already"
     )]
     ExistingSlot(String),
     /// A slot of this name is not known to be ours.
@@ -172,6 +173,14 @@ pub enum CopyError {
         retained_bytes: i64,
         /// max_slot_wal_keep_size, as the source shows it.
         limit: String,
+    },
+    /// The baseline cannot be from the future.
+    #[error("--start-lsn {start} is ahead of the source, which has written up to {end}: is it another server's?")]
+    StartAhead {
+        /// What was given.
+        start: Lsn,
+        /// The end of the source's WAL.
+        end: Lsn,
     },
     /// The process was asked to stop.
     #[error("the copy was stopped; it goes on next time")]

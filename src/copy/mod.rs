@@ -21,6 +21,7 @@
 //! Source: `src/backend/replication/logical/snapbuild.c` (exported snapshots),
 //! `tablesync.c` (what native replication does at this point).
 
+mod baseline;
 mod board;
 mod error;
 mod keep;
@@ -44,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 pub use board::{Failure, Memory};
 pub use error::{CopyError, WalStage};
 
-use crate::config::Settings;
+use crate::config::{Baseline, Settings};
 use crate::exit;
 use crate::failpoint;
 use crate::lsn::EndLsn;
@@ -88,7 +89,14 @@ pub struct CopyContext<'a> {
 /// again is right after every one of them.
 pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let point = match until_stopped(ctx, resume::beginning(ctx, &source)).await? {
+    let begins = match ctx.settings.baseline {
+        Baseline::Copied => until_stopped(ctx, resume::beginning(ctx, &source)).await?,
+        Baseline::Restored { start } => {
+            Beginning::There(until_stopped(ctx, baseline::take(ctx, &source, start)).await?)
+        }
+    };
+    let point = match begins {
+        Beginning::There(point) => point,
         Beginning::Anew => from_the_beginning(ctx, source).await?,
         Beginning::Again(point) => {
             let listed = async {

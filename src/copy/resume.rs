@@ -28,6 +28,8 @@ pub(super) enum Beginning {
     Anew,
     /// Where it was; the slot began here.
     Again(EndLsn),
+    /// There is nothing to copy; the rows are as of here.
+    There(EndLsn),
 }
 
 /// Decides where the copy begins.

@@ -99,7 +99,12 @@ pub(super) async fn copy(
     let mut counter = Counter { sent: 0, fresh: 0, no_row: no_row(plan.format) };
     let mut chunk = BytesMut::with_capacity(2 * CHUNK);
     while let Some(message) = out.next().await {
-        chunk.extend_from_slice(&message.during(source.side(), reading())?);
+        // A row each: the words of an error are made only when there is one.
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return Err(error).during(source.side(), reading())?,
+        };
+        chunk.extend_from_slice(&message);
         counter.message();
         if chunk.len() >= CHUNK {
             pass_on(ctx, table, tally, &mut counter, chunk.len()).await?;

@@ -125,7 +125,7 @@ pub async fn prepare(
     let own = State::open(session, state.name()).await?;
     match settings.schema {
         SchemaMode::Create => create::run(settings, &own, source, snapshot, tables).await,
-        SchemaMode::Existing | SchemaMode::None => existing::run(&own, tables).await,
+        SchemaMode::Existing | SchemaMode::None => existing::run(&own, tables, settings.baseline).await,
     }
 }
 

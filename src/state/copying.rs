@@ -126,6 +126,21 @@ impl State {
         Ok(Step::of(affected))
     }
 
+    /// waiting → ready, all of them: their rows were restored by other means, as
+    /// of `point`. Says how many there are.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn tables_restored(&self, point: EndLsn) -> Result<u64, StateError> {
+        self.execute(
+            "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $2, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND state = 'waiting'",
+            &[&self.name(), &point.0],
+            "record that the rows are there",
+        )
+        .await
+    }
+
     /// Forgets the list of tables and where the slot began: the next copy
     /// begins at its beginning. Their rows must be gone in the same transaction.
     ///

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod baseline;
 mod columns;
 mod copy;
 mod copy_again;
