@@ -7,6 +7,9 @@
 //! replication origin on the target. What it says when it cannot is the reason
 //! why its run is void.
 //!
+//! About 10 s of its time are a wait: it looks for its first file of SQL, finds
+//! that it is not written yet, and sleeps so long before it looks again.
+//!
 //! Invariant: it runs when nobody else reads the backlog any more, for its
 //! sentinel is a table of the source that the others' publication would carry.
 //! None of its processes outlives a run.

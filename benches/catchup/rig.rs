@@ -5,7 +5,7 @@
 //! Invariant: every run begins with the same backlog and the same target, after
 //! a checkpoint on both sides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -337,7 +337,8 @@ fn server(major: Option<u32>) -> Result<Server, BenchError> {
     for bin_dir in fetched() {
         servers.push(Server::at(bin_dir)?);
     }
-    let majors: Vec<String> = servers.iter().map(|server| server.major.to_string()).collect();
+    let majors: BTreeSet<u32> = servers.iter().map(|server| server.major).collect();
+    let majors: Vec<String> = majors.iter().map(u32::to_string).collect();
     servers.into_iter().find(|server| server.major == major).ok_or_else(|| {
         BenchError::Unexpected(format!(
             "there is no PostgreSQL {major}, only {}; scripts/postgres.sh --newer fetches 16 and 18",
