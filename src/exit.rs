@@ -20,7 +20,7 @@ use crate::apply::ApplyError;
 use crate::check::CheckError;
 use crate::cleanup::CleanupError;
 use crate::config::{ConfigError, Side};
-use crate::copy::CopyError;
+use crate::copy::{CopyError, WalStage};
 use crate::demo::DemoError;
 use crate::observe::http::HttpError;
 use crate::observe::status::StatusError;
@@ -28,7 +28,7 @@ use crate::run::housekeeping::HouseError;
 use crate::run::receiver::ReceiverError;
 use crate::run::resume::ResyncError;
 use crate::run::worker::WorkerError;
-use crate::schema::SchemaError;
+use crate::schema::{SchemaError, was_cut_off};
 use crate::session::DbError;
 use crate::sql::TableName;
 use crate::state::StateError;
@@ -337,6 +337,7 @@ fn schema(error: &SchemaError) -> Verdict {
         SchemaError::Db(error) => db(error),
         SchemaError::State(error) => state(error),
         SchemaError::NoPgDump { .. } | SchemaError::Start { .. } => Verdict::operator(2, ""),
+        SchemaError::Dump { stderr, .. } if was_cut_off(stderr) => Verdict::of_side(Side::Source, Directive::Retry),
         SchemaError::Dump { .. } | SchemaError::Archive(_) => Verdict::of_side(Side::Source, Directive::Operator),
         // The connection may have been lost in the middle of it.
         SchemaError::Object { source, .. } => db(source),
@@ -353,17 +354,41 @@ fn copy(error: &CopyError) -> Verdict {
         CopyError::State(error) => state(error),
         CopyError::Schema(error) => schema(error),
         CopyError::Sweep(error) => sweep(error),
+        CopyError::Resync(_) => Verdict::operator(4, RESYNC),
+        CopyError::WalRunsOut { stage: WalStage::Lost, .. } => Verdict::operator(4, RESYNC),
+        CopyError::WalRunsOut { stage: WalStage::Ending, .. } => Verdict::of_side(Side::Source, Directive::Operator)
+            .with_remedy("raise it before the next checkpoint and start again at once: finished tables stay"),
+        CopyError::CutOff { side, .. } => Verdict::of_side(*side, Directive::Operator).with_remedy(
+            "something in between ends connections sooner than this table needs: raise its limit (a proxy's or \
+             pooler's maximum life of a connection), connect past it, copy the table faster (--jobs with a smaller \
+             --part-size, a place nearer to both ends), or leave it out with --exclude-tables. Then start again: the \
+             other tables stay",
+        ),
         CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Verdict::bug(),
         CopyError::ReplicaIdentity { .. }
         | CopyError::Publication { .. }
         | CopyError::ForeignSlot(_)
         | CopyError::SlotBlocked { .. }
         | CopyError::NoSnapshot(_)
+        | CopyError::Renamed { .. }
         | CopyError::Unsettled { .. } => Verdict::of_side(Side::Source, Directive::Operator),
-        CopyError::SlotInUse { .. } => Verdict::of_side(Side::Source, Directive::Retry),
-        CopyError::ExistingSlot(_) => Verdict::operator(2, ""),
+        CopyError::Elsewhere(_) => Verdict::of_side(Side::Target, Directive::Operator),
+        CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Verdict::of_side(Side::Source, Directive::Retry),
+        CopyError::ExistingSlot(_) | CopyError::FilterGrown(_) | CopyError::StartAhead { .. } => {
+            Verdict::operator(2, "")
+        }
         CopyError::Stopped => Verdict::operator(130, "run it again"),
     }
+}
+
+/// Whether the copy itself tries again after this error, beside what goes on.
+pub(crate) fn copy_is_retried(error: &CopyError) -> bool {
+    copy(error).directive == Directive::Retry
+}
+
+/// The side that an error of the copy is about.
+pub(crate) fn side_of_copy(error: &CopyError) -> Option<Side> {
+    copy(error).side
 }
 
 fn sweep(error: &SweepError) -> Verdict {

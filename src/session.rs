@@ -145,6 +145,13 @@ impl Deref for Session {
     }
 }
 
+/// The server is to ask within two minutes whether we are still there, not in
+/// the two hours that its system would wait: a session of ours that a network
+/// swallowed may hold the lease, or locks. Set on every session; nothing on a
+/// Unix socket, or where the server's system has no such thing.
+pub const NOTICE_LOSS: [&str; 3] =
+    ["SET tcp_keepalives_idle = 60", "SET tcp_keepalives_interval = 10", "SET tcp_keepalives_count = 6"];
+
 /// The statements that prepare a session of a server of this version
 /// (`server_version_num`).
 pub fn preparation(version: i32) -> String {
@@ -156,6 +163,10 @@ pub fn preparation(version: i32) -> String {
          SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
          WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
     );
+    for setting in NOTICE_LOSS {
+        sql.push_str("; ");
+        sql.push_str(setting);
+    }
     if version >= 140_000 {
         sql.push_str("; SET idle_session_timeout = 0");
     }

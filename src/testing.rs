@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{BatchBounds, Keep, Provenance, SchemaMode, Settings, Side, TableFilter};
+use crate::config::{Baseline, BatchBounds, Keep, Provenance, SchemaMode, Settings, Side, TableFilter};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
 use crate::session::Session;
@@ -72,7 +72,10 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         schema,
         owners: Keep::No,
         acl: Keep::No,
+        baseline: Baseline::Copied,
         jobs: 3,
+        part_size: 1 << 20,
+        wal_warn: None,
         pg_bin: None,
         retry_for: Duration::from_secs(10),
         batch: BatchBounds { rows: 1000, bytes: 1 << 20 },

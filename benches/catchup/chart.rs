@@ -1,10 +1,12 @@
 //! The picture: bars of the time over the roof, as SVG.
 //!
-//! Invariant: drawn from the report alone; colours and text hold on a light
+//! Invariant: drawn from the report alone, without pgcopydb, beside whose bar
+//! the others would not be seen; colours and text hold on a light
 //! and on a dark page, for the picture brings its own ground.
 
 use std::fmt::Write;
 
+use crate::pgcopydb;
 use crate::report::{Figures, Measured, Report};
 
 /// Width of the picture, in SVG units.
@@ -30,7 +32,7 @@ pub fn draw(report: &Report) -> String {
     let longest = report
         .workloads
         .iter()
-        .flat_map(|workload| workload.contenders.iter().filter_map(|figures| workload.over_roof(figures)))
+        .flat_map(|workload| drawn(workload).filter_map(|figures| workload.over_roof(figures)))
         .fold(1.0, f64::max);
     let unit = (WIDTH - LEFT - RIGHT) / longest;
     let mut body = String::new();
@@ -76,10 +78,16 @@ fn legend() -> String {
 const OURS: &str = "#1b7f5c";
 const THEIRS: &str = "#b0b7bf";
 
+/// Whose bars are drawn: the roof is the line.
+fn drawn(workload: &Measured) -> impl Iterator<Item = &Figures> {
+    let left_out = ["roof", pgcopydb::NAME];
+    workload.contenders.iter().filter(move |figures| !left_out.contains(&figures.name.as_str()))
+}
+
 /// The bars of a workload from `y` on; where they end.
 fn bars(body: &mut String, workload: &Measured, y: f64, unit: f64) -> f64 {
     let mut at = y;
-    for figures in workload.contenders.iter().filter(|figures| figures.name != "roof") {
+    for figures in drawn(workload) {
         let Some(over) = workload.over_roof(figures) else { continue };
         let colour = if figures.name.starts_with("walferry") { OURS } else { THEIRS };
         let width = over * unit;

@@ -1,4 +1,4 @@
-//! Who reads the backlog: the roof, native subscriptions, walferry.
+//! Who reads the backlog: the roof, native subscriptions, walferry, pgcopydb.
 //!
 //! Invariant: the time runs from the start of the contender until the sentinel
 //! row, the last one of the backlog, is visible on the target (the roof has no
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use walferry::demo::cluster::Cluster;
 
 use crate::error::BenchError;
+use crate::pgcopydb;
 use crate::process::{Process, Used};
 use crate::rig::{DATABASE, NATIVE_BASE, PUBLICATION, RUN, Rig, Sql, through};
 
@@ -52,6 +53,8 @@ pub enum Contender {
         /// The proxy's port.
         port: u16,
     },
+    /// pgcopydb, once and after everybody else.
+    Pgcopydb,
 }
 
 /// One run.
@@ -85,6 +88,15 @@ impl Contender {
                 let place = if *place == Place::Source { "source" } else { "target" };
                 format!("walferry, {} ms to the {place}", rtt.as_millis())
             }
+            Contender::Pgcopydb => pgcopydb::NAME.to_owned(),
+        }
+    }
+
+    /// Whether it runs in this repetition, of so many; both count from 1.
+    pub fn takes_part_in(&self, repetition: usize, repetitions: usize) -> bool {
+        match self {
+            Contender::Pgcopydb => repetition == repetitions,
+            _ => true,
         }
     }
 
@@ -110,6 +122,7 @@ impl Contender {
                 }
                 walferry(rig, backlog, &source, &target)
             }
+            Contender::Pgcopydb => pgcopydb::run(rig, backlog),
         }
     }
 }
@@ -137,7 +150,7 @@ fn native(rig: &Rig, streaming: &str) -> Result<Run, BenchError> {
     ))?;
     let begun = Instant::now();
     target.run("ALTER SUBSCRIPTION native ENABLE")?;
-    await_sentinel(&target, begun, || Ok(()))?;
+    await_sentinel(&target, begun, LIMIT, || Ok(()))?;
     Ok(Run { seconds: begun.elapsed().as_secs_f64(), start_up_seconds: None, used: None })
 }
 
@@ -159,7 +172,7 @@ fn walferry(rig: &Rig, backlog: &Backlog, source_uri: &str, target_uri: &str) ->
     let begun = Instant::now();
     let mut process = Process::start("walferry catchup", command)?;
     let mut start_up_seconds = None;
-    await_sentinel(&target, begun, || {
+    await_sentinel(&target, begun, LIMIT, || {
         if start_up_seconds.is_none() && process.output().contains(STREAM_BEGINS) {
             start_up_seconds = Some(begun.elapsed().as_secs_f64());
         }
@@ -172,14 +185,20 @@ fn walferry(rig: &Rig, backlog: &Backlog, source_uri: &str, target_uri: &str) ->
     Ok(Run { seconds, start_up_seconds, used: Some(used) })
 }
 
-fn await_sentinel(
+/// Waits until the sentinel row is visible on the target.
+///
+/// # Errors
+/// [`BenchError::Late`] beyond the limit, which counts from `begun`; else what
+/// is done meanwhile says.
+pub fn await_sentinel(
     target: &Sql<'_>,
     begun: Instant,
+    limit: Duration,
     mut meanwhile: impl FnMut() -> Result<(), BenchError>,
 ) -> Result<(), BenchError> {
     while target.rows("SELECT 1 FROM sentinel")?.is_empty() {
         meanwhile()?;
-        if begun.elapsed() > LIMIT {
+        if begun.elapsed() > limit {
             return Err(BenchError::Late("the sentinel row".to_owned()));
         }
         sleep(POLL);
@@ -187,7 +206,8 @@ fn await_sentinel(
     meanwhile()
 }
 
-fn compare(rig: &Rig, backlog: &Backlog) -> Result<(), BenchError> {
+/// The target of a run must have what the source has.
+pub fn compare(rig: &Rig, backlog: &Backlog) -> Result<(), BenchError> {
     let cluster: &Cluster = &rig.target;
     let found = rig.digest(cluster, RUN)?;
     if found == backlog.digest {

@@ -1,6 +1,7 @@
 //! Why a benchmark has no figure.
 
 use std::io;
+use std::time::Duration;
 
 use walferry::demo::cluster::ClusterError;
 
@@ -11,7 +12,7 @@ pub enum BenchError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// A statement of the benchmark itself.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}: {}", words(source))]
     Sql {
         /// The verb and its object.
         action: String,
@@ -39,6 +40,10 @@ pub enum BenchError {
     /// Something took too long.
     #[error("{0} took too long")]
     Late(String),
+    /// A contender with a time limit of its own was not done by then: its figure,
+    /// not a fault.
+    #[error("over {} s", .0.as_secs())]
+    Over(Duration),
     /// The target does not have what the source has: the run is void.
     #[error("the target differs from the source: {0}")]
     Differs(String),
@@ -53,4 +58,10 @@ impl BenchError {
         let action = action.into();
         move |source| BenchError::Io { action, source }
     }
+}
+
+/// What the server said, where it was the server; the library would only say
+/// that it was.
+fn words(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
 }

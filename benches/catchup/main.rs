@@ -1,6 +1,7 @@
 //! Catch-up with a backlog, end to end: walferry beside a client that only
 //! reads and throws away (`pg_recvlogical`: the roof, for the walsender decodes
-//! on one core) and beside native subscriptions, on two throwaway servers.
+//! on one core) and beside native subscriptions, on two throwaway servers; for
+//! TPC-B beside pgcopydb too, where it is installed.
 //!
 //! ```text
 //! tables ─ copy ─ slot ─┐
@@ -19,6 +20,7 @@ mod error;
 mod latency;
 mod link;
 mod options;
+mod pgcopydb;
 mod process;
 mod report;
 mod rig;
@@ -41,6 +43,9 @@ use workloads::Workload;
 
 /// The workload that is also measured over slow links.
 const OVER_LINKS: &str = "w2";
+
+/// The workload that pgcopydb follows too.
+const WITH_PGCOPYDB: &str = "w2";
 
 /// The workload that runs only when it is asked for: its time is that of the
 /// source's spilling to disk.
@@ -114,11 +119,16 @@ fn measure_one(rig: &Rig, workload: &Workload, options: &Options) -> Result<Meas
     let backlog = Backlog { end, digest: rig.digest(&rig.source, rig::DATABASE)? };
     let contenders = contenders(rig, workload, options)?;
     let mut figures: Vec<Figures> = contenders.iter().map(|contender| Figures::new(contender.name())).collect();
-    for _ in 0..options.repetitions() {
-        for (contender, figures) in contenders.iter().zip(&mut figures) {
+    let repetitions = options.repetitions();
+    for repetition in 1..=repetitions {
+        let taking_part = contenders.iter().zip(&mut figures);
+        for (contender, figures) in
+            taking_part.filter(|(contender, _)| contender.takes_part_in(repetition, repetitions))
+        {
             let run = contender.run(rig, &backlog);
             match &run {
                 Ok(run) => eprintln!("  {:<32} {:>8.2} s", contender.name(), run.seconds),
+                Err(BenchError::Over(limit)) => eprintln!("  {:<32} over {} s", contender.name(), limit.as_secs()),
                 Err(error) => eprintln!("  {:<32} void: {error}", contender.name()),
             }
             figures.add(run);
@@ -145,6 +155,10 @@ fn contenders(rig: &Rig, workload: &Workload, options: &Options) -> Result<Vec<C
             let port = Link::start(server_port, rtt)?.port;
             contenders.push(Contender::WalferryOver { place, rtt, port });
         }
+    }
+    // Last: it writes to the source.
+    if workload.name == WITH_PGCOPYDB && !options.no_pgcopydb && pgcopydb::is_installed() {
+        contenders.push(Contender::Pgcopydb);
     }
     Ok(contenders)
 }

@@ -10,7 +10,8 @@ use clap::Parser;
 const QUICK_SCALE: f64 = 0.02;
 
 /// Catch-up with a backlog: walferry beside a client that only reads
-/// (`pg_recvlogical`) and a native subscription, in one run and interleaved.
+/// (`pg_recvlogical`) and native subscriptions, in one run and interleaved; then,
+/// where it is installed, pgcopydb, once and for w2 only.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "catchup", verbatim_doc_comment)]
 pub struct Options {
@@ -29,6 +30,14 @@ pub struct Options {
     /// Round-trip times for w2, on either side of walferry: 20ms
     #[arg(long, value_parser = humantime::parse_duration, value_delimiter = ',', env = "WALFERRY_BENCH_RTT")]
     pub rtt: Vec<Duration>,
+    /// Leave out pgcopydb, which else follows w2 where PATH has it; version 0.10
+    /// needs the output plugin wal2json in the server
+    #[arg(long)]
+    pub no_pgcopydb: bool,
+    /// Major version of both servers; `scripts/postgres.sh --newer` fetches 16 and
+    /// 18 [default: the newest installed]
+    #[arg(long, env = "WALFERRY_BENCH_SERVER")]
+    pub server: Option<u32>,
     /// Leave out the latency of single rows
     #[arg(long)]
     pub no_latency: bool,

@@ -107,12 +107,26 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn failure(&self) -> BenchError {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it had ended, and well, at the last look.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// The end of what it has printed so far.
+    pub fn output_end(&self) -> String {
         let output = self.output();
         let start = output.len().saturating_sub(LOG_SHOWN_BYTES);
         let start = (start..=output.len()).find(|&at| output.is_char_boundary(at)).unwrap_or(0);
-        let log = output.get(start..).unwrap_or_default().trim().to_owned();
-        BenchError::Process { what: self.what.clone(), log }
+        output.get(start..).unwrap_or_default().trim().to_owned()
+    }
+
+    fn failure(&self) -> BenchError {
+        BenchError::Process { what: self.what.clone(), log: self.output_end() }
     }
 }
 

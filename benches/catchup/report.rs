@@ -63,6 +63,9 @@ pub struct Figures {
     pub cpu_seconds: Vec<f64>,
     /// Its peak of resident memory, in bytes.
     pub peak_rss_bytes: Vec<u64>,
+    /// Limits that it was not done by, in seconds, one for each such run.
+    #[serde(default)]
+    pub over_seconds: Vec<u64>,
     /// Why runs are void.
     pub void: Vec<String>,
 }
@@ -97,7 +100,16 @@ impl Figures {
                 self.cpu_seconds.extend(run.used.map(|used| used.cpu_seconds));
                 self.peak_rss_bytes.extend(run.used.map(|used| used.peak_rss_bytes));
             }
+            Err(BenchError::Over(limit)) => self.over_seconds.push(limit.as_secs()),
             Err(error) => self.void.push(error.to_string()),
+        }
+    }
+
+    /// Its median for the table; a run that was not done by its limit comes first.
+    fn seconds_shown(&self) -> String {
+        match self.over_seconds.iter().max() {
+            Some(limit) => format!("over {limit}"),
+            None => shown(self.median_seconds(), 2),
         }
     }
 
@@ -135,7 +147,7 @@ impl Measured {
             vec![
                 self.name.clone(),
                 figures.name.clone(),
-                shown(figures.median_seconds(), 2),
+                figures.seconds_shown(),
                 low.zip(high).map_or_else(String::new, |(low, high)| format!("{low:.2}–{high:.2}")),
                 shown(median(&figures.start_up_seconds), 2),
                 shown(self.over_roof(figures), 2),

@@ -5,7 +5,7 @@
 //! Invariant: every run begins with the same backlog and the same target, after
 //! a checkpoint on both sides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -112,9 +112,7 @@ fn failure(sql: &str, source: tokio_postgres::Error) -> BenchError {
 impl Rig {
     /// Starts both servers.
     pub fn start(options: &Options) -> Result<Self, BenchError> {
-        let server = Server::find_all()?
-            .pop()
-            .ok_or_else(|| BenchError::Unexpected("no PostgreSQL server was found".to_owned()))?;
+        let server = server(options.server)?;
         let cluster = || {
             let mut builder = Cluster::builder(&server);
             for (name, value) in SETTINGS {
@@ -159,15 +157,20 @@ impl Rig {
         self.target.uri(TARGET_ROLE, PASSWORD, database)
     }
 
+    /// A database of the target as a superuser with a password, which only
+    /// pgcopydb asks for: the role comes into being here.
+    pub fn target_superuser_uri(&self, database: &str) -> Result<String, BenchError> {
+        let admin = self.sql(&self.target, "postgres")?;
+        if admin.rows(&format!("SELECT FROM pg_roles WHERE rolname = '{SOURCE_ROLE}'"))?.is_empty() {
+            admin.run(&format!("CREATE ROLE {SOURCE_ROLE} LOGIN SUPERUSER PASSWORD '{PASSWORD}'"))?;
+        }
+        Ok(self.target.uri(SOURCE_ROLE, PASSWORD, database))
+    }
+
     /// A walferry command.
     pub fn walferry(&self, source_uri: &str, target_uri: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walferry"));
-        for (name, _) in env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("PG") || name.starts_with("WALFERRY_") {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command);
         command.args(arguments).arg("--log-level").arg("walferry=info");
         command.env("WALFERRY_SOURCE_PGURI", source_uri).env("WALFERRY_TARGET_PGURI", target_uri);
         command.env("WALFERRY_PG_BIN", self.bin_dir());
@@ -245,9 +248,15 @@ impl Rig {
 
     /// A fresh database on the target, a fresh slot, both sides checkpointed.
     pub fn fresh(&self, slot: &str, template: Option<&str>) -> Result<(), BenchError> {
+        self.fresh_with(slot, "pgoutput", template)
+    }
+
+    /// As [`Rig::fresh`], with a slot of this output plugin: at the same
+    /// position, for it is a copy of the same slot.
+    pub fn fresh_with(&self, slot: &str, plugin: &str, template: Option<&str>) -> Result<(), BenchError> {
         self.drop_slot(slot)?;
         let source = self.sql(&self.source, DATABASE)?;
-        source.run(&format!("SELECT pg_copy_logical_replication_slot('{BASE_SLOT}', '{slot}')"))?;
+        source.run(&format!("SELECT pg_copy_logical_replication_slot('{BASE_SLOT}', '{slot}', false, '{plugin}')"))?;
         let target = self.sql(&self.target, "postgres")?;
         if let Some(template) = template {
             target.run(&format!("DROP DATABASE IF EXISTS {RUN} WITH (FORCE)"))?;
@@ -314,6 +323,45 @@ impl Rig {
     /// The major version of both servers.
     pub fn major(&self) -> u32 {
         self.source.server().major
+    }
+}
+
+/// The server of this major version, of those that are installed and those that
+/// `scripts/postgres.sh --newer` has fetched; the newest installed one when none
+/// is asked for.
+fn server(major: Option<u32>) -> Result<Server, BenchError> {
+    let mut servers = Server::find_all()?;
+    let Some(major) = major else {
+        return servers.pop().ok_or_else(|| BenchError::Unexpected("no PostgreSQL server was found".to_owned()));
+    };
+    for bin_dir in fetched() {
+        servers.push(Server::at(bin_dir)?);
+    }
+    let majors: BTreeSet<u32> = servers.iter().map(|server| server.major).collect();
+    let majors: Vec<String> = majors.iter().map(u32::to_string).collect();
+    servers.into_iter().find(|server| server.major == major).ok_or_else(|| {
+        BenchError::Unexpected(format!(
+            "there is no PostgreSQL {major}, only {}; scripts/postgres.sh --newer fetches 16 and 18",
+            majors.join(", ")
+        ))
+    })
+}
+
+/// The folders in the list that `scripts/postgres.sh` writes; without a list,
+/// nothing was fetched.
+fn fetched() -> Vec<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let list = std::fs::read_to_string(target.join("postgres/versions")).unwrap_or_default();
+    list.lines().filter_map(|line| line.split_once('=')).map(|(_, bin_dir)| PathBuf::from(bin_dir)).collect()
+}
+
+/// Takes the caller's settings of libpq, walferry and pgcopydb from a command.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("PG") || name.starts_with("WALFERRY_") {
+            command.env_remove(name);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::render::Shape;
 use super::set_based::SetStatement;
 use crate::config::{ConnInfo, Side};
 use crate::lsn::{Durable, EndLsn};
+use crate::session;
 use crate::wire::{self, Connection, Frame, FrameReader, FrameWriter, Peer, Purpose, ServerError, WireError};
 
 /// Bytes gathered before they are written to the socket: large enough that a
@@ -156,6 +157,9 @@ impl Pipeline {
     pub async fn pin_plans(&mut self) -> Result<(), WireError> {
         for setting in plan_settings(self.version) {
             self.command(&format!("SET {setting}")).await?;
+        }
+        for setting in session::NOTICE_LOSS {
+            self.command(setting).await?;
         }
         // What is answered COMMIT must be durable, whatever the role's default.
         self.command(

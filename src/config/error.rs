@@ -140,6 +140,14 @@ pub enum ConfigError {
         /// What was given.
         found: String,
     },
+    /// Settings that do not go together.
+    #[error("--{name} {why}")]
+    Together {
+        /// The flag's name.
+        name: &'static str,
+        /// What it needs, or does not go with.
+        why: &'static str,
+    },
     /// A pattern of table or schema names.
     #[error("the pattern \"{pattern}\" of --{name} cannot be used: {why}")]
     Pattern {

@@ -23,6 +23,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::lsn::Lsn;
+
 pub use conninfo::{ConnInfo, Secret};
 pub use env::Env;
 pub use error::{ConfigError, ConnInfoError};
@@ -95,6 +97,19 @@ pub struct BatchBounds {
     pub bytes: usize,
 }
 
+/// Where the rows that were there before the stream come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// They are copied.
+    Copied,
+    /// They are on the target already.
+    Restored {
+        /// The target has exactly the transactions whose commit record begins
+        /// before this; `None` for where the slot begins.
+        start: Option<Lsn>,
+    },
+}
+
 /// Everything a command needs to know, validated.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -118,8 +133,15 @@ pub struct Settings {
     pub owners: Keep,
     /// Whether privileges are granted at the end.
     pub acl: Keep,
+    /// Where the rows that were there before the stream come from.
+    pub baseline: Baseline,
     /// Copy workers.
     pub jobs: usize,
+    /// Bytes above which a table is copied in parts, and of a part.
+    pub part_size: u64,
+    /// Bytes of WAL held back during the copy that are worth a warning; `None`
+    /// for half of the source's own limit.
+    pub wal_warn: Option<u64>,
     /// Folder of pg_dump and pg_restore; `None` searches PATH and the usual places.
     pub pg_bin: Option<PathBuf>,
     /// How long lost connections are retried.

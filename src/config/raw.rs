@@ -32,7 +32,7 @@ impl From<String> for Text {
 enum Scalar {
     Text(String),
     Number(i64),
-    Truth(bool),
+    Flag(bool),
 }
 
 impl From<Scalar> for Text {
@@ -40,7 +40,7 @@ impl From<Scalar> for Text {
         match scalar {
             Scalar::Text(text) => Text(text),
             Scalar::Number(number) => Text(number.to_string()),
-            Scalar::Truth(truth) => Text(if truth { "yes" } else { "no" }.to_owned()),
+            Scalar::Flag(flag) => Text(flag.to_string()),
         }
     }
 }
@@ -129,14 +129,30 @@ pub struct Work {
     #[arg(long, value_name = "MODE", help_heading = "What is moved")]
     pub schema: Option<Text>,
     /// Give objects their owners of the source at the end (catchup --finish)
-    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", help_heading = "What is moved")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "What is moved")]
     pub owners: Option<Text>,
     /// Grant the source's privileges at the end
-    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "yes", help_heading = "What is moved")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "What is moved")]
     pub acl: Option<Text>,
+    /// Copy no rows: they are on the target already, restored by other means,
+    /// as of the beginning of the slot that --slot names (or of --start-lsn)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "What is moved")]
+    pub no_copy: Option<Text>,
+    /// With --no-copy: the target has exactly the transactions whose commit is
+    /// before this point [default: where the slot begins]
+    #[arg(long, value_name = "LSN", help_heading = "What is moved")]
+    pub start_lsn: Option<Text>,
     /// Copy workers [default: the cores, at most 4]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub jobs: Option<Text>,
+    /// Larger tables are copied in parts of this size, side by side (source of
+    /// 14 or newer) [default: 256MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub part_size: Option<Text>,
+    /// Warn when the slot holds back this much WAL during the copy [default: half
+    /// of max_slot_wal_keep_size where it is set, else 50GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub wal_warn: Option<Text>,
     /// Folder of pg_dump [default: searched in PATH and the usual places]
     #[arg(long, value_name = "FOLDER", help_heading = "How")]
     pub pg_bin: Option<Text>,
@@ -253,7 +269,11 @@ impl Raw {
                 schema: w.schema.or(ow.schema),
                 owners: w.owners.or(ow.owners),
                 acl: w.acl.or(ow.acl),
+                no_copy: w.no_copy.or(ow.no_copy),
+                start_lsn: w.start_lsn.or(ow.start_lsn),
                 jobs: w.jobs.or(ow.jobs),
+                part_size: w.part_size.or(ow.part_size),
+                wal_warn: w.wal_warn.or(ow.wal_warn),
                 pg_bin: w.pg_bin.or(ow.pg_bin),
                 retry_for: w.retry_for.or(ow.retry_for),
                 batch_rows: w.batch_rows.or(ow.batch_rows),
@@ -291,7 +311,11 @@ impl Raw {
                 schema: text("schema"),
                 owners: text("owners"),
                 acl: text("acl"),
+                no_copy: text("no-copy"),
+                start_lsn: text("start-lsn"),
                 jobs: text("jobs"),
+                part_size: text("part-size"),
+                wal_warn: text("wal-warn"),
                 pg_bin: text("pg-bin"),
                 retry_for: text("retry-for"),
                 batch_rows: text("batch-rows"),

@@ -11,7 +11,7 @@ use super::conninfo::{Address, Host};
 use super::error::ConfigError;
 use super::filter::{FilterPatterns, TableFilter};
 use super::raw::{Ends, Raw, Text, Work, variable, variables};
-use super::{BatchBounds, ConnInfo, Env, Keep, Provenance, SchemaMode, Settings, Side};
+use super::{Baseline, BatchBounds, ConnInfo, Env, Keep, Provenance, SchemaMode, Settings, Side};
 
 /// Slot, publication, state, lease and application_name without `--name`.
 const DEFAULT_NAME: &str = "walferry";
@@ -40,6 +40,10 @@ const DEFAULT_BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Two batches: one is applied while the next gathers.
 const DEFAULT_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
+/// Bytes of a part: copied in seconds to minutes, so that workers stay evenly
+/// busy to the end, and large beside what a statement of its own costs.
+const DEFAULT_PART_BYTES: usize = 256 * 1024 * 1024;
+
 /// Sequences are exact at the end anyway; until then a pass is one query.
 const DEFAULT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -51,12 +55,13 @@ impl Settings {
     pub fn validate(raw: Raw, env: &Env) -> Result<Settings, ConfigError> {
         let Raw { ends, work, serve, .. } = raw;
         let (source, target) = connections(&ends, env)?;
+        let baseline = baseline(&work, &ends)?;
         let name = name(ends.name)?;
         Ok(Settings {
             source,
             target,
             slot: object("slot", ends.slot, &name)?,
-            publication: publication(ends.publication, &name),
+            publication: publication(ends.publication, &name, baseline),
             name,
             filter: TableFilter::parse(&FilterPatterns {
                 tables: work.tables.clone(),
@@ -65,10 +70,16 @@ impl Settings {
                 exclude_schemas: work.exclude_schemas.clone(),
             })?,
             adopt: TableFilter::only("adopt-tables", &work.adopt_tables)?,
-            schema: schema_mode(work.schema.as_ref())?,
+            schema: schema_mode(work.schema.as_ref(), baseline)?,
+            baseline,
             owners: keep("owners", work.owners.as_ref())?,
             acl: keep("acl", work.acl.as_ref())?,
             jobs: jobs(work.jobs.as_ref())?,
+            part_size: bytes(size("part-size", work.part_size.as_ref(), DEFAULT_PART_BYTES)?),
+            wal_warn: match &work.wal_warn {
+                Some(text) => Some(bytes(size("wal-warn", Some(text), 0)?)),
+                None => None,
+            },
             pg_bin: work.pg_bin.as_ref().map(|text| PathBuf::from(&text.0)),
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
             batch: batch(&work)?,
@@ -136,24 +147,59 @@ fn object(flag: &'static str, given: Option<Text>, name: &str) -> Result<Provena
     Ok(Provenance::Existing(given.0))
 }
 
-fn publication(given: Option<Text>, name: &str) -> Provenance {
-    given.map_or_else(|| Provenance::Ours(name.to_owned()), |text| Provenance::Existing(text.0))
+/// A slot that exists decodes with a publication that is older than it.
+fn publication(given: Option<Text>, name: &str, baseline: Baseline) -> Provenance {
+    match (given, baseline) {
+        (Some(text), _) => Provenance::Existing(text.0),
+        (None, Baseline::Restored { .. }) => Provenance::Existing(name.to_owned()),
+        (None, Baseline::Copied) => Provenance::Ours(name.to_owned()),
+    }
 }
 
-fn schema_mode(text: Option<&Text>) -> Result<SchemaMode, ConfigError> {
-    match text {
-        None => Ok(SchemaMode::Create),
+fn schema_mode(text: Option<&Text>, baseline: Baseline) -> Result<SchemaMode, ConfigError> {
+    let mode = match text {
+        None if baseline == Baseline::Copied => SchemaMode::Create,
+        None => SchemaMode::Existing,
         Some(text) => <SchemaMode as clap::ValueEnum>::from_str(&text.0, false)
-            .map_err(|_| wrong("schema", "create, existing or none", text)),
+            .map_err(|_| wrong("schema", "create, existing or none", text))?,
+    };
+    if mode == SchemaMode::Create && baseline != Baseline::Copied {
+        let why = "goes with --schema existing or none: tables that have their rows are there already";
+        return Err(ConfigError::Together { name: "no-copy", why });
+    }
+    Ok(mode)
+}
+
+fn baseline(work: &Work, ends: &Ends) -> Result<Baseline, ConfigError> {
+    let is_restored = truth("no-copy", work.no_copy.as_ref())?;
+    let start = match &work.start_lsn {
+        None => None,
+        Some(text) => Some(text.0.parse().map_err(|_| wrong("start-lsn", "an LSN such as 16/B374D848", text))?),
+    };
+    match (is_restored, start, &ends.slot) {
+        (true, _, None) => {
+            let why = "needs --slot: the changes since the rows were taken are in a slot that was created before that";
+            Err(ConfigError::Together { name: "no-copy", why })
+        }
+        (true, start, Some(_)) => Ok(Baseline::Restored { start }),
+        (false, Some(_), _) => {
+            Err(ConfigError::Together { name: "start-lsn", why: "needs --no-copy: a copy has its own beginning" })
+        }
+        (false, None, _) => Ok(Baseline::Copied),
     }
 }
 
 fn keep(flag: &'static str, text: Option<&Text>) -> Result<Keep, ConfigError> {
-    let Some(text) = text else { return Ok(Keep::No) };
+    Ok(if truth(flag, text)? { Keep::Yes } else { Keep::No })
+}
+
+/// A switch: off unless it is given.
+fn truth(flag: &'static str, text: Option<&Text>) -> Result<bool, ConfigError> {
+    let Some(text) = text else { return Ok(false) };
     match text.0.as_str() {
-        "yes" | "true" | "1" => Ok(Keep::Yes),
-        "no" | "false" | "0" => Ok(Keep::No),
-        _ => Err(wrong(flag, "yes or no", text)),
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(wrong(flag, "true or false", text)),
     }
 }
 
@@ -194,6 +240,10 @@ fn size(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize
     size.filter(|size| *size >= LEAST_BYTES).ok_or_else(|| wrong(flag, "a size of at least 1MiB, such as 16MiB", text))
 }
 
+fn bytes(size: usize) -> u64 {
+    u64::try_from(size).unwrap_or(u64::MAX)
+}
+
 fn listen(text: Option<Text>) -> Result<Option<SocketAddr>, ConfigError> {
     let Some(text) = text else { return Ok(None) };
     let address = text.0.parse().map_err(|_| wrong("listen", "an address and port such as 127.0.0.1:9187", &text))?;
@@ -228,6 +278,7 @@ mod tests {
         assert_eq!(settings.publication, Provenance::Ours("walferry".into()));
         assert_eq!((settings.retry_for.as_secs(), settings.batch.rows), (900, 10_000));
         assert_eq!((settings.batch.bytes, settings.queue_bytes), (16 << 20, 32 << 20));
+        assert_eq!((settings.part_size, settings.wal_warn), (256 << 20, None));
         assert!((1..=4).contains(&settings.jobs) && settings.listen.is_none() && settings.filter.is_empty());
         assert_eq!(settings.target.to_string(), "me@b:5432/x");
     }

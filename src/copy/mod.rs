@@ -1,17 +1,35 @@
 //! The copy: publication, slot, snapshot, schema, rows, indexes, sequences,
 //! large objects; then, and only then, the position.
 //!
+//! ```text
+//! publication ─ slot + snapshot ─ schema ─ list of tables ─┐
+//!   (cut off before here: begins anew)                     ▼
+//!   (cut off behind: goes on here) ─ tables ─ what is left of the indexes ─ sweeps ─ position
+//!                                      │ ▲
+//!             board ─ workers ─ parts ◄┘ └─ keep: a new snapshot when one is needed
+//! ```
+//!
 //! Invariant: the order is publication → slot → snapshot → everything else
 //! (membership of a publication is decided by the catalog as of each change),
-//! and a position exists only after everything is complete. A copy that was
-//! cut off starts over with a new slot; the schema and the indexes it made
-//! stay, the rows go.
+//! and a position exists only after everything is complete. Finished tables
+//! stay, each as of the snapshot it was read in; the stream begins where the
+//! slot began, and takes up each table where its rows end.
+//!
+//! Reading order: [`resume`] (where it begins), [`plan`], [`board`] (what is
+//! left), [`workers`], [`rows`]; beside them [`keep`] and [`watch`].
 //!
 //! Source: `src/backend/replication/logical/snapbuild.c` (exported snapshots),
 //! `tablesync.c` (what native replication does at this point).
 
+mod baseline;
+mod board;
+mod error;
+mod keep;
+mod parts;
+mod pause;
 mod plan;
 mod publication;
+mod resume;
 mod rows;
 mod slot;
 mod snapshot;
@@ -19,21 +37,33 @@ mod snapshot;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod workers;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
+pub use board::{Failure, Memory};
+pub use error::{CopyError, WalStage};
+
+use crate::config::{Baseline, Settings};
+use crate::exit;
+use crate::failpoint;
 use crate::lsn::EndLsn;
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
-use crate::schema::{self, SchemaError};
-use crate::session::{DbError, Session};
+use crate::schema;
+use crate::schema::tables::SourceTable;
+use crate::session::{DbContext, Session};
 use crate::sql::TableName;
-use crate::state::{State, StateError};
+use crate::state::State;
+use crate::state::migration::Phase;
+use crate::state::tables::TableState;
 use crate::sweep::sequences::SequencePass;
-use crate::sweep::{SweepError, large_objects, sequences};
-use crate::wire::WireError;
+use crate::sweep::{large_objects, sequences};
+use board::Board;
+use keep::{Held, Snapshots};
+use resume::Beginning;
+use workers::Crew;
 
 /// What a copy works with.
 pub struct CopyContext<'a> {
@@ -47,133 +77,48 @@ pub struct CopyContext<'a> {
     pub progress: &'a Progress,
     /// Cancelled when the process shall end.
     pub shutdown: &'a CancellationToken,
+    /// What earlier attempts of this process have met.
+    pub memory: &'a Memory,
 }
 
-/// Why a copy did not come to its end. It starts over when run again.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// A connection was refused or lost.
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    /// A statement failed.
-    #[error(transparent)]
-    Db(#[from] DbError),
-    /// The state could not be read or written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The schema could not be brought over, or does not fit.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// Sequences or large objects could not be carried.
-    #[error(transparent)]
-    Sweep(#[from] SweepError),
-    /// Publishing would make UPDATE and DELETE fail on the source.
-    #[error(
-        "the source would refuse UPDATE and DELETE on {} once published, for want of a replica identity; on the source:\n  {}",
-        list(.tables), .sql.join("\n  ")
-    )]
-    ReplicaIdentity {
-        /// The tables without one.
-        tables: Vec<TableName>,
-        /// What gives each of them one.
-        sql: Vec<String>,
-    },
-    /// The publication is not there, or does not publish what it must.
-    #[error("publication \"{name}\" on the source {problem}; the owner of the tables can mend it:\n  {sql}")]
-    Publication {
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-        /// What mends it.
-        sql: String,
-    },
-    /// The operator's own slot cannot be the start of a copy.
-    #[error(
-        "slot \"{0}\" was named as an existing one, but only a new slot gives the snapshot that a copy begins with: \
-         leave out --slot"
-    )]
-    ExistingSlot(String),
-    /// A slot of this name is not known to be ours.
-    #[error(
-        "slot \"{0}\" exists on the source and was not made for this migration: choose another --name, or, if nobody needs it: \
-         SELECT pg_drop_replication_slot('{0}');"
-    )]
-    ForeignSlot(String),
-    /// The slot of an earlier attempt is still in use.
-    #[error(
-        "slot \"{slot}\" of an earlier attempt is still in use on the source by process {pid}: wait until that ends, or: \
-         SELECT pg_terminate_backend({pid});"
-    )]
-    SlotInUse {
-        /// The slot.
-        slot: String,
-        /// The server process that uses it.
-        pid: i32,
-    },
-    /// Transactions on the source did not end in time.
-    #[error(
-        "the slot could not be created within {minutes} minutes, as transactions on the source did not end: {blockers}; \
-         end them and start again"
-    )]
-    SlotBlocked {
-        /// How long was waited.
-        minutes: u64,
-        /// Who is in the way.
-        blockers: String,
-    },
-    /// The server gave a slot but no snapshot.
-    #[error("the source exported no snapshot with slot \"{0}\"")]
-    NoSnapshot(String),
-    /// A commit of the snapshot is not complete on the source.
-    #[error(
-        "transactions that the snapshot holds are still not finished on the source after {seconds} s; \
-         is a synchronous standby missing? Start again when it is back"
-    )]
-    Unsettled {
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// A snapshot's text form is not what PostgreSQL writes.
-    #[error(
-        "the source described a snapshot as \"{0}\", which walferry cannot read, so it cannot tell which commits to wait for; \
-         this is a bug, please report it"
-    )]
-    UnreadableSnapshot(String),
-    /// Both ends of a COPY disagree about the rows.
-    #[error("{table}: the source sent {sent} rows, the target took {taken}; this is a bug, please report it")]
-    RowCount {
-        /// The table.
-        table: TableName,
-        /// Rows the source sent.
-        sent: u64,
-        /// Rows the target says it has taken.
-        taken: u64,
-    },
-    /// The process was asked to stop.
-    #[error("the copy was stopped; it starts over next time")]
-    Stopped,
-}
-
-/// At most ten names, then how many more.
-fn list(tables: &[TableName]) -> String {
-    let mut text: Vec<String> = tables.iter().take(10).map(TableName::to_string).collect();
-    if tables.len() > text.len() {
-        text.push(format!("{} more", tables.len() - text.len()));
-    }
-    text.join(", ")
-}
-
-/// Copies everything, and returns the point from which the stream goes on: the
-/// snapshot holds every commit before it.
+/// Copies everything that is not copied yet, and returns the point from which
+/// the stream goes on: every table's snapshot holds every commit before it.
 ///
 /// # Errors
 /// [`CopyError`]; a lost connection is returned as it is, and running the copy
 /// again is right after every one of them.
 pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
-    let name = &ctx.settings.name;
-    let source = Session::connect(&ctx.settings.source, name).await?;
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let begins = match ctx.settings.baseline {
+        Baseline::Copied => until_stopped(ctx, resume::beginning(ctx, &source)).await?,
+        Baseline::Restored { start } => {
+            Beginning::There(until_stopped(ctx, baseline::take(ctx, &source, start)).await?)
+        }
+    };
+    let point = match begins {
+        Beginning::There(point) => point,
+        Beginning::Anew => from_the_beginning(ctx, source).await?,
+        Beginning::Again(point) => {
+            let listed = async {
+                ctx.state.set_phase(Phase::Copy).await?;
+                let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
+                resume::name_new_tables(ctx, &tables).await?;
+                Ok(tables)
+            };
+            let tables = until_stopped(ctx, listed).await?;
+            drop(source);
+            rest(ctx, &tables, None).await?;
+            point
+        }
+    };
+    ctx.state.finish_copy(ctx.settings.slot.name(), point).await?;
+    ctx.state.journal(&format!("the copy is complete as of {}", point.0)).await?;
+    Ok(point)
+}
+
+async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<EndLsn, CopyError> {
     let prepared = async {
+        resume::forget(ctx).await?;
         publication::ensure(ctx, &source).await?;
         slot::clear(ctx, &source).await
     };
@@ -182,19 +127,25 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
     // Not simply dropped when the process shall end: the server would go on.
     let (replication, created) = slot::create(ctx, &source).await?;
     let point = created.consistent_point;
-    let copied = async {
+    let listed = async {
         ctx.state.set_consistent_point(point).await?;
+        failpoint::hit("copy-slot");
         let exported = created.snapshot.ok_or_else(|| CopyError::NoSnapshot(created.name.clone()))?;
         let keeper = snapshot::Keeper::import(ctx.settings, &exported).await?;
         // The keeper has it: the connection that exported it may go.
         drop(replication);
         keeper.settle(&source).await?;
         drop(source);
-        keeper.awake_during(everything(ctx, &keeper, point)).await
+        let session = keeper.session();
+        let tables = schema::tables::of_source(session, &ctx.settings.filter).await?;
+        ctx.progress.note("bringing the schema over");
+        schema::prepare(ctx.settings, ctx.state, session, keeper.snapshot(), &tables).await?;
+        let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+        plan::register(ctx, session, &target, &tables).await?;
+        Ok((keeper, tables))
     };
-    until_stopped(ctx, copied).await?;
-    ctx.state.finish_copy(ctx.settings.slot.name(), point).await?;
-    ctx.state.journal(&format!("the copy is complete as of {}", point.0)).await?;
+    let (keeper, tables) = until_stopped(ctx, listed).await?;
+    rest(ctx, &tables, Some(Held { generation: 1, point, keeper })).await?;
     Ok(point)
 }
 
@@ -211,20 +162,62 @@ async fn until_stopped<T>(
     }
 }
 
-/// All that happens inside the snapshot, and the sequences.
-async fn everything(ctx: &CopyContext<'_>, keeper: &snapshot::Keeper, point: EndLsn) -> Result<(), CopyError> {
+/// All that is left once the list of tables is there; under the first
+/// snapshot, or under new ones.
+async fn rest(ctx: &CopyContext<'_>, tables: &[SourceTable], first: Option<Held>) -> Result<(), CopyError> {
+    let jobs = plan::jobs(ctx, tables).await?;
+    let rows = ctx.state.tables().await?;
+    let taking_part = rows.iter().filter(|row| row.state != TableState::Excluded).count();
+    let waiting: Vec<&TableName> =
+        rows.iter().filter(|row| row.state == TableState::Waiting).map(|row| &row.table).collect();
+    schema::tables::require_empty(ctx.state.session(), &waiting).await?;
+    let snapshots = Snapshots::new(ctx);
+    let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
+    let crew = Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before: taking_part - jobs.len() };
+    let stopped = async {
+        ctx.shutdown.cancelled().await;
+        snapshots.not_creating().await;
+    };
+    let result = tokio::select! {
+        biased;
+        () = stopped => Err(CopyError::Stopped),
+        error = watch::slot(ctx) => Err(error),
+        error = watch::lease(ctx) => Err(error),
+        result = tables_and_sweeps(&crew, first) => result,
+    };
+    if let Err(error) = &result
+        && let (true, Some(side)) = (exit::copy_is_retried(error), exit::side_of_copy(error))
+    {
+        let cuts = board.cut_off(side, &error.to_string());
+        ctx.memory.keep(jobs.iter().map(|job| &job.table).zip(cuts));
+    }
+    result
+}
+
+async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), CopyError> {
+    let ctx = crew.ctx;
+    if let Some(held) = first {
+        crew.snapshots.hold(held, crew.jobs, crew.board).await?;
+    }
+    tokio::select! {
+        biased;
+        result = workers::run(crew) => result?,
+        error = crew.snapshots.keep(crew.jobs, crew.board) => return Err(error),
+    }
+    sweeps(ctx).await
+}
+
+/// Sequences and large objects, as of now: neither is in the stream, and the
+/// last `catchup` compares both again.
+async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let settings = ctx.settings;
-    let source = keeper.session();
-    let tables = schema::tables::of_source(source, &settings.filter).await?;
-    ctx.progress.note("bringing the schema over");
-    schema::prepare(settings, ctx.state, source, keeper.snapshot(), &tables).await?;
-    let target = Session::connect(&settings.target, &settings.name).await?;
-    let plan = plan::make(ctx, source, &target, &tables).await?;
-    workers::run(ctx, keeper, &plan, point).await?;
     ctx.progress.note("carrying sequences and large objects");
-    // Not in the snapshot's transaction: a sequence that may not be read would end it.
-    let live = Session::connect(&settings.source, &settings.name).await?;
-    sequences::pass(&live, &target, ctx.state, &settings.filter, SequencePass::Initial).await?;
-    large_objects::copy_initial(source, &target, ctx.state, ctx.metrics).await?;
+    let source = Session::connect(&settings.source, &settings.name).await?;
+    let target = Session::connect(&settings.target, &settings.name).await?;
+    sequences::pass(&source, &target, ctx.state, &settings.filter, SequencePass::Initial).await?;
+    // A transaction of its own, so that a sequence that may not be read cannot end it.
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    source.batch_execute(begin).await.during(source.side(), "begin to read the large objects")?;
+    large_objects::copy_initial(&source, &target, ctx.state, ctx.metrics).await?;
     Ok(())
 }

@@ -1,14 +1,20 @@
-//! What is copied: every published table with its columns, its format and what
-//! is built on it afterwards.
+//! What is copied: every published table with its columns, its format, its
+//! parts, and what is built on it afterwards.
 //!
-//! Invariant: the plan is read in the snapshot, so it holds exactly the tables
-//! whose rows the snapshot has; every table of the source is registered in the
-//! state, so that the stream knows each.
+//! Invariants: the tables of a migration are those that its first snapshot has
+//! ([`register`]); a table that the source creates later is none of the copy's,
+//! as all its rows come with the stream. How a table's rows are read is planned
+//! in the snapshot they are read in, so a column that was added in between is
+//! never left out ([`plans`]).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::{CopyContext, CopyError};
+use super::board::{Leftover, Seed};
+use super::error::list;
+use super::{CopyContext, CopyError, parts};
 use crate::config::SchemaMode;
+use crate::lsn::EndLsn;
 use crate::schema::tables::{self, Part, Shape, SourceTable, TargetTable};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -25,33 +31,47 @@ pub(super) enum Format {
     Binary,
 }
 
-/// One table's copy.
+/// One table that is not complete yet.
 #[derive(Debug)]
 pub(super) struct Job {
     /// The table on both sides.
     pub(super) table: TableName,
     /// Its oid on the source.
     pub(super) source_oid: u32,
+    /// Whether it holds rows itself.
+    pub(super) shape: Shape,
     /// Size on the source's disk, in bytes.
     pub(super) bytes: u64,
-    /// How the rows are written.
-    pub(super) format: Format,
-    /// The COPY … TO on the source.
-    pub(super) copy_out: String,
-    /// The COPY … FROM on the target.
-    pub(super) copy_in: String,
+    /// Where the state says it is.
+    pub(super) seed: Seed,
     /// Indexes and keys that are built after the rows, in order.
     pub(super) objects: Vec<Deferred>,
 }
 
-/// The whole copy.
+/// How a table's rows are read under one snapshot.
 #[derive(Debug)]
-pub(super) struct Plan {
-    /// Tables, largest first.
-    pub(super) jobs: Vec<Job>,
-    /// Objects of no single table, or of partitioned ones: built when all
-    /// tables are there, in order.
-    pub(super) last: Vec<Deferred>,
+pub(super) struct RowsPlan {
+    /// The snapshot's number in this process.
+    pub(super) generation: u64,
+    /// The point that the snapshot stands for.
+    pub(super) point: EndLsn,
+    /// How the rows are written.
+    pub(super) format: Format,
+    /// The COPY … FROM on the target.
+    pub(super) copy_in: String,
+    /// The COPY … TO on the source, one a part; at least one.
+    pub(super) parts: Vec<String>,
+}
+
+/// What a snapshot says about the tables whose rows are not there yet.
+#[derive(Debug, Default)]
+pub(super) struct Planned {
+    /// Each table's place among the jobs, and its plan.
+    pub(super) plans: Vec<(usize, Arc<RowsPlan>)>,
+    /// Dropped on the source.
+    pub(super) gone: Vec<usize>,
+    /// Left out by the filter by now.
+    pub(super) left_out: Vec<usize>,
 }
 
 /// What the publication says about one table.
@@ -60,43 +80,177 @@ struct Published {
     row_filter: Option<String>,
 }
 
-/// Makes the plan, empties tables that an attempt cut off had begun, and
-/// registers all tables.
+/// Makes sure that every published table of the first snapshot has its place
+/// on the target, empty, and registers all tables.
 ///
 /// # Errors
 /// When tables of the target are missing, do not fit, or hold rows.
-pub(super) async fn make(
+pub(super) async fn register(
     ctx: &CopyContext<'_>,
     source: &Session,
     target: &Session,
     tables: &[SourceTable],
-) -> Result<Plan, CopyError> {
+) -> Result<(), CopyError> {
     let published = published(source, ctx.settings.publication.name()).await?;
     let units: Vec<&SourceTable> =
         tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.name)).collect();
     let there = tables::of_target(target, units.iter().map(|unit| &unit.name)).await?;
     tables::require_fit(units.iter().copied(), &there)?;
-    start_over(ctx, target, tables, &units).await?;
-    let names: Vec<&TableName> = units.iter().map(|unit| &unit.name).collect();
-    tables::require_empty(target, &names).await?;
-    let objects = ctx.state.deferred().await?;
-    let waiting = objects.into_iter().filter(|o| o.kind == DeferredKind::AfterRows && !o.is_restored);
-    let alone: HashSet<&TableName> =
-        units.iter().filter(|unit| unit.shape == Shape::Plain).map(|unit| &unit.name).collect();
-    let (of_tables, last): (Vec<Deferred>, Vec<Deferred>) = waiting.partition(|o| alone.contains(&o.table));
-    let mut by_table: HashMap<TableName, Vec<Deferred>> = HashMap::new();
-    for object in of_tables {
-        by_table.entry(object.table.clone()).or_default().push(object);
-    }
-    let mut jobs: Vec<Job> = units
+    let is_unit: HashSet<u32> = units.iter().map(|unit| unit.oid).collect();
+    let rows: Vec<TableRow> = tables
         .iter()
-        .filter_map(|unit| {
-            let objects = by_table.remove(&unit.name).unwrap_or_default();
-            Some(job(unit, published.get(&unit.name)?, there.get(&unit.name)?, objects))
+        .filter(|table| table.part != Part::Included || is_unit.contains(&table.oid))
+        .map(|table| TableRow {
+            table: table.name.clone(),
+            source_oid: table.oid,
+            state: if is_unit.contains(&table.oid) { TableState::Waiting } else { TableState::Excluded },
+            rows: 0,
+            bytes: 0,
+            snapshot_lsn: None,
         })
         .collect();
+    // An own session: others' statements must not fall into this transaction.
+    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
+    let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
+    run("BEGIN").await?;
+    own.register_tables(&rows).await?;
+    run("COMMIT").await?;
+    if ctx.settings.schema == SchemaMode::None {
+        tracing::info!(
+            "the schema on the target is taken as it is; its triggers fire and its foreign keys are checked"
+        );
+    }
+    Ok(())
+}
+
+/// The registered tables that are not complete, largest first. `tables` are
+/// those the source has.
+///
+/// # Errors
+/// When the state cannot be read, or the filter lets in what it left out.
+pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<Vec<Job>, CopyError> {
+    let rows = ctx.state.tables().await?;
+    let by_oid: HashMap<u32, &SourceTable> = tables.iter().map(|table| (table.oid, table)).collect();
+    let has_grown = |row: &&TableRow| {
+        row.state == TableState::Excluded && by_oid.get(&row.source_oid).is_some_and(|t| t.part == Part::Included)
+    };
+    let grown: Vec<TableName> = rows.iter().filter(has_grown).map(|row| row.table.clone()).collect();
+    if !grown.is_empty() {
+        return Err(CopyError::FilterGrown(grown));
+    }
+    let objects = ctx.state.deferred().await?.into_iter();
+    let mut by_table: HashMap<TableName, Vec<Deferred>> = HashMap::new();
+    for object in objects.filter(|o| o.kind == DeferredKind::AfterRows && !o.is_restored) {
+        by_table.entry(object.table.clone()).or_default().push(object);
+    }
+    let job = |row: TableRow| {
+        let seed = match row.state {
+            TableState::Waiting => Seed::Rows(Leftover::Nothing),
+            TableState::Copying => Seed::Rows(Leftover::Rows),
+            TableState::Indexing => Seed::Indexes,
+            TableState::Ready | TableState::Excluded => return None,
+        };
+        let there = by_oid.get(&row.source_oid);
+        let shape = there.map_or(Shape::Plain, |table| table.shape);
+        // What is built on partitioned tables needs all partitions' own.
+        let objects = by_table.remove(&row.table).filter(|_| shape == Shape::Plain).unwrap_or_default();
+        let bytes = there.map_or(0, |table| table.bytes);
+        Some(Job { table: row.table, source_oid: row.source_oid, shape, bytes, seed, objects })
+    };
+    let mut jobs: Vec<Job> = rows.into_iter().filter_map(job).collect();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.bytes));
-    Ok(Plan { jobs, last })
+    Ok(jobs)
+}
+
+/// Plans the rows of the jobs in `wanted`, as the snapshot of the session
+/// `source` has them, and locks the tables that are read in parts.
+///
+/// # Errors
+/// When a table does not fit the target (any more), is not published, or has
+/// another name.
+pub(super) async fn plans(
+    ctx: &CopyContext<'_>,
+    (source, target): (&Session, &Session),
+    (generation, point): (u64, EndLsn),
+    jobs: &[Job],
+    wanted: &[usize],
+) -> Result<Planned, CopyError> {
+    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let by_oid: HashMap<u32, &SourceTable> = tables.iter().map(|table| (table.oid, table)).collect();
+    let mut planned = Planned::default();
+    let mut units: Vec<(usize, &SourceTable)> = Vec::new();
+    for index in wanted {
+        let Some(job) = jobs.get(*index) else { continue };
+        match by_oid.get(&job.source_oid) {
+            None => planned.gone.push(*index),
+            Some(table) if table.part != Part::Included => planned.left_out.push(*index),
+            Some(table) if table.name != job.table => {
+                return Err(CopyError::Renamed { table: job.table.clone(), now: table.name.clone() });
+            }
+            Some(table) => units.push((*index, table)),
+        }
+    }
+    let published = published(source, ctx.settings.publication.name()).await?;
+    require_published(ctx, &units, &published)?;
+    let there = tables::of_target(target, units.iter().map(|(_, unit)| &unit.name)).await?;
+    tables::require_fit(units.iter().map(|(_, unit)| *unit), &there)?;
+    let ranges = ranges(ctx, source, &units).await?;
+    for (index, unit) in units {
+        let (Some(published), Some(there)) = (published.get(&unit.name), there.get(&unit.name)) else { continue };
+        let statements = statements(unit, published, there, ranges.get(&unit.oid));
+        let (format, copy_in, parts) = statements;
+        planned.plans.push((index, Arc::new(RowsPlan { generation, point, format, copy_in, parts })));
+    }
+    Ok(planned)
+}
+
+fn require_published(
+    ctx: &CopyContext<'_>,
+    units: &[(usize, &SourceTable)],
+    published: &HashMap<TableName, Published>,
+) -> Result<(), CopyError> {
+    let missing: Vec<&TableName> =
+        units.iter().map(|(_, unit)| &unit.name).filter(|name| !published.contains_key(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let name = ctx.settings.publication.name();
+    let tables: Vec<String> = missing.iter().map(|name| name.sql()).collect();
+    let tables = tables.join(", ");
+    Err(CopyError::Publication {
+        name: name.to_owned(),
+        problem: format!("does not publish {} any more", list(&missing.into_iter().cloned().collect::<Vec<_>>())),
+        // No transaction may have written to the table and go on: decoding it,
+        // older servers would take it for not published, and those after it.
+        sql: format!(
+            "BEGIN; LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION {} ADD TABLE {tables}; COMMIT;",
+            ident(name)
+        ),
+    })
+}
+
+/// The conditions of the parts of large tables, by oid; these are locked.
+async fn ranges(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    units: &[(usize, &SourceTable)],
+) -> Result<HashMap<u32, Vec<String>>, DbError> {
+    let part_size = ctx.settings.part_size;
+    let is_large = |unit: &&SourceTable| unit.shape == Shape::Plain && unit.bytes > part_size;
+    let large: Vec<&SourceTable> = units.iter().map(|(_, unit)| *unit).filter(is_large).collect();
+    if large.is_empty() || source.version() < parts::RANGE_SCANS {
+        return Ok(HashMap::new());
+    }
+    let oids: Vec<u32> = large.iter().map(|unit| unit.oid).collect();
+    let names: Vec<String> = large.iter().map(|unit| format!("ONLY {}", unit.name.sql())).collect();
+    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+    source.batch_execute(&lock).await.during(source.side(), "hold the large tables in their shape")?;
+    let pages = parts::pages(source, &oids).await?;
+    let ranges = large.iter().map(|unit| {
+        let pages = pages.get(&unit.oid).copied().unwrap_or_default();
+        (unit.oid, parts::conditions(unit.bytes, pages, part_size))
+    });
+    Ok(ranges.collect())
 }
 
 async fn published(source: &Session, publication: &str) -> Result<HashMap<TableName, Published>, DbError> {
@@ -112,60 +266,13 @@ async fn published(source: &Session, publication: &str) -> Result<HashMap<TableN
     Ok(rows.iter().map(entry).collect())
 }
 
-/// Empties what an earlier attempt had begun, and registers all tables, in one
-/// transaction. The foreign keys are not there yet, so a TRUNCATE of some
-/// tables is possible.
-async fn start_over(
-    ctx: &CopyContext<'_>,
-    target: &Session,
-    tables: &[SourceTable],
-    units: &[&SourceTable],
-) -> Result<(), CopyError> {
-    let begun: HashSet<TableName> = ctx
-        .state
-        .tables()
-        .await?
-        .into_iter()
-        .filter(|row| !matches!(row.state, TableState::Waiting | TableState::Excluded))
-        .map(|row| row.table)
-        .collect();
-    // An own session: others' statements must not fall into this transaction.
-    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
-    let run = async |sql: String| own.session().batch_execute(&sql).await.during(target.side(), "start the copy over");
-    run("BEGIN".to_owned()).await?;
-    let empty: Vec<String> = units.iter().filter(|u| begun.contains(&u.name)).map(|u| u.name.sql()).collect();
-    if !empty.is_empty() {
-        tracing::info!(tables = empty.len(), "the copy was cut off: emptying what it had begun");
-        run(format!("TRUNCATE {}", empty.join(", "))).await?;
-    }
-    let is_unit: HashSet<u32> = units.iter().map(|unit| unit.oid).collect();
-    let rows: Vec<TableRow> = tables
-        .iter()
-        .filter(|table| table.part != Part::Included || is_unit.contains(&table.oid))
-        .map(|table| TableRow {
-            table: table.name.clone(),
-            source_oid: table.oid,
-            state: if is_unit.contains(&table.oid) { TableState::Waiting } else { TableState::Excluded },
-            rows: 0,
-            bytes: 0,
-            snapshot_lsn: None,
-        })
-        .collect();
-    own.register_tables(&rows).await?;
-    run("COMMIT".to_owned()).await?;
-    for state in ["copying", "indexing", "ready"] {
-        ctx.metrics.tables.with_label_values(&[state]).set(0);
-    }
-    ctx.metrics.tables.with_label_values(&["waiting"]).set(i64::try_from(units.len()).unwrap_or(i64::MAX));
-    if ctx.settings.schema == SchemaMode::None {
-        tracing::info!(
-            "the schema on the target is taken as it is; its triggers fire and its foreign keys are checked"
-        );
-    }
-    Ok(())
-}
-
-fn job(unit: &SourceTable, published: &Published, there: &TargetTable, objects: Vec<Deferred>) -> Job {
+/// Format, COPY … FROM, and the COPY … TO of each part.
+fn statements(
+    unit: &SourceTable,
+    published: &Published,
+    there: &TargetTable,
+    ranges: Option<&Vec<String>>,
+) -> (Format, String, Vec<String>) {
     let is_generated = |name: &str| there.columns.iter().any(|c| c.name == name && c.is_generated);
     let columns: Vec<_> = unit
         .columns
@@ -174,34 +281,30 @@ fn job(unit: &SourceTable, published: &Published, there: &TargetTable, objects: 
         .filter(|c| published.columns.as_ref().is_none_or(|names| names.contains(&c.name)))
         .collect();
     let has_same_type = |name: &str, oid: u32| there.columns.iter().any(|t| t.name == name && t.type_oid == oid);
-    let format = if columns.iter().all(|c| c.is_binary_safe && has_same_type(&c.name, c.type_oid)) {
-        Format::Binary
+    let (format, option) = if columns.iter().all(|c| c.is_binary_safe && has_same_type(&c.name, c.type_oid)) {
+        (Format::Binary, "binary")
     } else {
-        Format::Text
-    };
-    let option = match format {
-        Format::Binary => "binary",
-        Format::Text => "text",
+        (Format::Text, "text")
     };
     let names: Vec<String> = columns.iter().map(|c| ident(&c.name)).collect();
     let table = unit.name.sql();
     let list = names.join(", ");
     let only = if unit.shape == Shape::Plain { "ONLY " } else { "" };
-    let rows = match (&published.row_filter, unit.shape) {
-        (None, Shape::Plain) if !names.is_empty() => format!("{table} ({list})"),
-        (filter, _) => {
-            let condition = filter.as_ref().map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-            format!("(SELECT {list} FROM {only}{table}{condition})")
-        }
+    let part = |range: Option<&String>| {
+        let filter = published.row_filter.as_ref().map(|filter| format!("({filter})"));
+        let conditions: Vec<String> = filter.into_iter().chain(range.cloned()).collect();
+        let rows = match (conditions.as_slice(), unit.shape) {
+            ([], Shape::Plain) if !names.is_empty() => format!("{table} ({list})"),
+            ([], _) => format!("(SELECT {list} FROM {only}{table})"),
+            (conditions, _) => format!("(SELECT {list} FROM {only}{table} WHERE {})", conditions.join(" AND ")),
+        };
+        format!("COPY {rows} TO STDOUT (FORMAT {option})")
     };
     let into = if names.is_empty() { String::new() } else { format!(" ({list})") };
-    Job {
-        table: unit.name.clone(),
-        source_oid: unit.oid,
-        bytes: unit.bytes,
-        format,
-        copy_out: format!("COPY {rows} TO STDOUT (FORMAT {option})"),
-        copy_in: format!("COPY {table}{into} FROM STDIN (FORMAT {option})"),
-        objects,
-    }
+    let copy_in = format!("COPY {table}{into} FROM STDIN (FORMAT {option})");
+    let parts = match ranges.map(Vec::as_slice) {
+        None | Some([]) => vec![part(None)],
+        Some(ranges) => ranges.iter().map(|range| part(Some(range))).collect(),
+    };
+    (format, copy_in, parts)
 }

@@ -95,8 +95,10 @@ async fn use_existing(
     let list: Vec<String> = missing.iter().map(|table| table.name.sql()).collect();
     let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", list.join(", "));
     let names: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
-    let problem =
-        format!("does not publish {} (leave out with --exclude-tables what you do not need)", super::list(&names));
+    let problem = format!(
+        "does not publish {} (leave out with --exclude-tables what you do not need)",
+        super::error::list(&names)
+    );
     let refused = || CopyError::Publication { name: name.to_owned(), problem, sql: format!("{sql};") };
     match publication {
         Provenance::Existing(_) => Err(refused()),

@@ -1,5 +1,6 @@
 //! The slot of the migration: an old one cleared away, a new one created while
-//! the transactions that hold it up are shown.
+//! the transactions that hold it up are shown. And temporary ones, for the
+//! snapshot they give: they go with their connection.
 //!
 //! Invariant: only a slot that this migration made is dropped, and a creation
 //! that is given up leaves no slot behind.
@@ -8,7 +9,7 @@
 //! once every transaction that was writing when its creation began has ended,
 //! in all databases of the cluster.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -97,8 +98,27 @@ pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(R
     let slot = ctx.settings.slot.name();
     ctx.state.journal(&journal_line(slot)).await?;
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let created = attempt(ctx, source, &mut replication, slot).await?;
+    let created = attempt(ctx, source, &mut replication, slot, Lifetime::Permanent).await?;
     tracing::info!(slot, consistent_point = %created.consistent_point.0, "created the replication slot");
+    Ok((replication, created))
+}
+
+/// Creates a temporary slot with an exported snapshot: the slot lives as long
+/// as the returned connection, the snapshot until that is used.
+///
+/// # Errors
+/// As [`create`].
+pub(super) async fn create_temporary(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+) -> Result<(Replication, CreatedSlot), CopyError> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A name of its own each time: the server may not have noticed yet that an
+    // earlier one's connection is gone. At most 40 + 6 + 11 letters.
+    let slot = format!("{}_copy_{:x}", ctx.settings.name, since_epoch.as_millis());
+    let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let created = attempt(ctx, source, &mut replication, &slot, Lifetime::Temporary).await?;
+    tracing::info!(slot, consistent_point = %created.consistent_point.0, "created a temporary slot for a new snapshot");
     Ok((replication, created))
 }
 
@@ -107,9 +127,9 @@ async fn attempt(
     source: &Session,
     replication: &mut Replication,
     slot: &str,
+    lifetime: Lifetime,
 ) -> Result<CreatedSlot, CopyError> {
-    let options =
-        SlotOptions { lifetime: Lifetime::Permanent, snapshot: SnapshotAction::Export, failover: Failover::No };
+    let options = SlotOptions { lifetime, snapshot: SnapshotAction::Export, failover: Failover::No };
     let mut creation = std::pin::pin!(replication.create_slot(slot, &options));
     let reason = tokio::select! {
         created = &mut creation => return Ok(created?),

@@ -12,15 +12,12 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
 
 use super::CopyError;
 use crate::config::Settings;
 use crate::session::{DbContext, Session};
 use crate::sql::literal;
-
-/// Pause between two queries that keep proxies from cutting the keeper off;
-/// the shortest idle limits found are one minute.
-const AWAKE_EVERY: Duration = Duration::from_secs(30);
 
 /// How long a commit may take to be finished: usually microseconds, longer
 /// where it waits for a synchronous standby.
@@ -71,26 +68,6 @@ impl Keeper {
             sleep(SETTLE_POLL).await;
         }
     }
-
-    /// Runs `work`, with a query on the keeper now and then.
-    pub(super) async fn awake_during<T>(
-        &self,
-        work: impl Future<Output = Result<T, CopyError>>,
-    ) -> Result<T, CopyError> {
-        let awake = async {
-            loop {
-                sleep(AWAKE_EVERY).await;
-                let woken = self.session.query("SELECT 1", &[]).await;
-                if let Err(error) = woken.during(self.session.side(), "keep the snapshot") {
-                    return error;
-                }
-            }
-        };
-        tokio::select! {
-            result = work => result,
-            error = awake => Err(error.into()),
-        }
-    }
 }
 
 /// A new session of the source inside a snapshot.
@@ -98,8 +75,17 @@ pub(super) async fn enter(settings: &Settings, snapshot: &str) -> Result<Session
     let session = Session::connect(&settings.source, &settings.name).await?;
     let sql =
         format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
-    session.batch_execute(&sql).await.during(session.side(), "import the snapshot")?;
-    Ok(session)
+    match session.batch_execute(&sql).await.during(session.side(), "import the snapshot") {
+        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
+        result => result.map(|()| session).map_err(CopyError::from),
+    }
+}
+
+/// `ImportSnapshot` in `src/backend/utils/time/snapmgr.c`: there is no file of
+/// that name (22023; 42704 from 17 on), or who exported it has ended (55000).
+fn is_gone(code: &SqlState) -> bool {
+    [SqlState::INVALID_PARAMETER_VALUE, SqlState::UNDEFINED_OBJECT, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE]
+        .contains(code)
 }
 
 async fn current(session: &Session) -> Result<Horizon, CopyError> {

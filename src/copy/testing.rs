@@ -70,6 +70,14 @@ impl Server {
     pub(crate) async fn copy(&self, settings: &Settings, shutdown: &CancellationToken) -> Result<EndLsn, CopyError> {
         let state = self.state(settings).await;
         let (metrics, progress) = (Metrics::new().unwrap(), Progress::lines());
-        super::run(&CopyContext { settings, state: &state, metrics: &metrics, progress: &progress, shutdown }).await
+        super::run(&CopyContext {
+            settings,
+            state: &state,
+            metrics: &metrics,
+            progress: &progress,
+            shutdown,
+            memory: &super::Memory::default(),
+        })
+        .await
     }
 }

@@ -8,7 +8,7 @@ use super::CopyError;
 use super::testing::{APP, SUPERUSER, Server};
 use crate::config::filter::FilterPatterns;
 use crate::config::{SchemaMode, TableFilter};
-use crate::schema::{Restored, restore_deferred};
+use crate::schema::{Mark, Restored, restore_after_rows, restore_deferred};
 use crate::session::Session;
 use crate::state::deferred::DeferredKind;
 use crate::state::tables::TableState;
@@ -113,7 +113,7 @@ async fn an_owner_without_superuser_publishes_a_list_of_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_is_cut_off_anywhere_starts_over_by_itself() {
+async fn a_copy_that_is_cut_off_anywhere_goes_on_by_itself() {
     let server = Server::start().await;
     let source = server.source(SUPERUSER).await;
     source.batch_execute(SHOP).await.unwrap();
@@ -264,4 +264,37 @@ async fn what_the_filter_leaves_out_takes_its_views_and_the_keys_to_it_along() {
     assert!(!state.load().await.unwrap().unwrap().publishes_all_tables);
     let restored = finish(&server, SchemaMode::Create).await;
     assert!(restored.failures.is_empty(), "{:#?}", restored.failures);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_a_lost_session_is_about_to_restore_is_not_restored_twice() {
+    let server = Server::start().await;
+    let source = server.source(SUPERUSER).await;
+    source
+        .batch_execute("CREATE TABLE public.t (x int PRIMARY KEY, y int); CREATE INDEX of_y ON public.t (y)")
+        .await
+        .unwrap();
+    let settings = server.settings(SUPERUSER, SchemaMode::Create);
+    server.copy(&settings, &CancellationToken::new()).await.unwrap();
+    let state = server.state(&settings).await;
+    let objects = state.deferred().await.unwrap();
+    let object = objects.iter().find(|object| object.sql.contains("of_y")).unwrap();
+    let lost = server.target().await;
+    // As it was when the other session, which nobody reads from any more, was at it.
+    lost.batch_execute("DROP INDEX public.of_y; UPDATE walferry.deferred SET restored_at = NULL").await.unwrap();
+    lost.batch_execute("BEGIN").await.unwrap();
+    let mark = crate::state::deferred::MARK_RESTORED_SQL;
+    assert_eq!(lost.execute(mark, &[&"walferry", &object.ordinal]).await.unwrap(), 1);
+    lost.batch_execute(&object.sql).await.unwrap();
+    let ours = server.target().await;
+    let (restored, ()) = tokio::join!(restore_after_rows(&ours, "walferry", object), async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        let watcher = server.target().await;
+        while number(&watcher, waiting).await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        lost.batch_execute("COMMIT").await.unwrap();
+    });
+    assert_eq!(restored.unwrap(), Mark::WasSet);
+    assert_eq!(number(&ours, "SELECT count(*) FROM pg_class WHERE relname LIKE 'of_y%'").await, 1);
 }

@@ -1,20 +1,29 @@
-//! The workers: each takes the largest table that is left, copies its rows and
-//! builds its indexes.
+//! The workers: each takes what the board has to do, over a pair of sessions
+//! that it makes anew when one is lost.
 //!
 //! Invariant: a table's rows and the record that they are there are one
-//! transaction on the target; what was cut off before is empty.
+//! transaction on the target; of a table in parts the record comes after the
+//! last part has committed, in a transaction of its own. What was cut off
+//! before is emptied.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::plan::{Job, Plan};
-use super::snapshot::{self, Keeper};
-use super::{CopyContext, CopyError, rows};
-use crate::lsn::EndLsn;
-use crate::observe::progress::TableProgress;
-use crate::schema;
+use tokio::time::Instant;
+
+use super::board::{After, AtWork, Attempts, Board, Cuts, Failure, GivenUp, Leftover, Task};
+use super::keep::Snapshots;
+use super::pause::Pause;
+use super::plan::{Job, RowsPlan};
+use super::resume::{self, Found};
+use super::rows::{self, Tally};
+use super::{CopyContext, CopyError, snapshot};
+use crate::config::Side;
+use crate::exit;
+use crate::failpoint;
+use crate::schema::{self, Mark};
 use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
+use crate::state::deferred::DeferredKind;
 use crate::state::tables::{TableRow, TableState};
 
 /// Memory for building an index, a worker (`maintenance_work_mem`), where the
@@ -23,21 +32,57 @@ use crate::state::tables::{TableRow, TableState};
 const INDEX_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '256MB', false) \
     FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::bigint < 262144";
 
+/// A session that we have given up for lost must not keep its locks on the
+/// table for hours, as we wait for them: the server is to notice within a
+/// minute that nobody is there, by TCP's own questions while it reads from us
+/// and by looking at the socket while it builds an index (14 and later).
+const NOTICE_LOSS: &str = "SELECT pg_catalog.set_config(s.name, wanted.value, false) FROM (VALUES \
+    ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3'), \
+    ('client_connection_check_interval', '10s')) AS wanted (name, value) \
+    JOIN pg_catalog.pg_settings s USING (name) WHERE pg_catalog.version() ~ 'linux'";
+
+/// What the workers share.
+pub(super) struct Crew<'a> {
+    pub(super) ctx: &'a CopyContext<'a>,
+    pub(super) board: &'a Board,
+    pub(super) snapshots: &'a Snapshots<'a>,
+    pub(super) jobs: &'a [Job],
+    /// Tables that were ready before.
+    pub(super) ready_before: usize,
+}
+
 /// Copies all tables, then builds what belongs to several of them.
 ///
 /// # Errors
-/// The first error of a worker; the others are given up, and the target rolls
-/// their tables back.
-pub(super) async fn run(ctx: &CopyContext<'_>, keeper: &Keeper, plan: &Plan, point: EndLsn) -> Result<(), CopyError> {
-    ctx.progress.begin(plan.jobs.len(), plan.jobs.iter().map(|job| job.bytes).sum());
-    let queue: Mutex<VecDeque<&Job>> = Mutex::new(plan.jobs.iter().collect());
-    let workers = ctx.settings.jobs.max(1).min(plan.jobs.len());
-    futures_util::future::try_join_all((0..workers).map(|_| work(ctx, keeper, &queue, point))).await?;
-    if !plan.last.is_empty() {
-        let target = worker_session(ctx).await?;
-        for object in &plan.last {
-            schema::restore_after_rows(&target, ctx.state.name(), object).await?;
-        }
+/// The first error that trying again cannot mend; then the other workers are
+/// given up, and the target rolls their tables back. When all is done but for
+/// tables that were cut off every time: [`CopyError::CutOff`].
+pub(super) async fn run(crew: &Crew<'_>) -> Result<(), CopyError> {
+    let ctx = crew.ctx;
+    crew.show();
+    if crew.jobs.is_empty() {
+        return last_objects(ctx).await;
+    }
+    ctx.progress.begin(crew.jobs.len(), crew.jobs.iter().map(|job| job.bytes).sum());
+    let workers = (0..ctx.settings.jobs.max(1)).map(|_| Worker::new(crew).work());
+    futures_util::future::try_join_all(workers).await?;
+    if let Some(given_up) = crew.board.given_up().into_iter().next() {
+        return Err(crew.cut_off(given_up));
+    }
+    ctx.progress.end();
+    last_objects(ctx).await
+}
+
+/// What is built on several tables, or on none.
+async fn last_objects(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
+    let left = ctx.state.deferred().await?;
+    let left: Vec<_> = left.into_iter().filter(|o| o.kind == DeferredKind::AfterRows && !o.is_restored).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let target = worker_session(ctx).await?;
+    for object in &left {
+        schema::restore_after_rows(&target, ctx.state.name(), object).await?;
     }
     Ok(())
 }
@@ -45,70 +90,226 @@ pub(super) async fn run(ctx: &CopyContext<'_>, keeper: &Keeper, plan: &Plan, poi
 async fn worker_session(ctx: &CopyContext<'_>) -> Result<Session, CopyError> {
     let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     target.query(INDEX_MEMORY, &[]).await.during(target.side(), "set the memory for building indexes")?;
+    target.query(NOTICE_LOSS, &[]).await.during(target.side(), "have lost connections noticed")?;
     Ok(target)
 }
 
-async fn work(
-    ctx: &CopyContext<'_>,
-    keeper: &Keeper,
-    queue: &Mutex<VecDeque<&Job>>,
-    point: EndLsn,
-) -> Result<(), CopyError> {
-    let source = snapshot::enter(ctx.settings, keeper.snapshot()).await?;
-    let target = State::open(worker_session(ctx).await?, ctx.state.name()).await?;
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    while let Some(job) = next() {
-        let bar = ctx.progress.table(&job.table, job.bytes);
-        table(ctx, &source, &target, job, &bar, point).await?;
-        bar.finish();
+impl Crew<'_> {
+    /// Shows the tables by state in the metrics.
+    fn show(&self) {
+        for state in [TableState::Waiting, TableState::Copying, TableState::Indexing, TableState::Ready] {
+            let before = if state == TableState::Ready { self.ready_before } else { 0 };
+            let count = i64::try_from(self.board.count(state) + before).unwrap_or(i64::MAX);
+            self.ctx.metrics.tables.with_label_values(&[state.as_str()]).set(count);
+        }
     }
-    Ok(())
+
+    fn cut_off(&self, given_up: GivenUp) -> CopyError {
+        let GivenUp { table, cuts: Cuts { failures, last } } = given_up;
+        let Some(job) = self.jobs.get(table) else { return CopyError::SnapshotGone };
+        let side = failures.last().map_or(Side::Source, |failure| failure.side);
+        CopyError::CutOff { table: job.table.clone(), expected_bytes: job.bytes, failures, side, last }
+    }
 }
 
-/// One table: rows, indexes and keys, statistics.
-async fn table(
-    ctx: &CopyContext<'_>,
-    source: &Session,
-    target: &State,
-    job: &Job,
-    bar: &TableProgress,
-    point: EndLsn,
-) -> Result<(), CopyError> {
-    let mut row = TableRow {
+/// A session, and since when.
+struct Kept<T> {
+    session: T,
+    since: Instant,
+}
+
+/// A worker's sessions, and what it is at.
+struct Worker<'a> {
+    crew: &'a Crew<'a>,
+    /// In the snapshot of this generation.
+    source: Option<(u64, Kept<Session>)>,
+    target: Option<Kept<State>>,
+    /// Set while rows flow or an object is built.
+    at_work: Option<AtWork<'a>>,
+    pause: Pause,
+}
+
+impl<'a> Worker<'a> {
+    fn new(crew: &'a Crew<'a>) -> Self {
+        Worker { crew, source: None, target: None, at_work: None, pause: Pause::new() }
+    }
+
+    async fn work(mut self) -> Result<(), CopyError> {
+        while let Some(task) = self.crew.board.next().await {
+            self.crew.show();
+            let result = self.perform(&task).await;
+            let was_at_work = self.at_work.take().is_some();
+            match result {
+                Ok(()) => self.pause = Pause::new(),
+                Err(error) if exit::copy_is_retried(&error) => {
+                    self.failed(&task, &error, was_at_work);
+                    if was_at_work {
+                        self.pause = Pause::new();
+                    }
+                    self.pause.after(error, self.crew.ctx, self.crew.board).await?;
+                }
+                Err(error) => return Err(error),
+            }
+            self.crew.show();
+        }
+        Ok(())
+    }
+
+    /// Tells the board, and gives both sessions up: neither is in a state to go on.
+    fn failed(&mut self, task: &Task, error: &CopyError, was_at_work: bool) {
+        let side = exit::side_of_copy(error).unwrap_or(Side::Source);
+        let since = match side {
+            Side::Source => self.source.take().map(|(_, kept)| kept.since),
+            Side::Target => self.target.take().map(|kept| kept.since),
+        };
+        (self.source, self.target) = (None, None);
+        let (Task::Begin { table, .. } | Task::Part { table, .. } | Task::Index { table }) = task;
+        let bytes = self.crew.board.bytes(*table);
+        let lost = since.filter(|_| was_at_work);
+        let failure = lost.map(|since| Failure { side, lived: since.elapsed(), bytes });
+        if self.crew.board.failed(*table, failure, &error.to_string()) == Attempts::Exhausted
+            && let Some(job) = self.crew.jobs.get(*table)
+        {
+            tracing::error!(table = %job.table, "cut off every time; the others go on without it");
+        }
+    }
+
+    async fn perform(&mut self, task: &Task) -> Result<(), CopyError> {
+        match task {
+            Task::Begin { table, plan, leftover } => self.begin(*table, plan, *leftover).await,
+            Task::Part { table, part, plan, tally } => self.part(*table, *part, plan, tally).await,
+            Task::Index { table } => {
+                let Some(job) = self.crew.jobs.get(*table) else { return Ok(()) };
+                let tally = Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes));
+                self.index(*table, &tally).await
+            }
+        }
+    }
+
+    async fn begin(&mut self, table: usize, plan: &Arc<RowsPlan>, leftover: Leftover) -> Result<(), CopyError> {
+        let Some(job) = self.crew.jobs.get(table) else { return Ok(()) };
+        let bar = || Arc::new(Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes)));
+        self.enter(plan.generation).await?;
+        let target = self.target().await?;
+        if leftover == Leftover::Rows && resume::empty(target, &job.table, job.shape).await? == Found::Complete {
+            tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
+            self.crew.board.rows_there(table);
+            self.crew.ctx.metrics.copied_tables.inc();
+            let tally = bar();
+            return self.index(table, &tally).await;
+        }
+        resume::expect(target.begin_table(&job.table).await?, &job.table)?;
+        let tally = bar();
+        tally.bar().in_parts(u64::try_from(plan.parts.len()).unwrap_or(u64::MAX));
+        match self.crew.board.begun(table, &tally) {
+            Some(part) => {
+                self.crew.show();
+                self.part(table, part, plan, &tally).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn part(
+        &mut self,
+        table: usize,
+        part: usize,
+        plan: &Arc<RowsPlan>,
+        tally: &Arc<Tally>,
+    ) -> Result<(), CopyError> {
+        let crew = self.crew;
+        let (Some(job), Some(copy_out)) = (crew.jobs.get(table), plan.parts.get(part)) else { return Ok(()) };
+        self.enter(plan.generation).await?;
+        self.target().await?;
+        let (Some((_, source)), Some(target)) = (&self.source, &self.target) else { return Ok(()) };
+        let (source, target) = (&source.session, &target.session);
+        self.at_work = Some(crew.board.at_work());
+        run_sql(target, "BEGIN", job).await?;
+        rows::copy(crew.ctx, (source, target.session()), &job.table, plan, copy_out, tally).await?;
+        failpoint::hit("copy-before-commit");
+        if plan.parts.len() == 1 {
+            record(target, job, plan, tally).await?;
+            run_sql(target, "COMMIT", job).await?;
+        } else {
+            run_sql(target, "COMMIT", job).await?;
+            tally.bar().part_done();
+            failpoint::hit("copy-part");
+            match crew.board.part_done(table) {
+                After::More | After::Broken => return Ok(()),
+                After::Complete => {}
+            }
+            crew.snapshots.confirm(plan.generation).await?;
+            record(target, job, plan, tally).await?;
+        }
+        failpoint::hit("copy-rows");
+        crew.board.rows_there(table);
+        crew.ctx.metrics.copied_tables.inc();
+        self.index(table, tally).await
+    }
+
+    /// Indexes and keys of a table whose rows are there, and its statistics.
+    async fn index(&mut self, table: usize, tally: &Tally) -> Result<(), CopyError> {
+        let crew = self.crew;
+        let Some(job) = crew.jobs.get(table) else { return Ok(()) };
+        crew.show();
+        tally.bar().indexing();
+        self.target().await?;
+        self.at_work.get_or_insert_with(|| crew.board.at_work());
+        let Some(Kept { session: target, .. }) = &self.target else { return Ok(()) };
+        for object in &job.objects {
+            if schema::restore_after_rows(target.session(), crew.ctx.state.name(), object).await? == Mark::Set {
+                crew.board.object_built(table);
+            }
+        }
+        run_sql(target, &format!("ANALYZE {}", job.table.sql()), job).await?;
+        resume::expect(target.table_ready(&job.table).await?, &job.table)?;
+        crew.board.ready(table);
+        tally.bar().finish();
+        Ok(())
+    }
+
+    /// Makes sure of a session of the source in the snapshot.
+    async fn enter(&mut self, generation: u64) -> Result<(), CopyError> {
+        if self.source.as_ref().is_some_and(|(of, kept)| *of == generation && !kept.session.is_closed()) {
+            return Ok(());
+        }
+        self.source = None;
+        let held = self.crew.snapshots.get(generation)?;
+        let session = snapshot::enter(self.crew.ctx.settings, held.keeper.snapshot()).await?;
+        self.source = Some((generation, Kept { session, since: Instant::now() }));
+        Ok(())
+    }
+
+    /// Makes sure of a session of the target.
+    async fn target(&mut self) -> Result<&State, CopyError> {
+        let kept = match self.target.take() {
+            Some(kept) if !kept.session.session().is_closed() => kept,
+            _ => {
+                let session = worker_session(self.crew.ctx).await?;
+                Kept { session: State::open(session, self.crew.ctx.state.name()).await?, since: Instant::now() }
+            }
+        };
+        Ok(&self.target.insert(kept).session)
+    }
+}
+
+/// Records that all rows of a table are there.
+async fn record(target: &State, job: &Job, plan: &RowsPlan, tally: &Tally) -> Result<(), CopyError> {
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let row = TableRow {
         table: job.table.clone(),
         source_oid: job.source_oid,
-        state: TableState::Copying,
-        rows: 0,
-        bytes: 0,
-        snapshot_lsn: None,
+        state: TableState::Indexing,
+        rows: number(tally.rows()),
+        bytes: number(tally.bytes()),
+        snapshot_lsn: Some(plan.point),
     };
+    let parts = plan.parts.len();
+    let how = format!("copied {}: {} rows in {parts} part(s), as of {}", job.table, row.rows, plan.point.0);
+    resume::expect(target.rows_copied(&row, &how).await?, &job.table)
+}
+
+async fn run_sql(target: &State, sql: &str, job: &Job) -> Result<(), DbError> {
     let session = target.session();
-    // Before the rows, so that a copy that is cut off empties this table.
-    target.update_table(&row).await?;
-    count(ctx, TableState::Waiting, TableState::Copying);
-    run_sql(session, "BEGIN", job).await?;
-    rows::copy(ctx, (source, session), job, bar, &mut row).await?;
-    row.state = TableState::Indexing;
-    row.snapshot_lsn = Some(point);
-    target.update_table(&row).await?;
-    run_sql(session, "COMMIT", job).await?;
-    count(ctx, TableState::Copying, TableState::Indexing);
-    bar.indexing();
-    for object in &job.objects {
-        schema::restore_after_rows(session, ctx.state.name(), object).await?;
-    }
-    run_sql(session, &format!("ANALYZE {}", job.table.sql()), job).await?;
-    row.state = TableState::Ready;
-    target.update_table(&row).await?;
-    count(ctx, TableState::Indexing, TableState::Ready);
-    Ok(())
-}
-
-async fn run_sql(session: &Session, sql: &str, job: &Job) -> Result<(), DbError> {
     session.batch_execute(sql).await.during(session.side(), format!("copy {}", job.table))
-}
-
-fn count(ctx: &CopyContext<'_>, from: TableState, to: TableState) {
-    ctx.metrics.tables.with_label_values(&[from.as_str()]).dec();
-    ctx.metrics.tables.with_label_values(&[to.as_str()]).inc();
 }

@@ -38,6 +38,8 @@ pub struct Metrics {
     pub changes_filtered: IntCounter,
     /// Rows copied.
     pub copied_rows: IntCounter,
+    /// Tables whose rows have been copied.
+    pub copied_tables: IntCounter,
     /// Bytes of COPY data copied.
     pub copied_bytes: IntCounter,
     /// Tables, by `state`.
@@ -89,6 +91,7 @@ impl Metrics {
             changes_filtered: maker
                 .counter("changes_filtered_total", "Row changes passed over by the operator's filter")?,
             copied_rows: maker.counter("copied_rows_total", "Rows copied")?,
+            copied_tables: maker.counter("copied_tables_total", "Tables whose rows have been copied")?,
             copied_bytes: maker.counter("copied_bytes_total", "Bytes of COPY data copied")?,
             tables: maker.gauges("tables", "Tables of the migration", "state")?,
             sequences_synced: maker.counter("sequences_synced_total", "Sequences set on the target")?,

@@ -192,6 +192,8 @@ impl Progress {
                 expected: estimated_bytes,
                 rows: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
+                parts: AtomicU64::new(1),
+                parts_done: AtomicU64::new(0),
                 began: Instant::now(),
                 shown: Throttle::new(self.inner.interval),
                 is_finished: AtomicBool::new(false),
@@ -261,6 +263,10 @@ struct TableInner {
     expected: u64,
     rows: AtomicU64,
     bytes: AtomicU64,
+    /// Parts in all, 1 for a table that is copied as a whole.
+    parts: AtomicU64,
+    /// Parts that are on the target.
+    parts_done: AtomicU64,
     began: Instant,
     shown: Throttle,
     is_finished: AtomicBool,
@@ -284,6 +290,31 @@ impl TableProgress {
                 }
                 None => tracing::info!("copying {}: {}", table.name, table.amounts()),
             }
+        }
+    }
+
+    /// The table is copied in so many parts.
+    pub fn in_parts(&self, parts: u64) {
+        self.inner.parts.store(parts, Ordering::Relaxed);
+    }
+
+    /// One more part is on the target.
+    pub fn part_done(&self) {
+        self.inner.parts_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was copied so far has been for nothing: it is copied anew.
+    pub fn take_back(&self) {
+        let table = &self.inner;
+        let (rows, bytes) = (table.rows.swap(0, Ordering::Relaxed), table.bytes.swap(0, Ordering::Relaxed));
+        let mut total = table.progress.total();
+        total.rows = total.rows.saturating_sub(rows);
+        total.bytes = total.bytes.saturating_sub(bytes);
+        total.done = total.done.saturating_sub(bytes.min(table.expected));
+        total.refresh_bar();
+        drop(total);
+        if let Some(bar) = &table.bar {
+            bar.set_position(0);
         }
     }
 
@@ -318,7 +349,11 @@ impl TableInner {
     fn amounts(&self) -> String {
         let (rows, bytes) = (self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let done = if self.is_finished.load(Ordering::Relaxed) { 1.0 } else { share(bytes, self.expected) };
-        amounts(rows, bytes, self.began.elapsed(), done)
+        let amounts = amounts(rows, bytes, self.began.elapsed(), done);
+        match self.parts.load(Ordering::Relaxed) {
+            0 | 1 => amounts,
+            parts => format!("{} of {parts} parts, {amounts}", self.parts_done.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -415,6 +450,25 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} is not in {text}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_back_counts_once_when_it_comes_again() {
+        let progress = Progress::lines();
+        progress.begin(1, 1000);
+        let name = TableName::new("public", "t");
+        let table = progress.table(&name, 1000);
+        table.in_parts(3);
+        table.part_done();
+        table.advance(10, 700);
+        assert!(table.inner.amounts().starts_with("1 of 3 parts, 10 rows, 700 B"), "{}", table.inner.amounts());
+        table.take_back();
+        drop(table);
+        let table = progress.table(&name, 1000);
+        table.advance(20, 1400);
+        table.finish();
+        let total = progress.inner.total();
+        assert_eq!((total.rows, total.bytes, total.done, total.finished), (20, 1400, 1000, 1));
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct Context {
     has_begun: AtomicBool,
     /// Net changes of a large transaction were refused once.
     pub careful: Arc<AtomicBool>,
+    /// What earlier attempts of this process at the copy met.
+    copy_memory: copy::Memory,
     /// What earlier attempts of this process applied.
     totals: Mutex<Totals>,
 }
@@ -120,6 +122,7 @@ impl Context {
             is_established: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             careful: Arc::default(),
+            copy_memory: copy::Memory::default(),
             totals: Mutex::new(Totals::default()),
         })
     }
@@ -210,6 +213,7 @@ where
     let mut retry = Retry::new(ctx.settings.retry_for);
     loop {
         let (begun, applied) = (Instant::now(), ctx.earlier_totals().transactions);
+        let copied = ctx.metrics.copied_tables.get();
         let error = match attempt().await {
             Ok(end) => return Ok(end),
             Err(error) => error,
@@ -218,7 +222,9 @@ where
             return Err(error);
         }
         ctx.metrics.errors.with_label_values(&[error.verdict().directive.as_str()]).inc();
-        let has_worked = begun.elapsed() >= STEADY || ctx.earlier_totals().transactions > applied;
+        let has_worked = begun.elapsed() >= STEADY
+            || ctx.earlier_totals().transactions > applied
+            || ctx.metrics.copied_tables.get() > copied;
         if ctx.take_established() && has_worked {
             retry.begin_anew();
         } else if ctx.is_reached.load(Ordering::Relaxed) {
@@ -398,6 +404,7 @@ async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
         metrics: &ctx.metrics,
         progress: &ctx.progress,
         shutdown: &ctx.shutdown,
+        memory: &ctx.copy_memory,
     };
     Ok(copy::run(&copy).await?)
 }
@@ -410,7 +417,7 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
         Ok(read_slot(&source, slot).await?)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };
-    compare_slot(migration, found, position)?;
+    compare_slot(migration, found, position.lsn())?;
     Ok(position)
 }
 

@@ -7,7 +7,7 @@
 //! (`src/backend/replication/logical/logical.c`, `CreateDecodingContext`).
 
 use crate::config::Side;
-use crate::lsn::{DurableLsn, Lsn};
+use crate::lsn::Lsn;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::migration::{Migration, SourceIdentity};
 
@@ -110,11 +110,12 @@ pub async fn read_slot(source: &Session, slot: &str) -> Result<Option<SlotInfo>,
     }))
 }
 
-/// Whether the slot still holds everything behind the position.
+/// Whether the slot still holds everything behind the position (before the
+/// copy is complete: behind the slot's own beginning).
 ///
 /// # Errors
 /// When it does not.
-pub fn compare_slot(migration: &Migration, slot: Option<SlotInfo>, position: DurableLsn) -> Result<(), ResyncError> {
+pub fn compare_slot(migration: &Migration, slot: Option<SlotInfo>, position: Lsn) -> Result<(), ResyncError> {
     let name = migration.slot.name().to_owned();
     let Some(slot) = slot else { return Err(ResyncError::SlotGone(name)) };
     if slot.plugin.as_deref() != Some("pgoutput") {
@@ -129,9 +130,7 @@ pub fn compare_slot(migration: &Migration, slot: Option<SlotInfo>, position: Dur
         return Err(ResyncError::SlotLost { slot: name, status });
     }
     match slot.confirmed_flush {
-        Some(confirmed) if confirmed > position.lsn() => {
-            Err(ResyncError::SlotAhead { slot: name, confirmed, position: position.lsn() })
-        }
+        Some(confirmed) if confirmed > position => Err(ResyncError::SlotAhead { slot: name, confirmed, position }),
         _ => Ok(()),
     }
 }

@@ -13,6 +13,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause: an outage that ends is noticed within this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
+/// The pause, a quarter more or less: what cuts connections at regular moments
+/// must not meet every attempt at the same one.
+pub(crate) fn uneven(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.75..1.25))
+}
+
 /// Counts the time since things last worked.
 pub struct Retry {
     bound: Duration,
@@ -59,10 +65,11 @@ impl Retry {
         if let Some(side) = verdict.side {
             ctx.metrics.reconnects.with_label_values(&[&side.to_string()]).inc();
         }
-        warn!(%error, again_in_ms = self.pause.as_millis(), "the work was cut short; trying again");
+        let pause = uneven(self.pause);
+        warn!(%error, again_in_ms = pause.as_millis(), "the work was cut short; trying again");
         tokio::select! {
             () = ctx.shutdown.cancelled() => return Err(Error::Interrupted),
-            () = tokio::time::sleep(self.pause) => {}
+            () = tokio::time::sleep(pause) => {}
         }
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Ok(())

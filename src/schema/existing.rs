@@ -7,6 +7,7 @@
 
 use super::tables::{self, Part, SourceTable};
 use super::{SchemaError, batch, classify, record};
+use crate::config::Baseline;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
@@ -23,7 +24,7 @@ struct Removal {
 }
 
 /// Takes away what the rows cannot stand yet; see [`super::prepare`].
-pub(super) async fn run(state: &State, tables: &[SourceTable]) -> Result<(), SchemaError> {
+pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baseline) -> Result<(), SchemaError> {
     let target = state.session();
     let included = || tables.iter().filter(|table| table.part == Part::Included);
     let there = tables::of_target(target, included().map(|table| &table.name)).await?;
@@ -32,7 +33,9 @@ pub(super) async fn run(state: &State, tables: &[SourceTable]) -> Result<(), Sch
         tracing::warn!("{difference}");
     }
     let names: Vec<&TableName> = included().map(|table| &table.name).collect();
-    tables::require_empty(target, &names).await?;
+    if baseline == Baseline::Copied {
+        tables::require_empty(target, &names).await?;
+    }
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
     let mut removals = foreign_keys(target, &names).await?;
     removals.extend(triggers(target, &names).await?);

@@ -24,8 +24,8 @@ mod tests;
 
 use std::path::PathBuf;
 
-pub use pg_dump::{PgDump, find_pg_dump};
-pub use restore::{Failure, Restored, restore_after_rows, restore_deferred};
+pub use pg_dump::{PgDump, find_pg_dump, was_cut_off};
+pub use restore::{Failure, Mark, Restored, restore_after_rows, restore_deferred};
 
 use crate::config::{SchemaMode, Settings};
 use crate::session::{DbContext, DbError, Session};
@@ -133,7 +133,7 @@ pub async fn prepare(
     let own = State::open(session, state.name()).await?;
     match settings.schema {
         SchemaMode::Create => create::run(settings, &own, source, snapshot, tables).await,
-        SchemaMode::Existing | SchemaMode::None => existing::run(&own, tables).await,
+        SchemaMode::Existing | SchemaMode::None => existing::run(&own, tables, settings.baseline).await,
     }
 }
 

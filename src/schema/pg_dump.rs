@@ -121,6 +121,29 @@ fn parse_version(text: &str) -> Option<u32> {
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
+/// What libpq and the server say when a connection is lost, or the session
+/// that exported the snapshot is (`fe-misc.c`, `fe-secure*.c`, `snapmgr.c`).
+const CUT_OFF: [&str; 12] = [
+    "server closed the connection",
+    "could not receive data from server",
+    "could not send data to server",
+    "SSL connection has been closed",
+    "SSL SYSCALL error",
+    "Connection refused",
+    "Connection reset",
+    "Connection timed out",
+    "timeout expired",
+    "terminating connection",
+    "invalid snapshot identifier",
+    "could not import the requested snapshot",
+];
+
+/// Whether pg_dump failed because a connection was lost: there is no exit
+/// status that says so.
+pub fn was_cut_off(stderr: &str) -> bool {
+    CUT_OFF.iter().any(|words| stderr.contains(words))
+}
+
 impl PgDump {
     /// Runs it on `info`'s database with `args`, and returns what it prints.
     ///
@@ -135,6 +158,8 @@ impl PgDump {
             command.env_remove(name);
         }
         command.envs(environment(info, self.version)).env("PGPASSFILE", passfile.path());
+        // Its words are looked at, see `was_cut_off`.
+        command.env("LC_ALL", "C");
         command.args(["--schema-only", "--no-password", LOCK_WAIT]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let output = command.output().await.map_err(start)?;

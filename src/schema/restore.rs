@@ -110,7 +110,7 @@ pub async fn restore_deferred(
                 continue;
             }
             match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
-                Ok(()) => restored.count(object),
+                Ok(_) => restored.count(object),
                 Err(error) if session.is_closed() => return Err(error.into()),
                 Err(error) => {
                     failed.insert(object.object.clone());
@@ -127,14 +127,15 @@ pub async fn restore_deferred(
 ///
 /// # Errors
 /// When the target refuses it; the object is named.
-pub async fn restore_after_rows(session: &Session, migration: &str, object: &Deferred) -> Result<(), DbError> {
+pub async fn restore_after_rows(session: &Session, migration: &str, object: &Deferred) -> Result<Mark, DbError> {
     restore_one(session, migration, object, "SET LOCAL lock_timeout = 0").await
 }
 
-async fn restore_one(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
+async fn restore_one(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
     let result = attempt(session, migration, object, settings).await;
     if let Err(error) = &result {
-        let is_there = matches!(error.sqlstate(), Some(&SqlState::DUPLICATE_OBJECT | &SqlState::DUPLICATE_TABLE));
+        let there = [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_FUNCTION];
+        let is_there = error.sqlstate().is_some_and(|state| there.contains(state));
         let rolled_back = batch(session, "ROLLBACK", "roll back").await;
         // A session that cannot even roll back is lost; the first error says why.
         if is_there && rolled_back.is_ok() {
@@ -145,18 +146,30 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
     result
 }
 
-async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<(), DbError> {
+async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
     let action = || format!("restore the {}", object.object);
     batch(session, &format!("BEGIN; {settings}"), &action()).await?;
-    batch(session, &object.sql, &action()).await?;
-    mark(session, migration, object).await?;
-    batch(session, "COMMIT", &action()).await
+    let mark = mark(session, migration, object).await?;
+    if mark == Mark::Set {
+        batch(session, &object.sql, &action()).await?;
+    }
+    batch(session, "COMMIT", &action()).await?;
+    Ok(mark)
 }
 
-async fn mark(session: &Session, migration: &str, object: &Deferred) -> Result<(), DbError> {
-    session
+/// Who marked an object as restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// We, just now.
+    Set,
+    /// Somebody did before.
+    WasSet,
+}
+
+async fn mark(session: &Session, migration: &str, object: &Deferred) -> Result<Mark, DbError> {
+    let marked = session
         .execute(MARK_RESTORED_SQL, &[&migration, &object.ordinal])
         .await
         .during(session.side(), format!("mark the {} as restored", object.object))?;
-    Ok(())
+    Ok(if marked == 0 { Mark::WasSet } else { Mark::Set })
 }

@@ -120,7 +120,9 @@ impl State {
     }
 }
 
-/// The statement that marks an object as restored; run it in the transaction
-/// that restores it. Parameters: migration, ordinal.
-pub const MARK_RESTORED_SQL: &str =
-    "UPDATE walferry.deferred SET restored_at = pg_catalog.clock_timestamp() WHERE migration = $1 AND ordinal = $2";
+/// The statement that marks an object as restored; run it first in the
+/// transaction that restores it. It waits for another session that restores the
+/// same object (one that was given up for lost, say), and then affects no row
+/// if that one has. Parameters: migration, ordinal.
+pub const MARK_RESTORED_SQL: &str = "UPDATE walferry.deferred SET restored_at = pg_catalog.clock_timestamp() \
+    WHERE migration = $1 AND ordinal = $2 AND restored_at IS NULL";

@@ -4,6 +4,7 @@
 //! keyed by the migration's name, so several migrations can share a target.
 
 pub mod control;
+pub mod copying;
 pub mod deferred;
 pub mod lease;
 pub mod migration;

@@ -31,7 +31,7 @@ impl TableState {
         }
     }
 
-    fn parse(word: &str) -> Result<Self, StateError> {
+    pub(super) fn parse(word: &str) -> Result<Self, StateError> {
         Ok(match word {
             "waiting" => TableState::Waiting,
             "copying" => TableState::Copying,

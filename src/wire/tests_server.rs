@@ -192,7 +192,8 @@ async fn sessions(base: &ConnInfo, major: u32) {
     assert_eq!(u32::try_from(session.version() / 10_000).unwrap(), major);
     let row = session
         .query_one(
-            "SELECT a.application_name, s.ssl, current_setting('search_path'), $1::text, current_setting('row_security') \
+            "SELECT a.application_name, s.ssl, current_setting('search_path'), $1::text, current_setting('row_security'), \
+             current_setting('tcp_keepalives_idle') \
              FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE pid = pg_backend_pid()",
             &[&"grüße"],
         )
@@ -200,8 +201,8 @@ async fn sessions(base: &ConnInfo, major: u32) {
         .unwrap();
     let text = |column: usize| row.get::<_, String>(column);
     assert_eq!(
-        (text(0), row.get::<_, bool>(1), text(2), text(3), text(4)),
-        ("walferry test".into(), true, "\"\"".into(), "grüße".into(), "off".into())
+        (text(0), row.get::<_, bool>(1), text(2), text(3), text(4), text(5)),
+        ("walferry test".into(), true, "\"\"".into(), "grüße".into(), "off".into(), "60".into())
     );
     // More than one buffer in both directions.
     let long = "x".repeat(3_000_000);

@@ -159,7 +159,7 @@ async fn in_the_copy(pair: &Pair, proxy: &Proxy) -> Walferry {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_was_killed_starts_over_by_itself() {
+async fn a_copy_that_was_killed_goes_on_by_itself() {
     let (pair, proxy) = slow_copy().await;
     let load = Load::start(&pair).await;
     in_the_copy(&pair, &proxy).await.kill();
@@ -185,7 +185,7 @@ async fn an_interrupted_copy_ends_with_0_and_run_again_completes_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_are_cut_in_the_copy_let_it_start_over() {
+async fn connections_that_are_cut_in_the_copy_let_it_go_on() {
     let (pair, proxy) = slow_copy().await;
     let load = Load::start(&pair).await;
     let daemon = in_the_copy(&pair, &proxy).await;

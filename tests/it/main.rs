@@ -7,7 +7,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod baseline;
 mod columns;
+mod copy;
+mod copy_again;
 mod crash;
 mod environment;
 mod fallback;

@@ -168,7 +168,8 @@ async fn a_target_that_is_blocked_does_not_cost_the_connection_to_the_source() {
     let (source, target) = (source_admin(&ends.pair).await, ends.pair.target_client().await);
     let locker = ends.pair.target_client().await;
     let before = walsender(&source).await.expect("it streams");
-    locker.batch_execute("BEGIN; LOCK TABLE public.event, public.account").await.unwrap();
+    // One table: two could deadlock with the applier.
+    locker.batch_execute("BEGIN; LOCK TABLE public.event").await.unwrap();
     let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
     wait_until("the applier is blocked", PATIENCE, || async {
         target.query_one(waits, &[]).await.unwrap().get::<_, bool>(0)

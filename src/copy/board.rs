@@ -1,0 +1,490 @@
+//! The board: what is left of the copy, and who does it.
+//!
+//! ```text
+//!           begin            last part committed           objects built
+//! waiting ────────► copying ─────────────────────► indexing ────────────► ready
+//!    ▲                 │ a connection was lost        │ ▲
+//!    └─────────────────┘ (once no part is at work)    └─┘
+//! ```
+//!
+//! Invariants: the parts of a table are of one attempt under one snapshot; a
+//! table is begun anew only when none of its parts is at work any more, so no
+//! row of an attempt that was given up can come in behind the emptying. A table
+//! whose every attempt is cut off is given up after [`ATTEMPTS`]; the others go
+//! on.
+//!
+//! No I/O here: the workers ask what to do, and say how it went.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::plan::RowsPlan;
+use super::rows::Tally;
+use crate::config::Side;
+use crate::sql::TableName;
+use crate::state::tables::TableState;
+
+/// Attempts at a table that its connections did not outlive. A single cut may
+/// hit any table, the second still be bad luck; a limit on the life of
+/// connections meets the first attempt at a random moment, and each later one
+/// with its whole length.
+const ATTEMPTS: usize = 5;
+
+/// A lost connection, seen from the table that was in work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The side that was lost.
+    pub side: Side,
+    /// How long that connection had lived.
+    pub lived: Duration,
+    /// Bytes of the table that had come over; `None` while its indexes were
+    /// being built.
+    pub bytes: Option<u64>,
+}
+
+/// What was met at the tables, kept over attempts of the whole copy: a limit
+/// on the life of connections may end the lease's session as well, and with it
+/// everything, before any table can be complete.
+#[derive(Debug, Default)]
+pub struct Memory {
+    cuts: Mutex<HashMap<TableName, Cuts>>,
+}
+
+/// What a table was cut off by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cuts {
+    pub(super) failures: Vec<Failure>,
+    /// The server's words the last time.
+    pub(super) last: String,
+}
+
+impl Memory {
+    pub(super) fn of(&self, table: &TableName) -> Cuts {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn keep<'a>(&self, tables: impl IntoIterator<Item = (&'a TableName, Cuts)>) {
+        let cuts = tables.into_iter().filter(|(_, cuts)| !cuts.failures.is_empty());
+        *self.cuts.lock().unwrap_or_else(PoisonError::into_inner) =
+            cuts.map(|(table, cuts)| (table.clone(), cuts)).collect();
+    }
+}
+
+/// What the target's table may hold of an earlier attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leftover {
+    /// Nothing: it was never begun.
+    Nothing,
+    /// Rows, perhaps even all of them.
+    Rows,
+}
+
+/// Where a table is when the board is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seed {
+    /// Its rows are to be copied.
+    Rows(Leftover),
+    /// Its rows are there.
+    Indexes,
+}
+
+/// Something to do for a worker.
+#[derive(Clone)]
+pub(super) enum Task {
+    /// Empty the table where something is left over, then say [`Board::begun`].
+    Begin { table: usize, plan: Arc<RowsPlan>, leftover: Leftover },
+    /// Copy a part of a table that was begun.
+    Part { table: usize, part: usize, plan: Arc<RowsPlan>, tally: Arc<Tally> },
+    /// Build what comes after the rows.
+    Index { table: usize },
+}
+
+/// What follows on a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Other parts are left or at work.
+    More,
+    /// It was the last: to be recorded, then [`Board::rows_there`].
+    Complete,
+    /// Another part was lost: the table is begun anew.
+    Broken,
+}
+
+enum Stage {
+    Waiting(Leftover),
+    Beginning(Arc<RowsPlan>),
+    Copying(Copying),
+    Indexing(Taken),
+    Ready,
+    GivenUp,
+}
+
+struct Copying {
+    plan: Arc<RowsPlan>,
+    tally: Arc<Tally>,
+    left: VecDeque<usize>,
+    at_work: usize,
+    is_broken: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Yes,
+    No,
+}
+
+struct Entry {
+    stage: Stage,
+    plan: Option<Arc<RowsPlan>>,
+    cuts: Cuts,
+}
+
+struct Inner {
+    entries: Vec<Entry>,
+    /// The snapshot that tables can be begun under.
+    generation: Option<u64>,
+    at_work: usize,
+    worked_at: Instant,
+}
+
+/// See the module.
+pub(super) struct Board {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+/// A table that every attempt failed on.
+#[derive(Debug)]
+pub(super) struct GivenUp {
+    pub(super) table: usize,
+    pub(super) cuts: Cuts,
+}
+
+impl Board {
+    /// Tables in the order in which they are begun: largest first.
+    pub(super) fn new(tables: impl IntoIterator<Item = (Seed, Cuts)>) -> Self {
+        let entry = |(seed, cuts)| {
+            let stage = match seed {
+                Seed::Rows(leftover) => Stage::Waiting(leftover),
+                Seed::Indexes => Stage::Indexing(Taken::No),
+            };
+            let mut entry = Entry { stage, plan: None, cuts };
+            entry.settle();
+            entry
+        };
+        let entries = tables.into_iter().map(entry).collect();
+        let inner = Inner { entries, generation: None, at_work: 0, worked_at: Instant::now() };
+        Board { inner: Mutex::new(inner), changed: Notify::new() }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes an entry and wakes whoever waits.
+    fn change<T>(&self, table: usize, act: impl FnOnce(&mut Entry, Option<u64>) -> T) -> Option<T> {
+        let done = {
+            let mut inner = self.inner();
+            let generation = inner.generation;
+            inner.entries.get_mut(table).map(|entry| act(entry, generation))
+        };
+        self.changed.notify_waiters();
+        done
+    }
+
+    /// Waits until `look` finds something.
+    async fn until<T>(&self, mut look: impl FnMut(&mut Inner) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before the look, so that no change falls in between.
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.inner()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    /// The next thing to do; `None` when all is done or given up. Waits while
+    /// others may still fail at what they do.
+    pub(super) async fn next(&self) -> Option<Task> {
+        self.until(Inner::pick).await
+    }
+
+    /// A snapshot is there: tables can be begun under it, as these plans say.
+    pub(super) fn snapshot(&self, generation: u64, plans: Vec<(usize, Arc<RowsPlan>)>) {
+        {
+            let mut inner = self.inner();
+            for entry in &mut inner.entries {
+                entry.plan = None;
+            }
+            for (table, plan) in plans {
+                if let Some(entry) = inner.entries.get_mut(table) {
+                    entry.plan = Some(plan);
+                }
+            }
+            inner.generation = Some(generation);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The snapshot is gone. Tables in parts cannot be completed: their other
+    /// parts must see the same rows in the same places. A table that is copied
+    /// as a whole goes on, as its session has the snapshot for itself.
+    pub(super) fn snapshot_lost(&self) {
+        {
+            let mut inner = self.inner();
+            inner.generation = None;
+            for entry in &mut inner.entries {
+                if let Stage::Copying(copying) = &mut entry.stage
+                    && copying.plan.parts.len() > 1
+                {
+                    copying.break_off();
+                    entry.settle();
+                }
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until a table could be begun if only there were a snapshot.
+    pub(super) async fn snapshot_wanted(&self) {
+        let is_waiting = |entry: &Entry| matches!(entry.stage, Stage::Waiting(_));
+        self.until(|inner| (inner.generation.is_none() && inner.entries.iter().any(is_waiting)).then_some(())).await;
+    }
+
+    /// The tables whose rows are not there yet.
+    pub(super) fn without_rows(&self) -> Vec<usize> {
+        let inner = self.inner();
+        let is_without =
+            |entry: &Entry| matches!(entry.stage, Stage::Waiting(_) | Stage::Beginning(_) | Stage::Copying(_));
+        (0..).zip(&inner.entries).filter(|(_, entry)| is_without(entry)).map(|(table, _)| table).collect()
+    }
+
+    /// The table was recorded as begun: its first part is the caller's.
+    /// `None` when its snapshot has gone meanwhile.
+    pub(super) fn begun(&self, table: usize, tally: &Arc<Tally>) -> Option<usize> {
+        self.change(table, |entry, generation| {
+            let Stage::Beginning(plan) = &entry.stage else { return None };
+            if plan.parts.len() > 1 && generation != Some(plan.generation) {
+                entry.stage = Stage::Waiting(Leftover::Rows);
+                return None;
+            }
+            entry.stage = Stage::Copying(Copying {
+                left: (1..plan.parts.len()).collect(),
+                plan: Arc::clone(plan),
+                tally: Arc::clone(tally),
+                at_work: 1,
+                is_broken: false,
+            });
+            Some(0)
+        })
+        .flatten()
+    }
+
+    /// A part is committed.
+    pub(super) fn part_done(&self, table: usize) -> After {
+        let after = self.change(table, |entry, _| {
+            let Stage::Copying(copying) = &mut entry.stage else { return After::Broken };
+            if !copying.is_broken && copying.left.is_empty() && copying.at_work == 1 {
+                return After::Complete;
+            }
+            copying.at_work = copying.at_work.saturating_sub(1);
+            let after = if copying.is_broken { After::Broken } else { After::More };
+            entry.settle();
+            after
+        });
+        after.unwrap_or(After::Broken)
+    }
+
+    /// All rows are there, and recorded; the caller builds what comes after.
+    pub(super) fn rows_there(&self, table: usize) {
+        self.change(table, |entry, _| {
+            entry.stage = Stage::Indexing(Taken::Yes);
+            entry.cuts = Cuts::default();
+        });
+    }
+
+    /// An object was built: what was done is not lost with the next connection.
+    pub(super) fn object_built(&self, table: usize) {
+        self.change(table, |entry, _| entry.cuts = Cuts::default());
+    }
+
+    /// The table is complete, or there is nothing to do about it.
+    pub(super) fn ready(&self, table: usize) {
+        self.change(table, |entry, _| entry.stage = Stage::Ready);
+    }
+
+    /// What a worker did about the table was cut off; with a failure when it
+    /// had really begun. Says whether the table is given up.
+    pub(super) fn failed(&self, table: usize, failure: Option<Failure>, words: &str) -> Attempts {
+        let attempts = self.change(table, |entry, _| {
+            if let Some(failure) = failure {
+                entry.cuts.failures.push(failure);
+                entry.cuts.last = words.to_owned();
+            }
+            match &mut entry.stage {
+                Stage::Beginning(_) => entry.stage = Stage::Waiting(Leftover::Rows),
+                Stage::Copying(copying) => {
+                    copying.at_work = copying.at_work.saturating_sub(1);
+                    copying.break_off();
+                }
+                Stage::Indexing(taken) => *taken = Taken::No,
+                Stage::Waiting(_) | Stage::Ready | Stage::GivenUp => {}
+            }
+            let attempts = if entry.cuts.failures.len() >= ATTEMPTS { Attempts::Exhausted } else { Attempts::Left };
+            entry.settle();
+            attempts
+        });
+        attempts.unwrap_or(Attempts::Left)
+    }
+
+    /// The copy as a whole was cut off: each table that was in work has failed.
+    /// Returns what every table has met so far.
+    pub(super) fn cut_off(&self, side: Side, words: &str) -> Vec<Cuts> {
+        let mut inner = self.inner();
+        for entry in &mut inner.entries {
+            if let Stage::Copying(Copying { tally, at_work: 1.., .. }) = &entry.stage {
+                let failure = Failure { side, lived: tally.age(), bytes: Some(tally.bytes()) };
+                entry.cuts.failures.push(failure);
+                entry.cuts.last = words.to_owned();
+            }
+        }
+        inner.entries.iter().map(|entry| entry.cuts.clone()).collect()
+    }
+
+    /// Bytes that the present attempt at a table has brought over; `None` when
+    /// its rows are there.
+    pub(super) fn bytes(&self, table: usize) -> Option<u64> {
+        let inner = self.inner();
+        match inner.entries.get(table).map(|entry| &entry.stage) {
+            Some(Stage::Copying(copying)) => Some(copying.tally.bytes()),
+            Some(Stage::Indexing(_) | Stage::Ready) | None => None,
+            Some(_) => Some(0),
+        }
+    }
+
+    /// The tables that were given up.
+    pub(super) fn given_up(&self) -> Vec<GivenUp> {
+        let inner = self.inner();
+        let is_given_up = |entry: &Entry| matches!(entry.stage, Stage::GivenUp);
+        let given_up = |(table, entry): (usize, &Entry)| GivenUp { table, cuts: entry.cuts.clone() };
+        (0..).zip(&inner.entries).filter(|(_, entry)| is_given_up(entry)).map(given_up).collect()
+    }
+
+    /// Tables by the state that the metrics show.
+    pub(super) fn count(&self, state: TableState) -> usize {
+        self.inner().entries.iter().filter(|entry| entry.state() == state).count()
+    }
+
+    /// Says that rows flow or an object is built, until the guard is dropped.
+    pub(super) fn at_work(&self) -> AtWork<'_> {
+        self.inner().at_work += 1;
+        AtWork { board: self }
+    }
+
+    /// Whether nobody has been at work for this long.
+    pub(super) fn is_idle_for(&self, duration: Duration) -> bool {
+        let inner = self.inner();
+        inner.at_work == 0 && inner.worked_at.elapsed() >= duration
+    }
+}
+
+/// Whether a table is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempts {
+    /// It is.
+    Left,
+    /// It is not: it was cut off too often.
+    Exhausted,
+}
+
+/// Somebody is at work.
+pub(super) struct AtWork<'a> {
+    board: &'a Board,
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.board.inner();
+        inner.at_work = inner.at_work.saturating_sub(1);
+        inner.worked_at = Instant::now();
+    }
+}
+
+impl Inner {
+    /// `Some(None)` when there will never be anything to do again.
+    fn pick(&mut self) -> Option<Option<Task>> {
+        let generation = self.generation;
+        let task = (0..).zip(&mut self.entries).find_map(|(table, entry)| entry.take(table, generation));
+        if task.is_some() {
+            return Some(task);
+        }
+        let is_over = self.entries.iter().all(|entry| matches!(entry.stage, Stage::Ready | Stage::GivenUp));
+        is_over.then_some(None)
+    }
+}
+
+impl Entry {
+    fn take(&mut self, table: usize, generation: Option<u64>) -> Option<Task> {
+        match &mut self.stage {
+            Stage::Indexing(taken @ Taken::No) => {
+                *taken = Taken::Yes;
+                Some(Task::Index { table })
+            }
+            Stage::Waiting(leftover) => {
+                let plan = self.plan.as_ref().filter(|plan| Some(plan.generation) == generation)?;
+                let (plan, leftover) = (Arc::clone(plan), *leftover);
+                self.stage = Stage::Beginning(Arc::clone(&plan));
+                Some(Task::Begin { table, plan, leftover })
+            }
+            Stage::Copying(copying) => {
+                let part = copying.left.pop_front()?;
+                copying.at_work += 1;
+                let (plan, tally) = (Arc::clone(&copying.plan), Arc::clone(&copying.tally));
+                Some(Task::Part { table, part, plan, tally })
+            }
+            Stage::Beginning(_) | Stage::Indexing(Taken::Yes) | Stage::Ready | Stage::GivenUp => None,
+        }
+    }
+
+    /// Moves on once nobody is at work on the table: an attempt that is broken
+    /// off begins anew, or never again.
+    fn settle(&mut self) {
+        match &self.stage {
+            Stage::Copying(copying) if copying.is_broken && copying.at_work == 0 => {
+                copying.tally.begin_anew();
+                self.stage = Stage::Waiting(Leftover::Rows);
+            }
+            _ => {}
+        }
+        let is_free = matches!(self.stage, Stage::Waiting(_) | Stage::Indexing(Taken::No));
+        if is_free && self.cuts.failures.len() >= ATTEMPTS {
+            self.stage = Stage::GivenUp;
+        }
+    }
+
+    fn state(&self) -> TableState {
+        match &self.stage {
+            Stage::Waiting(_) | Stage::Beginning(_) | Stage::GivenUp => TableState::Waiting,
+            Stage::Copying(_) => TableState::Copying,
+            Stage::Indexing(_) => TableState::Indexing,
+            Stage::Ready => TableState::Ready,
+        }
+    }
+}
+
+impl Copying {
+    /// No further part is begun; those at work come to their end.
+    fn break_off(&mut self) {
+        self.is_broken = true;
+        self.left.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "board_test.rs"]
+mod tests;

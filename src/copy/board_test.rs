@@ -1,0 +1,173 @@
+//! The board: parts of one attempt, losses, and what waits for what.
+
+use super::*;
+use crate::copy::plan::Format;
+use crate::lsn::{EndLsn, Lsn};
+use crate::observe::progress::Progress;
+use crate::sql::TableName;
+
+const WAITING: Seed = Seed::Rows(Leftover::Nothing);
+
+fn plan(generation: u64, parts: usize) -> Arc<RowsPlan> {
+    let (point, copy_in) = (EndLsn(Lsn(generation)), String::new());
+    Arc::new(RowsPlan { generation, point, format: Format::Text, copy_in, parts: vec![String::new(); parts] })
+}
+
+fn board<const N: usize>(seeds: [Seed; N]) -> Board {
+    Board::new(seeds.map(|seed| (seed, Cuts::default())))
+}
+
+fn tally() -> Arc<Tally> {
+    Arc::new(Tally::new(Progress::lines().table(&TableName::new("public", "t"), 0)))
+}
+
+/// What can be done right now.
+fn now(board: &Board) -> Option<Task> {
+    board.inner().pick().flatten()
+}
+
+fn is_over(board: &Board) -> bool {
+    matches!(board.inner().pick(), Some(None))
+}
+
+/// Takes the table's beginning, and begins it.
+fn begin(board: &Board) -> Leftover {
+    let Some(Task::Begin { table, leftover, .. }) = now(board) else { panic!("nothing to begin") };
+    assert_eq!(board.begun(table, &tally()), Some(0));
+    leftover
+}
+
+fn part(board: &Board) -> usize {
+    let Some(Task::Part { part, .. }) = now(board) else { panic!("no part to do") };
+    part
+}
+
+fn cut() -> Option<Failure> {
+    Some(Failure { side: Side::Source, lived: Duration::from_secs(5), bytes: Some(7) })
+}
+
+#[test]
+fn a_table_is_complete_when_its_last_part_is() {
+    let board = board([WAITING]);
+    assert!(now(&board).is_none(), "there is no snapshot yet");
+    board.snapshot(1, vec![(0, plan(1, 3))]);
+    assert_eq!(begin(&board), Leftover::Nothing);
+    assert_eq!((part(&board), part(&board)), (1, 2));
+    assert!(now(&board).is_none() && !is_over(&board), "others may still fail");
+    assert_eq!((board.part_done(0), board.part_done(0)), (After::More, After::More));
+    assert_eq!(board.part_done(0), After::Complete);
+    board.rows_there(0);
+    board.ready(0);
+    assert!(is_over(&board));
+}
+
+#[test]
+fn a_lost_part_lets_the_table_begin_anew_once_nobody_is_at_work_on_it() {
+    let board = board([WAITING]);
+    board.snapshot(1, vec![(0, plan(1, 4))]);
+    begin(&board);
+    assert_eq!(part(&board), 1);
+    assert_eq!(board.failed(0, cut(), "cut"), Attempts::Left);
+    assert!(now(&board).is_none(), "one part is still at work, and no other is begun");
+    assert_eq!(board.part_done(0), After::Broken);
+    assert_eq!(begin(&board), Leftover::Rows);
+}
+
+#[test]
+fn without_its_snapshot_a_table_in_parts_is_broken_off_and_a_whole_one_goes_on() {
+    let board = board([WAITING, WAITING, Seed::Indexes]);
+    board.snapshot(1, vec![(0, plan(1, 2)), (1, plan(1, 1))]);
+    begin(&board);
+    assert_eq!(part(&board), 1);
+    begin(&board);
+    board.snapshot_lost();
+    assert_eq!((board.part_done(0), board.part_done(0)), (After::Broken, After::Broken));
+    assert_eq!(board.part_done(1), After::Complete);
+    board.rows_there(1);
+    assert!(matches!(now(&board), Some(Task::Index { table: 2 })), "indexes need no snapshot");
+    assert!(now(&board).is_none(), "nothing is begun without one");
+    assert_eq!(board.without_rows(), [0]);
+    board.snapshot(2, vec![(0, plan(2, 2))]);
+    let Some(Task::Begin { plan, leftover, .. }) = now(&board) else { panic!("nothing to begin") };
+    assert_eq!((plan.generation, leftover), (2, Leftover::Rows));
+}
+
+#[test]
+fn a_table_whose_snapshot_goes_while_it_is_begun_is_begun_again() {
+    let board = board([WAITING]);
+    board.snapshot(1, vec![(0, plan(1, 2))]);
+    let Some(Task::Begin { .. }) = now(&board) else { panic!("nothing to begin") };
+    board.snapshot_lost();
+    assert_eq!(board.begun(0, &tally()), None);
+    board.snapshot(2, vec![(0, plan(2, 2))]);
+    assert_eq!(begin(&board), Leftover::Rows);
+}
+
+#[test]
+fn a_table_that_is_cut_off_every_time_is_given_up_and_the_others_go_on() {
+    let board = board([WAITING, WAITING]);
+    board.snapshot(1, vec![(0, plan(1, 1)), (1, plan(1, 1))]);
+    for attempt in 1..=ATTEMPTS {
+        begin(&board);
+        let left = if attempt < ATTEMPTS { Attempts::Left } else { Attempts::Exhausted };
+        assert_eq!(board.failed(0, cut(), "cut"), left, "attempt {attempt}");
+    }
+    begin(&board);
+    assert_eq!(board.part_done(1), After::Complete);
+    board.rows_there(1);
+    board.ready(1);
+    assert!(is_over(&board));
+    let given_up = board.given_up();
+    assert_eq!((given_up.len(), given_up[0].table, given_up[0].cuts.failures.len()), (1, 0, ATTEMPTS));
+}
+
+#[test]
+fn connections_that_were_never_made_do_not_count_as_attempts() {
+    let board = board([WAITING]);
+    board.snapshot(1, vec![(0, plan(1, 1))]);
+    for _ in 0..3 * ATTEMPTS {
+        let Some(Task::Begin { table, .. }) = now(&board) else { panic!("nothing to begin") };
+        assert_eq!(board.failed(table, None, "refused"), Attempts::Left);
+    }
+    assert!(board.given_up().is_empty());
+}
+
+#[test]
+fn what_was_cut_off_with_the_whole_copy_counts_next_time() {
+    let (memory, name) = (Memory::default(), TableName::new("public", "t"));
+    for attempt in 0..ATTEMPTS {
+        let board = Board::new([(WAITING, memory.of(&name)), (WAITING, Cuts::default())]);
+        assert!(board.given_up().is_empty(), "attempt {attempt}");
+        board.snapshot(1, vec![(0, plan(1, 1)), (1, plan(1, 1))]);
+        begin(&board);
+        let cuts = board.cut_off(Side::Target, "the lease was lost");
+        assert!(cuts[1].failures.is_empty(), "nobody was at work on the other table");
+        memory.keep(std::iter::once(&name).zip(cuts));
+    }
+    let board = Board::new([(WAITING, memory.of(&name))]);
+    assert_eq!(board.given_up().len(), 1);
+}
+
+#[test]
+fn an_object_that_was_built_is_progress() {
+    let board = board([Seed::Indexes]);
+    for _ in 0..3 * ATTEMPTS {
+        let Some(Task::Index { table }) = now(&board) else { panic!("nothing to build") };
+        board.object_built(table);
+        assert_eq!(board.failed(table, cut(), "cut"), Attempts::Left);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_woken_by_what_changes() {
+    let board = board([WAITING]);
+    let (task, ()) = tokio::join!(board.next(), async {
+        board.snapshot_wanted().await;
+        board.snapshot(1, vec![(0, plan(1, 1))]);
+    });
+    assert!(matches!(task, Some(Task::Begin { table: 0, .. })));
+    let guard = board.at_work();
+    assert!(!board.is_idle_for(Duration::ZERO));
+    drop(guard);
+    assert!(board.is_idle_for(Duration::ZERO));
+}

@@ -1,0 +1,229 @@
+//! Why a copy did not come to its end. What an error means is decided in
+//! [`crate::exit`].
+
+use super::board::Failure;
+use crate::config::Side;
+use crate::lsn::Lsn;
+use crate::observe::status::human_bytes;
+use crate::run::resume::ResyncError;
+use crate::schema::SchemaError;
+use crate::session::DbError;
+use crate::sql::TableName;
+use crate::state::StateError;
+use crate::sweep::SweepError;
+use crate::wire::WireError;
+
+/// Why a copy did not come to its end. Run again, it goes on where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A connection was refused or lost.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A statement failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The state could not be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The schema could not be brought over, or does not fit.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// Sequences or large objects could not be carried.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    /// The slot no longer holds what a copy that was cut off needs.
+    #[error(transparent)]
+    Resync(#[from] ResyncError),
+    /// Publishing would make UPDATE and DELETE fail on the source.
+    #[error(
+        "the source would refuse UPDATE and DELETE on {} once published, for want of a replica identity; on the source:\n  {}",
+        list(.tables), .sql.join("\n  ")
+    )]
+    ReplicaIdentity {
+        /// The tables without one.
+        tables: Vec<TableName>,
+        /// What gives each of them one.
+        sql: Vec<String>,
+    },
+    /// The publication is not there, or does not publish what it must.
+    #[error("publication \"{name}\" on the source {problem}; the owner of the tables can mend it:\n  {sql}")]
+    Publication {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What mends it.
+        sql: String,
+    },
+    /// The operator's own slot cannot be the start of a copy.
+    #[error(
+        "slot \"{0}\" was named as an existing one, but only a new slot gives the snapshot that a copy begins with: \
+         leave out --slot, or say --no-copy if the rows are on the target already"
+    )]
+    ExistingSlot(String),
+    /// A slot of this name is not known to be ours.
+    #[error(
+        "slot \"{0}\" exists on the source and was not made for this migration: choose another --name, or, if nobody needs it: \
+         SELECT pg_drop_replication_slot('{0}');"
+    )]
+    ForeignSlot(String),
+    /// The slot of an earlier attempt is still in use.
+    #[error(
+        "slot \"{slot}\" of an earlier attempt is still in use on the source by process {pid}: wait until that ends, or: \
+         SELECT pg_terminate_backend({pid});"
+    )]
+    SlotInUse {
+        /// The slot.
+        slot: String,
+        /// The server process that uses it.
+        pid: i32,
+    },
+    /// Transactions on the source did not end in time.
+    #[error(
+        "the slot could not be created within {minutes} minutes, as transactions on the source did not end: {blockers}; \
+         end them and start again"
+    )]
+    SlotBlocked {
+        /// How long was waited.
+        minutes: u64,
+        /// Who is in the way.
+        blockers: String,
+    },
+    /// The server gave a slot but no snapshot.
+    #[error("the source exported no snapshot with slot \"{0}\"")]
+    NoSnapshot(String),
+    /// The session that held the snapshot is gone.
+    #[error("the snapshot of the copy is gone from the source")]
+    SnapshotGone,
+    /// A commit of the snapshot is not complete on the source.
+    #[error(
+        "transactions that the snapshot holds are still not finished on the source after {seconds} s; \
+         is a synchronous standby missing? Start again when it is back"
+    )]
+    Unsettled {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// A snapshot's text form is not what PostgreSQL writes.
+    #[error(
+        "the source described a snapshot as \"{0}\", which walferry cannot read, so it cannot tell which commits to wait for; \
+         this is a bug, please report it"
+    )]
+    UnreadableSnapshot(String),
+    /// Both ends of a COPY disagree about the rows.
+    #[error("{table}: the source sent {sent} rows, the target took {taken}; this is a bug, please report it")]
+    RowCount {
+        /// The table.
+        table: TableName,
+        /// Rows the source sent.
+        sent: u64,
+        /// Rows the target says it has taken.
+        taken: u64,
+    },
+    /// Another process has moved a table on.
+    #[error("table {0} is not where this copy left it: another process is at work on the migration")]
+    Elsewhere(TableName),
+    /// Every attempt at a table was cut off.
+    #[error(
+        "table {table} could not be copied: its connections were lost {} times before it was complete, {}. \
+         The last time: {last}", .failures.len(), attempts(.failures, *.expected_bytes)
+    )]
+    CutOff {
+        /// The table.
+        table: TableName,
+        /// Its size on the source's disk.
+        expected_bytes: u64,
+        /// How far each attempt came.
+        failures: Vec<Failure>,
+        /// The side that was lost last.
+        side: Side,
+        /// Its words.
+        last: String,
+    },
+    /// A table that is not copied yet has a new name on the source.
+    #[error(
+        "table {table} was renamed on the source to {now} before it was copied: give it its name back until the copy is \
+         complete, or leave it out with --exclude-tables"
+    )]
+    Renamed {
+        /// As the copy knows it.
+        table: TableName,
+        /// As the source has it.
+        now: TableName,
+    },
+    /// The filter lets in what it left out when the copy began.
+    #[error(
+        "the filter left {} out when the copy began, and does not any more: leave the filter as it was until the copy is complete",
+        list(.0)
+    )]
+    FilterGrown(Vec<TableName>),
+    /// The source gave up the WAL of the slot, or is about to.
+    #[error(
+        "slot \"{slot}\" {} while the rows were being copied: it holds back {retained_bytes} bytes of WAL, \
+         and max_slot_wal_keep_size is {limit} on the source; as a superuser there: \
+         ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
+        .stage.words()
+    )]
+    WalRunsOut {
+        /// The slot.
+        slot: String,
+        /// Whether it is too late.
+        stage: WalStage,
+        /// WAL it holds back.
+        retained_bytes: i64,
+        /// max_slot_wal_keep_size, as the source shows it.
+        limit: String,
+    },
+    /// The baseline cannot be from the future.
+    #[error("--start-lsn {start} is ahead of the source, which has written up to {end}: is it another server's?")]
+    StartAhead {
+        /// What was given.
+        start: Lsn,
+        /// The end of the source's WAL.
+        end: Lsn,
+    },
+    /// The process was asked to stop.
+    #[error("the copy was stopped; it goes on next time")]
+    Stopped,
+}
+
+/// Whether a slot that runs out of WAL can still be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalStage {
+    /// The next checkpoint takes WAL away that it needs.
+    Ending,
+    /// It has been taken away.
+    Lost,
+}
+
+impl WalStage {
+    fn words(self) -> &'static str {
+        match self {
+            WalStage::Ending => "loses the WAL it needs at the source's next checkpoint",
+            WalStage::Lost => "was invalidated by the source",
+        }
+    }
+}
+
+/// At most ten names, then how many more.
+pub(super) fn list(tables: &[TableName]) -> String {
+    let mut text: Vec<String> = tables.iter().take(10).map(TableName::to_string).collect();
+    if tables.len() > text.len() {
+        text.push(format!("{} more", tables.len() - text.len()));
+    }
+    text.join(", ")
+}
+
+/// How long each attempt's connection lived, and how far the best one came.
+fn attempts(failures: &[Failure], expected: u64) -> String {
+    let lives: Vec<String> = failures.iter().map(|f| format!("{:.1} s", f.lived.as_secs_f64())).collect();
+    let lives = lives.join(", ");
+    match failures.iter().filter_map(|failure| failure.bytes).max() {
+        Some(best) => format!(
+            "after they had lived for {lives}; at most {} of about {} had come over",
+            human_bytes(best as f64),
+            human_bytes(expected as f64)
+        ),
+        None => format!("after they had lived for {lives}; its rows are there, its indexes were being built"),
+    }
+}

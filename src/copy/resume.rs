@@ -1,0 +1,183 @@
+//! Where a copy begins: at its beginning, or where one that was cut off was.
+//!
+//! ```text
+//! slot and list of tables are there ............ go on: finished tables stay
+//! slot gone or lost, some table is finished .... needs resync
+//! anything else ................................ from the beginning, with a new slot
+//! ```
+//!
+//! Invariant: the list of tables in the state belongs to the slot. It is
+//! written under the slot's own snapshot, and forgotten before the slot is
+//! dropped; so a table that is not in it was created after the slot's
+//! consistent point, and all its rows are in the stream.
+
+use super::{CopyContext, CopyError};
+use crate::lsn::EndLsn;
+use crate::run::resume::{ResyncError, compare_slot, read_slot};
+use crate::schema::tables::{self, Part, Shape, SourceTable};
+use crate::session::{DbContext, Session};
+use crate::sql::TableName;
+use crate::state::copying::Step;
+use crate::state::tables::{TableRow, TableState};
+use crate::state::{State, StateError};
+
+/// Where a copy begins.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    /// At its beginning.
+    Anew,
+    /// Where it was; the slot began here.
+    Again(EndLsn),
+    /// There is nothing to copy; the rows are as of here.
+    There(EndLsn),
+}
+
+/// Decides where the copy begins.
+///
+/// # Errors
+/// [`CopyError::Resync`] when finished tables cannot be gone on with.
+pub(super) async fn beginning(ctx: &CopyContext<'_>, source: &Session) -> Result<Beginning, CopyError> {
+    let migration = ctx.state.load().await?.ok_or_else(|| StateError::NoMigration(ctx.state.name().to_owned()))?;
+    let rows = ctx.state.tables().await?;
+    let Some(point) = migration.consistent_point.filter(|_| !rows.is_empty()) else {
+        return Ok(Beginning::Anew);
+    };
+    let slot = read_slot(source, migration.slot.name()).await?;
+    let is_finished = |row: &TableRow| matches!(row.state, TableState::Indexing | TableState::Ready);
+    match compare_slot(&migration, slot, point.0) {
+        Ok(()) => {
+            let (finished, all) =
+                (rows.iter().filter(|row| is_finished(row)).count(), rows.iter().filter(|row| takes_part(row)).count());
+            tracing::info!(tables = all, finished, from = %point.0, "going on with the copy that was cut off");
+            Ok(Beginning::Again(point))
+        }
+        Err(error @ (ResyncError::SlotGone(_) | ResyncError::SlotLost { .. })) if !rows.iter().any(is_finished) => {
+            tracing::warn!(%error, "no table was finished yet: the copy starts over with a new slot");
+            Ok(Beginning::Anew)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn takes_part(row: &TableRow) -> bool {
+    row.state != TableState::Excluded
+}
+
+/// Says which tables the source has got since the list was written.
+pub(super) async fn name_new_tables(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<(), CopyError> {
+    let rows = ctx.state.tables().await?;
+    let is_new = |table: &&SourceTable| {
+        table.part == Part::Included
+            && table.shape == Shape::Plain
+            && table.ancestors.is_empty()
+            && !rows.iter().any(|row| row.source_oid == table.oid)
+    };
+    for table in tables.iter().filter(is_new) {
+        tracing::warn!(table = %table.name, "this table was created on the source after the copy began; \
+            it is like one that is created later: see \"The schema changed on the source\" in the README");
+    }
+    Ok(())
+}
+
+/// Empties what a copy that was cut off had begun, and forgets it: the list of
+/// tables and the slot it belongs to go in one transaction.
+///
+/// # Errors
+/// When the target refuses it.
+pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
+    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
+    let session = own.session();
+    let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "start the copy over");
+    let begun: Vec<TableName> = own
+        .tables()
+        .await?
+        .into_iter()
+        .filter(|row| !matches!(row.state, TableState::Waiting | TableState::Excluded))
+        .map(|row| row.table)
+        .collect();
+    run("BEGIN").await?;
+    // Those that are still there; a partitioned table has its rows in its partitions.
+    let there = tables::of_target(session, begun.iter()).await?;
+    if !there.is_empty() {
+        tracing::info!(tables = there.len(), "the copy was cut off: emptying what it had begun");
+        let only = |shape: Shape| if shape == Shape::Plain { "ONLY " } else { "" };
+        let names: Vec<String> = there.iter().map(|(name, t)| format!("{}{}", only(t.shape), name.sql())).collect();
+        run(&format!("TRUNCATE {}", names.join(", "))).await?;
+    }
+    own.forget_copy().await?;
+    run("COMMIT").await?;
+    Ok(())
+}
+
+/// What [`empty`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The table is empty now, and waiting.
+    Empty,
+    /// Its rows are all there after all: only the answer had been lost.
+    Complete,
+}
+
+/// Empties a table that was begun. Waits until every transaction that wrote to
+/// it has ended, then looks at what it left.
+///
+/// # Errors
+/// When the target refuses it.
+pub(super) async fn empty(target: &State, table: &TableName, shape: Shape) -> Result<Found, CopyError> {
+    let session = target.session();
+    let run =
+        async |sql: String| session.batch_execute(&sql).await.during(session.side(), format!("empty {table} again"));
+    let only = if shape == Shape::Plain { "ONLY " } else { "" };
+    let sql = table.sql();
+    run(format!("BEGIN; LOCK TABLE {only}{sql} IN ACCESS EXCLUSIVE MODE")).await?;
+    let found = match target.hold_table(table).await? {
+        Some(TableState::Waiting) => Found::Empty,
+        Some(TableState::Copying) => {
+            run(format!("TRUNCATE {only}{sql}")).await?;
+            expect(target.reset_table(table).await?, table)?;
+            Found::Empty
+        }
+        Some(TableState::Indexing | TableState::Ready) => Found::Complete,
+        Some(TableState::Excluded) | None => return Err(CopyError::Elsewhere(table.clone())),
+    };
+    run("COMMIT".to_owned()).await?;
+    Ok(found)
+}
+
+/// A table that the source dropped before its rows were copied: as of `point`
+/// it is empty, and the changes before are passed over.
+///
+/// # Errors
+/// When the target refuses it.
+pub(super) async fn gone(target: &State, table: &TableName, shape: Shape, point: EndLsn) -> Result<(), CopyError> {
+    tracing::warn!(%table, "this table was dropped on the source before it was copied; on the target it stays, empty");
+    let session = target.session();
+    let is_there = !tables::of_target(session, std::iter::once(table)).await?.is_empty();
+    let found = if is_there { empty(target, table, shape).await? } else { Found::Empty };
+    if found == Found::Empty {
+        expect(target.table_gone(table, point).await?, table)?;
+        target.journal(&format!("{table} was dropped on the source before it was copied")).await?;
+    }
+    Ok(())
+}
+
+/// A table that the filter leaves out by now.
+///
+/// # Errors
+/// When the target refuses it.
+pub(super) async fn leave_out(target: &State, table: &TableName, shape: Shape) -> Result<(), CopyError> {
+    tracing::warn!(%table, "the filter leaves this table out by now, before it was copied");
+    if empty(target, table, shape).await? == Found::Empty {
+        expect(target.exclude_table(table).await?, table)?;
+        target.journal(&format!("{table} is left out by now")).await?;
+    }
+    Ok(())
+}
+
+/// A step that was not taken is another process's doing.
+pub(super) fn expect(step: Step, table: &TableName) -> Result<(), CopyError> {
+    match step {
+        Step::Taken => Ok(()),
+        Step::Elsewhere => Err(CopyError::Elsewhere(table.clone())),
+    }
+}

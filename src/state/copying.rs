@@ -1,0 +1,167 @@
+//! The steps of a table's copy, each taken only from the state before it.
+//!
+//! Invariant: a step says whether it was taken, so a session that was given up
+//! for lost, and whose last words arrive late, cannot move a table that has
+//! been begun anew. What says that the rows are there is written in their
+//! transaction, together with the line of the journal that proves it.
+
+use super::tables::{TableRow, TableState};
+use super::{State, StateError};
+use crate::lsn::EndLsn;
+use crate::sql::TableName;
+
+/// Whether a step was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// The table was where it was expected, and has moved on.
+    Taken,
+    /// It is somewhere else.
+    Elsewhere,
+}
+
+impl Step {
+    fn of(affected: u64) -> Self {
+        if affected == 1 { Step::Taken } else { Step::Elsewhere }
+    }
+}
+
+impl State {
+    /// waiting → copying: rows of it may be on the target from now on.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn begin_table(&self, table: &TableName) -> Result<Step, StateError> {
+        self.step(table, "state = 'copying'", "state = 'waiting'", "begin a table").await
+    }
+
+    /// copying → waiting; run it in the transaction that empties the table.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn reset_table(&self, table: &TableName) -> Result<Step, StateError> {
+        let set = "state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL";
+        self.step(table, set, "state = 'copying'", "begin a table anew").await
+    }
+
+    /// indexing → ready.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn table_ready(&self, table: &TableName) -> Result<Step, StateError> {
+        self.step(table, "state = 'ready'", "state IN ('indexing', 'ready')", "record that a table is ready").await
+    }
+
+    /// → excluded: the filter leaves it out by now.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn exclude_table(&self, table: &TableName) -> Result<Step, StateError> {
+        let set = "state = 'excluded', rows = 0, bytes = 0, snapshot_lsn = NULL";
+        self.step(table, set, "state = 'waiting'", "leave a table out").await
+    }
+
+    /// The state of a table, held until the end of the caller's transaction.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub async fn hold_table(&self, table: &TableName) -> Result<Option<TableState>, StateError> {
+        let sql = "SELECT state FROM walferry.tables WHERE migration = $1 AND schema = $2 AND name = $3 FOR UPDATE";
+        let rows = self.query(sql, &[&self.name(), &table.schema, &table.name], "read a table's state").await?;
+        rows.first().map(|row| TableState::parse(row.get(0))).transpose()
+    }
+
+    /// How much of a table has been copied so far, for those who watch.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn record_progress(&self, table: &TableName, rows: i64, bytes: i64) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.tables SET rows = $4, bytes = $5, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND schema = $2 AND name = $3 AND state = 'copying'",
+            &[&self.name(), &table.schema, &table.name, &rows, &bytes],
+            "record a table's progress",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// copying → indexing: all rows are there, as of the row's `snapshot_lsn`;
+    /// run it in the transaction of the (last) rows. `how` is the journal's line.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn rows_copied(&self, row: &TableRow, how: &str) -> Result<Step, StateError> {
+        let journaled = self
+            .execute(
+                "WITH moved AS (UPDATE walferry.tables SET state = 'indexing', rows = $4, bytes = $5, snapshot_lsn = $6, \
+                     changed_at = pg_catalog.clock_timestamp() \
+                     WHERE migration = $1 AND schema = $2 AND name = $3 AND state = 'copying' RETURNING 1) \
+                 INSERT INTO walferry.journal (migration, what) SELECT $1, $7 FROM moved",
+                &[
+                    &self.name(), &row.table.schema, &row.table.name, &row.rows, &row.bytes,
+                    &row.snapshot_lsn.map(|lsn| lsn.0), &how,
+                ],
+                "record that a table's rows are there",
+            )
+            .await?;
+        Ok(Step::of(journaled))
+    }
+
+    /// → ready: the source dropped it before its rows were copied, so as of
+    /// `point` it has none.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn table_gone(&self, table: &TableName, point: EndLsn) -> Result<Step, StateError> {
+        let affected = self
+            .execute(
+                "UPDATE walferry.tables SET state = 'ready', rows = 0, bytes = 0, snapshot_lsn = $4, \
+                 changed_at = pg_catalog.clock_timestamp() \
+                 WHERE migration = $1 AND schema = $2 AND name = $3 AND state IN ('waiting', 'copying')",
+                &[&self.name(), &table.schema, &table.name, &point.0],
+                "record that a table is gone",
+            )
+            .await?;
+        Ok(Step::of(affected))
+    }
+
+    /// waiting → ready, all of them: their rows were restored by other means, as
+    /// of `point`. Says how many there are.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn tables_restored(&self, point: EndLsn) -> Result<u64, StateError> {
+        self.execute(
+            "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $2, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND state = 'waiting'",
+            &[&self.name(), &point.0],
+            "record that the rows are there",
+        )
+        .await
+    }
+
+    /// Forgets the list of tables and where the slot began: the next copy
+    /// begins at its beginning. Their rows must be gone in the same transaction.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn forget_copy(&self) -> Result<(), StateError> {
+        self.execute(
+            "WITH gone AS (DELETE FROM walferry.tables WHERE migration = $1) \
+             UPDATE walferry.migration SET consistent_point = NULL WHERE name = $1",
+            &[&self.name()],
+            "forget the copy that was cut off",
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn step(&self, table: &TableName, set: &str, from: &str, action: &str) -> Result<Step, StateError> {
+        let sql = format!(
+            "UPDATE walferry.tables SET {set}, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND schema = $2 AND name = $3 AND {from}"
+        );
+        Ok(Step::of(self.execute(&sql, &[&self.name(), &table.schema, &table.name], action).await?))
+    }
+}

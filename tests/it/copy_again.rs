@@ -1,0 +1,237 @@
+//! A copy that is gone on with meets a source that has moved: slot, WAL,
+//! tables, filter.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::copy::{copying, create_tables, through};
+use crate::migration::{Load, NAME, PATIENCE, catch_up, pair_with_tables, source_admin, usual_pair};
+use crate::support::pair::{Pair, SourceRole};
+use crate::support::process::{Walferry, command_for};
+use crate::support::proxy::Proxy;
+use crate::support::wait_until;
+
+/// A copy that was killed with some tables ready and some not begun; the
+/// largest come first, so the small ones are those.
+async fn cut_off() -> Pair {
+    let pair = usual_pair().await;
+    create_tables(&pair, 4, 30_000).await;
+    let mut command = command_for(&pair, &["run", "--jobs", "1"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:3");
+    Walferry::spawn(command).wait(PATIENCE);
+    let target = pair.target_client().await;
+    assert!(states(&target, "ready").await >= 2 && states(&target, "waiting").await >= 2);
+    pair
+}
+
+async fn states(target: &Client, state: &str) -> i64 {
+    let sql = "SELECT count(*) FROM walferry.tables WHERE migration = $1 AND state = $2";
+    target.query_one(sql, &[&NAME, &state]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_goes_while_a_copy_is_cut_off_needs_a_resync_once_a_table_is_finished() {
+    let pair = cut_off().await;
+    pair.source_sql("SELECT pg_drop_replication_slot('walferry')").await;
+    let refused = Walferry::run(&pair, &["run"], PATIENCE).code(4);
+    for words in ["slot \"walferry\" no longer exists on the source", "walferry cleanup"] {
+        assert!(refused.stderr.contains(words), "no \"{words}\" in:\n{}", refused.stderr);
+    }
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(source_admin(&pair).await.query_one(slots, &[]).await.unwrap().get::<_, i64>(0), 0, "none was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_goes_before_any_table_is_finished_is_made_anew() {
+    let pair = usual_pair().await;
+    let load = Load::start(&pair).await;
+    let mut command = command_for(&pair, &["run"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:1");
+    Walferry::spawn(command).wait(PATIENCE);
+    assert_eq!(states(&pair.target_client().await, "ready").await, 0);
+    pair.source_sql("SELECT pg_drop_replication_slot('walferry')").await;
+    // Nothing of it is in the old slot's list of tables.
+    pair.source_sql("CREATE TABLE public.between (id int PRIMARY KEY); INSERT INTO public.between VALUES (1)").await;
+    pair.target_client().await.batch_execute("CREATE TABLE public.between (id int PRIMARY KEY)").await.unwrap();
+    // Killed with a new slot and the list of tables of the old one, had it stayed.
+    let mut command = command_for(&pair, &["run"]);
+    command.env("WALFERRY_FAILPOINT", "copy-slot:1");
+    let died = Walferry::spawn(command).wait(PATIENCE);
+    assert!(died.stderr.contains("starts over with a new slot"), "{}", died.stderr);
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    load.stop().await;
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+/// A source with little room for WAL, in the middle of a slow copy.
+async fn slow_copy(arguments: &[&str]) -> (Pair, Proxy, Walferry) {
+    let builder =
+        Pair::builder().source_setting("max_slot_wal_keep_size", "32MB").source_setting("max_wal_size", "32MB");
+    let pair = pair_with_tables(builder.source_setting("min_wal_size", "32MB")).await;
+    create_tables(&pair, 2, 200_000).await;
+    let proxy = Proxy::start(pair.source.port()).await;
+    let daemon = copying(through(&pair, &proxy, None, &[&["--jobs", "1"], arguments].concat())).await;
+    proxy.delay(Duration::from_millis(20));
+    (pair, proxy, daemon)
+}
+
+async fn write_wal(pair: &Pair) {
+    pair.source_sql(
+        "CREATE TABLE IF NOT EXISTS public.noise (t text); INSERT INTO public.noise SELECT repeat(md5(i::text), 50) FROM generate_series(1, 10000) i; \
+         TRUNCATE public.noise; CHECKPOINT",
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_slot_loses_its_wal_stops_at_once_and_says_what_to_set() {
+    let (pair, _proxy, mut daemon) = slow_copy(&[]).await;
+    wait_until("the daemon has ended", PATIENCE, || {
+        let has_ended = daemon.ended().is_some();
+        let pair = &pair;
+        async move {
+            if !has_ended {
+                write_wal(pair).await;
+            }
+            has_ended
+        }
+    })
+    .await;
+    let ended = daemon.wait(PATIENCE);
+    assert!(matches!(ended.status.code(), Some(4 | 6)), "{:?}: {}", ended.status, ended.stderr);
+    for words in [
+        "max_slot_wal_keep_size is 32MB",
+        "ALTER SYSTEM SET max_slot_wal_keep_size",
+        "while the rows were being copied",
+    ] {
+        assert!(ended.stderr.contains(words), "no \"{words}\" in:\n{}", ended.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_wal_that_is_held_back_in_a_copy_is_warned_of_once() {
+    let (pair, _proxy, daemon) = slow_copy(&["--wal-warn", "2MiB"]).await;
+    write_wal(&pair).await;
+    wait_until("it warns", PATIENCE, || {
+        let warns = daemon.stderr().contains("holds back much WAL");
+        async move { warns }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(daemon.kill().stderr.matches("holds back much WAL").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_come_and_go_while_a_copy_is_cut_off_are_as_they_are_after_it() {
+    let pair = cut_off().await;
+    let target = pair.target_client().await;
+    // Waiting, and changed before it goes; "item" refers to account, counter stays.
+    pair.source_sql("UPDATE public.counter SET value = value + 1; DELETE FROM public.audited WHERE id = 3").await;
+    pair.source_sql("INSERT INTO public.log VALUES (77, 'before the second snapshot'); TRUNCATE public.audited").await;
+    pair.source_sql("UPDATE public.\"Tag \"\"odd\"\"\" SET n = 5; DROP TABLE public.counter").await;
+    let created = "CREATE TABLE public.late (id int PRIMARY KEY, t text)";
+    pair.source_sql(&format!("{created}; INSERT INTO public.late SELECT i, 'before' FROM generate_series(1, 100) i"))
+        .await;
+    target.batch_execute(created).await.unwrap();
+    let load = "INSERT INTO public.late VALUES (101, 'after'); DELETE FROM public.late WHERE id <= 10; \
+         INSERT INTO public.audited (id) VALUES (1000)";
+    pair.source_sql(load).await;
+    let ended = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    assert!(ended.stderr.contains("dropped on the source before it was copied"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("created on the source after the copy began"), "{}", ended.stderr);
+    let rows: i64 = target.query_one("SELECT count(*) FROM public.counter", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 0, "what was dropped stays empty");
+    target.batch_execute("DROP TABLE public.counter").await.unwrap();
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_added_while_a_copy_is_cut_off_is_asked_for() {
+    let pair = cut_off().await;
+    pair.source_sql("ALTER TABLE public.counter ADD extra text; UPDATE public.counter SET extra = 'x'").await;
+    let refused = Walferry::run(&pair, &["run"], PATIENCE).code(7);
+    let sql = "ALTER TABLE \"public\".\"counter\" ADD COLUMN \"extra\" text;";
+    assert!(refused.stderr.contains(sql), "{}", refused.stderr);
+    pair.target_client().await.batch_execute(sql).await.unwrap();
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_or_a_filter_that_changes_while_a_copy_is_cut_off_is_spoken_of() {
+    let pair = cut_off().await;
+    pair.source_sql("ALTER TABLE public.counter RENAME TO meter").await;
+    let refused = Walferry::run(&pair, &["run"], PATIENCE).code(6);
+    assert!(refused.stderr.contains("public.counter was renamed on the source to public.meter"), "{}", refused.stderr);
+    pair.source_sql("ALTER TABLE public.meter RENAME TO counter").await;
+    // Less is possible, more is not.
+    let less = ["run", "--until", "caught-up", "--exclude-tables", "public.counter"];
+    Walferry::run(&pair, &less, PATIENCE).code(0);
+    let target = pair.target_client().await;
+    assert_eq!(states(&target, "excluded").await, 1);
+    let rows: i64 = target.query_one("SELECT count(*) FROM public.counter", &[]).await.unwrap().get(0);
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_lets_in_more_than_the_copy_began_with_is_refused() {
+    let pair = usual_pair().await;
+    let mut command = command_for(&pair, &["run", "--exclude-tables", "public.counter"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    let refused = Walferry::run(&pair, &["run"], PATIENCE).code(2);
+    assert!(refused.stderr.contains("the filter left public.counter out"), "{}", refused.stderr);
+}
+
+/// The story: TRUNCATE of a table empties those that inherit from it as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_is_begun_anew_leaves_its_finished_child_alone() {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.parent (id int PRIMARY KEY, t text); \
+         CREATE TABLE public.child (PRIMARY KEY (id)) INHERITS (public.parent); \
+         INSERT INTO public.parent SELECT i, md5(i::text) FROM generate_series(1, 60000) i; \
+         INSERT INTO public.child SELECT i, md5(i::text) FROM generate_series(100001, 190000) i",
+    )
+    .await;
+    let mut command = command_for(&pair, &["run", "--jobs", "1"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    let target = pair.target_client().await;
+    let sql = "SELECT name FROM walferry.tables WHERE migration = $1 AND state = $2";
+    for (state, table) in [("ready", "child"), ("copying", "parent")] {
+        assert_eq!(target.query_one(sql, &[&NAME, &state]).await.unwrap().get::<_, &str>(0), table);
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_have_the_rows_and_columns_that_the_publication_lets_through() {
+    let pair = pair_with_tables(Pair::builder().source_role(SourceRole::Restricted)).await;
+    pair.source_sql(
+        "CREATE TABLE public.wide (id int PRIMARY KEY, a text, b text DEFAULT 'not carried'); \
+         INSERT INTO public.wide SELECT i, md5(i::text) FROM generate_series(1, 60000) i; \
+         CREATE PUBLICATION prepared FOR TABLE public.wide (id, a) WHERE (id % 3 = 0 OR id = 1)",
+    )
+    .await;
+    let arguments =
+        ["run", "--until", "caught-up", "--publication", "prepared", "--tables", "public.wide", "--part-size", "1MiB"];
+    let mut command = command_for(&pair, &arguments);
+    command.env("WALFERRY_FAILPOINT", "copy-part:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    Walferry::run(&pair, &arguments, PATIENCE).code(0);
+    let target = pair.target_client().await;
+    let journal = "SELECT what FROM walferry.journal WHERE what LIKE 'copied %'";
+    let line: String = target.query_one(journal, &[]).await.unwrap().get(0);
+    assert!(line.starts_with("copied public.wide: 20001 rows in ") && !line.contains(" 1 part"), "{line}");
+    let sql = "SELECT count(*), count(a), sum(id) FROM public.wide WHERE b = 'not carried'";
+    let row = target.query_one(sql, &[]).await.unwrap();
+    let found = (row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2));
+    assert_eq!(found, (20_001, 20_001, 600_030_001));
+}
