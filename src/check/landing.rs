@@ -8,6 +8,7 @@ use super::tables::{Kind, Tables};
 use super::target::Migration;
 use super::{CheckError, Findings};
 use crate::config::{Baseline, SchemaMode, Settings, Side};
+use crate::schema;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 
@@ -16,19 +17,22 @@ pub(super) struct Content {
     tables: Tables,
     encoding: String,
     extensions: Vec<String>,
+    /// Roles that policies name, and privileges when these come along.
+    roles: Vec<String>,
 }
 
 const ENCODING: &str = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
 
 impl Content {
     /// Reads the rest of it from the source.
-    pub(super) async fn read(session: &Session, tables: Tables) -> Result<Self, CheckError> {
+    pub(super) async fn read(settings: &Settings, session: &Session, tables: Tables) -> Result<Self, CheckError> {
         let encoding = session.query_one(ENCODING, &[]).await.during(Side::Source, "read the encoding")?.get(0);
         let rows = session
             .query("SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
             .await
             .during(Side::Source, "list the extensions")?;
-        Ok(Content { tables, encoding, extensions: rows.iter().map(|row| row.get(0)).collect() })
+        let roles = schema::named_roles(session, settings.acl, &[]).await?;
+        Ok(Content { tables, encoding, extensions: rows.iter().map(|row| row.get(0)).collect(), roles })
     }
 }
 
@@ -48,6 +52,7 @@ pub(super) async fn check(
     if settings.schema == SchemaMode::Create {
         extensions(content, session, findings).await?;
         schemas(content, session, findings).await?;
+        roles(settings, content, session, findings).await?;
     }
     tables(settings, content, session, findings).await
 }
@@ -134,6 +139,32 @@ async fn extensions(content: &Content, session: &Session, findings: &mut Finding
     finding.remedy("if the copy fails there, have them created beforehand:");
     for name in &restricted {
         finding.sql(format!("CREATE EXTENSION {};", ident(name)));
+    }
+    Ok(())
+}
+
+/// Roles of policies, and of privileges that come along, must exist. Owners are
+/// looked at when the dump names them.
+async fn roles(
+    settings: &Settings,
+    content: &Content,
+    session: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let missing = schema::missing_roles(session, &content.roles, &[]).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} roles that policies or privileges name are not there", missing.len());
+    // They may be those of tables that the filter leaves out.
+    let finding = if settings.filter.is_empty() {
+        findings.problem(Side::Target, "roles", message)
+    } else {
+        findings.warning(Side::Target, "roles", message)
+    };
+    finding.remedy("let an administrator run this:");
+    for sql in missing {
+        finding.sql(sql);
     }
     Ok(())
 }

@@ -134,7 +134,7 @@ async fn check_source(
     let tables = group(source, findings, async |s, f| tables::check(settings, &role, s, f).await).await?;
     group(source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
     group(source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;
-    group(source, findings, async |s, _| landing::Content::read(s, tables).await).await
+    group(source, findings, async |s, _| landing::Content::read(settings, s, tables).await).await
 }
 
 async fn connect(settings: &Settings, side: Side, findings: &mut Findings) -> Option<Session> {

@@ -24,6 +24,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub(crate) use ownership::{missing_roles, named_roles};
 pub use pg_dump::{PgDump, find_pg_dump, was_cut_off};
 pub use restore::{Failure, Mark, Restored, restore_after_rows, restore_deferred};
 

@@ -113,10 +113,49 @@ pub(super) async fn require_roles(
     tables: &[SourceTable],
     new_owners: &BTreeSet<String>,
 ) -> Result<(), SchemaError> {
-    let named = named_roles(source, acl, tables).await?;
-    let owners: Vec<&str> = new_owners.iter().map(String::as_str).collect();
-    let all: BTreeSet<&str> = named.iter().map(String::as_str).chain(owners.iter().copied()).collect();
+    let left_out: Vec<u32> =
+        tables.iter().filter(|table| table.part == Part::Filtered).map(|table| table.oid).collect();
+    let named = named_roles(source, acl, &left_out).await?;
+    let owners: Vec<String> = new_owners.iter().cloned().collect();
+    let missing = missing_roles(target, &named, &owners).await?;
+    if missing.is_empty() { Ok(()) } else { Err(SchemaError::Roles(missing)) }
+}
+
+/// The roles that policies of the source name, and those of privileges when
+/// these are kept; policies of the tables `left_out` (oids) do not count.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(crate) async fn named_roles(source: &Session, acl: Keep, left_out: &[u32]) -> Result<Vec<String>, DbError> {
+    // 'r' is a role of a policy, 'a' one of a list of privileges.
+    let of_privileges = match acl {
+        Keep::Yes => "OR d.deptype = 'a'",
+        Keep::No => "",
+    };
+    let sql = format!(
+        "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend d \
+         JOIN pg_catalog.pg_database b ON b.oid = d.dbid AND b.datname = pg_catalog.current_database() \
+         JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid \
+         WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND (d.deptype = 'r' AND NOT EXISTS \
+            (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = ANY ($1::oid[])) {of_privileges})"
+    );
+    let rows = source.query(&sql, &[&left_out]).await.during(source.side(), "list the roles that the schema names")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The SQL that makes the target have these roles, and our role able to give
+/// objects to the `owners`; nothing when all is well.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(crate) async fn missing_roles(
+    target: &Session,
+    named: &[String],
+    owners: &[String],
+) -> Result<Vec<String>, DbError> {
+    let all: BTreeSet<&str> = named.iter().chain(owners).map(String::as_str).collect();
     let all: Vec<&str> = all.into_iter().collect();
+    let owners: Vec<&str> = owners.iter().map(String::as_str).collect();
     // Membership with SET is what ALTER … OWNER asks for from 16 on.
     let right = if target.version() >= 160_000 { "SET" } else { "MEMBER" };
     let sql = format!(
@@ -134,26 +173,7 @@ pub(super) async fn require_roles(
             missing.push(format!("GRANT {} TO {};", ident(name), ident(ours)));
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(SchemaError::Roles(missing)) }
-}
-
-async fn named_roles(source: &Session, acl: Keep, tables: &[SourceTable]) -> Result<Vec<String>, DbError> {
-    let left_out: Vec<u32> =
-        tables.iter().filter(|table| table.part == Part::Filtered).map(|table| table.oid).collect();
-    // 'r' is a role of a policy, 'a' one of a list of privileges.
-    let of_privileges = match acl {
-        Keep::Yes => "OR d.deptype = 'a'",
-        Keep::No => "",
-    };
-    let sql = format!(
-        "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_shdepend d \
-         JOIN pg_catalog.pg_database b ON b.oid = d.dbid AND b.datname = pg_catalog.current_database() \
-         JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid \
-         WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND (d.deptype = 'r' AND NOT EXISTS \
-            (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = ANY ($1::oid[])) {of_privileges})"
-    );
-    let rows = source.query(&sql, &[&left_out]).await.during(source.side(), "list the roles that the schema names")?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(missing)
 }
 
 #[cfg(test)]

@@ -277,6 +277,8 @@ async fn owners_and_privileges_come_along_when_they_are_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_of_a_policy_is_missed_before_the_copy_and_owners_stay_behind_by_default() {
     let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;
+    let checked = Walferry::run(&pair, &["check"], PATIENCE).code(3);
+    assert!(checked.stdout.contains("CREATE ROLE \"reader\";"), "{}", checked.stdout);
     let failed = Walferry::run(&pair, &["run"], PATIENCE).code(7);
     assert!(failed.stderr.contains("CREATE ROLE \"reader\";"), "{}", failed.stderr);
     assert!(!failed.stderr.contains("Shop owner") && !failed.stderr.contains("writer"), "{}", failed.stderr);
