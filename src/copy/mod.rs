@@ -15,8 +15,8 @@
 //! stay, each as of the snapshot it was read in; the stream begins where the
 //! slot began, and takes up each table where its rows end.
 //!
-//! Reading order: [`resume`] (where it begins), [`plan`], [`board`] (what is
-//! left), [`workers`], [`rows`]; beside them [`keep`] and [`watch`].
+//! Reading order: `resume` (where it begins), `plan`, `board` (what is
+//! left), `workers`, `rows`; beside them `keep` and `watch`.
 //!
 //! Source: `src/backend/replication/logical/snapbuild.c` (exported snapshots),
 //! `tablesync.c` (what native replication does at this point).
