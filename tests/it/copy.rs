@@ -180,7 +180,8 @@ async fn twenty_kills_at_random_in_a_copy_end_equal_and_copy_no_finished_table_a
     let daemon = through(&pair, &proxy, None, &["--jobs", "2", "--part-size", "1MiB"]);
     let daemon = until_streaming(&pair, daemon).await;
     let copied = assert_copied_once(&target).await;
-    assert!(copied.len() > before.len(), "the last run had tables to copy");
+    // On a fast machine the kills may have left the last run nothing to do.
+    assert!(copied.len() >= before.len(), "tables were lost");
     let after = finished(&target).await;
     assert!(before.iter().all(|(table, snapshot)| after.get(table) == Some(snapshot)));
     churn.stop().await;
