@@ -60,6 +60,18 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Bytes of its data, about.
+    pub fn bytes(&self) -> usize {
+        let size = |value: &Value<'_>| match value {
+            Value::Text(data) | Value::Binary(data) => data.len(),
+            Value::Null | Value::Unchanged => 0,
+        };
+        match self {
+            Row::Whole(tuple) => tuple.heap_size(),
+            Row::Merged(values) => values.iter().map(size).sum(),
+        }
+    }
+
     /// The row after `later` has been written over it.
     fn merge(self, later: &'a Tuple) -> Self {
         if !later.iter().any(|value| value == Value::Unchanged) {

@@ -148,6 +148,22 @@ fn updates_write_the_columns_that_came_and_find_their_rows_by_the_key() {
 }
 
 #[test]
+fn wide_rows_come_in_statements_of_bounded_size_and_none_is_left_out() {
+    let large = vec![b'x'; UPDATE_BYTES / 3];
+    let huge = vec![b'y'; 2 * UPDATE_BYTES];
+    let keys = ["1", "2", "3", "4", "5", "6"];
+    let values = [&large, &large, &large, &large, &huge, &large];
+    let tuples: Vec<Tuple> =
+        keys.iter().zip(values).map(|(key, value)| row(&[Text(key.as_bytes()), Text(value), Null])).collect();
+    let updates = tuples.iter().map(|tuple| Updated { key: tuple, row: Row::Whole(tuple) }).collect();
+    let statements = rendered(&keyed(), &Net { updates, ..Net::default() });
+    let sizes: Vec<usize> = statements.iter().map(|statement| arrays(statement).2).collect();
+    let written: Elements = statements.iter().flat_map(|statement| arrays(statement).1.remove(0)).collect();
+    assert_eq!(written, keys.map(some));
+    assert_eq!(sizes, [2, 2, 1, 1]);
+}
+
+#[test]
 fn an_update_that_writes_nothing_still_counts_its_rows() {
     let new = row(&[Text(b"1"), Unchanged, Unchanged]);
     let net = Net { updates: vec![Updated { key: &new, row: Row::Whole(&new) }], ..Net::default() };
