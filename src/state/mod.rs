@@ -17,7 +17,10 @@ use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
-pub const VERSION: i32 = 1;
+pub const VERSION: i32 = 2;
+
+/// What brings a schema of version n + 1 to the next one, at place n.
+const UPGRADES: [&str; VERSION as usize - 1] = [include_str!("upgrade_1.sql")];
 
 /// Second key of the advisory lock under which the schema is created; the
 /// leases' second keys are hashes of names.
@@ -87,39 +90,74 @@ impl State {
     /// killed one had asked for: that is waited for, and then the schema is there.
     async fn create(session: &Session) -> Result<(), StateError> {
         let action = "create the state schema \"walferry\"";
+        Self::alone(session, action, async || {
+            // Looked for in a transaction of its own: one that had begun before
+            // the lock was had would not hear of a schema that was made meanwhile.
+            if !Self::is_installed(session).await? {
+                let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
+                session.batch_execute(&sql).await.during(Side::Target, action)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Brings a schema that an older walferry wrote to this version.
+    async fn upgrade(session: &Session) -> Result<(), StateError> {
+        let action = "upgrade the state schema \"walferry\"";
+        Self::alone(session, action, async || {
+            let found = Self::version(session).await?;
+            for sql in UPGRADES.iter().skip(usize::try_from(found - 1).unwrap_or(0)) {
+                session.batch_execute(&format!("BEGIN; {sql}; COMMIT")).await.during(Side::Target, action)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does something about the schema that no other process does meanwhile.
+    async fn alone(
+        session: &Session,
+        action: &str,
+        work: impl AsyncFnOnce() -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
         let key = format!("({LOCK_CLASS}, {CREATION_KEY})");
         let lock = format!("SELECT pg_catalog.pg_advisory_lock{key}");
         session.batch_execute(&lock).await.during(Side::Target, action)?;
-        // Looked for in a transaction of its own: one that had begun before the
-        // lock was had would not hear of a schema that was made meanwhile.
-        if !Self::is_installed(session).await? {
-            let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
-            session.batch_execute(&sql).await.during(Side::Target, action)?;
-        }
+        work().await?;
         // After an error the lock goes with the session.
         let unlock = format!("SELECT pg_catalog.pg_advisory_unlock{key}");
         session.batch_execute(&unlock).await.during(Side::Target, action)?;
         Ok(())
     }
 
-    /// Opens the state of the migration `name`; the schema must exist.
+    async fn version(session: &Session) -> Result<i32, StateError> {
+        let rows = session
+            .query("SELECT version FROM walferry.version", &[])
+            .await
+            .during(Side::Target, "read the version of the state schema")?;
+        let [row] = rows.as_slice() else {
+            return Err(StateError::Foreign(format!("walferry.version has {} rows", rows.len())));
+        };
+        Ok(row.get(0))
+    }
+
+    /// Opens the state of the migration `name`; the schema must exist. One that
+    /// an older walferry wrote is brought to this version.
     ///
     /// # Errors
     /// When the schema is missing, not ours, or of a newer version.
     pub async fn open(session: Session, name: &str) -> Result<Self, StateError> {
-        let version = session.query("SELECT version FROM walferry.version", &[]);
-        let (is_installed, version) = tokio::join!(Self::is_installed(&session), version);
+        let (is_installed, version) = tokio::join!(Self::is_installed(&session), Self::version(&session));
         if !is_installed? {
             return Err(StateError::NoMigration(name.to_owned()));
         }
-        let rows = version.during(Side::Target, "read the version of the state schema")?;
-        let [row] = rows.as_slice() else {
-            return Err(StateError::Foreign(format!("walferry.version has {} rows", rows.len())));
-        };
-        match row.get::<_, i32>(0) {
-            VERSION => Ok(State { session, name: name.to_owned() }),
-            found => Err(StateError::Newer { found }),
+        match version? {
+            VERSION => {}
+            older if (1..VERSION).contains(&older) => Self::upgrade(&session).await?,
+            found => return Err(StateError::Newer { found }),
         }
+        Ok(State { session, name: name.to_owned() })
     }
 
     /// The session, for reading the target's catalog beside the state.
@@ -179,5 +217,28 @@ mod tests {
         for state in installed {
             assert!(state.unwrap().load().await.unwrap().is_none());
         }
+    }
+
+    /// A schema of every older version becomes the present one, column by
+    /// column and constraint by constraint.
+    #[tokio::test]
+    async fn an_older_schema_is_upgraded_to_the_same_as_a_new_one() {
+        let shape = "SELECT pg_catalog.array_agg(x ORDER BY x)::text FROM ( \
+            SELECT attrelid::regclass || ' ' || attname || ' ' || atttypid::regtype || ' ' || attnotnull \
+              FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid \
+              WHERE relnamespace = 'walferry'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped \
+            UNION ALL SELECT conrelid::regclass || ' ' || conname || ' ' || pg_catalog.pg_get_constraintdef(oid) \
+              FROM pg_catalog.pg_constraint WHERE connamespace = 'walferry'::regnamespace) AS s (x)";
+        let (new, old) = (Pair::new().await, Pair::new().await);
+        let state = State::install(new.target(TARGET_OWNER).await, "walferry").await.unwrap();
+        let wanted: String = state.session().query_one(shape, &[]).await.unwrap().get(0);
+        let session = old.target(TARGET_OWNER).await;
+        session.batch_execute(include_str!("schema_1_test.sql")).await.unwrap();
+        // Both at once: one of them waits for the other's upgrade.
+        let other = old.target(TARGET_OWNER).await;
+        let (state, also) = tokio::join!(State::open(session, "walferry"), State::open(other, "walferry"));
+        also.unwrap();
+        let upgraded: String = state.unwrap().session().query_one(shape, &[]).await.unwrap().get(0);
+        assert_eq!(upgraded, wanted);
     }
 }

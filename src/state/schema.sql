@@ -1,10 +1,11 @@
 -- walferry's durable state: everything a process needs to go on from where
--- another one stopped. Version 1. Readable with psql; written by walferry only.
+-- another one stopped. Version 2. Readable with psql; written by walferry only.
+-- What changes here goes into upgrade_1.sql as well (from version 1 to 2).
 CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
 CREATE TABLE walferry.version (version integer NOT NULL);
-INSERT INTO walferry.version VALUES (1);
+INSERT INTO walferry.version VALUES (2);
 
 -- One row a migration: where it comes from and how far it is.
 CREATE TABLE walferry.migration (
@@ -45,7 +46,7 @@ CREATE TABLE walferry.tables (
     name          text NOT NULL,
     source_oid    oid NOT NULL,
     target_oid    oid,                      -- tells a renamed table from another of its name
-    state         text NOT NULL CHECK (state IN ('waiting', 'copying', 'indexing', 'ready', 'excluded')),
+    state         text NOT NULL CHECK (state IN ('waiting', 'copying', 'indexing', 'joining', 'ready', 'excluded')),
     rows          bigint NOT NULL DEFAULT 0,
     bytes         bigint NOT NULL DEFAULT 0,
     snapshot_lsn  pg_lsn,
@@ -105,7 +106,8 @@ CREATE TABLE walferry.journal (
 CREATE TABLE walferry.control (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     migration     text NOT NULL,
-    request       text NOT NULL CHECK (request IN ('hand over')),
+    request       text NOT NULL CHECK (request IN ('hand over', 'resync')),
+    tables        text[],                   -- of a resync: as asked for
     requested_by  text NOT NULL,
     requested_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     answered_at   timestamptz,

@@ -1,0 +1,112 @@
+-- The state schema as version 1 had it, for the test of the upgrade.
+CREATE SCHEMA walferry;
+COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
+
+CREATE TABLE walferry.version (version integer NOT NULL);
+INSERT INTO walferry.version VALUES (1);
+
+-- One row a migration: where it comes from and how far it is.
+CREATE TABLE walferry.migration (
+    name                   text PRIMARY KEY,
+    system_identifier      text NOT NULL,
+    timeline               integer NOT NULL,
+    source_database        text NOT NULL,
+    source_version         integer NOT NULL,
+    slot                   text NOT NULL,
+    slot_is_ours           boolean NOT NULL,
+    publication            text NOT NULL,
+    publication_is_ours    boolean NOT NULL,
+    publishes_all_tables   boolean NOT NULL DEFAULT false,
+    phase                  text NOT NULL CHECK (phase IN ('setup', 'copy', 'stream', 'stopped', 'cutover', 'done')),
+    schema_restored        boolean NOT NULL DEFAULT false,
+    copied                 boolean NOT NULL DEFAULT false,
+    consistent_point       pg_lsn,
+    stopped_because        text,
+    source_lsn             pg_lsn,          -- as last heard from the source
+    daemon_host            text,
+    daemon_pid             integer,
+    daemon_seen            timestamptz,
+    started_at             timestamptz NOT NULL DEFAULT now()
+);
+
+-- The position: moved by compare-and-set in the transaction of the data.
+CREATE TABLE walferry.position (
+    slot         text PRIMARY KEY,
+    end_lsn      pg_lsn NOT NULL,
+    commit_time  timestamptz,               -- of the last source transaction applied
+    moved_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
+-- Every table the source had at the snapshot; 'excluded' ones by filter.
+CREATE TABLE walferry.tables (
+    migration     text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
+    schema        text NOT NULL,
+    name          text NOT NULL,
+    source_oid    oid NOT NULL,
+    target_oid    oid,                      -- tells a renamed table from another of its name
+    state         text NOT NULL CHECK (state IN ('waiting', 'copying', 'indexing', 'ready', 'excluded')),
+    rows          bigint NOT NULL DEFAULT 0,
+    bytes         bigint NOT NULL DEFAULT 0,
+    snapshot_lsn  pg_lsn,
+    changed_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (migration, schema, name)
+);
+
+-- Every sequence of the migration as of the last pass; 'behind' ones could not
+-- be brought to the source's value, null ones could not be read there.
+CREATE TABLE walferry.sequences (
+    migration   text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
+    schema      text NOT NULL,
+    name        text NOT NULL,
+    last_value  bigint,
+    is_called   boolean,
+    behind      boolean NOT NULL DEFAULT false,
+    synced_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (migration, schema, name)
+);
+
+-- One row a migration: the large objects as of the last pass.
+CREATE TABLE walferry.large_objects (
+    migration  text PRIMARY KEY REFERENCES walferry.migration ON DELETE CASCADE,
+    total      bigint NOT NULL,
+    bytes      bigint NOT NULL,
+    last_pass  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The large objects that are the migration's: entered in the transaction that
+-- creates them. Only these are ever written or unlinked.
+CREATE TABLE walferry.large_object_oids (
+    migration  text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
+    oid        oid NOT NULL,
+    PRIMARY KEY (migration, oid)
+);
+
+-- Objects held back, with the SQL that brings each of them in.
+CREATE TABLE walferry.deferred (
+    migration    text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
+    ordinal      integer NOT NULL,
+    kind         text NOT NULL,
+    schema       text NOT NULL,
+    table_name   text NOT NULL,
+    object       text NOT NULL,
+    sql          text NOT NULL,
+    restored_at  timestamptz,
+    PRIMARY KEY (migration, ordinal)
+);
+
+CREATE TABLE walferry.journal (
+    migration  text NOT NULL,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    what       text NOT NULL
+);
+
+-- Requests from one command to the running daemon.
+CREATE TABLE walferry.control (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    migration     text NOT NULL,
+    request       text NOT NULL CHECK (request IN ('hand over')),
+    requested_by  text NOT NULL,
+    requested_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    answered_at   timestamptz,
+    answer        text
+);

@@ -1,0 +1,11 @@
+-- The state schema from version 1 to 2. Additions only: a process of the older
+-- version that is still at work must not notice.
+ALTER TABLE walferry.tables DROP CONSTRAINT tables_state_check;
+ALTER TABLE walferry.tables ADD CONSTRAINT tables_state_check
+    CHECK (state IN ('waiting', 'copying', 'indexing', 'joining', 'ready', 'excluded'));
+
+ALTER TABLE walferry.control DROP CONSTRAINT control_request_check;
+ALTER TABLE walferry.control ADD CONSTRAINT control_request_check CHECK (request IN ('hand over', 'resync'));
+ALTER TABLE walferry.control ADD COLUMN tables text[];
+
+UPDATE walferry.version SET version = 2;
