@@ -113,6 +113,12 @@ pub enum Error {
         /// The tables.
         tables: Vec<TableName>,
     },
+    /// The daemon could not copy tables beside its stream.
+    #[error("the daemon could not copy the tables: {why}")]
+    NotResynced {
+        /// Its answer.
+        why: String,
+    },
     /// Deferred objects that the target refused.
     #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
     NotRestored {
@@ -209,8 +215,8 @@ const RESYNC: &str = "what is on the target cannot be continued from here. Show 
      remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
      tables and unlink its large objects) and begin again with \"walferry run\"";
 
-const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped; \
-     when the row is repaired on the target, start again";
+const DIFFERS: &str = "the two sides differ in this row: find out what else writes to the target. Nothing was skipped: \
+     repair the row on the target, or copy the table anew with \"walferry resync TABLE\", and start again";
 
 const LEASED: &str = "stop it first. If it is gone and its session hangs on, end that on the target: \
      SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825";
@@ -247,6 +253,11 @@ impl Error {
                 8,
                 "everything else is equal. Copy these tables by other means or in a migration of their own \
                  (--name, --tables), or say with --exclude-tables that they stay behind",
+            ),
+            Error::NotResynced { .. } => Verdict::operator(
+                4,
+                "\"walferry status\" shows which tables are not ready; the next \"walferry run\", \"catchup\" or \"resync\" \
+                 copies them anew",
             ),
             Error::NotRestored { .. } => Verdict::of_side(Side::Target, Directive::Operator).with_remedy(
                 "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
@@ -317,8 +328,9 @@ fn apply(error: &ApplyError) -> Verdict {
                 .with_remedy("nothing was skipped: mend what the target complains of and start again")
         }
         ApplyError::RowCount { .. } => Verdict { code: 8, ..target }.with_remedy(DIFFERS),
-        ApplyError::Copied { .. } => Verdict { code: 8, ..target }
-            .with_remedy("find what leaves rows of this table out (a trigger?), then copy the table anew"),
+        ApplyError::Copied { .. } => Verdict { code: 8, ..target }.with_remedy(
+            "find what leaves rows of this table out (a trigger?), then copy it anew with \"walferry resync TABLE\"",
+        ),
         ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
         ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
         ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => {
@@ -372,7 +384,8 @@ fn copy(error: &CopyError) -> Verdict {
         | CopyError::NoSnapshot(_)
         | CopyError::Renamed { .. }
         | CopyError::Unsettled { .. } => Verdict::of_side(Side::Source, Directive::Operator),
-        CopyError::Elsewhere(_) => Verdict::of_side(Side::Target, Directive::Operator),
+        CopyError::Elsewhere(_) | CopyError::KeysInForce(_) => Verdict::of_side(Side::Target, Directive::Operator),
+        CopyError::NotHere { .. } => Verdict::operator(2, ""),
         CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Verdict::of_side(Side::Source, Directive::Retry),
         CopyError::ExistingSlot(_) | CopyError::FilterGrown(_) | CopyError::StartAhead { .. } => {
             Verdict::operator(2, "")

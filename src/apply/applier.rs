@@ -29,11 +29,13 @@ use super::batch::Batch;
 use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
 use super::order::Order;
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
-use super::relations::{Relations, Without};
+use super::recovery::is_refusal;
+use super::relations::Relations;
 use super::replica_role::ReplicaRole;
 use super::send::{Sender, Work};
 use super::source::Source;
-use super::tables::Tables;
+use super::steering::{Ask, Asks};
+use super::tables::{Share, Tables};
 use super::transaction::{self, OwnStatements, Transaction};
 use crate::assemble::{First, Piece};
 use crate::coalesce::{Conflict, Segment, coalesce};
@@ -85,24 +87,31 @@ pub struct Tools {
     /// Set when net changes of a large transaction were refused: such
     /// transactions go row by row for the rest of the process.
     pub careful: Arc<AtomicBool>,
+    /// Which of the migration's tables are this applier's.
+    pub share: Share,
+    /// The slot whose position moves with what is applied.
+    pub slot: String,
 }
 
 /// Applies batches.
 pub struct Applier {
-    tools: Tools,
+    pub(super) tools: Tools,
     settings: Settings,
     tables: Tables,
-    relations: Relations,
+    pub(super) relations: Relations,
     source: Source,
     statements: OwnStatements,
     /// Where the target's position stands; moved by our commits only.
-    durable: DurableLsn,
+    pub(super) durable: DurableLsn,
     /// Where it will stand once all that is in flight has committed.
-    sent: EndLsn,
-    in_flight: VecDeque<InFlight>,
-    again: VecDeque<Batch>,
+    pub(super) sent: EndLsn,
+    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) again: VecDeque<Batch>,
     phase: Phase,
+    asks: Asks,
     until: Option<EndLsn>,
+    /// An end that the position was not moved to, as nothing was to be applied.
+    passed: Option<EndLsn>,
     moved_at: Instant,
     totals: Totals,
 }
@@ -129,22 +138,25 @@ impl Applier {
         settings: &Settings,
         position: DurableLsn,
         until: Option<EndLsn>,
+        asks: Asks,
     ) -> Result<Self, ApplyError> {
-        let tables = Tables::load(&tools.state, &settings.filter, &settings.adopt).await?;
-        let role = tools.role;
+        let tables = Tables::load(&tools.state, &settings.filter, &settings.adopt, tools.share).await?;
+        let statements = OwnStatements::new(&tools.slot, tools.role);
         Ok(Applier {
             tools,
             settings: settings.clone(),
             tables,
             relations: Relations::default(),
             source: Source::new(settings),
-            statements: OwnStatements::new(settings.slot.name(), role),
+            statements,
             durable: position,
             sent: EndLsn(position.lsn()),
             in_flight: VecDeque::new(),
             again: VecDeque::new(),
             phase: Phase::Idle,
+            asks,
             until,
+            passed: None,
             moved_at: Instant::now(),
             totals: Totals::default(),
         })
@@ -182,6 +194,9 @@ impl Applier {
                     self.drain(durable).await?;
                     return Ok(Ended::Stopped);
                 }
+                Some(ask) = self.asks.0.recv(), if matches!(self.phase, Phase::Idle) => {
+                    self.answer_ask(ask, durable, stop).await?;
+                }
                 reply = self.tools.pipeline.reply(), if !self.in_flight.is_empty() => {
                     self.answer(reply?, durable).await?;
                 }
@@ -192,6 +207,39 @@ impl Applier {
                 },
             }
         }
+    }
+
+    /// Does what somebody beside the stream asks for.
+    async fn answer_ask(
+        &mut self,
+        ask: Ask,
+        durable: &watch::Sender<DurableLsn>,
+        stop: &CancellationToken,
+    ) -> Result<(), ApplyError> {
+        match ask {
+            Ask::EndAt(end) => {
+                self.until = Some(end);
+                // An idle source does not say again where it is.
+                if let Some(passed) = self.passed {
+                    let idle = Batch { pieces: Vec::new(), end: Some(passed), rows: 0, bytes: 0, permit: None };
+                    self.move_idle(idle).await?;
+                }
+            }
+            Ask::Hold { standing, released } => {
+                self.drain(durable).await?;
+                if standing.send(self.durable).is_err() {
+                    return Ok(());
+                }
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _released = released => {}
+                }
+                let Tools { state, share, .. } = &self.tools;
+                self.tables = Tables::load(state, &self.settings.filter, &self.settings.adopt, *share).await?;
+                self.relations.forget_all();
+            }
+        }
+        Ok(())
     }
 
     /// One batch is executed while the next one waits on the target; a third is
@@ -294,7 +342,10 @@ impl Applier {
     async fn move_idle(&mut self, batch: Batch) -> Result<(), ApplyError> {
         let Some(end) = batch.end.filter(|end| *end > self.sent) else { return Ok(()) };
         let is_awaited = self.until.is_some_and(|until| end >= until);
+        // A second stream is waited for all the time.
+        let is_awaited = is_awaited || self.tools.share == Share::Joining;
         if !is_awaited && self.moved_at.elapsed().as_secs() < IDLE_MOVE_SECONDS {
+            self.passed = Some(end);
             return Ok(());
         }
         let since = Instant::now();
@@ -306,7 +357,7 @@ impl Applier {
     }
 
     /// Sends whole transactions and their COMMIT, without waiting for its answer.
-    async fn send(
+    pub(super) async fn send(
         &mut self,
         changes: Changes<'_>,
         pieces: &[Piece],
@@ -355,30 +406,6 @@ impl Applier {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// One source transaction at a time, row by row, each with its own commit:
-    /// what is right becomes durable, and an error names its transaction.
-    async fn replay(
-        &mut self,
-        batch: Batch,
-        end: EndLsn,
-        durable: &watch::Sender<DurableLsn>,
-    ) -> Result<(), ApplyError> {
-        let count = batch.pieces.len();
-        for (n, piece) in batch.pieces.into_iter().enumerate() {
-            let own_end = if n + 1 == count { Some(end) } else { piece.end };
-            let Some(own_end) = own_end else {
-                return Err(ApplyError::OutOfStep("a transaction without an end in a whole batch".to_owned()));
-            };
-            let rows = piece.changes.len();
-            let bytes = piece.bytes;
-            let single = Batch { pieces: vec![piece], end: Some(own_end), rows, bytes, permit: None };
-            let sending = self.send(Changes::Rows, &single.pieces, own_end, Counting::BeforeCommit).await?;
-            self.push(single, own_end, "ordered", sending);
-            self.drain(durable).await?;
-        }
-        Ok(())
     }
 
     /// A part of a transaction that is too large for one batch: it is applied
@@ -436,7 +463,7 @@ impl Applier {
         Ok(())
     }
 
-    fn push(&mut self, batch: Batch, end: EndLsn, path: &'static str, sending: Sending) {
+    pub(super) fn push(&mut self, batch: Batch, end: EndLsn, path: &'static str, sending: Sending) {
         let Sending { expected, work, since } = sending;
         self.sent = end;
         self.moved_at = Instant::now();
@@ -444,7 +471,7 @@ impl Applier {
     }
 
     /// Waits until nothing is in flight.
-    async fn drain(&mut self, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
+    pub(super) async fn drain(&mut self, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
         while !self.in_flight.is_empty() {
             let reply = self.tools.pipeline.reply().await?;
             self.settle(reply, durable).await?;
@@ -498,66 +525,7 @@ impl Applier {
         self.count(done);
     }
 
-    /// The oldest batch in flight was refused, and with it all behind it: rolls
-    /// back, replays that one, and has the others sent again.
-    async fn recover(
-        &mut self,
-        failed: InFlight,
-        error: &ApplyError,
-        durable: &watch::Sender<DurableLsn>,
-    ) -> Result<(), ApplyError> {
-        let mut outstanding = self.in_flight.len();
-        while outstanding > 0 {
-            if let Reply::Ready = self.tools.pipeline.reply().await? {
-                outstanding -= 1;
-            }
-        }
-        self.tools.pipeline.roll_back().await?;
-        let behind: Vec<Batch> = self.in_flight.drain(..).map(|sent| sent.batch).collect();
-        for batch in behind.into_iter().rev() {
-            self.again.push_front(batch);
-        }
-        self.sent = EndLsn(self.durable.lsn());
-        Box::pin(self.refused(failed.batch, failed.end, error, durable)).await
-    }
-
-    /// A batch was refused and rolled back, and nothing is in flight: it goes
-    /// the fast path again if its table only has to do without updates, and one
-    /// transaction at a time otherwise.
-    async fn refused(
-        &mut self,
-        batch: Batch,
-        end: EndLsn,
-        error: &ApplyError,
-        durable: &watch::Sender<DurableLsn>,
-    ) -> Result<(), ApplyError> {
-        match self.note_refusal(error) {
-            Some(Without::Updates) => {
-                debug!(%error, "a batch was refused; its table's rows are deleted and inserted anew");
-                self.again.push_front(batch);
-                Ok(())
-            }
-            Some(Without::Nets) | None => {
-                info!(%error, transactions = batch.pieces.len(), "a batch was refused; replaying its transactions one by one");
-                self.replay(batch, end, durable).await
-            }
-        }
-    }
-
-    /// Counts a refusal; what the table does without from now on.
-    fn note_refusal(&mut self, error: &ApplyError) -> Option<Without> {
-        let (is_count, without) = match error {
-            ApplyError::Net { relation, .. } | ApplyError::Copied { relation, .. } => {
-                (error.is_wrong_count(), Some(self.relations.slow_down(*relation, error.is_duplicate())))
-            }
-            ApplyError::RowCount { .. } => (true, None),
-            _ => (false, None),
-        };
-        self.fall_back(if is_count { "count" } else { "constraint" });
-        without
-    }
-
-    fn fall_back(&self, reason: &str) {
+    pub(super) fn fall_back(&self, reason: &str) {
         self.tools.metrics.fallbacks.with_label_values(&[reason]).inc();
     }
 
@@ -585,20 +553,6 @@ impl Applier {
             metrics.apply_seconds.observe(done.since.elapsed().as_secs_f64());
         }
     }
-}
-
-/// Whether the server refused what was sent, as opposed to a lost connection:
-/// then a merged batch is worth replaying one transaction at a time.
-fn is_refusal(error: &ApplyError) -> bool {
-    matches!(
-        error,
-        ApplyError::Refused { .. }
-            | ApplyError::RowCount { .. }
-            | ApplyError::Deferred { .. }
-            | ApplyError::Statement { .. }
-            | ApplyError::Net { .. }
-            | ApplyError::Copied { .. }
-    )
 }
 
 /// PostgreSQL counts microseconds since 2000-01-01, Prometheus seconds since 1970.

@@ -38,6 +38,8 @@ pub(super) enum Handling {
     Apply(Box<Apply>),
     /// The operator's filter leaves them out.
     Filtered,
+    /// Another stream, or the copy of the table, brings them.
+    Elsewhere,
 }
 
 /// How the changes of a relation are applied.
@@ -149,6 +151,12 @@ impl Relations {
         Ok(())
     }
 
+    /// Has every relation looked up anew, when next there are changes of it.
+    pub(super) fn forget_all(&mut self) {
+        self.known.clear();
+        self.stale.clear();
+    }
+
     /// Whether all relations of a piece have been looked up.
     pub(super) fn has_all(&self, piece: &Piece) -> bool {
         piece.changes.iter().flat_map(of_change).all(|relation| self.get(relation).is_some())
@@ -160,7 +168,7 @@ impl Relations {
             Some(Handling::Apply(apply)) if !apply.takes(piece) => Keying::PassedOver,
             Some(Handling::Apply(_)) if self.without(relation.id) == Some(Without::Nets) => Keying::Rows,
             Some(Handling::Apply(apply)) => apply.keying.clone(),
-            Some(Handling::Filtered) => Keying::PassedOver,
+            Some(Handling::Filtered | Handling::Elsewhere) => Keying::PassedOver,
             None => Keying::Rows,
         }
     }
@@ -215,7 +223,7 @@ impl Relations {
     pub(super) fn slow_down(&mut self, relation: u32, is_duplicate: bool) -> Without {
         let can_replace = |(known, handling): &(Arc<Relation>, Handling)| match handling {
             Handling::Apply(apply) => known.id == relation && apply.can_be_replaced(),
-            Handling::Filtered => false,
+            Handling::Filtered | Handling::Elsewhere => false,
         };
         let is_new = !self.slow.contains_key(&relation);
         let without = if is_duplicate && is_new && self.known.values().any(can_replace) {
@@ -249,6 +257,7 @@ async fn look_up(
 ) -> Result<Handling, ApplyError> {
     let (from, there) = match tables.admit(relation, at, (target, source), state).await? {
         Admission::Filtered => return Ok(Handling::Filtered),
+        Admission::Elsewhere => return Ok(Handling::Elsewhere),
         Admission::Apply { from, there } => (from, there),
     };
     let table = relation.table.clone();

@@ -4,12 +4,14 @@
 //! ```text
 //! known, same oid ............... apply from its snapshot on
 //! left out by the filter ........ pass over, counted
+//! another stream's, being copied . pass over: see [`Share`]
 //! oid known under another name .. renamed on the source: follow it, once the target's table is
 //! new, all rows in the stream ... take it in, if the target has it, empty
 //! anything else ................. stop with words
 //! ```
 //!
-//! Invariant: nothing is passed over unless the operator's filter says so.
+//! Invariant: nothing is passed over unless the operator's filter says so, or
+//! the copy of the table or the other stream brings it.
 
 use std::collections::HashMap;
 
@@ -38,11 +40,33 @@ pub enum Admission {
     },
     /// The operator's filter leaves the table out.
     Filtered,
+    /// Its copy, or another stream, brings them.
+    Elsewhere,
+}
+
+/// Which tables of the migration an applier is for, while some are copied anew
+/// beside the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Those that are ready; the others' changes are passed over.
+    Main,
+    /// Those that have been copied and wait to be taken up by the main stream.
+    Joining,
+}
+
+impl Share {
+    fn has(self, row: &TableRow) -> bool {
+        match self {
+            Share::Main => !row.is_unfinished(),
+            Share::Joining => row.state == TableState::Joining,
+        }
+    }
 }
 
 /// The tables of the migration.
 pub struct Tables {
     by_name: HashMap<TableName, TableRow>,
+    share: Share,
     filter: TableFilter,
     adopt: TableFilter,
     publishes_all: bool,
@@ -56,10 +80,16 @@ impl Tables {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn load(state: &State, filter: &TableFilter, adopt: &TableFilter) -> Result<Self, ApplyError> {
-        let (migration, rows) = tokio::try_join!(state.load(), state.tables())?;
+    pub async fn load(
+        state: &State,
+        filter: &TableFilter,
+        adopt: &TableFilter,
+        share: Share,
+    ) -> Result<Self, ApplyError> {
+        let (migration, rows) = tokio::try_join!(state.load(), state.tables_settled())?;
         Ok(Tables {
             by_name: rows.into_iter().map(|row| (row.table.clone(), row)).collect(),
+            share,
             filter: filter.clone(),
             adopt: adopt.clone(),
             publishes_all: migration.as_ref().is_some_and(|m| m.publishes_all_tables),
@@ -103,6 +133,8 @@ impl Tables {
         let is_it = |row: &&TableRow| row.source_oid == relation.id;
         let ours = self.by_name.get(table).filter(is_it).or_else(|| self.by_name.values().find(is_it)).cloned();
         match ours {
+            Some(row) if !self.share.has(&row) => Ok(Admission::Elsewhere),
+            None if self.share == Share::Joining => Ok(Admission::Elsewhere),
             Some(row) if row.state == TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
             Some(row) => self.follow(row, table, at, (target, source), state).await,
             None => {
@@ -237,14 +269,15 @@ impl Tables {
     }
 }
 
-const LEFT_OUT: &str = "a filter left it out when the rows were copied, and it does not any more. Start again with \
-     --exclude-tables naming it, or move it in a migration of its own (--name, --tables)";
+const LEFT_OUT: &str = "a filter left it out when the rows were copied, and it does not any more. Take it in with \"walferry add\", or start \
+     again with --exclude-tables naming it";
 
 fn unvouched(table: &TableName) -> String {
     format!(
-        "it was created or published after the copy. If it was empty when it was published (a new partition, say), \
-         create it on the target and start again with --adopt-tables '{table}'; to leave it out, start again with \
-         --exclude-tables '{table}'"
+        "it was created or published after the copy. Take it in, with the rows it has, by \
+         walferry add '{table}', and start again. If it was empty when it was published (a new partition, say), it is \
+         enough to create it on the target and start again with --adopt-tables '{table}'; to leave it out, start again \
+         with --exclude-tables '{table}'"
     )
 }
 

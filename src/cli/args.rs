@@ -41,6 +41,7 @@ would mean both ends.";
 ///   walferry check     --source URI --target URI    would it work?
 ///   walferry run       --source URI --target URI    copy, then follow
 ///   walferry status    --source URI --target URI    how far is it?
+///   walferry resync    --source URI --target URI TABLE…    copy tables anew
 ///   walferry catchup   --source URI --target URI    drain, once writes have stopped
 ///   walferry cleanup   --source URI --target URI    remove slot, publication, state
 #[derive(Parser)]
@@ -71,6 +72,18 @@ pub(super) enum Command {
     /// Run it after the application has stopped writing. A running daemon is
     /// asked to hand over.
     Catchup(Box<CatchupArgs>),
+    /// Copy tables anew while the stream goes on
+    ///
+    /// A running daemon empties the tables on the target, copies them under a new
+    /// snapshot beside its stream, and takes them up where that ends; the other
+    /// tables go on meanwhile. Without a daemon this command copies them, and the
+    /// next run goes on.
+    Resync(Box<ResyncArgs>),
+    /// Take in tables that were created, published or let in by the filter later
+    ///
+    /// Brings over their definition where the schema is walferry's, adds them to
+    /// the publication, and copies them as "resync" does.
+    Add(Box<ResyncArgs>),
     /// Say how far the migration is, with or without a running daemon
     Status(Box<StatusArgs>),
     /// Remove slot, publication and state of a migration
@@ -142,6 +155,20 @@ impl CatchupArgs {
     pub(super) fn finish(&self) -> Finish {
         if self.finish { Finish::Yes } else { Finish::No }
     }
+}
+
+#[derive(Args)]
+pub(super) struct ResyncArgs {
+    /// The tables: patterns as for --tables; a partitioned table stands for its partitions
+    #[arg(value_name = "TABLE", required = true)]
+    pub(super) names: Vec<String>,
+    #[command(flatten)]
+    pub(super) ends: Ends,
+    #[command(flatten)]
+    pub(super) work: Work,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Whether `status` goes on.

@@ -13,12 +13,13 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command};
+use args::{Cli, Command, ResyncArgs};
 use output::Format;
 
 use crate::config::raw::{Ends, Logging, Raw, Serve, Work};
 use crate::config::{ConfigError, Env, Settings};
 use crate::exit::Error;
+use crate::run::resync::Kind;
 
 /// Exit code of `check` when a migration would fail.
 const CHECK_REFUSED: u8 = 3;
@@ -97,6 +98,7 @@ enum Action {
     Check(Format),
     Run(crate::run::Until),
     Catchup(crate::run::Finish, Format),
+    Resync(Kind, Vec<String>, Format),
     Status(Format, args::Watch),
     Cleanup(crate::cleanup::Consent, Format),
     Demo(crate::demo::DemoOptions),
@@ -130,6 +132,8 @@ fn split(command: Command) -> (Action, Ends, Work, Serve) {
         Command::Catchup(args) => {
             (Action::Catchup(args.finish(), Format::json_if(args.json)), args.ends, args.work, Serve::default())
         }
+        Command::Resync(args) => resync(Kind::Resync, *args),
+        Command::Add(args) => resync(Kind::Add, *args),
         Command::Status(args) => {
             let action = Action::Status(Format::json_if(args.json), args.watch());
             (action, args.ends, Work::default(), Serve::default())
@@ -140,6 +144,11 @@ fn split(command: Command) -> (Action, Ends, Work, Serve) {
         }
         Command::Demo(args) => (Action::Demo(args.options()), Ends::default(), Work::default(), Serve::default()),
     }
+}
+
+fn resync(kind: Kind, args: ResyncArgs) -> (Action, Ends, Work, Serve) {
+    let action = Action::Resync(kind, args.names, Format::json_if(args.json));
+    (action, args.ends, args.work, Serve::default())
 }
 
 async fn run(action: Action, raw: Raw, env: &Env, shutdown: CancellationToken) -> Result<ExitCode, Failure> {
@@ -155,6 +164,11 @@ async fn run(action: Action, raw: Raw, env: &Env, shutdown: CancellationToken) -
         }
         Action::Catchup(finish, format) => {
             let report = crate::run::catchup(settings, finish, shutdown).await?;
+            output::result(&report, format).map_err(Failure::Io)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Resync(kind, names, format) => {
+            let report = crate::run::resync::command(settings, kind, &names, shutdown).await?;
             output::result(&report, format).map_err(Failure::Io)?;
             Ok(ExitCode::SUCCESS)
         }

@@ -120,6 +120,20 @@ pub enum CopyError {
         /// Rows the target says it has taken.
         taken: u64,
     },
+    /// A table that was asked for cannot be copied.
+    #[error("table {table} cannot be copied: {why}")]
+    NotHere {
+        /// As it was asked for.
+        table: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Foreign keys of the target are in the way of a table that comes anew.
+    #[error(
+        "foreign keys in force on the target would refuse the table's rows, or carry its emptying to other tables; drop \
+         them there and add them again at the end:\n  {}", .0.join("\n  ")
+    )]
+    KeysInForce(Vec<String>),
     /// Another process has moved a table on.
     #[error("table {0} is not where this copy left it: another process is at work on the migration")]
     Elsewhere(TableName),

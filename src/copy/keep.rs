@@ -130,6 +130,15 @@ impl<'a> Snapshots<'a> {
         }
     }
 
+    /// Waits until the snapshot's session is lost, for whom no other snapshot
+    /// will do.
+    pub(super) async fn lost(&self) -> CopyError {
+        if let Some(held) = self.held() {
+            lost(&held).await;
+        }
+        CopyError::SnapshotGone
+    }
+
     /// A new snapshot, of a temporary slot.
     async fn renew(&self, generation: u64, jobs: &[Job], board: &Board) -> Result<(), CopyError> {
         let settings = &self.ctx.settings;

@@ -16,11 +16,13 @@
 //! slot began, and takes up each table where its rows end.
 //!
 //! Reading order: `resume` (where it begins), `plan`, `board` (what is
-//! left), `workers`, `rows`; beside them `keep` and `watch`.
+//! left), `workers`, `rows`; beside them `keep` and `watch`. Tables that come
+//! later, or again: `anew`.
 //!
 //! Source: `src/backend/replication/logical/snapbuild.c` (exported snapshots),
 //! `tablesync.c` (what native replication does at this point).
 
+pub mod anew;
 mod baseline;
 mod board;
 mod error;
@@ -44,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use board::{Failure, Memory};
 pub use error::{CopyError, WalStage};
+pub use slot::temporary_prefix;
 
 use crate::config::{Baseline, Settings};
 use crate::exit;
@@ -62,8 +65,9 @@ use crate::sweep::sequences::SequencePass;
 use crate::sweep::{large_objects, sequences};
 use board::Board;
 use keep::{Held, Snapshots};
+use plan::Job;
 use resume::Beginning;
-use workers::Crew;
+use workers::{Crew, Purpose};
 
 /// What a copy works with.
 pub struct CopyContext<'a> {
@@ -107,7 +111,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
             };
             let tables = until_stopped(ctx, listed).await?;
             drop(source);
-            rest(ctx, &tables, None).await?;
+            rest(ctx, &tables, None, Purpose::First).await?;
             point
         }
     };
@@ -145,7 +149,7 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         Ok((keeper, tables))
     };
     let (keeper, tables) = until_stopped(ctx, listed).await?;
-    rest(ctx, &tables, Some(Held { generation: 1, point, keeper })).await?;
+    rest(ctx, &tables, Some(Held { generation: 1, point, keeper }), Purpose::First).await?;
     Ok(point)
 }
 
@@ -164,7 +168,12 @@ async fn until_stopped<T>(
 
 /// All that is left once the list of tables is there; under the first
 /// snapshot, or under new ones.
-async fn rest(ctx: &CopyContext<'_>, tables: &[SourceTable], first: Option<Held>) -> Result<(), CopyError> {
+async fn rest(
+    ctx: &CopyContext<'_>,
+    tables: &[SourceTable],
+    first: Option<Held>,
+    purpose: Purpose,
+) -> Result<(), CopyError> {
     let jobs = plan::jobs(ctx, tables).await?;
     let rows = ctx.state.tables().await?;
     let taking_part = rows.iter().filter(|row| row.state != TableState::Excluded).count();
@@ -173,7 +182,8 @@ async fn rest(ctx: &CopyContext<'_>, tables: &[SourceTable], first: Option<Held>
     schema::tables::require_empty(ctx.state.session(), &waiting).await?;
     let snapshots = Snapshots::new(ctx);
     let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
-    let crew = Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before: taking_part - jobs.len() };
+    let ready_before = taking_part - jobs.len();
+    let crew = Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before, purpose };
     let stopped = async {
         ctx.shutdown.cancelled().await;
         snapshots.not_creating().await;
@@ -185,6 +195,11 @@ async fn rest(ctx: &CopyContext<'_>, tables: &[SourceTable], first: Option<Held>
         error = watch::lease(ctx) => Err(error),
         result = tables_and_sweeps(&crew, first) => result,
     };
+    finish(ctx, &board, &jobs, result)
+}
+
+/// The end of a copy: what cut it off is remembered for the next attempt.
+fn finish(ctx: &CopyContext<'_>, board: &Board, jobs: &[Job], result: Result<(), CopyError>) -> Result<(), CopyError> {
     if let Err(error) = &result
         && let (true, Some(side)) = (exit::copy_is_retried(error), exit::side_of_copy(error))
     {
@@ -204,7 +219,7 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
         result = workers::run(crew) => result?,
         error = crew.snapshots.keep(crew.jobs, crew.board) => return Err(error),
     }
-    sweeps(ctx).await
+    if crew.purpose == Purpose::First { sweeps(ctx).await } else { Ok(()) }
 }
 
 /// Sequences and large objects, as of now: neither is in the stream, and the

@@ -123,6 +123,20 @@ pub(super) async fn register(
     Ok(())
 }
 
+/// Those of `tables` that hold the rows as they are published: a partitioned
+/// table or its partitions.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn units<'t>(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &'t [SourceTable],
+) -> Result<Vec<&'t SourceTable>, DbError> {
+    let published = published(source, ctx.settings.publication.name()).await?;
+    Ok(tables.iter().filter(|table| published.contains_key(&table.name)).collect())
+}
+
 /// The registered tables that are not complete, largest first. `tables` are
 /// those the source has.
 ///
@@ -148,7 +162,7 @@ pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Resul
             TableState::Waiting => Seed::Rows(Leftover::Nothing),
             TableState::Copying => Seed::Rows(Leftover::Rows),
             TableState::Indexing => Seed::Indexes,
-            TableState::Ready | TableState::Excluded => return None,
+            TableState::Joining | TableState::Ready | TableState::Excluded => return None,
         };
         let there = by_oid.get(&row.source_oid);
         let shape = there.map_or(Shape::Plain, |table| table.shape);

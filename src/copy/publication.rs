@@ -106,6 +106,131 @@ async fn use_existing(
     }
 }
 
+/// How long the lock on a table that is published waits for its writers: they
+/// wait behind it.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
+
+/// The first releases in which a publication may change beside writes without
+/// loss: from 13.21, 14.18, 15.13, 16.9 and 17.5 on.
+const CHANGES_BESIDE_WRITES: [(i32, i32); 5] = [(13, 21), (14, 18), (15, 13), (16, 9), (17, 5)];
+
+/// Whether a server that decodes a transaction which wrote to a table before it
+/// was published, and goes on after, takes the table for not published from then
+/// on ("Fix data loss in logical replication", release notes of 17.5).
+fn loses_changes(version: i32) -> bool {
+    let (major, minor) = (version / 10_000, version % 10_000);
+    CHANGES_BESIDE_WRITES.iter().find(|(fixed, _)| *fixed == major).map_or(major < 13, |(_, first)| minor < *first)
+}
+
+/// Publishes tables that come later than the others, if they are not; returns
+/// those it has added. No transaction is writing to them at that moment, for
+/// the sake of servers that lose changes otherwise.
+///
+/// # Errors
+/// As [`ensure`]; a lock that is not had in time is retried.
+pub(super) async fn include(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+) -> Result<Vec<TableName>, CopyError> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    refuse_without_identity(source, tables).await?;
+    let name = ctx.settings.publication.name();
+    let Some(found) = find(source, name).await? else {
+        let sql = create_sql(name, &tables::of_source(source, &ctx.settings.filter).await?);
+        return Err(CopyError::Publication { name: name.to_owned(), problem: "does not exist".to_owned(), sql });
+    };
+    if found.all_tables == AllTables::Yes {
+        return Ok(Vec::new());
+    }
+    let published = published(source, name).await?;
+    let is_covered = |table: &SourceTable| {
+        published.contains(&table.name) || table.ancestors.iter().any(|ancestor| published.contains(ancestor))
+    };
+    // A partitioned table brings its partitions, those to come included.
+    let has_parent = |table: &SourceTable| tables.iter().any(|parent| table.ancestors.contains(&parent.name));
+    let missing: Vec<&SourceTable> = tables.iter().filter(|table| !is_covered(table) && !has_parent(table)).collect();
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(|table| table.name.sql()).collect();
+        let sql = locked(name, missing.iter().copied(), &format!("ADD TABLE {}", names.join(", ")));
+        let list: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
+        let refused = || CopyError::Publication {
+            name: name.to_owned(),
+            problem: format!("does not publish {}", super::error::list(&list)),
+            sql: format!("BEGIN; {sql};"),
+        };
+        change(source, &sql, "add tables to the publication", refused).await?;
+        tracing::info!(publication = name, tables = %super::error::list(&list), "added to the publication");
+        return Ok(list);
+    }
+    Ok(Vec::new())
+}
+
+/// Tables that somebody else has published after the slot was created: a server
+/// that may not have noticed it is made to look again, or the operator is told.
+///
+/// # Errors
+/// A lock that is not had in time is retried.
+pub(super) async fn notice(ctx: &CopyContext<'_>, source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
+    let name = ctx.settings.publication.name();
+    let is_listed = find(source, name).await?.is_some_and(|found| found.all_tables == AllTables::No);
+    if tables.is_empty() || !is_listed || !loses_changes(source.version()) {
+        return Ok(());
+    }
+    // Changes nothing but what the server remembers of the publication.
+    let sql = locked(name, tables.iter(), "SET (publish = 'insert, update, delete, truncate')");
+    let refused = || CopyError::Publication { name: name.to_owned(), problem: String::new(), sql: String::new() };
+    match change(source, &sql, "have the publication noticed", refused).await {
+        Err(CopyError::Publication { .. }) => {
+            tracing::warn!(
+                publication = name,
+                "this release of PostgreSQL may lose changes of a table that is published while it is written to; if the \
+                 table was not locked then, let the owner run: BEGIN; {sql};"
+            );
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// A change of the publication that waits for the writers of these tables.
+fn locked<'t>(publication: &str, tables: impl Iterator<Item = &'t SourceTable>, change: &str) -> String {
+    let names: Vec<String> = tables.map(|table| table.name.sql()).collect();
+    let names = names.join(", ");
+    let publication = ident(publication);
+    format!("LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION {publication} {change}; COMMIT")
+}
+
+/// Changes the publication in a transaction that is rolled back when refused.
+async fn change(
+    source: &Session,
+    sql: &str,
+    action: &str,
+    refused: impl FnOnce() -> CopyError,
+) -> Result<(), CopyError> {
+    let changed = execute(source, &format!("BEGIN; {LOCK_TIMEOUT}; {sql}"), action, refused).await;
+    if changed.is_err() {
+        source.batch_execute("ROLLBACK").await.during(source.side(), action)?;
+    }
+    changed
+}
+
+/// Takes tables that [`include`] has added out of the publication again.
+///
+/// # Errors
+/// When the source refuses it.
+pub(super) async fn take_out(ctx: &CopyContext<'_>, source: &Session, added: &[TableName]) -> Result<(), CopyError> {
+    if added.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = added.iter().map(TableName::sql).collect();
+    let sql = format!("ALTER PUBLICATION {} DROP TABLE {}", ident(ctx.settings.publication.name()), names.join(", "));
+    source.batch_execute(&sql).await.during(source.side(), "take tables out of the publication again")?;
+    Ok(())
+}
+
 /// The tables a publication publishes; partitions or their roots, as it says.
 async fn published(source: &Session, name: &str) -> Result<HashSet<TableName>, DbError> {
     let rows = source
@@ -217,5 +342,28 @@ async fn without_identity(
 fn name_what_is_not_carried(tables: &[SourceTable]) {
     for table in tables.iter().filter(|table| table.part == Part::Unlogged) {
         tracing::warn!(table = %table.name, "the rows of this unlogged table are in no stream and are not carried");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_releases_that_lose_changes_beside_a_change_of_the_publication_are_known() {
+        for (version, loses) in [
+            (120_022, true),
+            (130_020, true),
+            (130_021, false),
+            (140_017, true),
+            (150_012, true),
+            (150_013, false),
+            (160_009, false),
+            (170_004, true),
+            (170_005, false),
+            (180_000, false),
+        ] {
+            assert_eq!(loses_changes(version), loses, "{version}");
+        }
     }
 }

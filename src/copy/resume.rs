@@ -43,7 +43,8 @@ pub(super) async fn beginning(ctx: &CopyContext<'_>, source: &Session) -> Result
         return Ok(Beginning::Anew);
     };
     let slot = read_slot(source, migration.slot.name()).await?;
-    let is_finished = |row: &TableRow| matches!(row.state, TableState::Indexing | TableState::Ready);
+    let is_finished =
+        |row: &TableRow| matches!(row.state, TableState::Indexing | TableState::Joining | TableState::Ready);
     match compare_slot(&migration, slot, point.0) {
         Ok(()) => {
             let (finished, all) =
@@ -137,7 +138,7 @@ pub(super) async fn empty(target: &State, table: &TableName, shape: Shape) -> Re
             expect(target.reset_table(table).await?, table)?;
             Found::Empty
         }
-        Some(TableState::Indexing | TableState::Ready) => Found::Complete,
+        Some(TableState::Indexing | TableState::Joining | TableState::Ready) => Found::Complete,
         Some(TableState::Excluded) | None => return Err(CopyError::Elsewhere(table.clone())),
     };
     run("COMMIT".to_owned()).await?;

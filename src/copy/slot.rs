@@ -115,11 +115,16 @@ pub(super) async fn create_temporary(
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // A name of its own each time: the server may not have noticed yet that an
     // earlier one's connection is gone. At most 40 + 6 + 11 letters.
-    let slot = format!("{}_copy_{:x}", ctx.settings.name, since_epoch.as_millis());
+    let slot = format!("{}{:x}", temporary_prefix(&ctx.settings.name), since_epoch.as_millis());
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let created = attempt(ctx, source, &mut replication, &slot, Lifetime::Temporary).await?;
     tracing::info!(slot, consistent_point = %created.consistent_point.0, "created a temporary slot for a new snapshot");
     Ok((replication, created))
+}
+
+/// What the names of a migration's temporary slots begin with.
+pub fn temporary_prefix(migration: &str) -> String {
+    format!("{migration}_copy_")
 }
 
 async fn attempt(

@@ -41,6 +41,17 @@ const NOTICE_LOSS: &str = "SELECT pg_catalog.set_config(s.name, wanted.value, fa
     ('client_connection_check_interval', '10s')) AS wanted (name, value) \
     JOIN pg_catalog.pg_settings s USING (name) WHERE pg_catalog.version() ~ 'linux'";
 
+/// What the tables are copied for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The migration begins: the stream comes after, at the slot's beginning.
+    First,
+    /// The stream comes after, from where it was.
+    BetweenRuns,
+    /// The stream goes on meanwhile, and has yet to take the tables up.
+    BesideStream,
+}
+
 /// What the workers share.
 pub(super) struct Crew<'a> {
     pub(super) ctx: &'a CopyContext<'a>,
@@ -49,6 +60,7 @@ pub(super) struct Crew<'a> {
     pub(super) jobs: &'a [Job],
     /// Tables that were ready before.
     pub(super) ready_before: usize,
+    pub(super) purpose: Purpose,
 }
 
 /// Copies all tables, then builds what belongs to several of them.
@@ -262,7 +274,11 @@ impl<'a> Worker<'a> {
             }
         }
         run_sql(target, &format!("ANALYZE {}", job.table.sql()), job).await?;
-        resume::expect(target.table_ready(&job.table).await?, &job.table)?;
+        let step = match crew.purpose {
+            Purpose::First | Purpose::BetweenRuns => target.table_ready(&job.table).await?,
+            Purpose::BesideStream => target.table_joining(&job.table).await?,
+        };
+        resume::expect(step, &job.table)?;
         crew.board.ready(table);
         tally.bar().finish();
         Ok(())

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::stream::{self, Reason, Start, end_as_of_now, stream};
-use super::{Context, begin, leave, position, prepare, retrying, wait_for_lease};
+use super::{Context, begin, leave, position, prepare, resync, retrying, wait_for_lease};
 use crate::config::Settings;
 use crate::exit::Error;
 use crate::lsn::EndLsn;
@@ -112,6 +112,13 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     let set_phase = async { Ok(state.set_phase(Phase::Stream).await?) };
+    resync::take_in_published(ctx, &state, &migration).await?;
+    let until = if resync::finish_between_runs(ctx, &state).await? {
+        // These tables are as of now: the others are to be, too.
+        end_as_of_now(ctx).await?.max(until)
+    } else {
+        until
+    };
     let (from, (), ()) = tokio::try_join!(position(ctx, &state, &migration), begin(ctx, &state), set_phase)?;
     let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
     let end = stream(ctx, start, connections).await?;

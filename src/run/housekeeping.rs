@@ -120,7 +120,7 @@ async fn figures(house: &House<'_>, sessions: &mut Sessions) -> Result<(), House
     match status::collect_with(Some(source), house.state).await {
         Ok(document) => {
             ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
-            for state in ["waiting", "copying", "indexing", "ready"] {
+            for state in ["waiting", "copying", "indexing", "joining", "ready"] {
                 let count = document.tables.iter().filter(|table| table.state == state).count();
                 ctx.metrics.tables.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
             }

@@ -16,6 +16,7 @@ pub mod catchup;
 pub mod housekeeping;
 pub mod receiver;
 pub mod resume;
+pub mod resync;
 pub mod retry;
 pub mod stream;
 pub mod worker;
@@ -137,6 +138,18 @@ impl Context {
         self.is_established.swap(false, Ordering::Relaxed)
     }
 
+    /// What a copy works with.
+    pub(crate) fn copy<'a>(&'a self, state: &'a State) -> CopyContext<'a> {
+        CopyContext {
+            settings: &self.settings,
+            state,
+            metrics: &self.metrics,
+            progress: &self.progress,
+            shutdown: &self.shutdown,
+            memory: &self.copy_memory,
+        }
+    }
+
     fn begun(&self) -> Begun {
         if self.has_begun.load(Ordering::Relaxed) { Begun::Yes } else { Begun::No }
     }
@@ -205,8 +218,23 @@ pub async fn daemon(settings: Settings, until: Until, shutdown: CancellationToke
     Ok(())
 }
 
+/// Runs attempts until one ends well or fails for good, which is recorded.
+pub(crate) async fn retrying<T, F>(ctx: &Context, attempt: impl FnMut() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let result = retried(ctx, attempt).await;
+    if let Err(last) = &result
+        && !last.is_interruption()
+        && !is_anothers(last)
+    {
+        record_stop(ctx, &chain(last)).await;
+    }
+    result
+}
+
 /// Runs attempts until one ends well or fails for good.
-pub(crate) async fn retrying<T, F>(ctx: &Context, mut attempt: impl FnMut() -> F) -> Result<T, Error>
+async fn retried<T, F>(ctx: &Context, mut attempt: impl FnMut() -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, Error>>,
 {
@@ -230,12 +258,7 @@ where
         } else if ctx.is_reached.load(Ordering::Relaxed) {
             retry.begin_if_new();
         }
-        if let Err(last) = retry.wait(error, ctx).await {
-            if !last.is_interruption() && !is_anothers(&last) {
-                record_stop(ctx, &chain(&last)).await;
-            }
-            return Err(last);
-        }
+        retry.wait(error, ctx).await?;
     }
 }
 
@@ -256,11 +279,15 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
         load(&state).await?
     };
     let position = position(ctx, &state, &migration).await?;
+    resync::take_in_published(ctx, &state, &migration).await?;
     state.set_phase(Phase::Stream).await?;
     ctx.show_phase(Phase::Stream);
     let until = match until {
         Until::Stopped => None,
-        Until::CaughtUp => Some(stream::end_as_of_now(ctx).await?),
+        Until::CaughtUp => {
+            resync::finish_between_runs(ctx, &state).await?;
+            Some(stream::end_as_of_now(ctx).await?)
+        }
     };
     let connections = stream::connect(&ctx.settings).await?;
     let start = Start { state: Arc::clone(&state), migration, position, until };
@@ -398,15 +425,7 @@ async fn load(state: &State) -> Result<Migration, Error> {
 async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
     ctx.established();
     ctx.show_phase(Phase::Copy);
-    let copy = CopyContext {
-        settings: &ctx.settings,
-        state,
-        metrics: &ctx.metrics,
-        progress: &ctx.progress,
-        shutdown: &ctx.shutdown,
-        memory: &ctx.copy_memory,
-    };
-    Ok(copy::run(&copy).await?)
+    Ok(copy::run(&ctx.copy(state)).await?)
 }
 
 /// Reads the position back and makes sure that the slot is good for it.

@@ -5,30 +5,37 @@
 //! socket ─ receiver ─ chunks ─ worker (decode, assemble) ─ batches ─ applier ─ COMMIT
 //!   ▲                                                                   │
 //!   └───────── standby status (own timer) ◄──── DurableLsn ◄────────────┘
-//!                      beside: housekeeping (lease, sweeps, requests, metrics)
+//!                      beside: housekeeping (lease, sweeps, requests, metrics),
+//!                      tables that are copied anew (resync)
 //! ```
 //!
 //! Each arrow is bounded. When one part ends, all end, and what is durable is
 //! confirmed to the source last.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
+use super::resync::{self, Desk};
 use super::worker::{self, WorkerError};
 use super::{Context, identify, resume};
 use crate::apply::ApplyError;
 use crate::apply::applier::{Applier, Ended, Tools, Totals};
 use crate::apply::pipeline::Pipeline;
 use crate::apply::replica_role::{self, ReplicaRole};
+use crate::apply::steering::{Asks, steering};
+use crate::apply::tables::Share;
 use crate::config::{Settings, Side};
 use crate::exit::Error;
 use crate::lsn::{DurableLsn, EndLsn};
+use crate::observe::metrics::Metrics;
 use crate::session::{DbContext, Session};
 use crate::state::State;
 use crate::state::migration::{Migration, SourceIdentity};
@@ -93,71 +100,106 @@ pub struct Start {
 /// Whatever part failed first.
 pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Result<StreamEnd, Error> {
     let Start { state, migration, position, until } = start;
-    let settings = &ctx.settings;
-    let Connections { interval, found: _, replication, pipeline, role, target } = connections;
-    let options = options(&migration, replication.server_version());
+    let Connections { interval, found: _, replication, target } = connections;
+    let (steering, asks) = steering();
     let slot = migration.slot.name();
-    let tools = Tools {
-        pipeline,
-        role,
-        target,
-        state: Arc::clone(&state),
-        metrics: ctx.metrics.clone(),
-        careful: Arc::clone(&ctx.careful),
-    };
-    let ((reader, writer), mut applier) =
-        tokio::try_join!(async { Ok::<_, Error>(replication.start(slot, position, &options).await?) }, async {
-            Ok(Applier::new(tools, settings, position, until).await?)
-        },)?;
-    let feed = StatusFeed::spawn(writer, position, interval);
-    info!(from = %position.lsn(), slot, "streaming");
-
-    let bounds = settings.batch;
-    let budget = Budget::new(settings.queue_bytes.max(2 * bounds.bytes));
-    let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
-    // One batch waits while one is applied: the worker gathers the next.
-    let (output, mut batches) = mpsc::channel(1);
-    let worker = worker::spawn(queue, output, EndLsn(position.lsn()), bounds, budget.most())?;
-
+    let tools = target.tools(&state, &ctx.metrics, &ctx.careful, (Share::Main, slot));
+    let flow =
+        Flow { replication, slot, publication: migration.publication.name(), interval, tools, position, until, asks };
     let (durable, watched) = watch::channel(position);
-    let stop = ctx.shutdown.child_token();
     let heard = Heard::default();
-    let house =
-        House { ctx, state: &state, migration: &migration, heard: &heard, durable: watched.clone(), stop: &stop };
-    ctx.established();
-
-    let event = {
-        let applying = applier.run(&mut batches, &durable, &stop);
-        tokio::pin!(applying);
-        let event = tokio::select! {
-            ended = &mut applying => Event::Applier(ended),
-            received = receiver::run(reader, chunks, budget, &feed, &heard) => Event::Receiver(received),
-            error = confirm(watched.clone(), &feed) => Event::Status(error),
-            () = ask(&feed, until) => Event::Never,
+    let stop = ctx.shutdown.child_token();
+    let house = House { ctx, state: &state, migration: &migration, heard: &heard, durable: watched, stop: &stop };
+    let desk = Desk { ctx, state: &state, migration: &migration, steering };
+    let beside = async {
+        tokio::select! {
             kept = housekeeping::run(house) => Event::House(kept),
-        };
-        if !matches!(event, Event::Applier(_)) {
-            // A batch under way is finished; whoever comes next goes on behind it.
-            stop.cancel();
-            match tokio::time::timeout(FINISH_BATCH, applying).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => debug!(%error, "the last batch was not applied"),
-                Err(_) => debug!("the last batch did not end in time"),
-            }
+            error = resync::serve(desk, until) => Event::Beside(error),
         }
-        event
     };
-    drop(batches);
-    let outcome = settle(event, worker, ctx).await;
-    let position = *watched.borrow();
-    match outcome {
-        Ok(reason) => {
-            farewell(feed, position).await;
-            Ok(StreamEnd { reason, position, totals: applier.totals() })
-        }
-        Err(error) => {
-            ctx.add_totals(applier.totals());
-            Err(error)
+    ctx.established();
+    flow.run(ctx, &heard, &durable, &stop, beside).await
+}
+
+/// A slot's changes on their way to the target.
+pub(super) struct Flow<'a> {
+    pub(super) replication: Replication,
+    pub(super) slot: &'a str,
+    pub(super) publication: &'a str,
+    /// Between two standby statuses.
+    pub(super) interval: Duration,
+    pub(super) tools: Tools,
+    /// Where the target stands, read back.
+    pub(super) position: DurableLsn,
+    pub(super) until: Option<EndLsn>,
+    pub(super) asks: Asks,
+}
+
+impl Flow<'_> {
+    /// Runs until one of its parts ends, or what goes on beside it.
+    pub(super) async fn run(
+        self,
+        ctx: &Context,
+        heard: &Heard,
+        durable: &watch::Sender<DurableLsn>,
+        stop: &CancellationToken,
+        beside: impl Future<Output = Event>,
+    ) -> Result<StreamEnd, Error> {
+        let Flow { replication, slot, publication, interval, tools, position, until, asks } = self;
+        let settings = &ctx.settings;
+        let share = tools.share;
+        let options = options(publication, replication.server_version());
+        let ((reader, writer), mut applier) =
+            tokio::try_join!(async { Ok::<_, Error>(replication.start(slot, position, &options).await?) }, async {
+                Ok(Applier::new(tools, settings, position, until, asks).await?)
+            },)?;
+        let feed = StatusFeed::spawn(writer, position, interval);
+        info!(from = %position.lsn(), slot, "streaming");
+
+        let bounds = settings.batch;
+        let budget = Budget::new(settings.queue_bytes.max(2 * bounds.bytes));
+        let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
+        // One batch waits while one is applied: the worker gathers the next.
+        let (output, mut batches) = mpsc::channel(1);
+        let worker = worker::spawn(queue, output, EndLsn(position.lsn()), bounds, budget.most())?;
+        let watched = durable.subscribe();
+        let is_awaited = until.is_some() || share == Share::Joining;
+
+        let event = {
+            let applying = applier.run(&mut batches, durable, stop);
+            tokio::pin!(applying);
+            let event = tokio::select! {
+                ended = &mut applying => Event::Applier(ended),
+                received = receiver::run(reader, chunks, budget, &feed, heard) => Event::Receiver(received),
+                error = confirm(watched.clone(), &feed) => Event::Status(error),
+                () = ask(&feed, is_awaited) => Event::Never,
+                event = beside => event,
+            };
+            if !matches!(event, Event::Applier(_)) {
+                // A batch under way is finished; whoever comes next goes on behind it.
+                stop.cancel();
+                match tokio::time::timeout(FINISH_BATCH, applying).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => debug!(%error, "the last batch was not applied"),
+                    Err(_) => debug!("the last batch did not end in time"),
+                }
+            }
+            event
+        };
+        drop(batches);
+        let outcome = settle(event, worker, ctx).await;
+        let position = *watched.borrow();
+        match outcome {
+            Ok(reason) => {
+                farewell(feed, position).await;
+                Ok(StreamEnd { reason, position, totals: applier.totals() })
+            }
+            Err(error) => {
+                if share == Share::Main {
+                    ctx.add_totals(applier.totals());
+                }
+                Err(error)
+            }
         }
     }
 }
@@ -168,9 +210,42 @@ pub struct Connections {
     pub found: SourceIdentity,
     interval: Duration,
     replication: Replication,
+    target: TargetSide,
+}
+
+/// The target's side of a stream.
+pub(super) struct TargetSide {
     pipeline: Pipeline,
     role: ReplicaRole,
-    target: Session,
+    session: Session,
+}
+
+impl TargetSide {
+    /// Connects: for the changes, and for the catalog.
+    pub(super) async fn connect(settings: &Settings) -> Result<Self, Error> {
+        let (target, name) = (&settings.target, settings.name.as_str());
+        let applying = async {
+            let mut pipeline = Pipeline::connect(target, name).await?;
+            pipeline.pin_plans().await?;
+            let role = replica_role::probe(&mut pipeline).await?;
+            Ok((pipeline, role))
+        };
+        let ((pipeline, role), session) =
+            tokio::try_join!(applying, async { Ok::<_, Error>(Session::connect(target, name).await?) })?;
+        Ok(TargetSide { pipeline, role, session })
+    }
+
+    pub(super) fn tools(
+        self,
+        state: &Arc<State>,
+        metrics: &Metrics,
+        careful: &Arc<AtomicBool>,
+        (share, slot): (Share, &str),
+    ) -> Tools {
+        let TargetSide { pipeline, role, session } = self;
+        let (state, metrics, careful) = (Arc::clone(state), metrics.clone(), Arc::clone(careful));
+        Tools { pipeline, role, target: session, state, metrics, careful, share, slot: slot.to_owned() }
+    }
 }
 
 /// Connects to both sides, all at once: a connection takes several round trips.
@@ -178,25 +253,20 @@ pub struct Connections {
 /// # Errors
 /// When one of them is refused or lost.
 pub async fn connect(settings: &Settings) -> Result<Connections, Error> {
-    let (source, target, name) = (&settings.source, &settings.target, settings.name.as_str());
-    let interval = async { status_interval(&Session::connect(source, name).await?).await };
-    let applying = async {
-        let mut pipeline = Pipeline::connect(target, name).await?;
-        pipeline.pin_plans().await?;
-        let role = replica_role::probe(&mut pipeline).await?;
-        Ok((pipeline, role))
-    };
-    let (interval, (replication, found), (pipeline, role), target) =
-        tokio::try_join!(interval, identify(settings), applying, async { Ok(Session::connect(target, name).await?) },)?;
-    Ok(Connections { found, interval, replication, pipeline, role, target })
+    let interval = async { status_interval(&Session::connect(&settings.source, &settings.name).await?).await };
+    let (interval, (replication, found), target) =
+        tokio::try_join!(interval, identify(settings), TargetSide::connect(settings))?;
+    Ok(Connections { found, interval, replication, target })
 }
 
 /// What ended first.
-enum Event {
+pub(super) enum Event {
     Applier(Result<Ended, ApplyError>),
     Receiver(Result<(), ReceiverError>),
     Status(WireError),
     House(Result<Option<String>, HouseError>),
+    /// What goes on beside the stream cannot go on.
+    Beside(Error),
     Never,
 }
 
@@ -219,6 +289,7 @@ async fn settle(event: Event, worker: JoinHandle<Result<(), WorkerError>>, ctx: 
         Event::Status(error) => Err(error.into()),
         Event::House(Err(error)) => Err(error.into()),
         Event::House(Ok(to)) => Ok(to.map_or(Reason::Asked, |to| Reason::HandedOver { to })),
+        Event::Beside(error) => Err(error),
         Event::Never => Err(Error::StreamEnded),
     }
 }
@@ -246,8 +317,8 @@ async fn confirm(mut durable: watch::Receiver<DurableLsn>, feed: &StatusFeed) ->
 
 /// While an end is awaited, asks the source how far it is: without a question
 /// it tells only when it has been quiet for half its timeout.
-async fn ask(feed: &StatusFeed, until: Option<EndLsn>) {
-    let pause = if until.is_some() { ASK_INTERVAL } else { STATUS_INTERVAL_MAX };
+async fn ask(feed: &StatusFeed, is_awaited: bool) {
+    let pause = if is_awaited { ASK_INTERVAL } else { STATUS_INTERVAL_MAX };
     loop {
         feed.request_reply();
         tokio::time::sleep(pause).await;
@@ -265,19 +336,19 @@ async fn farewell(feed: StatusFeed, position: DurableLsn) {
     }
 }
 
-fn options(migration: &Migration, version: i32) -> PgoutputOptions {
+fn options(publication: &str, version: i32) -> PgoutputOptions {
     PgoutputOptions {
         // Transactions arrive whole, after their commit; the layouts of 1 and
         // 2 are the same without `streaming`.
         proto_version: if version >= 140_000 { 2 } else { 1 },
-        publications: vec![migration.publication.name().to_owned()],
+        publications: vec![publication.to_owned()],
         messages: Messages::Include,
         streaming: Streaming::Off,
     }
 }
 
 /// A quarter of the source's wal_sender_timeout, at most ten seconds.
-async fn status_interval(source: &Session) -> Result<Duration, Error> {
+pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error> {
     let row = source
         .query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'", &[])
         .await

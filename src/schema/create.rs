@@ -4,12 +4,14 @@
 //! deferred objects and the mark that the schema is ready; a crash leaves all
 //! or nothing.
 
+use std::collections::HashSet;
+
 use tokio_postgres::error::SqlState;
 
 use super::archive::{self, Entry};
 use super::ownership::Given;
 use super::tables::SourceTable;
-use super::{SchemaError, batch, classify, find_pg_dump, older, ownership, record, source};
+use super::{SchemaError, append, batch, classify, find_pg_dump, older, ownership, record, source};
 use crate::config::{Keep, Settings};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -57,18 +59,72 @@ pub(super) async fn run(
     objects.extend(given.into_objects());
     classify::number(&mut objects);
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");
-    let age = if target.version() / 10_000 < source.version() / 10_000 { Age::Older } else { Age::SameOrNewer };
-    restore(state, age, &pre_data, &objects).await
+    restore(state, age(source, target), &pre_data, &objects).await
+}
+
+/// Brings over single tables, with their partitions' and columns' sequences; see
+/// [`super::add`]. What they need besides (types, functions) must be there.
+pub(super) async fn add(
+    settings: &Settings,
+    state: &State,
+    source: &Session,
+    tables: &[SourceTable],
+    new: &[SourceTable],
+) -> Result<(), SchemaError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let target = state.session();
+    let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
+    let dump = async |section: &str| {
+        let mut args = flags(settings, section);
+        // Quoted parts of a pattern are taken literally.
+        args.extend(new.iter().map(|table| format!("--table={}", table.name.sql())));
+        archive::split(&pg_dump.run(&settings.source, &args).await?)
+    };
+    let mut pre_data = dump("pre-data").await?;
+    pre_data.iter_mut().for_each(|entry| older::rewrite(entry, target.version()));
+    let mut post_data = dump("post-data").await?;
+    let mut given = Given::default();
+    given.take(&mut pre_data);
+    given.take(&mut post_data);
+    ownership::require_roles(source, target, settings.acl, tables, &given.new_owners).await?;
+    drop_dangling_keys(source, tables, &mut post_data).await?;
+    let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());
+    objects.extend(given.into_objects());
+    batch(target, &format!("BEGIN; {SETTINGS}"), "begin to create the tables").await?;
+    let schemas: HashSet<&str> = new.iter().map(|table| table.name.schema.as_str()).collect();
+    for schema in schemas {
+        if !is_there(target, schema).await? {
+            let sql = format!("CREATE SCHEMA {}", ident(schema));
+            batch(target, &sql, &format!("execute \"{sql}\"")).await?;
+        }
+    }
+    for entry in pre_data.iter().filter(|entry| classify::is_wanted(entry)) {
+        execute(target, age(source, target), entry).await?;
+    }
+    append(state, objects).await?;
+    batch(target, "COMMIT", "commit the tables").await?;
+    tracing::info!(tables = new.len(), "created on the target");
+    Ok(())
+}
+
+fn age(source: &Session, target: &Session) -> Age {
+    if target.version() / 10_000 < source.version() / 10_000 { Age::Older } else { Age::SameOrNewer }
+}
+
+fn flags(settings: &Settings, section: &str) -> Vec<String> {
+    // Tablespaces are folders of the other server's machine.
+    let always = ["--no-publications", "--no-subscriptions", "--no-tablespaces"];
+    let unwanted = [(settings.owners, "--no-owner"), (settings.acl, "--no-acl")];
+    let unwanted = unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| *flag);
+    let flags = always.into_iter().chain(unwanted).map(str::to_owned);
+    std::iter::once(format!("--section={section}")).chain(flags).collect()
 }
 
 fn arguments(settings: &Settings, section: &str, snapshot: &str, left_out: &[TableName]) -> Vec<String> {
-    let mut args =
-        vec![format!("--section={section}"), format!("--snapshot={snapshot}"), "--exclude-schema=walferry".to_owned()];
-    // Tablespaces are folders of the other server's machine.
-    let flags = ["--no-publications", "--no-subscriptions", "--no-tablespaces"];
-    args.extend(flags.map(str::to_owned));
-    let unwanted = [(settings.owners, "--no-owner"), (settings.acl, "--no-acl")];
-    args.extend(unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| (*flag).to_owned()));
+    let mut args = flags(settings, section);
+    args.extend([format!("--snapshot={snapshot}"), "--exclude-schema=walferry".to_owned()]);
     // Quoted parts of a pattern are taken literally.
     args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
     args

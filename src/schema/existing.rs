@@ -6,7 +6,7 @@
 //! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
 
 use super::tables::{self, Part, SourceTable};
-use super::{SchemaError, batch, classify, record};
+use super::{SchemaError, append, batch, classify, record};
 use crate::config::Baseline;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
@@ -37,21 +37,38 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
         tables::require_empty(target, &names).await?;
     }
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
-    let mut removals = foreign_keys(target, &names).await?;
-    removals.extend(triggers(target, &names).await?);
-    removals.extend(rules(target, &names).await?);
-    // Validations come after all keys: numbers are given in this order.
-    let (first, last): (Vec<_>, Vec<_>) =
-        removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
-    let mut objects: Vec<Deferred> = first.into_iter().chain(last).collect();
+    let mut objects = take_away(target, &names).await?;
     classify::number(&mut objects);
-    for removal in &removals {
-        batch(target, &removal.sql, &format!("execute \"{}\"", removal.sql)).await?;
-    }
     record(state, &objects).await?;
     batch(target, "COMMIT", "commit the preparation of the schema").await?;
     tracing::info!(objects = objects.len(), "foreign keys and triggers of the target wait until the end");
     Ok(())
+}
+
+/// The same for tables that come later; see [`super::add`].
+pub(super) async fn add(state: &State, tables: &[SourceTable]) -> Result<(), SchemaError> {
+    let target = state.session();
+    let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
+    batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the tables").await?;
+    let objects = take_away(target, &names).await?;
+    append(state, objects).await?;
+    batch(target, "COMMIT", "commit the preparation of the tables").await?;
+    Ok(())
+}
+
+/// Takes away what is in the way of these tables' rows, and says what brings it
+/// back.
+async fn take_away(target: &Session, names: &[&TableName]) -> Result<Vec<Deferred>, SchemaError> {
+    let mut removals = foreign_keys(target, names).await?;
+    removals.extend(triggers(target, names).await?);
+    removals.extend(rules(target, names).await?);
+    // Validations come after all keys: numbers are given in this order.
+    let (first, last): (Vec<_>, Vec<_>) =
+        removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
+    for removal in &removals {
+        batch(target, &removal.sql, &format!("execute \"{}\"", removal.sql)).await?;
+    }
+    Ok(first.into_iter().chain(last).collect())
 }
 
 /// The relations of these names: parameters $1 and $2 are schemas and names.

@@ -138,6 +138,41 @@ pub async fn prepare(
     }
 }
 
+/// Brings over, or makes ready as they are, tables that come later than the
+/// others; as [`prepare`] does for all. `tables` are all tables of the source.
+///
+/// # Errors
+/// As [`prepare`].
+pub async fn add(
+    settings: &Settings,
+    migration: &str,
+    source: &Session,
+    tables: &[tables::SourceTable],
+    new: &[tables::SourceTable],
+) -> Result<(), SchemaError> {
+    let session = Session::connect(&settings.target, &settings.name).await?;
+    let own = State::open(session, migration).await?;
+    let there = tables::of_target(own.session(), new.iter().map(|table| &table.name)).await?;
+    let (there, absent): (Vec<_>, Vec<_>) = new.iter().cloned().partition(|table| there.contains_key(&table.name));
+    if settings.schema == SchemaMode::Create {
+        create::add(settings, &own, source, tables, &absent).await?;
+    }
+    if settings.schema != SchemaMode::None && !there.is_empty() {
+        existing::add(&own, &there).await?;
+    }
+    Ok(())
+}
+
+/// Adds `objects` behind those that are recorded; inside the caller's
+/// transaction.
+async fn append(state: &State, mut objects: Vec<Deferred>) -> Result<(), SchemaError> {
+    classify::number(&mut objects);
+    let last = state.deferred().await?.iter().map(|object| object.ordinal).max().unwrap_or(0);
+    objects.iter_mut().for_each(|object| object.ordinal += last);
+    state.add_deferred(&objects).await?;
+    Ok(())
+}
+
 /// Forgets deferred objects of an attempt that did not commit, records
 /// `objects` and the schema as ready; inside the caller's transaction.
 async fn record(state: &State, objects: &[Deferred]) -> Result<(), SchemaError> {

@@ -1,6 +1,10 @@
 //! Requests from one command to the running daemon.
 
 use super::{State, StateError};
+use crate::sql::TableName;
+
+/// The answer to a resync that came to its end.
+pub const DONE: &str = "done";
 
 /// A request the daemon has not answered yet.
 #[derive(Clone, Debug)]
@@ -11,7 +15,74 @@ pub struct HandOver {
     pub requested_by: String,
 }
 
+/// A request to copy tables anew that the daemon has not answered yet.
+#[derive(Clone, Debug)]
+pub struct Resync {
+    /// Its row.
+    pub id: i64,
+    /// The tables, as [`TableName::sql`] writes them.
+    pub tables: Vec<String>,
+    /// Who asks, for the log.
+    pub requested_by: String,
+}
+
 impl State {
+    /// Asks the daemon to copy tables anew; the number is for [`Self::answer_to`].
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn request_resync(&self, tables: &[TableName], requested_by: &str) -> Result<i64, StateError> {
+        let tables: Vec<String> = tables.iter().map(TableName::sql).collect();
+        let rows = self
+            .query(
+                "INSERT INTO walferry.control (migration, request, tables, requested_by) VALUES ($1, 'resync', $2, $3) RETURNING id",
+                &[&self.name(), &tables, &requested_by],
+                "ask the daemon for a resync",
+            )
+            .await?;
+        rows.first().map(|row| row.get(0)).ok_or_else(|| StateError::Foreign("the request was not written".to_owned()))
+    }
+
+    /// The oldest request for a resync that is open.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn pending_resync(&self) -> Result<Option<Resync>, StateError> {
+        let rows = self
+            .query(
+                "SELECT id, tables, requested_by FROM walferry.control WHERE migration = $1 AND request = 'resync' \
+                 AND answered_at IS NULL ORDER BY id LIMIT 1",
+                &[&self.name()],
+                "look for requests",
+            )
+            .await?;
+        Ok(rows.first().map(|row| Resync { id: row.get(0), tables: row.get(1), requested_by: row.get(2) }))
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn answer_request(&self, id: i64, answer: &str) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.control SET answered_at = pg_catalog.clock_timestamp(), answer = $2 WHERE id = $1",
+            &[&id, &answer],
+            "answer a request",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The answer to a request, once there is one.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub async fn answer_to(&self, id: i64) -> Result<Option<String>, StateError> {
+        let rows =
+            self.query("SELECT answer FROM walferry.control WHERE id = $1", &[&id], "look for the answer").await?;
+        Ok(rows.first().and_then(|row| row.get(0)))
+    }
+
     /// Asks the daemon to finish its batch, confirm it and leave.
     ///
     /// # Errors
@@ -34,8 +105,8 @@ impl State {
     pub async fn pending_hand_over(&self) -> Result<Option<HandOver>, StateError> {
         let rows = self
             .query(
-                "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND answered_at IS NULL \
-                 AND requested_at > pg_catalog.clock_timestamp() - '2 minutes'::interval ORDER BY id DESC LIMIT 1",
+                "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND request = 'hand over' \
+                 AND answered_at IS NULL AND requested_at > pg_catalog.clock_timestamp() - '2 minutes'::interval ORDER BY id DESC LIMIT 1",
                 &[&self.name()],
                 "look for requests",
             )

@@ -52,6 +52,66 @@ impl State {
         self.step(table, "state = 'ready'", "state IN ('indexing', 'ready')", "record that a table is ready").await
     }
 
+    /// indexing → joining: complete as of its snapshot, the stream has yet to
+    /// take it up.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn table_joining(&self, table: &TableName) -> Result<Step, StateError> {
+        self.step(table, "state = 'joining'", "state = 'indexing'", "record that a table is to join").await
+    }
+
+    /// joining → ready, all of these: they hold every commit before `point`,
+    /// where the stream takes them up. Says how many there were; run it in the
+    /// transaction that forgets the second stream's position.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn tables_joined(&self, tables: &[TableName], point: EndLsn) -> Result<u64, StateError> {
+        let (schemas, names) = columns(tables);
+        self.execute(
+            "UPDATE walferry.tables t SET state = 'ready', snapshot_lsn = $4, changed_at = pg_catalog.clock_timestamp() \
+             FROM unnest($2::text[], $3::text[]) AS these (schema, name) \
+             WHERE t.migration = $1 AND t.schema = these.schema AND t.name = these.name AND t.state = 'joining'",
+            &[&self.name(), &schemas, &names, &point.0],
+            "record that the tables have joined",
+        )
+        .await
+    }
+
+    /// Any → waiting, all of these; run it in the transaction that empties them.
+    /// Says how many there were.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn tables_anew(&self, tables: &[TableName]) -> Result<u64, StateError> {
+        let (schemas, names) = columns(tables);
+        self.execute(
+            "UPDATE walferry.tables t SET state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL, \
+                 target_oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', t.schema, t.name))::oid, \
+                 changed_at = pg_catalog.clock_timestamp() \
+             FROM unnest($2::text[], $3::text[]) AS these (schema, name) \
+             WHERE t.migration = $1 AND t.schema = these.schema AND t.name = these.name",
+            &[&self.name(), &schemas, &names],
+            "record that the tables are copied anew",
+        )
+        .await
+    }
+
+    /// Takes a table out of the list again, if nothing of it has been copied.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn forget_table(&self, table: &TableName) -> Result<(), StateError> {
+        self.execute(
+            "DELETE FROM walferry.tables WHERE migration = $1 AND schema = $2 AND name = $3 AND state = 'waiting'",
+            &[&self.name(), &table.schema, &table.name],
+            "forget a table",
+        )
+        .await?;
+        Ok(())
+    }
+
     /// → excluded: the filter leaves it out by now.
     ///
     /// # Errors
@@ -164,4 +224,9 @@ impl State {
         );
         Ok(Step::of(self.execute(&sql, &[&self.name(), &table.schema, &table.name], action).await?))
     }
+}
+
+/// Schemas and names, for `unnest`.
+fn columns(tables: &[TableName]) -> (Vec<&str>, Vec<&str>) {
+    tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()
 }

@@ -39,4 +39,25 @@ impl State {
             self.query("SELECT end_lsn FROM walferry.position WHERE slot = $1", &[&slot], "read the position").await?;
         Ok(rows.first().map(|row| DurableLsn::of(&ReadBack { end_lsn: EndLsn(row.get::<_, Lsn>(0)) })))
     }
+
+    /// Enters a position for a slot: the rows on the target that its stream is
+    /// about hold every commit before `point`.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn begin_position(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
+        let sql = "INSERT INTO walferry.position (slot, end_lsn) VALUES ($1, $2)";
+        self.execute(sql, &[&slot, &point.0], "enter a position").await?;
+        Ok(())
+    }
+
+    /// Forgets the positions of slots whose names begin with `prefix`.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn forget_positions(&self, prefix: &str) -> Result<(), StateError> {
+        let sql = "DELETE FROM walferry.position WHERE pg_catalog.left(slot, pg_catalog.length($1)) = $1";
+        self.execute(sql, &[&prefix], "forget positions").await?;
+        Ok(())
+    }
 }

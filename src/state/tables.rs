@@ -13,6 +13,9 @@ pub enum TableState {
     Copying,
     /// Rows are there, indexes are being built.
     Indexing,
+    /// Copied beside the stream: complete as of its snapshot, and not yet taken
+    /// up by the stream.
+    Joining,
     /// Complete; the stream keeps it so.
     Ready,
     /// The operator's filter leaves it out.
@@ -26,6 +29,7 @@ impl TableState {
             TableState::Waiting => "waiting",
             TableState::Copying => "copying",
             TableState::Indexing => "indexing",
+            TableState::Joining => "joining",
             TableState::Ready => "ready",
             TableState::Excluded => "excluded",
         }
@@ -36,6 +40,7 @@ impl TableState {
             "waiting" => TableState::Waiting,
             "copying" => TableState::Copying,
             "indexing" => TableState::Indexing,
+            "joining" => TableState::Joining,
             "ready" => TableState::Ready,
             "excluded" => TableState::Excluded,
             other => return Err(StateError::Foreign(format!("unknown table state \"{other}\""))),
@@ -59,6 +64,14 @@ pub struct TableRow {
     pub bytes: i64,
     /// Its rows were copied as of this point; changes before it are passed over.
     pub snapshot_lsn: Option<EndLsn>,
+}
+
+impl TableRow {
+    /// Whether its rows are not all there, or not up to the stream, though they
+    /// are to be.
+    pub fn is_unfinished(&self) -> bool {
+        !matches!(self.state, TableState::Ready | TableState::Excluded)
+    }
 }
 
 impl State {
@@ -89,13 +102,21 @@ impl State {
     /// # Errors
     /// When the rows cannot be read or understood.
     pub async fn tables(&self) -> Result<Vec<TableRow>, StateError> {
-        let rows = self
-            .query(
-                "SELECT * FROM walferry.tables WHERE migration = $1 ORDER BY schema, name",
-                &[&self.name()],
-                "read the list of tables",
-            )
-            .await?;
+        self.list("").await
+    }
+
+    /// The same, once every transaction that has changed one of the rows has
+    /// come to its end: also one of ours whose answer was lost.
+    ///
+    /// # Errors
+    /// When the rows cannot be read or understood.
+    pub async fn tables_settled(&self) -> Result<Vec<TableRow>, StateError> {
+        self.list("FOR SHARE").await
+    }
+
+    async fn list(&self, lock: &str) -> Result<Vec<TableRow>, StateError> {
+        let sql = format!("SELECT * FROM walferry.tables WHERE migration = $1 ORDER BY schema, name {lock}");
+        let rows = self.query(&sql, &[&self.name()], "read the list of tables").await?;
         rows.iter()
             .map(|row| {
                 Ok(TableRow {

@@ -22,6 +22,7 @@ mod network;
 mod plans;
 mod random;
 mod resume;
+mod resync;
 mod roles;
 mod schema;
 mod stopping;

@@ -1,0 +1,301 @@
+//! Tables that are copied once the migration streams: anew, or for the first
+//! time.
+//!
+//! ```text
+//! between two runs:   emptied ─ waiting ─ copying ─ indexing ─ ready          (the stream comes after)
+//! beside the stream:  emptied ─ waiting ─ copying ─ indexing ─ joining ─ ready
+//!                                                     └ run::resync: a second stream, and the join
+//! ```
+//!
+//! Invariant: the rows are those of a temporary slot's snapshot. Between two
+//! runs the stream has not been past it, and takes the table up there. Beside
+//! the stream it has, having passed the table's changes over; so the table
+//! stays `joining`, with the slot that has those changes, and is begun anew when
+//! that is lost.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::board::Board;
+use super::keep::{Held, Snapshots};
+use super::snapshot::Keeper;
+use super::workers::{self, Crew, Purpose};
+use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
+use crate::lsn::EndLsn;
+use crate::schema;
+use crate::schema::tables::{self, Part, Shape, SourceTable};
+use crate::session::{DbContext, Session};
+use crate::sql::TableName;
+use crate::state::State;
+use crate::state::tables::{TableRow, TableState};
+use crate::wire::Replication;
+
+/// Pause between two signs of life on the connection that has the slot; the
+/// shortest idle limits found on proxies are one minute.
+const AWAKE_EVERY: Duration = Duration::from_secs(30);
+
+/// How long the emptying waits for somebody who reads the table: the stream
+/// stands still meanwhile.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
+
+/// What is to be done about the tables somebody asked for.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Tables of the migration: emptied and copied anew.
+    pub again: Vec<TableName>,
+    /// Tables that it does not have yet.
+    pub new: Vec<SourceTable>,
+}
+
+impl Wanted {
+    /// Their names.
+    pub fn names(&self) -> Vec<TableName> {
+        self.again.iter().cloned().chain(self.new.iter().map(|table| table.name.clone())).collect()
+    }
+}
+
+/// Tables that were copied beside the stream.
+pub struct Copied {
+    /// The connection that has the slot.
+    pub replication: Replication,
+    /// The temporary slot.
+    pub slot: String,
+    /// Its beginning: the tables hold every commit before.
+    pub point: EndLsn,
+}
+
+/// Sorts out what the tables of these names are: the migration's, or new to it.
+/// A partitioned table stands for its partitions, where these have the rows.
+///
+/// # Errors
+/// [`CopyError::NotHere`] for a table that cannot take part, with the reason.
+pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String]) -> Result<Wanted, CopyError> {
+    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let rows = ctx.state.tables().await?;
+    let mut wanted = Wanted::default();
+    for name in names {
+        let is_meant = |table: &&SourceTable| {
+            table.name.sql() == *name || table.ancestors.iter().any(|ancestor| ancestor.sql() == *name)
+        };
+        let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
+        if meant.is_empty() {
+            return Err(CopyError::NotHere { table: name.clone(), why: "the source does not have it" });
+        }
+        for table in meant {
+            take(&mut wanted, table, &rows)?;
+        }
+    }
+    Ok(wanted)
+}
+
+fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(), CopyError> {
+    let not_here = |why| Err(CopyError::NotHere { table: table.name.sql(), why });
+    match table.part {
+        Part::Included => {}
+        Part::Filtered => return not_here("the filter (--tables, --exclude-tables and the like) leaves it out"),
+        Part::OfExtension => return not_here("it is an extension's own"),
+        Part::Unlogged => return not_here("it is unlogged, so nothing of it is in the stream"),
+    }
+    match rows.iter().find(|row| row.source_oid == table.oid) {
+        Some(row) if row.table != table.name => not_here("it has another name by now; rename it on the target as well"),
+        Some(row) if row.state != TableState::Excluded => {
+            wanted.again.push(row.table.clone());
+            Ok(())
+        }
+        // Of a partitioned table only those that hold the rows are listed.
+        _ => {
+            wanted.new.push(table.clone());
+            Ok(())
+        }
+    }
+}
+
+/// Everything that can be found out before a row is touched: keys in force on
+/// the target would refuse what comes in another order than they want, and
+/// carry what is emptied to other tables.
+///
+/// # Errors
+/// [`CopyError::KeysInForce`]; a table that does not fit.
+pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
+    let target = ctx.state.session();
+    let names: HashSet<TableName> = wanted.again.iter().cloned().collect();
+    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let there = tables::of_target(target, names.iter()).await?;
+    tables::require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
+    let (schemas, tables): (Vec<&str>, Vec<&str>) =
+        names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let rows = target
+        .query(
+            "WITH ours AS (SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (schema, name) \
+                 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
+                 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name) \
+             SELECT pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname) \
+             FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' \
+                 AND (k.conrelid IN (SELECT oid FROM ours) OR k.confrelid IN (SELECT oid FROM ours)) ORDER BY 1",
+            &[&schemas, &tables],
+        )
+        .await
+        .during(target.side(), "look for foreign keys in force")?;
+    if rows.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(rows.iter().map(|row| row.get(0)).collect())) }
+}
+
+/// Empties tables of the migration, all in one transaction, and records that
+/// they are to be copied. The stream passes their changes over from the moment
+/// it looks at the state again: it must stand still, or not run.
+///
+/// # Errors
+/// When the target refuses it, or somebody holds a lock on one of them.
+pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableName]) -> Result<(), CopyError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
+    let session = own.session();
+    let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "empty the tables");
+    let there = tables::of_target(session, tables.iter()).await?;
+    let only = |shape: Shape| if shape == Shape::Plain { "ONLY " } else { "" };
+    let names: Vec<String> = there.iter().map(|(name, t)| format!("{}{}", only(t.shape), name.sql())).collect();
+    run(&format!("BEGIN; {LOCK_TIMEOUT}")).await?;
+    if !names.is_empty() {
+        run(&format!("TRUNCATE {}", names.join(", "))).await?;
+    }
+    own.tables_anew(tables).await?;
+    run("COMMIT").await?;
+    Ok(())
+}
+
+/// Makes sure that new tables have their place on the target, empty.
+///
+/// # Errors
+/// When they cannot be created there, do not fit, or hold rows.
+pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
+    let target = ctx.state.session();
+    let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
+    tables::require_fit(new.iter(), &tables::of_target(target, names.iter().copied()).await?)?;
+    tables::require_empty(target, &names).await?;
+    Ok(())
+}
+
+/// Enters new tables, which have their place: in the publication and in the
+/// state. The stream must stand still, or not run: with the first change of a
+/// table it asks whose it is.
+///
+/// # Errors
+/// When the publication cannot be changed; then they are not entered.
+pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
+    let added = publication::include(ctx, source, new).await?;
+    let others: Vec<SourceTable> = new.iter().filter(|table| !added.contains(&table.name)).cloned().collect();
+    let entered = async {
+        publication::notice(ctx, source, &others).await?;
+        let units = plan::units(ctx, source, new).await?;
+        for unit in &units {
+            let (table, state) = (unit.name.clone(), TableState::Waiting);
+            let row = TableRow { table, source_oid: unit.oid, state, rows: 0, bytes: 0, snapshot_lsn: None };
+            ctx.state.adopt_table(&row).await?;
+            ctx.state.journal(&format!("took in {}", row.table)).await?;
+        }
+        Ok(())
+    };
+    let result = entered.await;
+    if result.is_err() {
+        // Published and not entered, they would end the stream.
+        publication::take_out(ctx, source, &added).await?;
+    }
+    result
+}
+
+/// Tables that are published and that the migration does not have: somebody has
+/// added them to a publication that is a list. (Of one for all tables a new
+/// table's rows are all in the stream.)
+///
+/// # Errors
+/// When the source or the state cannot be read.
+pub async fn unknown(ctx: &CopyContext<'_>, source: &Session) -> Result<Vec<SourceTable>, CopyError> {
+    if ctx.state.load().await?.is_none_or(|migration| migration.publishes_all_tables) {
+        return Ok(Vec::new());
+    }
+    let known: HashSet<u32> = ctx.state.tables().await?.iter().map(|row| row.source_oid).collect();
+    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    // Those that were vouched for come with the stream.
+    let is_vouched = |table: &SourceTable| !ctx.settings.adopt.is_empty() && ctx.settings.adopt.includes(&table.name);
+    let is_unknown =
+        |table: &SourceTable| table.part == Part::Included && !known.contains(&table.oid) && !is_vouched(table);
+    let unknown: Vec<SourceTable> = tables.into_iter().filter(is_unknown).collect();
+    Ok(plan::units(ctx, source, &unknown).await?.into_iter().cloned().collect())
+}
+
+/// Copies what is not finished, no stream being at work: the tables are ready
+/// then, and the stream takes each up where its snapshot ends.
+///
+/// # Errors
+/// [`CopyError`]; run again, it goes on with the tables that are not ready.
+pub async fn between_runs(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
+    let tables = listed(ctx).await?;
+    rest(ctx, &tables, None, Purpose::BetweenRuns).await
+}
+
+/// Copies what is not finished beside the stream, which passes its changes over.
+///
+/// # Errors
+/// [`CopyError`]; run again, it begins with all of them anew.
+pub async fn beside_stream(ctx: &CopyContext<'_>) -> Result<Copied, CopyError> {
+    let tables = listed(ctx).await?;
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let (mut replication, created) = slot::create_temporary(ctx, &source).await?;
+    let exported = created.snapshot.ok_or_else(|| CopyError::NoSnapshot(created.name.clone()))?;
+    let keeper = Keeper::import(ctx.settings, &exported).await?;
+    keeper.settle(&source).await?;
+    let point = created.consistent_point;
+    let jobs = plan::jobs(ctx, &tables).await?;
+    let snapshots = Snapshots::new(ctx);
+    let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
+    let ready_before = tables.iter().filter(|table| table.part == Part::Included).count().saturating_sub(jobs.len());
+    let crew =
+        Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before, purpose: Purpose::BesideStream };
+    let copying = async {
+        snapshots.hold(Held { generation: 1, point, keeper }, &jobs, &board).await?;
+        tokio::select! {
+            biased;
+            result = workers::run(&crew) => result,
+            error = snapshots.lost() => Err(error),
+        }
+    };
+    let result = tokio::select! {
+        biased;
+        () = ctx.shutdown.cancelled() => Err(CopyError::Stopped),
+        result = copying => result,
+        error = awake(&mut replication) => Err(error),
+    };
+    finish(ctx, &board, &jobs, result)?;
+    Ok(Copied { replication, slot: created.name, point })
+}
+
+/// The tables of the source; those that are not finished are emptied, as the
+/// stream may have passed changes over since they were begun, and published.
+async fn listed(ctx: &CopyContext<'_>) -> Result<Vec<SourceTable>, CopyError> {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let unfinished: Vec<TableName> =
+        ctx.state.tables().await?.into_iter().filter(TableRow::is_unfinished).map(|row| row.table).collect();
+    empty(ctx, &unfinished).await?;
+    let tables = tables::of_source(&source, &ctx.settings.filter).await?;
+    let ours: Vec<SourceTable> = tables.iter().filter(|table| unfinished.contains(&table.name)).cloned().collect();
+    publication::include(ctx, &source, &ours).await?;
+    Ok(tables)
+}
+
+/// Keeps the connection that has the slot; returns when it is lost.
+async fn awake(replication: &mut Replication) -> CopyError {
+    loop {
+        sleep(AWAKE_EVERY).await;
+        if let Err(error) = replication.identify_system().await {
+            return error.into();
+        }
+    }
+}

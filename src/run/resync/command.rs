@@ -1,0 +1,220 @@
+//! `walferry resync` and `walferry add`: a running daemon is asked, and watched;
+//! where there is none the command does it itself.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::config::{Settings, TableFilter};
+use crate::copy::anew;
+use crate::exit::Error;
+use crate::observe::progress::TableProgress;
+use crate::run::{Context, begin, identify, prepare, retried};
+use crate::schema;
+use crate::schema::tables::SourceTable;
+use crate::session::Session;
+use crate::sql::TableName;
+use crate::state::control::DONE;
+use crate::state::tables::{TableRow, TableState};
+use crate::state::{State, StateError};
+
+/// Pause between two looks at how far the daemon is.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Which tables are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Tables of the migration.
+    Resync,
+    /// Tables that it does not have yet.
+    Add,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize)]
+pub struct ResyncReport {
+    /// The tables.
+    pub tables: Vec<ResyncedTable>,
+    /// Whether a running daemon did it, beside its stream.
+    pub by_daemon: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A table that was copied.
+#[derive(Clone, Debug, Serialize)]
+pub struct ResyncedTable {
+    /// Its name.
+    pub table: String,
+    /// Rows copied.
+    pub rows: i64,
+    /// Bytes of COPY data.
+    pub bytes: i64,
+    /// The stream takes the table up here.
+    pub snapshot_lsn: Option<String>,
+}
+
+impl fmt::Display for ResyncReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for table in &self.tables {
+            let from = table.snapshot_lsn.as_deref().unwrap_or("unknown");
+            writeln!(f, "{}: {} rows copied; the stream has it from {from} on", table.table, table.rows)?;
+        }
+        let by = if self.by_daemon { "beside the running stream" } else { "no daemon is running" };
+        write!(f, "{} table(s) in {:.1} s, {by}", self.tables.len(), self.seconds)
+    }
+}
+
+/// Copies the tables that fit `patterns`.
+///
+/// # Errors
+/// [`Error::Usage`] for a pattern without a table; what kept the tables from
+/// being copied.
+pub async fn command(
+    settings: Settings,
+    kind: Kind,
+    patterns: &[String],
+    shutdown: CancellationToken,
+) -> Result<ResyncReport, Error> {
+    let begun = Instant::now();
+    let ctx = Context::new(settings, shutdown)?;
+    let flag = if kind == Kind::Add { "add" } else { "resync" };
+    let patterns =
+        patterns.iter().map(|pattern| Ok((pattern.as_str(), TableFilter::only(flag, std::slice::from_ref(pattern))?)));
+    let patterns = patterns.collect::<Result<Vec<_>, Error>>()?;
+    let names = names(&ctx, kind, &patterns).await?;
+    let (names, bytes): (Vec<TableName>, Vec<u64>) = names.into_iter().unzip();
+    ctx.progress.begin(names.len(), bytes.iter().sum());
+    let sizes = names.iter().cloned().zip(bytes).collect();
+    let by_daemon = retried(&ctx, || attempt(&ctx, &names, &sizes)).await?;
+    let rows = state(&ctx).await?.tables().await?;
+    let copied = rows.into_iter().filter(|row| names.contains(&row.table));
+    let table = |row: TableRow| ResyncedTable {
+        table: row.table.to_string(),
+        rows: row.rows,
+        bytes: row.bytes,
+        snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.0.to_string()),
+    };
+    Ok(ResyncReport { tables: copied.map(table).collect(), by_daemon, seconds: begun.elapsed().as_secs_f64() })
+}
+
+async fn state(ctx: &Context) -> Result<State, Error> {
+    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    Ok(State::open(session, &ctx.settings.name).await?)
+}
+
+/// The tables that fit the patterns, with their sizes in bytes; each pattern has
+/// one at least.
+async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> Result<Vec<(TableName, u64)>, Error> {
+    let state = state(ctx).await?;
+    let migration = state.load().await?.ok_or_else(|| StateError::NoMigration(state.name().to_owned()))?;
+    if !migration.copied {
+        return Err(Error::NotCopied { name: ctx.settings.name.clone() });
+    }
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
+    let rows = state.tables().await?;
+    let is_ours =
+        |table: &SourceTable| rows.iter().any(|row| row.source_oid == table.oid && row.state != TableState::Excluded);
+    let mut names = Vec::new();
+    for (text, pattern) in patterns {
+        let is_meant =
+            |table: &&SourceTable| pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(a));
+        let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
+        let fit: Vec<&SourceTable> =
+            meant.iter().copied().filter(|table| is_ours(table) == (kind == Kind::Resync)).collect();
+        if fit.is_empty() {
+            let why = match (meant.is_empty(), kind) {
+                (true, _) => "no table of the source fits it",
+                (false, Kind::Resync) => "the migration does not have it: see \"walferry add\"",
+                (false, Kind::Add) => "the migration has it: see \"walferry resync\"",
+            };
+            return Err(Error::Usage(format!("{text}: {why}")));
+        }
+        names.extend(fit.into_iter().map(|table| table.name.clone()));
+    }
+    names.sort();
+    names.dedup();
+    let copy = ctx.copy(&state);
+    let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
+    anew::require_possible(&copy, &source, &wanted).await?;
+    let size = |name: &TableName| tables.iter().find(|table| table.name == *name).map_or(0, |table| table.bytes);
+    Ok(wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect())
+}
+
+/// Asks the daemon, or does it; says which.
+async fn attempt(ctx: &Context, names: &[TableName], sizes: &HashMap<TableName, u64>) -> Result<bool, Error> {
+    let state = Arc::new(state(ctx).await?);
+    if state.take_lease().await.is_ok() {
+        between_runs(ctx, &state, names).await?;
+        return Ok(false);
+    }
+    let id = state.request_resync(names, &format!("process {} on {}", ctx.pid, ctx.hostname)).await?;
+    info!(tables = names.len(), "asking the daemon");
+    let mut board = Board { sizes, bars: HashMap::new() };
+    loop {
+        if let Some(answer) = state.answer_to(id).await? {
+            return if answer == DONE { Ok(true) } else { Err(Error::NotResynced { why: answer }) };
+        }
+        board.show(ctx, state.tables().await?.into_iter().filter(|row| names.contains(&row.table)));
+        // A daemon that has ended answers nothing.
+        if state.take_lease().await.is_ok() {
+            info!("the daemon has ended: going on without it");
+            between_runs(ctx, &state, names).await?;
+            state.answer_request(id, DONE).await?;
+            return Ok(false);
+        }
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => {
+                info!("the daemon goes on with it");
+                return Err(Error::Interrupted);
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// With the lease held: no stream is at work.
+async fn between_runs(ctx: &Context, state: &Arc<State>, names: &[TableName]) -> Result<(), Error> {
+    let (replication, found) = identify(&ctx.settings).await?;
+    drop(replication);
+    prepare(ctx, state, &found).await?;
+    begin(ctx, state).await?;
+    ctx.established();
+    let copy = ctx.copy(state);
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
+    anew::make_room(&copy, &source, &wanted.new).await?;
+    anew::empty(&copy, &wanted.again).await?;
+    anew::enter(&copy, &source, &wanted.new).await?;
+    drop(source);
+    anew::between_runs(&copy).await?;
+    state.release_lease().await?;
+    Ok(())
+}
+
+/// The daemon's progress, from the state.
+struct Board<'a> {
+    sizes: &'a HashMap<TableName, u64>,
+    bars: HashMap<TableName, (TableProgress, u64, u64)>,
+}
+
+impl Board<'_> {
+    fn show(&mut self, ctx: &Context, rows: impl Iterator<Item = TableRow>) {
+        for row in rows.filter(|row| row.state == TableState::Copying) {
+            let (rows, bytes) = (u64::try_from(row.rows).unwrap_or(0), u64::try_from(row.bytes).unwrap_or(0));
+            let size = self.sizes.get(&row.table).copied().unwrap_or_default();
+            let entry = self.bars.entry(row.table.clone());
+            let (bar, had_rows, had_bytes) = entry.or_insert_with(|| (ctx.progress.table(&row.table, size), 0, 0));
+            if rows > *had_rows {
+                bar.advance(rows - *had_rows, bytes.saturating_sub(*had_bytes));
+                (*had_rows, *had_bytes) = (rows, bytes);
+            }
+        }
+    }
+}
