@@ -251,8 +251,8 @@ impl Error {
             }
             Error::NotCarried { .. } => Verdict::operator(
                 8,
-                "everything else is equal. Copy these tables by other means or in a migration of their own \
-                 (--name, --tables), or say with --exclude-tables that they stay behind",
+                "everything else is equal. Take these tables in by \"walferry add TABLE\" and catch up again, or say with \
+                 --exclude-tables that they stay behind",
             ),
             Error::NotResynced { .. } => Verdict::operator(
                 4,

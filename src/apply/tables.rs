@@ -283,9 +283,8 @@ fn unvouched(table: &TableName) -> String {
 
 fn absent(table: &TableName) -> String {
     format!(
-        "it was created on the source after the copy, and the target does not have it. Create it there \
-         (pg_dump --schema-only -t '{table}' \"$SOURCE\" | psql \"$TARGET\") and start again: its rows are in the \
-         stream; to leave it out, start again with --exclude-tables '{table}'"
+        "it was created on the source after the copy, and the target does not have it. Bring its definition and rows \
+         over by walferry add '{table}', and start again; to leave it out, start again with --exclude-tables '{table}'"
     )
 }
 

@@ -21,7 +21,7 @@ fn the_help_of_the_program_and_of_every_command_is_as_reviewed() {
     Cli::command().debug_assert();
     insta::assert_snapshot!("help", help(None));
     let names: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-    assert_eq!(names, ["check", "run", "catchup", "status", "cleanup", "demo"]);
+    assert_eq!(names, ["check", "run", "catchup", "resync", "add", "status", "cleanup", "demo"]);
     for name in names {
         insta::assert_snapshot!(format!("help_{name}"), help(Some(&name)));
     }

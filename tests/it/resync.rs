@@ -258,6 +258,41 @@ async fn a_table_that_is_created_later_is_taken_in_with_its_definition_beside_th
     assert_eq!(of(pair.target_client().await).await, of(pair.source_client().await).await);
 }
 
+/// The words of the stream that meets a table it does not know lead to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_or_partition_that_stopped_the_stream_is_taken_in_and_the_stream_goes_on() {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.visit (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at); \
+         CREATE TABLE public.visit_24 PARTITION OF public.visit FOR VALUES FROM ('2024-01-01') TO ('2025-01-01'); \
+         INSERT INTO public.visit VALUES (1, '2024-05-05')",
+    )
+    .await;
+    let mut daemon = streaming(&pair, &[]).await;
+    pair.source_sql(
+        "CREATE TABLE public.visit_25 PARTITION OF public.visit FOR VALUES FROM ('2025-01-01') TO ('2026-01-01'); \
+         INSERT INTO public.visit VALUES (2, '2025-05-05'), (3, '2024-06-06')",
+    )
+    .await;
+    wait_until("the daemon stops", PATIENCE, || {
+        let has_ended = daemon.ended().is_some();
+        async move { has_ended }
+    })
+    .await;
+    let stopped = daemon.wait(PATIENCE).code(7);
+    assert!(stopped.stderr.contains("walferry add 'public.visit_25'"), "{}", stopped.stderr);
+    Walferry::run(&pair, &["add", "public.visit_25"], PATIENCE).code(0);
+    pair.source_sql("INSERT INTO public.visit VALUES (4, '2025-07-07'); DELETE FROM public.visit WHERE id = 2").await;
+    catch_up(&pair);
+    pair.assert_equal().await;
+    // By the name of the whole.
+    pair.target_client().await.batch_execute("UPDATE public.visit SET id = id + 100").await.unwrap();
+    let done = Walferry::run(&pair, &["resync", "visit", "--json"], PATIENCE).code(0).json();
+    assert_eq!(done["tables"].as_array().map(Vec::len), Some(2), "{done}");
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_its_owner_publishes_later_is_added_with_the_rows_it_has() {
     let pair = listed_pair().await;

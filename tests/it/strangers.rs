@@ -26,7 +26,7 @@ async fn a_table_created_later_stops_with_the_ways_on_and_is_taken_in_once_it_is
     let create = "CREATE TABLE later (id int PRIMARY KEY, v text)";
     journey.write(&["INSERT INTO known VALUES (2, 'b')", create, "INSERT INTO later VALUES (1, 'x'), (2, 'y')"]).await;
     let ended = journey.stopped(7);
-    for words in ["later", "pg_dump --schema-only", "--exclude-tables"] {
+    for words in ["later", "walferry add", "--exclude-tables"] {
         assert!(ended.stderr.contains(words), "{words} is not in:\n{}", ended.stderr);
     }
     assert!(names_an_lsn(&ended.stderr), "{}", ended.stderr);
