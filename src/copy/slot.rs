@@ -174,13 +174,14 @@ async fn watch(source: &Session) -> Result<String, DbError> {
     }
 }
 
-/// The writing transactions of the cluster, oldest first; no query texts, as
-/// these hold values.
+/// The writing transactions of the cluster, oldest first. Of a query its
+/// beginning, up to the first letter that a value could begin with.
 async fn blockers(source: &Session) -> Result<String, DbError> {
     let rows = source
         .query(
-            "SELECT pg_catalog.format('process %s (user %s, database %s, application %s, for %s s)', pid, usename, datname, \
-                 application_name, coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::bigint::text, 'unknown')) \
+            "SELECT pg_catalog.format('process %s (user %s, database %s, application %s, for %s s, %s: %s)', pid, usename, datname, \
+                 application_name, coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::bigint::text, 'unknown'), \
+                 coalesce(state, 'unknown'), coalesce(pg_catalog.rtrim(pg_catalog.substring(query, '^[^''$0-9]{1,60}')), '')) \
              FROM (SELECT * FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start LIMIT 20) AS busy \
              UNION ALL SELECT pg_catalog.format('prepared transaction %L (user %s, database %s)', gid, owner, database) \
              FROM pg_catalog.pg_prepared_xacts",

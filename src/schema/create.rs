@@ -90,6 +90,14 @@ pub(super) async fn add(
     given.take(&mut post_data);
     ownership::require_roles(source, target, settings.acl, tables, &given.new_owners).await?;
     drop_dangling_keys(source, tables, &mut post_data).await?;
+    // A partition gets the indexes of a table that is there as it is attached.
+    let is_joining = |table: &&SourceTable| !table.ancestors.iter().all(|a| new.iter().any(|other| other.name == *a));
+    let joining: Vec<u32> = new.iter().filter(is_joining).map(|table| table.oid).collect();
+    let inherited = source::inherited_indexes(source, &joining).await?;
+    post_data.retain(|entry| {
+        let is_of_index = matches!(entry.kind.as_str(), "CONSTRAINT" | "INDEX" | "INDEX ATTACH");
+        !(is_of_index && inherited.contains(&(entry.schema.clone(), entry.name.clone())))
+    });
     let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());
     objects.extend(given.into_objects());
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin to create the tables").await?;

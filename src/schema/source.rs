@@ -87,6 +87,26 @@ pub(super) async fn keys_to_left_out(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+/// The indexes of these tables that are parts of a partitioned table's, as
+/// pg_dump names them: "index", and "table constraint", with the schema.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn inherited_indexes(source: &Session, tables: &[u32]) -> Result<HashSet<(String, String)>, DbError> {
+    let rows = source
+        .query(
+            "SELECT n.nspname::text, name FROM pg_catalog.pg_index x JOIN pg_catalog.pg_inherits h ON h.inhrelid = x.indexrelid \
+             JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid JOIN pg_catalog.pg_class c ON c.oid = x.indrelid \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, \
+             LATERAL (VALUES (i.relname::text), (c.relname || ' ' || i.relname)) AS named (name) \
+             WHERE x.indrelid = ANY ($1::oid[])",
+            &[&tables],
+        )
+        .await
+        .during(source.side(), "list the indexes of partitions")?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// REFRESH for every materialized view that holds data on the source, each
 /// after those it reads, directly or through views.
 ///

@@ -235,3 +235,25 @@ async fn parts_have_the_rows_and_columns_that_the_publication_lets_through() {
     let found = (row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2));
     assert_eq!(found, (20_001, 20_001, 600_030_001));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_waits_says_for_whom_and_leaves_nothing_when_it_is_given_up() {
+    let pair = usual_pair().await;
+    let busy = source_admin(&pair).await;
+    busy.batch_execute("BEGIN; UPDATE public.account SET name = 'a secret' WHERE id = 1").await.unwrap();
+    let pid: i32 = busy.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    busy.batch_execute("UPDATE public.account SET name = 'a secret' WHERE id = 2").await.unwrap();
+    let daemon = Walferry::on(&pair, &["run"]);
+    wait_until("it says for whom it waits", PATIENCE, || {
+        let has_said = daemon.stderr().contains("the slot waits until these transactions end");
+        async move { has_said }
+    })
+    .await;
+    let ended = daemon.terminate(PATIENCE);
+    for words in [format!("process {pid} (user "), "idle in transaction: UPDATE public.account SET name =".to_owned()] {
+        assert!(ended.stderr.contains(&words), "no \"{words}\" in:\n{}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(busy.query_one(slots, &[]).await.unwrap().get::<_, i64>(0), 0, "none is left");
+}

@@ -11,8 +11,8 @@ use tokio_postgres::Client;
 
 use crate::copy::{Churn, create_tables, through};
 use crate::migration::{
-    Load, NAME, PATIENCE, catch_up, compare, pair_with_tables, settle, source_admin, streaming, until_applied,
-    until_streaming, usual_pair,
+    Load, NAME, PATIENCE, catch_up, compare, pair_with_tables, settle, source_admin, source_end, streaming,
+    until_applied, until_streaming, usual_pair,
 };
 use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::{Walferry, command_for};
@@ -95,6 +95,38 @@ async fn the_stream_goes_on_for_the_other_tables_while_one_is_copied() {
     pair.source_sql("UPDATE public.bulk_1 SET v = -1 WHERE id % 2 = 0").await;
     until_applied(&pair).await;
     daemon.terminate(PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+/// The second stream gets ahead of the main one, which is held up: what it has
+/// applied beyond must not be applied again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_stream_takes_a_table_up_where_the_second_one_ended() {
+    let pair = usual_pair().await;
+    create_tables(&pair, 1, 60_000).await;
+    let churn = Churn::start(&pair, 1, 60_000, workload::seed()).await;
+    let daemon = streaming(&pair, &[]).await;
+    let asking = Walferry::on(&pair, &["resync", "bulk_1"]);
+    until_state(&pair, "bulk_1", "copying").await;
+    let mut holder = pair.target_client().await;
+    let held = holder.transaction().await.unwrap();
+    held.execute("SELECT FROM public.audited WHERE id = 1 FOR UPDATE", &[]).await.unwrap();
+    pair.source_sql("UPDATE public.audited SET touched = 100 WHERE id = 1").await;
+    let end = source_end(&source_admin(&pair).await).await;
+    let target = pair.target_client().await;
+    let ahead = "SELECT EXISTS (SELECT FROM walferry.position WHERE slot <> $1 AND end_lsn - $2::pg_lsn > 20000)";
+    wait_until("the second stream is ahead", PATIENCE, || async {
+        target.query_one(ahead, &[&NAME, &end]).await.unwrap().get(0)
+    })
+    .await;
+    assert_eq!(state_of(&target, "bulk_1").await, "joining");
+    held.rollback().await.unwrap();
+    asking.wait(PATIENCE).code(0);
+    pair.source_sql("UPDATE public.bulk_1 SET v = v + 1 WHERE id % 10 = 0").await;
+    until_applied(&pair).await;
+    daemon.terminate(PATIENCE).code(0);
+    churn.stop().await;
     catch_up(&pair);
     pair.assert_equal().await;
 }
