@@ -120,6 +120,12 @@ async fn the_main_stream_takes_a_table_up_where_the_second_one_ended() {
         target.query_one(ahead, &[&NAME, &end]).await.unwrap().get(0)
     })
     .await;
+    pair.source_sql("INSERT INTO public.bulk_1 VALUES (-1, 0, 'beyond'); DELETE FROM public.bulk_1 WHERE id = 7").await;
+    let beyond = "SELECT EXISTS (SELECT FROM public.bulk_1 WHERE id = -1)";
+    wait_until("the second stream has applied it", PATIENCE, || async {
+        target.query_one(beyond, &[]).await.unwrap().get(0)
+    })
+    .await;
     assert_eq!(state_of(&target, "bulk_1").await, "joining");
     held.rollback().await.unwrap();
     asking.wait(PATIENCE).code(0);
