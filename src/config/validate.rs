@@ -84,11 +84,11 @@ impl Settings {
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
             batch: batch(&work)?,
             queue_bytes: size("queue-bytes", work.queue_bytes.as_ref(), DEFAULT_QUEUE_BYTES)?,
-            sequence_interval: duration(
-                "sequence-interval",
-                work.sequence_interval.as_ref(),
-                DEFAULT_SEQUENCE_INTERVAL,
-            )?,
+            sequence_interval: sequence_interval(work.sequence_interval.as_ref())?,
+            sequence_margin: match &work.sequence_margin {
+                Some(text) => text.0.trim().parse().map_err(|_| wrong("sequence-margin", "a number from 0", text))?,
+                None => 0,
+            },
             listen: listen(serve.listen)?,
         })
     }
@@ -230,6 +230,18 @@ fn duration(flag: &'static str, text: Option<&Text>, default: Duration) -> Resul
     seconds
         .or_else(|_| humantime::parse_duration(text.0.trim()))
         .map_err(|_| wrong(flag, "a duration such as 15m, 900s or 250ms", text))
+}
+
+/// Passes more often than this would do nothing but that.
+fn sequence_interval(text: Option<&Text>) -> Result<Duration, ConfigError> {
+    const LEAST: Duration = Duration::from_millis(100);
+    let interval = duration("sequence-interval", text, DEFAULT_SEQUENCE_INTERVAL)?;
+    match text {
+        Some(text) if interval < LEAST => {
+            Err(wrong("sequence-interval", "a duration of at least 100ms, such as 30s", text))
+        }
+        _ => Ok(interval),
+    }
 }
 
 /// A human size; 1MiB is the least that a stream of rows can be worked in.
