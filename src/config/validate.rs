@@ -296,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn sequences_are_not_looked_at_without_pause_and_a_margin_is_a_number() {
+        let of = |interval: &str, margin: &str| {
+            let work = Work { sequence_interval: text(interval), sequence_margin: text(margin), ..Work::default() };
+            settings(work, &env()).map(|settings| (settings.sequence_interval.as_millis(), settings.sequence_margin))
+        };
+        assert_eq!(of("100ms", "1000").unwrap(), (100, 1000));
+        for (interval, margin) in [("0", "0"), ("99ms", "0"), ("1s", "-1"), ("1s", "many"), ("1s", "1.5")] {
+            let error = of(interval, margin).unwrap_err().to_string();
+            assert!(error.contains("sequence-") && error.contains("WALFERRY_SEQUENCE_"), "{error}");
+        }
+    }
+
+    #[test]
     fn flag_goes_over_environment_goes_over_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.toml");

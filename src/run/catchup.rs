@@ -185,7 +185,12 @@ async fn final_sequences(ctx: &Context) -> Result<SequenceReport, SweepError> {
     let kind = SequencePass::Final { margin: ctx.settings.sequence_margin };
     let report = SequenceSweep::connect(&ctx.settings).await?.pass(&ctx.settings, &ctx.metrics, kind).await?;
     Newly::default().log(&report);
-    info!(total = report.total, changed = report.changed, "sequences are exact");
+    match ctx.settings.sequence_margin {
+        0 => info!(total = report.total, changed = report.changed, "sequences are exact"),
+        margin => {
+            info!(total = report.total, changed = report.changed, margin, "sequences are exact, ahead by the margin")
+        }
+    }
     Ok(report)
 }
 
