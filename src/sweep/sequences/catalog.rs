@@ -87,12 +87,10 @@ impl Sequence {
             .collect();
         let name = TableName::new(row.get::<_, String>("schema"), row.get::<_, String>("name"));
         let role: String = row.get("role");
-        let unread = if !row.get::<_, Option<bool>>("may_select")? {
-            SequenceCause::Unreadable(grant(&name, "SELECT", &role))
-        } else if row.get("is_not_there") {
-            SequenceCause::OnThePrimary
-        } else {
+        let unread = if row.get::<_, Option<bool>>("may_select")? {
             SequenceCause::Unread("its value was not asked for".to_owned())
+        } else {
+            SequenceCause::Unreadable(grant(&name, "SELECT", &role))
         };
         let bond = match row.get::<_, Option<&str>>("identity") {
             Some("a") => Bond::IdentityAlways,
@@ -140,7 +138,7 @@ SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, pg_catalog.for
              WHERE e.refclassid = 'pg_class'::regclass AND e.refobjid = c.oid ORDER BY u.oid) AS used_names,
        has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(c.oid, 'SELECT') AS may_select,
        has_sequence_privilege(c.oid, 'UPDATE') AS may_update, pg_has_role(c.relowner, 'USAGE') AS may_alter,
-       c.relpersistence = 'u' AND pg_is_in_recovery() AS is_not_there, quote_ident(current_user) AS role
+       quote_ident(current_user) AS role
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_sequence s ON s.seqrelid = c.oid
 LEFT JOIN pg_depend o ON o.classid = 'pg_class'::regclass AND o.objid = c.oid AND o.objsubid = 0
      AND o.refclassid = 'pg_class'::regclass AND o.refobjsubid > 0 AND o.deptype IN ('a', 'i')

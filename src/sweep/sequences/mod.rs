@@ -194,15 +194,18 @@ async fn gather_once(
 
 /// What has to be changed, and what cannot be, by place.
 fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>, Vec<(usize, SequenceCause)>) {
-    let (mut changes, mut problems) = (Vec::new(), Vec::new());
+    let (mut changes, mut problems, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     for (place, (ours, theirs)) in found.ours.iter().zip(&found.theirs).enumerate() {
         let theirs = theirs.as_ref().map(|(sequence, matched)| (sequence, *matched));
         let decided = plan(place, ours, theirs, schema, kind);
         if let Some(steps) = decided.cut_to {
-            tracing::warn!(sequence = %ours.name, margin = steps, "the margin is cut: the sequence ends there");
+            cut.push(format!("{} ({steps})", ours.name));
         }
         changes.extend(decided.change);
         problems.extend(decided.problems.into_iter().map(|cause| (place, cause)));
+    }
+    if !cut.is_empty() {
+        tracing::warn!("the margin is cut to what these have left: sequence {}", listed(&cut));
     }
     (changes, problems)
 }

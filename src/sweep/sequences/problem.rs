@@ -25,8 +25,6 @@ pub enum SequenceCause {
     Renamed(String),
     /// Our role may not read it on the source; the SQL that mends it.
     Unreadable(String),
-    /// The source is a standby and it is unlogged: no value reaches a standby.
-    OnThePrimary,
     /// The server did not give its value, in its words.
     Unread(String),
     /// Our role may not read and set it on the target; the SQL that mends it.
@@ -76,9 +74,6 @@ impl fmt::Display for SequenceCause {
                 write!(f, "has another name on the target; its value was carried (run there: {sql})")
             }
             SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run there: {sql})"),
-            SequenceCause::OnThePrimary => {
-                f.write_str("is unlogged and the source is a standby, which has no value of it (set it by hand)")
-            }
             SequenceCause::Unwritable(sql) => write!(f, "cannot be set on the target (run there: {sql})"),
             SequenceCause::Unread(words) | SequenceCause::Refused(words) => write!(f, "is not equal: {words}"),
             SequenceCause::Defined { there, sql, blame } => {
