@@ -406,10 +406,11 @@ pub(crate) fn side_of_copy(error: &CopyError) -> Option<Side> {
 
 fn sweep(error: &SweepError) -> Verdict {
     match error {
+        SweepError::Wire(error) => connection(error),
         SweepError::Db(error) => db(error),
         SweepError::State(error) => state(error),
         SweepError::Sequences(_) | SweepError::Both(..) => {
-            Verdict::operator(8, "grant what is missing and run it again")
+            Verdict::operator(8, "everything else is equal: mend what the message names and run it again")
         }
         SweepError::UnreadableLargeObjects { .. } => Verdict::of_side(Side::Source, Directive::Operator),
         SweepError::LargeObjectsInUse { .. } => Verdict::of_side(Side::Target, Directive::Operator),

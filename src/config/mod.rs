@@ -150,8 +150,10 @@ pub struct Settings {
     pub batch: BatchBounds,
     /// Bytes that may wait between the receiver and the applier.
     pub queue_bytes: usize,
-    /// Pause between two passes over the sequences.
+    /// From one pass over the sequences to the next.
     pub sequence_interval: Duration,
+    /// Values of each sequence that the last pass leaves unused.
+    pub sequence_margin: u64,
     /// Where metrics and health are served; `None` for nowhere.
     pub listen: Option<SocketAddr>,
 }

@@ -168,9 +168,12 @@ pub struct Work {
     /// Bytes that may wait between receiving and applying [default: 32MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub queue_bytes: Option<Text>,
-    /// Pause between two passes over the sequences [default: 30s]
+    /// Time from one pass over the sequences to the next [default: 30s]
     #[arg(long, value_name = "DURATION", help_heading = "How")]
     pub sequence_interval: Option<Text>,
+    /// Values of each sequence that the last pass (catchup) leaves unused [default: 0]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub sequence_margin: Option<Text>,
 }
 
 /// Settings of a process that keeps running.
@@ -280,6 +283,7 @@ impl Raw {
                 batch_bytes: w.batch_bytes.or(ow.batch_bytes),
                 queue_bytes: w.queue_bytes.or(ow.queue_bytes),
                 sequence_interval: w.sequence_interval.or(ow.sequence_interval),
+                sequence_margin: w.sequence_margin.or(ow.sequence_margin),
             },
             serve: Serve { listen: self.serve.listen.or(other.serve.listen) },
             logging: Logging {
@@ -322,6 +326,7 @@ impl Raw {
                 batch_bytes: text("batch-bytes"),
                 queue_bytes: text("queue-bytes"),
                 sequence_interval: text("sequence-interval"),
+                sequence_margin: text("sequence-margin"),
             },
             serve: Serve { listen: text("listen") },
             logging: Logging { log_format: text("log-format"), log_level: text("log-level") },

@@ -84,11 +84,11 @@ impl Settings {
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
             batch: batch(&work)?,
             queue_bytes: size("queue-bytes", work.queue_bytes.as_ref(), DEFAULT_QUEUE_BYTES)?,
-            sequence_interval: duration(
-                "sequence-interval",
-                work.sequence_interval.as_ref(),
-                DEFAULT_SEQUENCE_INTERVAL,
-            )?,
+            sequence_interval: sequence_interval(work.sequence_interval.as_ref())?,
+            sequence_margin: match &work.sequence_margin {
+                Some(text) => text.0.trim().parse().map_err(|_| wrong("sequence-margin", "a number from 0", text))?,
+                None => 0,
+            },
             listen: listen(serve.listen)?,
         })
     }
@@ -232,6 +232,18 @@ fn duration(flag: &'static str, text: Option<&Text>, default: Duration) -> Resul
         .map_err(|_| wrong(flag, "a duration such as 15m, 900s or 250ms", text))
 }
 
+/// Passes more often than this would do nothing but that.
+fn sequence_interval(text: Option<&Text>) -> Result<Duration, ConfigError> {
+    const LEAST: Duration = Duration::from_millis(100);
+    let interval = duration("sequence-interval", text, DEFAULT_SEQUENCE_INTERVAL)?;
+    match text {
+        Some(text) if interval < LEAST => {
+            Err(wrong("sequence-interval", "a duration of at least 100ms, such as 30s", text))
+        }
+        _ => Ok(interval),
+    }
+}
+
 /// A human size; 1MiB is the least that a stream of rows can be worked in.
 fn size(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize, ConfigError> {
     const LEAST_BYTES: usize = 1024 * 1024;
@@ -281,6 +293,19 @@ mod tests {
         assert_eq!((settings.part_size, settings.wal_warn), (256 << 20, None));
         assert!((1..=4).contains(&settings.jobs) && settings.listen.is_none() && settings.filter.is_empty());
         assert_eq!(settings.target.to_string(), "me@b:5432/x");
+    }
+
+    #[test]
+    fn sequences_are_not_looked_at_without_pause_and_a_margin_is_a_number() {
+        let of = |interval: &str, margin: &str| {
+            let work = Work { sequence_interval: text(interval), sequence_margin: text(margin), ..Work::default() };
+            settings(work, &env()).map(|settings| (settings.sequence_interval.as_millis(), settings.sequence_margin))
+        };
+        assert_eq!(of("100ms", "1000").unwrap(), (100, 1000));
+        for (interval, margin) in [("0", "0"), ("99ms", "0"), ("1s", "-1"), ("1s", "many"), ("1s", "1.5")] {
+            let error = of(interval, margin).unwrap_err().to_string();
+            assert!(error.contains("sequence-") && error.contains("WALFERRY_SEQUENCE_"), "{error}");
+        }
     }
 
     #[test]

@@ -61,8 +61,8 @@ use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::tables::TableState;
-use crate::sweep::sequences::SequencePass;
-use crate::sweep::{large_objects, sequences};
+use crate::sweep::large_objects;
+use crate::sweep::sequences::{Newly, SequencePass, SequenceSweep};
 use board::Board;
 use keep::{Held, Snapshots};
 use plan::Job;
@@ -227,10 +227,11 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
 async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let settings = ctx.settings;
     ctx.progress.note("carrying sequences and large objects");
+    let sequences = SequenceSweep::connect(settings).await?;
+    Newly::default().log(&sequences.pass(settings, ctx.metrics, SequencePass::Initial).await?);
+    drop(sequences);
     let source = Session::connect(&settings.source, &settings.name).await?;
     let target = Session::connect(&settings.target, &settings.name).await?;
-    sequences::pass(&source, &target, ctx.state, &settings.filter, SequencePass::Initial).await?;
-    // A transaction of its own, so that a sequence that may not be read cannot end it.
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     source.batch_execute(begin).await.during(source.side(), "begin to read the large objects")?;
     large_objects::copy_initial(&source, &target, ctx.state, ctx.metrics).await?;

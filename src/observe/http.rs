@@ -216,7 +216,7 @@ mod tests {
             daemon: Daemon { alive: true, host: Some("<host>".to_owned()), pid: Some(1) },
             slot: None,
             tables: Vec::new(),
-            sequences: Sequences { total: 0, behind: 0, last_pass: None },
+            sequences: Sequences { total: 0, behind: 0, last_pass: None, problems: Vec::new() },
             large_objects: LargeObjects { total: 0, last_pass: None },
             stopped_because: None,
         }

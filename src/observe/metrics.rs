@@ -3,6 +3,9 @@
 //! Invariant: every series that can be known beforehand exists from the start
 //! with 0, so that a rule over it never meets "no data".
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// All metrics of a process. Cheap to clone.
@@ -46,6 +49,14 @@ pub struct Metrics {
     pub tables: IntGaugeVec,
     /// Sequences set on the target.
     pub sequences_synced: IntCounter,
+    /// Sequences that are not as on the source after the last pass.
+    pub sequences_behind: IntGauge,
+    /// Time since the last pass over the sequences that ended began; 0 before it.
+    pub sequence_lag_seconds: Gauge,
+    /// Time of a pass over the sequences.
+    pub sequence_pass_seconds: Histogram,
+    /// When the last pass over the sequences that ended began.
+    sequences_as_of: Arc<Mutex<Option<Instant>>>,
     /// Bytes of large objects written to the target.
     pub large_object_bytes: IntCounter,
     /// Errors, by `class`: retry, operator, bug.
@@ -95,6 +106,11 @@ impl Metrics {
             copied_bytes: maker.counter("copied_bytes_total", "Bytes of COPY data copied")?,
             tables: maker.gauges("tables", "Tables of the migration", "state")?,
             sequences_synced: maker.counter("sequences_synced_total", "Sequences set on the target")?,
+            sequences_behind: maker.gauge("sequences_behind", "Sequences not as on the source after the last pass")?,
+            sequence_lag_seconds: maker
+                .float("sequence_lag_seconds", "Time since the last complete pass over the sequences began")?,
+            sequence_pass_seconds: maker.histogram("sequence_pass_seconds", "Time of a pass over the sequences")?,
+            sequences_as_of: Arc::default(),
             large_object_bytes: maker
                 .counter("large_object_bytes_total", "Bytes of large objects written to the target")?,
             errors: maker.counters("errors_total", "Errors met", "class")?,
@@ -107,8 +123,16 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Brings the metrics of the process itself up to date.
+    /// The sequences on the target are those of this moment, or newer.
+    pub fn sequences_are_as_of(&self, moment: Instant) {
+        *self.sequences_as_of.lock().unwrap_or_else(PoisonError::into_inner) = Some(moment);
+    }
+
+    /// Brings the metrics up to date that nothing but time changes, and those of
+    /// the process itself.
     pub fn observe_process(&self) {
+        let as_of = *self.sequences_as_of.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sequence_lag_seconds.set(as_of.map_or(0.0, |moment| moment.elapsed().as_secs_f64()));
         if let Some(bytes) = resident_bytes() {
             self.resident_memory_bytes.set(bytes);
         }

@@ -23,6 +23,13 @@ use crate::wire::WireError;
 /// full pages), and that must not look like lag.
 const IDLE_LAG_BYTES: u64 = 64 << 10;
 
+/// Sequences named in a document; the others are counted.
+const PROBLEMS_MAX: i64 = 1000;
+
+/// Lines for people about one kind of object; the others are counted: a
+/// database can have thousands of tables.
+const SHOWN: usize = 30;
+
 /// Why there is no status document.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
@@ -119,10 +126,27 @@ pub struct Table {
 pub struct Sequences {
     /// How many take part.
     pub total: i64,
-    /// How many could not be brought to the source's value.
+    /// How many could not be brought to the source's value or definition.
     pub behind: i64,
     /// When it ended, ISO 8601.
     pub last_pass: Option<String>,
+    /// Which are behind, and which are defined otherwise, at most
+    /// [`PROBLEMS_MAX`].
+    #[serde(default)]
+    pub problems: Vec<SequenceTrouble>,
+}
+
+/// A sequence that is not as on the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceTrouble {
+    /// Its schema on the source.
+    pub schema: String,
+    /// Its name there.
+    pub name: String,
+    /// Whether the last pass of `catchup` would refuse it.
+    pub behind: bool,
+    /// What is wrong, and what to do.
+    pub problem: String,
 }
 
 /// The large objects as of the last pass.
@@ -166,7 +190,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
     let source_lsn = side.as_ref().map(|side| side.wal_end).or(migration.source_lsn);
     let lag_bytes = position.as_ref().zip(source_lsn).map(|(position, end)| end.bytes_since(position.end));
     let alive = state.is_leased().await?;
-    let (sequences, large_objects) = (state.sequence_counts().await?, state.large_object_counts().await?);
+    let large_objects = state.large_object_counts().await?;
     Ok(StatusDocument {
         name: state.name().to_owned(),
         phase: migration.phase.as_str().to_owned(),
@@ -177,7 +201,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
         daemon: daemon(&migration, alive),
         slot: side.map(|side| side.slot),
         tables: tables(state).await?,
-        sequences: Sequences { total: sequences.total, behind: sequences.behind, last_pass: sequences.last_pass },
+        sequences: sequences(state).await?,
         large_objects: LargeObjects { total: large_objects.total, last_pass: large_objects.last_pass },
         stopped_because: migration.stopped_because,
     })
@@ -201,6 +225,18 @@ async fn tables(state: &State) -> Result<Vec<Table>, StatusError> {
             snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.0.to_string()),
         })
         .collect())
+}
+
+async fn sequences(state: &State) -> Result<Sequences, StatusError> {
+    let counts = state.sequence_counts().await?;
+    let trouble = |(sequence, behind, problem): (TableName, bool, String)| SequenceTrouble {
+        schema: sequence.schema,
+        name: sequence.name,
+        behind,
+        problem,
+    };
+    let problems = state.sequence_problems(PROBLEMS_MAX).await?.into_iter().map(trouble).collect();
+    Ok(Sequences { total: counts.total, behind: counts.behind, last_pass: counts.last_pass, problems })
 }
 
 /// What the source says.
@@ -287,8 +323,7 @@ impl fmt::Display for StatusDocument {
             None => writeln!(f, "slot           not known: the source cannot be reached")?,
         }
         self.fmt_tables(f)?;
-        let Sequences { total, behind, last_pass } = &self.sequences;
-        writeln!(f, "sequences      {total}, {behind} behind, last pass {}", text(last_pass))?;
+        self.fmt_sequences(f)?;
         let LargeObjects { total, last_pass } = &self.large_objects;
         write!(f, "large objects  {total}, last pass {}", text(last_pass))
     }
@@ -303,19 +338,29 @@ impl StatusDocument {
         let bytes: i64 = self.tables.iter().map(|table| table.bytes).sum();
         let bytes = human_bytes(bytes as f64);
         writeln!(f, "tables         {ready} of {all} ready ({percent} %), {rows} rows, {bytes} copied")?;
-        // The others are counted: a database can have thousands of tables.
-        const SHOWN: usize = 30;
         let mut open = self.tables.iter().filter(|table| table.state != "ready");
         for table in open.by_ref().take(SHOWN) {
             let name = TableName::new(&table.schema, &table.name);
             let bytes = human_bytes(table.bytes as f64);
             writeln!(f, "  {:<9} {name}  {} rows, {bytes}", table.state, table.rows)?;
         }
-        match open.count() {
-            0 => Ok(()),
-            more => writeln!(f, "  and {more} more"),
-        }
+        and_more(f, open.count())
     }
+
+    fn fmt_sequences(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sequences { total, behind, last_pass, problems } = &self.sequences;
+        writeln!(f, "sequences      {total}, {behind} behind, last pass {}", last_pass.as_deref().unwrap_or("-"))?;
+        for trouble in problems.iter().take(SHOWN) {
+            let (name, word) =
+                (TableName::new(&trouble.schema, &trouble.name), if trouble.behind { "behind" } else { "differs" });
+            writeln!(f, "  {word:<9} {name} {}", trouble.problem)?;
+        }
+        and_more(f, problems.len().saturating_sub(SHOWN))
+    }
+}
+
+fn and_more(f: &mut fmt::Formatter<'_>, count: usize) -> fmt::Result {
+    if count > 0 { writeln!(f, "  and {count} more") } else { Ok(()) }
 }
 
 impl fmt::Display for Daemon {

@@ -26,8 +26,9 @@ use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
 use crate::state::migration::Phase;
-use crate::sweep::sequences::SequencePass;
-use crate::sweep::{large_objects, sequences};
+use crate::sweep::large_objects::{self, LargeObjectReport};
+use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
+use crate::sweep::{SweepError, both};
 
 /// How long a daemon may take to finish its batch and leave: a batch over a
 /// slow link, or a part of a large transaction, and its COMMIT.
@@ -168,12 +169,7 @@ async fn take_over(ctx: &Context, state: &State) -> Result<(), Error> {
 
 /// The last passes: exact, the writes being stopped.
 async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let sequences = sequences::pass(&source, &target, state, &ctx.settings.filter, SequencePass::Final).await?;
-    info!(total = sequences.total, changed = sequences.changed, "sequences are exact");
-    let objects = large_objects::final_pass(&source, &target, state, &ctx.metrics).await?;
-    info!(total = objects.total, bytes = objects.bytes, "large objects are exact");
+    let (sequences, objects) = both(final_sequences(ctx).await, final_large_objects(ctx, state)).await?;
     Ok(CatchupReport {
         end_lsn: String::new(),
         transactions: 0,
@@ -183,6 +179,27 @@ async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
         seconds: 0.0,
         restored: None,
     })
+}
+
+async fn final_sequences(ctx: &Context) -> Result<SequenceReport, SweepError> {
+    let kind = SequencePass::Final { margin: ctx.settings.sequence_margin };
+    let report = SequenceSweep::connect(&ctx.settings).await?.pass(&ctx.settings, &ctx.metrics, kind).await?;
+    Newly::default().log(&report);
+    match ctx.settings.sequence_margin {
+        0 => info!(total = report.total, changed = report.changed, "sequences are exact"),
+        margin => {
+            info!(total = report.total, changed = report.changed, margin, "sequences are exact, ahead by the margin")
+        }
+    }
+    Ok(report)
+}
+
+async fn final_large_objects(ctx: &Context, state: &State) -> Result<LargeObjectReport, SweepError> {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let report = large_objects::final_pass(&source, &target, state, &ctx.metrics).await?;
+    info!(total = report.total, bytes = report.bytes, "large objects are exact");
+    Ok(report)
 }
 
 /// Tables that the source has by now and that neither the copy nor the stream

@@ -1,5 +1,5 @@
-//! Beside the stream: signs of life, requests from other commands, sequences,
-//! the slot's figures, the status document.
+//! Beside the stream: signs of life, requests from other commands, the slot's
+//! figures, the status document.
 //!
 //! Invariant: nothing here touches rows; a figure that cannot be read is
 //! logged and tried again, but the loss of the lease's session ends the stream.
@@ -19,8 +19,6 @@ use crate::observe::status;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::migration::Migration;
 use crate::state::{State, StateError};
-use crate::sweep::SweepError;
-use crate::sweep::sequences::{self, SequencePass};
 use crate::wire::WireError;
 
 /// How often requests are looked for: what a command waits at most for us.
@@ -66,9 +64,8 @@ pub struct House<'a> {
 /// # Errors
 /// When the lease's session is lost.
 pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
-    let mut sessions = Sessions::default();
+    let mut source = None;
     let mut figures_at: Option<Instant> = None;
-    let mut sequences_at: Option<Instant> = None;
     loop {
         if let Some(request) = house.state.pending_hand_over().await? {
             info!(by = %request.requested_by, "asked to hand over");
@@ -80,11 +77,7 @@ pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
                 .state
                 .heartbeat(&house.ctx.hostname, house.ctx.pid, Some(house.heard.wal_end()).filter(|l| *l != Lsn::ZERO))
                 .await?;
-            figures(&house, &mut sessions).await?;
-        }
-        if is_due(sequences_at, house.ctx.settings.sequence_interval) {
-            sequences_at = Some(Instant::now());
-            sweep(&house, &mut sessions).await?;
+            figures(&house, &mut source).await?;
         }
         tokio::select! {
             () = house.stop.cancelled() => std::future::pending::<()>().await,
@@ -97,13 +90,6 @@ fn is_due(last: Option<Instant>, interval: Duration) -> bool {
     last.is_none_or(|last| last.elapsed() >= interval)
 }
 
-/// Sessions of the housekeeping's own, made when needed and made anew when lost.
-#[derive(Default)]
-struct Sessions {
-    source: Option<Session>,
-    target: Option<Session>,
-}
-
 /// The session that is kept, or a new one when it is lost.
 async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context) -> Result<&'s Session, WireError> {
     let session = match place.take() {
@@ -114,9 +100,9 @@ async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context
 }
 
 /// Renews metrics and the status document.
-async fn figures(house: &House<'_>, sessions: &mut Sessions) -> Result<(), HouseError> {
+async fn figures(house: &House<'_>, source: &mut Option<Session>) -> Result<(), HouseError> {
     let ctx = house.ctx;
-    let source = kept(&mut sessions.source, &ctx.settings.source, ctx).await?;
+    let source = kept(source, &ctx.settings.source, ctx).await?;
     match status::collect_with(Some(source), house.state).await {
         Ok(document) => {
             ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
@@ -163,18 +149,4 @@ async fn slot_figures(source: &Session, slot: &str) -> Result<Option<(Lsn, i64, 
     );
     let row = source.query_opt(&sql, &[&slot]).await.during(Side::Source, "read the slot's figures")?;
     Ok(row.map(|row| (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(0), row.get(2))))
-}
-
-/// A pass over the sequences.
-async fn sweep(house: &House<'_>, sessions: &mut Sessions) -> Result<(), HouseError> {
-    let ctx = house.ctx;
-    let source = kept(&mut sessions.source, &ctx.settings.source, ctx).await?;
-    let target = kept(&mut sessions.target, &ctx.settings.target, ctx).await?;
-    let pass = sequences::pass(source, target, house.state, &ctx.settings.filter, SequencePass::Periodic).await;
-    match pass {
-        Ok(report) => ctx.metrics.sequences_synced.inc_by(report.changed),
-        Err(SweepError::State(error)) => return Err(error.into()),
-        Err(error) => warn!(%error, "cannot renew the sequences; trying again"),
-    }
-    Ok(())
 }

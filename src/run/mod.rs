@@ -18,6 +18,7 @@ pub mod receiver;
 pub mod resume;
 pub mod resync;
 pub mod retry;
+pub mod sequences;
 pub mod stream;
 pub mod worker;
 

@@ -5,7 +5,7 @@
 //! socket ─ receiver ─ chunks ─ worker (decode, assemble) ─ batches ─ applier ─ COMMIT
 //!   ▲                                                                   │
 //!   └───────── standby status (own timer) ◄──── DurableLsn ◄────────────┘
-//!                      beside: housekeeping (lease, sweeps, requests, metrics),
+//!                      beside: housekeeping (lease, requests, metrics), sequences,
 //!                      tables that are copied anew (resync)
 //! ```
 //!
@@ -25,7 +25,7 @@ use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::resync::{self, Desk};
 use super::worker::{self, WorkerError};
-use super::{Context, identify, resume};
+use super::{Context, identify, resume, sequences};
 use crate::apply::ApplyError;
 use crate::apply::applier::{Applier, Ended, Tools, Totals};
 use crate::apply::pipeline::Pipeline;
@@ -115,6 +115,7 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
         tokio::select! {
             kept = housekeeping::run(house) => Event::House(kept),
             error = resync::serve(desk, until) => Event::Beside(error),
+            never = sequences::run(ctx) => match never {},
         }
     };
     ctx.established();

@@ -28,7 +28,8 @@ CREATE TABLE walferry.migration (
     daemon_host            text,
     daemon_pid             integer,
     daemon_seen            timestamptz,
-    started_at             timestamptz NOT NULL DEFAULT now()
+    started_at             timestamptz NOT NULL DEFAULT now(),
+    sequences_at           timestamptz      -- when the last pass over the sequences ended
 );
 
 -- The position: moved by compare-and-set in the transaction of the data.
@@ -55,7 +56,8 @@ CREATE TABLE walferry.tables (
 );
 
 -- Every sequence of the migration as of the last pass; 'behind' ones could not
--- be brought to the source's value, null ones could not be read there.
+-- be brought to the source's value or definition, null ones could not be read
+-- there.
 CREATE TABLE walferry.sequences (
     migration   text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
     schema      text NOT NULL,
@@ -63,7 +65,10 @@ CREATE TABLE walferry.sequences (
     last_value  bigint,
     is_called   boolean,
     behind      boolean NOT NULL DEFAULT false,
-    synced_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    synced_at   timestamptz NOT NULL DEFAULT clock_timestamp(),  -- when the row last changed
+    source_oid  oid,                        -- tells a renamed sequence from a new one
+    target_oid  oid,                        -- of its counterpart
+    problem     text,                       -- what is wrong with it, and what to do
     PRIMARY KEY (migration, schema, name)
 );
 

@@ -5,6 +5,8 @@
 //! in the transaction that creates the object ([`OWN_LARGE_OBJECTS_SQL`]), so
 //! an object of ours is never taken for somebody else's.
 
+use std::collections::HashMap;
+
 use super::{State, StateError};
 use crate::sql::TableName;
 
@@ -23,10 +25,16 @@ pub const DISOWN_LARGE_OBJECTS_SQL: &str =
 pub struct SequenceRow {
     /// Schema and name on the source.
     pub sequence: TableName,
+    /// Its oid there, by which one that was renamed is known.
+    pub source_oid: u32,
+    /// The oid of its counterpart on the target, as last known.
+    pub target_oid: Option<u32>,
     /// The source's `last_value` and `is_called`; `None` if it cannot be read.
     pub value: Option<(i64, bool)>,
     /// Whether the target could not be brought to it.
     pub behind: bool,
+    /// What is wrong with it, and what to do; `None` if nothing is.
+    pub problem: Option<String>,
 }
 
 /// Counts over a kind of swept object, for the status document.
@@ -46,29 +54,67 @@ pub(crate) fn iso8601_sql(expression: &str) -> String {
 }
 
 impl State {
-    /// Replaces the record of the sequences with that of a pass that just ended.
+    /// Replaces the record of the sequences with that of a pass that just ended;
+    /// only rows that change are written. The names that are in it no more.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn record_sequences(&self, rows: &[SequenceRow]) -> Result<(), StateError> {
+    pub async fn record_sequences(&self, rows: &[SequenceRow]) -> Result<Vec<TableName>, StateError> {
         let schemas: Vec<&str> = rows.iter().map(|r| r.sequence.schema.as_str()).collect();
         let names: Vec<&str> = rows.iter().map(|r| r.sequence.name.as_str()).collect();
+        let source_oids: Vec<u32> = rows.iter().map(|r| r.source_oid).collect();
+        let target_oids: Vec<Option<u32>> = rows.iter().map(|r| r.target_oid).collect();
         let values: Vec<Option<i64>> = rows.iter().map(|r| r.value.map(|v| v.0)).collect();
         let called: Vec<Option<bool>> = rows.iter().map(|r| r.value.map(|v| v.1)).collect();
         let behind: Vec<bool> = rows.iter().map(|r| r.behind).collect();
-        self.execute(
-            "WITH pass AS (SELECT * FROM unnest($2::text[], $3::text[], $4::bigint[], $5::boolean[], $6::boolean[]) \
-                 AS p (schema, name, last_value, is_called, behind)), \
-             gone AS (DELETE FROM walferry.sequences s WHERE s.migration = $1 \
-                 AND NOT EXISTS (SELECT FROM pass p WHERE p.schema = s.schema AND p.name = s.name)) \
-             INSERT INTO walferry.sequences (migration, schema, name, last_value, is_called, behind) \
-             SELECT $1, * FROM pass ON CONFLICT (migration, schema, name) DO UPDATE SET last_value = excluded.last_value, \
-             is_called = excluded.is_called, behind = excluded.behind, synced_at = pg_catalog.clock_timestamp()",
-            &[&self.name(), &schemas, &names, &values, &called, &behind],
-            "record the sequences",
-        )
-        .await?;
-        Ok(())
+        let problems: Vec<Option<&str>> = rows.iter().map(|r| r.problem.as_deref()).collect();
+        let gone = self
+            .query(
+                "WITH pass AS (SELECT * FROM unnest($2::text[], $3::text[], $4::oid[], $5::oid[], $6::bigint[], $7::boolean[], \
+                     $8::boolean[], $9::text[]) AS p (schema, name, source_oid, target_oid, last_value, is_called, behind, problem)), \
+                 gone AS (DELETE FROM walferry.sequences s WHERE s.migration = $1 \
+                     AND NOT EXISTS (SELECT FROM pass p WHERE p.schema = s.schema AND p.name = s.name) \
+                     RETURNING s.schema, s.name, s.source_oid), \
+                 written AS (INSERT INTO walferry.sequences AS s \
+                     (migration, schema, name, source_oid, target_oid, last_value, is_called, behind, problem) \
+                     SELECT $1, * FROM pass ON CONFLICT (migration, schema, name) DO UPDATE SET source_oid = excluded.source_oid, \
+                     target_oid = excluded.target_oid, last_value = excluded.last_value, is_called = excluded.is_called, \
+                     behind = excluded.behind, problem = excluded.problem, synced_at = pg_catalog.clock_timestamp() \
+                     WHERE (s.source_oid, s.target_oid, s.last_value, s.is_called, s.behind, s.problem) IS DISTINCT FROM \
+                     (excluded.source_oid, excluded.target_oid, excluded.last_value, excluded.is_called, excluded.behind, excluded.problem)), \
+                 seen AS (UPDATE walferry.migration SET sequences_at = pg_catalog.clock_timestamp() WHERE name = $1) \
+                 SELECT g.schema, g.name FROM gone g WHERE NOT EXISTS (SELECT FROM pass p WHERE p.source_oid = g.source_oid)",
+                &[&self.name(), &schemas, &names, &source_oids, &target_oids, &values, &called, &behind, &problems],
+                "record the sequences",
+            )
+            .await?;
+        Ok(gone.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+    }
+
+    /// The target's oids by the source's, as of earlier passes.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn sequence_pairs(&self) -> Result<HashMap<u32, u32>, StateError> {
+        let sql = "SELECT source_oid, target_oid FROM walferry.sequences \
+             WHERE migration = $1 AND source_oid IS NOT NULL AND target_oid IS NOT NULL";
+        let rows = self.query(sql, &[&self.name()], "read the sequences' counterparts").await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// The sequences with a problem as of the last pass, at most `limit`: those
+    /// that are behind first.
+    ///
+    /// # Errors
+    /// When the rows cannot be read.
+    pub async fn sequence_problems(&self, limit: i64) -> Result<Vec<(TableName, bool, String)>, StateError> {
+        let sql = "SELECT schema, name, behind, coalesce(problem, 'is not equal') FROM walferry.sequences \
+             WHERE migration = $1 AND (behind OR problem IS NOT NULL) ORDER BY behind DESC, schema, name LIMIT $2";
+        let rows = self.query(sql, &[&self.name(), &limit], "read the sequences' problems").await?;
+        let problem = |row: &tokio_postgres::Row| {
+            (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2), row.get(3))
+        };
+        Ok(rows.iter().map(problem).collect())
     }
 
     /// Counts the sequences as of the last pass.
@@ -77,8 +123,10 @@ impl State {
     /// When the rows cannot be read.
     pub async fn sequence_counts(&self) -> Result<SweepCounts, StateError> {
         let sql = format!(
-            "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE behind), {} FROM walferry.sequences WHERE migration = $1",
-            iso8601_sql("pg_catalog.max(synced_at)")
+            "SELECT pg_catalog.count(s.name), pg_catalog.count(*) FILTER (WHERE s.behind), {} \
+             FROM walferry.migration m LEFT JOIN walferry.sequences s ON s.migration = m.name WHERE m.name = $1 GROUP BY m.sequences_at",
+            // A migration of version 1 has the rows' times only.
+            iso8601_sql("coalesce(m.sequences_at, pg_catalog.max(s.synced_at))")
         );
         self.counts(&sql, "count the sequences").await
     }

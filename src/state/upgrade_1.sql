@@ -8,4 +8,9 @@ ALTER TABLE walferry.control DROP CONSTRAINT control_request_check;
 ALTER TABLE walferry.control ADD CONSTRAINT control_request_check CHECK (request IN ('hand over', 'resync'));
 ALTER TABLE walferry.control ADD COLUMN tables text[];
 
+ALTER TABLE walferry.migration ADD COLUMN sequences_at timestamptz;
+ALTER TABLE walferry.sequences ADD COLUMN source_oid oid;
+ALTER TABLE walferry.sequences ADD COLUMN target_oid oid;
+ALTER TABLE walferry.sequences ADD COLUMN problem text;
+
 UPDATE walferry.version SET version = 2;

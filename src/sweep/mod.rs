@@ -11,8 +11,11 @@ pub mod sequences;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use std::collections::BTreeSet;
+
 use crate::session::DbError;
 use crate::state::StateError;
+use crate::wire::WireError;
 
 use sequences::SequenceProblem;
 
@@ -22,6 +25,9 @@ const NAMED_OBJECTS: usize = 20;
 /// Why a sweep is not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
+    /// A session could not be made.
+    #[error(transparent)]
+    Wire(#[from] WireError),
     /// A statement failed.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -29,7 +35,7 @@ pub enum SweepError {
     #[error(transparent)]
     State(#[from] StateError),
     /// Sequences that are not equal to the source's; all others are.
-    #[error("{} sequence(s) could not be made equal: {}", .0.len(), listed(.0))]
+    #[error("{} sequence(s) could not be made equal: {}", sequences_of(.0), listed(.0))]
     Sequences(Vec<SequenceProblem>),
     /// Large objects our role may not read on the source; all others were carried.
     #[error(
@@ -56,9 +62,47 @@ pub enum SweepError {
         /// How many there are.
         count: u64,
     },
-    /// Two kinds of large objects were left out.
+    /// Two kinds of objects were left out.
     #[error("{0}; and {1}")]
     Both(Box<SweepError>, Box<SweepError>),
+}
+
+impl SweepError {
+    /// Whether everything but what it names was carried.
+    fn is_remainder(&self) -> bool {
+        match self {
+            SweepError::Wire(_) | SweepError::Db(_) | SweepError::State(_) => false,
+            SweepError::Sequences(_)
+            | SweepError::UnreadableLargeObjects { .. }
+            | SweepError::LargeObjectsInUse { .. }
+            | SweepError::Both(..) => true,
+        }
+    }
+}
+
+/// The results of two sweeps. The second is made if the first left something
+/// out, too, so that one run tells everything that has to be mended.
+///
+/// # Errors
+/// What failed; what was left out, by both of them.
+pub async fn both<A, B>(
+    one: Result<A, SweepError>,
+    other: impl Future<Output = Result<B, SweepError>>,
+) -> Result<(A, B), SweepError> {
+    match one {
+        Ok(one) => Ok((one, other.await?)),
+        Err(error) if !error.is_remainder() => Err(error),
+        Err(error) => match other.await {
+            Ok(_) => Err(error),
+            Err(second) if second.is_remainder() => Err(SweepError::Both(Box::new(error), Box::new(second))),
+            Err(second) => Err(second),
+        },
+    }
+}
+
+/// How many sequences these problems are about.
+fn sequences_of(problems: &[SequenceProblem]) -> usize {
+    problems.iter().map(|problem| &problem.sequence).collect::<BTreeSet<_>>().len()
 }
 
 /// The first items, joined, and how many more there are.

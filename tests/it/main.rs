@@ -25,6 +25,7 @@ mod resume;
 mod resync;
 mod roles;
 mod schema;
+mod sequences;
 mod stopping;
 mod stops;
 mod strangers;

@@ -119,7 +119,7 @@ async fn status_follows(pair: &Pair, daemon: &Walferry, load: &Load) {
         assert_eq!(keys(table), ["bytes", "name", "rows", "schema", "snapshot_lsn", "state"]);
         assert_eq!(table["state"], "ready");
     }
-    assert_eq!(keys(&document["sequences"]), ["behind", "last_pass", "total"]);
+    assert_eq!(keys(&document["sequences"]), ["behind", "last_pass", "problems", "total"]);
     assert_eq!(document["sequences"]["total"], 2);
     assert_eq!(document["large_objects"]["total"], 1);
     assert!(document["stopped_because"].is_null());
@@ -154,6 +154,8 @@ async fn http_answers(port: u16) {
     assert!(value("walferry_copied_rows_total") > 0.0);
     assert!(value("walferry_slot_retained_bytes{slot_name=\"walferry\"}") >= 0.0);
     assert!(value("walferry_apply_lag_bytes") >= 0.0);
+    assert!(value("walferry_sequence_pass_seconds_count") > 0.0 && value("walferry_sequence_lag_seconds") > 0.0);
+    assert_eq!(value("walferry_sequences_behind"), 0.0);
     assert_eq!(value("walferry_tables{state=\"ready\"}"), 7.0);
     assert_eq!(value("walferry_phase{phase=\"stream\"}"), 1.0);
     promtool_accepts(&metrics);

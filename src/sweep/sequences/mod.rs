@@ -1,34 +1,58 @@
 //! Sequences: read on both sides, set on the target where they differ.
 //!
-//! Invariant: after an exact pass over a source whose writes have stopped,
+//! ```text
+//! list both sides ─ pair them ─ read the values ─ plan ─ alter, set ─ record
+//!    catalog          pairs        catalog         plan     write      state
+//! ```
+//!
+//! Invariant: after a final pass over a source whose writes have stopped,
 //! `last_value` and `is_called` are equal on both sides for every sequence of
-//! the migration, or the pass is an error that names the others. A periodic
-//! pass never moves a sequence against the direction of its increment.
+//! the migration (ahead by the margin, if there is one), or the pass is an
+//! error that names the others. A periodic pass never moves a sequence against
+//! the direction of its increment. No pass waits for a lock for long, and of
+//! one migration there is one at a time ([`SequenceSweep`]).
 //!
 //! Source: `src/backend/commands/sequence.c`. Sequences are not MVCC: the
 //! value read is the current one, snapshot or not, and `setval` is not undone
 //! by a rollback; so nothing here depends on transactions.
 
 mod catalog;
+mod definition;
+mod pairs;
+mod plan;
+mod problem;
+mod sweep;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_ddl;
+mod value;
+mod write;
 
-use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
 
-use self::catalog::{Owner, Sequence, Value};
-use super::SweepError;
-use crate::config::{Side, TableFilter};
-use crate::session::{DbContext, Session};
+use self::catalog::{IfGone, Sequence, is_gone};
+use self::pairs::{Match, matches};
+use self::plan::{Change, plan};
+use self::value::Value;
+use super::{SweepError, listed};
+use crate::config::{SchemaMode, Settings, TableFilter};
+use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::sweeps::SequenceRow;
+
+pub use problem::{Blame, SequenceCause, SequenceProblem};
+pub use sweep::{Newly, SequenceSweep};
 
 /// Sequences named by one statement, at most: each takes a lock until the
 /// statement ends, and a small server has about 1,500 lock slots
 /// (max_locks_per_transaction 64 × max_connections).
 const CHUNK_SEQUENCES: usize = 500;
+
+/// How often the list is made anew when a sequence of it was dropped before its
+/// value could be read. After that it is named like any that cannot be read.
+const LIST_ATTEMPTS: usize = 5;
 
 /// How exact a pass is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,64 +62,59 @@ pub enum SequencePass {
     /// While both sides live: never backwards, problems are warnings.
     Periodic,
     /// After the writes have stopped: equal in either direction, problems are errors.
-    Final,
+    Final {
+        /// Calls of `nextval` that the target is to be ahead by.
+        margin: u64,
+    },
+}
+
+impl SequencePass {
+    /// How long a statement waits for a lock. While both sides live less than
+    /// `deadlock_timeout` (1 s), so that it is always this pass that gives way
+    /// to the applier and the application; and they wait no longer for it.
+    fn lock_wait(self) -> &'static str {
+        match self {
+            SequencePass::Initial | SequencePass::Periodic => "500ms",
+            SequencePass::Final { .. } => "10s",
+        }
+    }
+}
+
+/// What a pass goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct SequenceRules<'a> {
+    /// Which tables, and with them which sequences, take part.
+    pub filter: &'a TableFilter,
+    /// With `Create` definitions follow the source's; otherwise the schema is
+    /// the operator's, and differences are reported.
+    pub schema: SchemaMode,
+}
+
+impl<'a> From<&'a Settings> for SequenceRules<'a> {
+    fn from(settings: &'a Settings) -> Self {
+        SequenceRules { filter: &settings.filter, schema: settings.schema }
+    }
 }
 
 /// What a pass did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SequenceReport {
     /// Sequences of the migration on the source.
     pub total: u64,
     /// Set on the target by this pass.
     pub changed: u64,
-    /// Not brought to the source's value.
+    /// Not brought to the source's value or definition.
     pub behind: u64,
-}
-
-/// A sequence that a pass could not make equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SequenceProblem {
-    /// Schema and name on the source.
-    pub sequence: TableName,
-    /// Why.
-    pub cause: SequenceCause,
-}
-
-/// Why a sequence could not be made equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SequenceCause {
-    /// The target has no such sequence.
-    Missing,
-    /// Our role may not read it on the source; the SQL that mends it.
-    Unreadable(String),
-    /// Our role may not read and set it on the target; the SQL that mends it.
-    Unwritable(String),
-    /// The target refused the value, in its words.
-    Refused(String),
-}
-
-impl fmt::Display for SequenceProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.sequence;
-        match &self.cause {
-            SequenceCause::Missing => write!(f, "{name} does not exist on the target (create it as on the source)"),
-            SequenceCause::Unreadable(sql) => write!(f, "{name} cannot be read on the source (run there: {sql})"),
-            SequenceCause::Unwritable(sql) => write!(f, "{name} cannot be set on the target (run there: {sql})"),
-            SequenceCause::Refused(words) => write!(f, "{name}: {words}"),
-        }
-    }
-}
-
-/// A value to set: the source's, on the target's sequence.
-struct Change {
-    /// Index into the source's sequences.
-    index: usize,
-    /// The sequence's oid on the target.
-    oid: u32,
-    value: Value,
+    /// What was found, failures and remarks.
+    pub problems: Vec<SequenceProblem>,
+    /// Sequences that the source does not have any more; the target keeps them.
+    pub dropped: Vec<TableName>,
 }
 
 /// Compares all sequences of the migration and sets those that differ.
+///
+/// Both sessions get short timeouts that stay. Periodic passes of several
+/// processes at one time could move a sequence back: take [`SequenceSweep`].
 ///
 /// # Errors
 /// When either side cannot be read, and, in a final pass, when a sequence could
@@ -104,173 +123,123 @@ pub async fn pass(
     source: &Session,
     target: &Session,
     state: &State,
-    filter: &TableFilter,
+    rules: SequenceRules<'_>,
     kind: SequencePass,
 ) -> Result<SequenceReport, SweepError> {
-    let (ours, theirs) = futures_util::try_join!(catalog::read(source), catalog::read(target))?;
-    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| sequence.takes_part(filter)).collect();
-    let (changes, mut problems) = compare(&ours, &theirs, kind);
-    let mut changed = 0;
-    for chunk in changes.chunks(CHUNK_SEQUENCES) {
-        changed += set(target, chunk, &ours, &mut problems).await?;
+    futures_util::try_join!(limit(source, kind), limit(target, kind))?;
+    let found = gather(source, target, state, rules.filter).await?;
+    let (changes, mut problems) = decide(&found, rules.schema, kind);
+    let written = write::write(target, &changes).await?;
+    for sequence in written.altered.iter().filter_map(|place| found.ours.get(*place)) {
+        tracing::info!(sequence = %sequence.name, "altered as on the source: {}", sequence.definition.sql());
     }
-    record(state, &ours, &problems).await?;
-    let report = SequenceReport { total: ours.len() as u64, changed, behind: problems.len() as u64 };
-    if kind == SequencePass::Final && !problems.is_empty() {
-        return Err(SweepError::Sequences(problems));
+    problems.extend(written.refused.into_iter().map(|(place, words)| (place, SequenceCause::Refused(words))));
+    let problems = named(&found, problems);
+    let dropped = record(state, &found, &problems).await?;
+    let failures: Vec<SequenceProblem> = problems.iter().filter(|problem| problem.is_failure()).cloned().collect();
+    if matches!(kind, SequencePass::Final { .. }) && !failures.is_empty() {
+        return Err(SweepError::Sequences(failures));
     }
-    warn_once(&problems);
-    Ok(report)
+    let behind = failures.len() as u64;
+    Ok(SequenceReport { total: found.ours.len() as u64, changed: written.changed, behind, problems, dropped })
 }
 
-/// What has to be set, and what cannot be.
-fn compare(ours: &[Sequence], theirs: &[Sequence], kind: SequencePass) -> (Vec<Change>, Vec<SequenceProblem>) {
-    let index = TargetIndex::new(ours, theirs);
-    let (mut changes, mut problems) = (Vec::new(), Vec::new());
-    for (position, sequence) in ours.iter().enumerate() {
-        match change(sequence, index.find(sequence), kind) {
-            Ok(Some((oid, value))) => changes.push(Change { index: position, oid, value }),
-            Ok(None) => {}
-            Err(cause) => problems.push(SequenceProblem { sequence: sequence.name.clone(), cause }),
+/// No statement of a pass goes on for ever, nor waits long for a lock.
+async fn limit(session: &Session, kind: SequencePass) -> Result<(), DbError> {
+    let sql = format!("SET lock_timeout = '{}'; SET statement_timeout = '60s'", kind.lock_wait());
+    session.batch_execute(&sql).await.during(session.side(), "limit the statements about sequences")
+}
+
+/// Both sides' sequences, with values; those of the target are the
+/// counterparts, each at the place of its own.
+struct Found {
+    ours: Vec<Sequence>,
+    theirs: Vec<Option<(Sequence, Match)>>,
+    /// The target's oid by the source's, as of earlier passes.
+    recorded: HashMap<u32, u32>,
+}
+
+async fn gather(source: &Session, target: &Session, state: &State, filter: &TableFilter) -> Result<Found, SweepError> {
+    let mut attempt = 1;
+    loop {
+        let if_gone = if attempt < LIST_ATTEMPTS { IfGone::Fail } else { IfGone::Name };
+        match gather_once(source, target, state, filter, if_gone).await {
+            Err(SweepError::Db(error)) if if_gone == IfGone::Fail && is_gone(&error.source) => attempt += 1,
+            result => return result,
         }
+    }
+}
+
+async fn gather_once(
+    source: &Session,
+    target: &Session,
+    state: &State,
+    filter: &TableFilter,
+    if_gone: IfGone,
+) -> Result<Found, SweepError> {
+    let list = async |session| Ok::<_, SweepError>(catalog::list(session).await?);
+    let recorded = async { Ok(state.sequence_pairs().await?) };
+    let (ours, theirs, recorded) = futures_util::try_join!(list(source), list(target), recorded)?;
+    let mut ours: Vec<Sequence> = ours.into_iter().filter(|sequence| sequence.takes_part(filter)).collect();
+    let matched = matches(&ours, &theirs, &recorded);
+    let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
+    let mut theirs: Vec<Option<(Sequence, Match)>> =
+        matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched))).collect();
+    futures_util::try_join!(
+        catalog::read(source, ours.iter_mut().collect(), if_gone),
+        catalog::read(target, theirs.iter_mut().flatten().map(|(sequence, _)| sequence).collect(), if_gone),
+    )?;
+    Ok(Found { ours, theirs, recorded })
+}
+
+/// What has to be changed, and what cannot be, by place.
+fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>, Vec<(usize, SequenceCause)>) {
+    let (mut changes, mut problems, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, (ours, theirs)) in found.ours.iter().zip(&found.theirs).enumerate() {
+        let theirs = theirs.as_ref().map(|(sequence, matched)| (sequence, *matched));
+        let decided = plan(place, ours, theirs, schema, kind);
+        if let Some(steps) = decided.cut_to {
+            cut.push(format!("{} ({steps})", ours.name));
+        }
+        changes.extend(decided.change);
+        problems.extend(decided.problems.into_iter().map(|cause| (place, cause)));
+    }
+    if !cut.is_empty() {
+        tracing::warn!("the margin is cut to what these have left: sequence {}", listed(&cut));
     }
     (changes, problems)
 }
 
-/// The target's oid and the value to set there, or nothing to do.
-fn change(
-    ours: &Sequence,
-    theirs: Option<&Sequence>,
-    kind: SequencePass,
-) -> Result<Option<(u32, Value)>, SequenceCause> {
-    let theirs = theirs.ok_or(SequenceCause::Missing)?;
-    let value = ours.value.ok_or_else(|| SequenceCause::Unreadable(ours.grant("SELECT")))?;
-    let grant = || SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"));
-    let found = theirs.value.ok_or_else(grant)?;
-    let wanted = match kind {
-        SequencePass::Periodic => is_ahead(value, found, ours.increment),
-        SequencePass::Initial | SequencePass::Final => value != found,
+/// Problems with their sequences' names.
+fn named(found: &Found, problems: Vec<(usize, SequenceCause)>) -> Vec<SequenceProblem> {
+    let name = |(place, cause): (usize, SequenceCause)| {
+        let sequence = found.ours.get(place)?;
+        Some(SequenceProblem { sequence: sequence.name.clone(), cause })
     };
-    match (wanted, theirs.may_update) {
-        (false, _) => Ok(None),
-        (true, false) => Err(grant()),
-        (true, true) => Ok(Some((theirs.oid, value))),
-    }
+    problems.into_iter().filter_map(name).collect()
 }
 
-/// Whether `a` comes after `b` in the direction of the increment. A value that
-/// has been called is after the same one that has not.
-fn is_ahead(a: Value, b: Value, increment: i64) -> bool {
-    let order = if increment < 0 { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) };
-    order.then(a.1.cmp(&b.1)).is_gt()
-}
-
-/// Finds the target's counterpart of a source's sequence.
-struct TargetIndex<'a> {
-    by_name: HashMap<&'a TableName, &'a Sequence>,
-    by_owner: HashMap<&'a Owner, Vec<&'a Sequence>>,
-    /// How many sequences of the source belong to one column.
-    siblings: HashMap<&'a Owner, usize>,
-}
-
-impl<'a> TargetIndex<'a> {
-    fn new(ours: &'a [Sequence], theirs: &'a [Sequence]) -> Self {
-        let mut index = TargetIndex { by_name: HashMap::new(), by_owner: HashMap::new(), siblings: HashMap::new() };
-        for sequence in theirs {
-            index.by_name.insert(&sequence.name, sequence);
-            if let Some(owner) = &sequence.owner {
-                index.by_owner.entry(owner).or_default().push(sequence);
-            }
-        }
-        for owner in ours.iter().filter_map(|sequence| sequence.owner.as_ref()) {
-            *index.siblings.entry(owner).or_default() += 1;
-        }
-        index
-    }
-
-    /// By owning column where that is unambiguous, whatever the name; else by name.
-    fn find(&self, sequence: &Sequence) -> Option<&'a Sequence> {
-        let of_column = |owner: &Owner| {
-            let candidates = self.by_owner.get(owner)?;
-            let same_name = candidates.iter().find(|candidate| candidate.name == sequence.name);
-            match (same_name, candidates.as_slice(), self.siblings.get(owner)) {
-                (Some(found), _, _) => Some(*found),
-                (None, [only], Some(1)) => Some(*only),
-                _ => None,
-            }
-        };
-        sequence.owner.as_ref().and_then(of_column).or_else(|| self.by_name.get(&sequence.name).copied())
-    }
-}
-
-/// Sets a chunk in one statement; if the target refuses it, one by one, so that
-/// the one at fault is known and the others are set.
-async fn set(
-    target: &Session,
-    chunk: &[Change],
-    ours: &[Sequence],
-    problems: &mut Vec<SequenceProblem>,
-) -> Result<u64, SweepError> {
-    match setval(target, chunk).await {
-        Ok(()) => return Ok(chunk.len() as u64),
-        // Without a word from the server the connection is gone.
-        Err(error) if error.as_db_error().is_none() => {
-            return Err(error).during(Side::Target, "set the sequences").map_err(SweepError::from);
-        }
-        Err(_) => {}
-    }
-    let mut changed = 0;
-    for change in chunk {
-        let Err(error) = setval(target, std::slice::from_ref(change)).await else {
-            changed += 1;
-            continue;
-        };
-        if error.as_db_error().is_none() {
-            return Err(error).during(Side::Target, "set a sequence").map_err(SweepError::from);
-        }
-        if let Some(sequence) = ours.get(change.index) {
-            let words = Err::<(), _>(error).during(Side::Target, "set it").err().map(|e| e.to_string());
-            let cause = SequenceCause::Refused(words.unwrap_or_default());
-            problems.push(SequenceProblem { sequence: sequence.name.clone(), cause });
-        }
-    }
-    Ok(changed)
-}
-
-async fn setval(target: &Session, changes: &[Change]) -> Result<(), tokio_postgres::Error> {
-    let oids: Vec<u32> = changes.iter().map(|c| c.oid).collect();
-    let values: Vec<i64> = changes.iter().map(|c| c.value.0).collect();
-    let called: Vec<bool> = changes.iter().map(|c| c.value.1).collect();
-    let sql = "SELECT pg_catalog.setval(s.oid::pg_catalog.regclass, s.value, s.called) \
-               FROM unnest($1::oid[], $2::bigint[], $3::boolean[]) AS s (oid, value, called)";
-    target.query(sql, &[&oids, &values, &called]).await?;
-    Ok(())
-}
-
-async fn record(state: &State, ours: &[Sequence], problems: &[SequenceProblem]) -> Result<(), SweepError> {
-    let behind: BTreeSet<&TableName> = problems.iter().map(|problem| &problem.sequence).collect();
-    let rows: Vec<SequenceRow> = ours
-        .iter()
-        .map(|sequence| SequenceRow {
-            sequence: sequence.name.clone(),
-            value: sequence.value,
-            behind: behind.contains(&sequence.name),
-        })
-        .collect();
-    Ok(state.record_sequences(&rows).await?)
-}
-
-/// Problems that have been logged by this process; bounded by the number of
-/// sequences, and a pass that meets them every few seconds stays readable.
-static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-
-fn warn_once(problems: &[SequenceProblem]) {
-    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+/// Records the pass; the sequences that the source does not have any more.
+async fn record(state: &State, found: &Found, problems: &[SequenceProblem]) -> Result<Vec<TableName>, SweepError> {
+    let mut words: HashMap<&TableName, (bool, String)> = HashMap::new();
     for problem in problems {
-        let text = problem.to_string();
-        if !warned.contains(&text) {
-            tracing::warn!("sequence {text}");
-            warned.insert(text);
-        }
+        let (is_behind, text) = words.entry(&problem.sequence).or_default();
+        *is_behind |= problem.is_failure();
+        text.push_str(if text.is_empty() { "" } else { "; " });
+        text.push_str(&problem.cause.to_string());
     }
+    let row = |(ours, theirs): (&Sequence, &Option<(Sequence, Match)>)| {
+        let (behind, problem) = words.get(&ours.name).cloned().unzip();
+        SequenceRow {
+            sequence: ours.name.clone(),
+            source_oid: ours.oid,
+            // Kept for as long as the other name may come to light.
+            target_oid: theirs.as_ref().map(|(s, _)| s.oid).or_else(|| found.recorded.get(&ours.oid).copied()),
+            value: ours.value.as_ref().ok().copied(),
+            behind: behind.unwrap_or(false),
+            problem,
+        }
+    };
+    let rows: Vec<SequenceRow> = found.ours.iter().zip(&found.theirs).map(row).collect();
+    Ok(state.record_sequences(&rows).await?)
 }

@@ -1,0 +1,73 @@
+//! Which sequence of the target is a sequence of the source: pure.
+//!
+//! Invariant: no sequence of the target is the counterpart of two. The column
+//! goes over the name: a name may be taken by another column's sequence.
+
+use std::collections::{HashMap, HashSet};
+
+use super::catalog::{Owner, Sequence};
+use crate::sql::TableName;
+
+/// The target's counterpart of a source's sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// By owning column, whatever the name, or by name: its place in the list.
+    Found(usize),
+    /// By what was recorded when both had one name.
+    Formerly(usize),
+    /// There is none.
+    None,
+}
+
+impl Match {
+    /// The counterpart's place in the list.
+    pub fn place(self) -> Option<usize> {
+        match self {
+            Match::Found(place) | Match::Formerly(place) => Some(place),
+            Match::None => None,
+        }
+    }
+}
+
+/// Finds the counterparts, each one's at its place. `recorded` has the target's
+/// oid by the source's as of earlier passes.
+pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], recorded: &HashMap<u32, u32>) -> Vec<Match> {
+    let mut by_name: HashMap<&TableName, usize> = HashMap::new();
+    let mut by_owner: HashMap<&Owner, Vec<usize>> = HashMap::new();
+    let mut by_oid: HashMap<u32, usize> = HashMap::new();
+    for (place, sequence) in theirs.iter().enumerate() {
+        by_name.insert(&sequence.name, place);
+        by_oid.insert(sequence.oid, place);
+        if let Some((owner, _)) = &sequence.owner {
+            by_owner.entry(owner).or_default().push(place);
+        }
+    }
+    // How many sequences of the source belong to one column.
+    let mut siblings: HashMap<&Owner, usize> = HashMap::new();
+    for (owner, _) in ours.iter().filter_map(|sequence| sequence.owner.as_ref()) {
+        *siblings.entry(owner).or_default() += 1;
+    }
+    let of_column = |sequence: &Sequence| {
+        let (owner, _) = sequence.owner.as_ref()?;
+        let candidates = by_owner.get(owner)?;
+        let is_namesake = |place: &&usize| theirs.get(**place).is_some_and(|other| other.name == sequence.name);
+        match (candidates.iter().find(is_namesake), candidates.as_slice(), siblings.get(owner)) {
+            (Some(place), _, _) => Some(*place),
+            (None, [only], Some(1)) => Some(*only),
+            _ => None,
+        }
+    };
+    let mut found: Vec<Match> =
+        ours.iter().map(|sequence| of_column(sequence).map_or(Match::None, Match::Found)).collect();
+    let mut taken: HashSet<usize> = found.iter().filter_map(|m| m.place()).collect();
+    let mut fill = |pick: &dyn Fn(&Sequence) -> Option<usize>, kind: fn(usize) -> Match| {
+        for (place, sequence) in found.iter_mut().zip(ours).filter(|(place, _)| **place == Match::None) {
+            if let Some(free) = pick(sequence).filter(|free| taken.insert(*free)) {
+                *place = kind(free);
+            }
+        }
+    };
+    fill(&|sequence| by_name.get(&sequence.name).copied(), Match::Found);
+    fill(&|sequence| by_oid.get(recorded.get(&sequence.oid)?).copied(), Match::Formerly);
+    found
+}

@@ -1,0 +1,155 @@
+//! What a pass does about each sequence: pure.
+//!
+//! Invariant: every sequence of the migration gets what makes it equal, or a
+//! problem that says why there is nothing to do; never neither.
+
+use super::SequencePass;
+use super::catalog::{Bond, Sequence};
+use super::definition::Definition;
+use super::pairs::Match;
+use super::problem::{Blame, SequenceCause};
+use super::value::{Value, is_ahead, with_margin};
+use crate::config::SchemaMode;
+use crate::sql::{TableName, ident};
+
+/// What is to be done about one sequence of the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Place in the list of the source's sequences.
+    pub place: usize,
+    /// The sequence's oid on the target.
+    pub oid: u32,
+    /// The ALTER SEQUENCE that goes before, in the same transaction.
+    pub alter: Option<String>,
+    /// What to set.
+    pub value: Option<Value>,
+}
+
+/// What a pass makes of one sequence.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub change: Option<Change>,
+    pub problems: Vec<SequenceCause>,
+    /// The margin did not fit: how much of it did.
+    pub cut_to: Option<u64>,
+}
+
+impl Plan {
+    fn problem(cause: SequenceCause) -> Self {
+        Plan { problems: vec![cause], ..Plan::default() }
+    }
+}
+
+/// Decides about a sequence and its counterpart.
+pub(super) fn plan(
+    place: usize,
+    ours: &Sequence,
+    theirs: Option<(&Sequence, Match)>,
+    schema: SchemaMode,
+    pass: SequencePass,
+) -> Plan {
+    let Some((theirs, matched)) = theirs else { return Plan::problem(SequenceCause::Missing(create_sql(ours))) };
+    let value = match &ours.value {
+        Ok(value) => *value,
+        Err(cause) => return Plan::problem(cause.clone()),
+    };
+    let mut plan = Plan::default();
+    if matches!(matched, Match::Formerly(_)) {
+        plan.problems.push(SequenceCause::Renamed(rename_sql(&theirs.name, &ours.name)));
+    }
+    let grant = || SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"));
+    let found = match &theirs.value {
+        Ok(found) => *found,
+        Err(SequenceCause::Unread(words)) => {
+            plan.problems.push(SequenceCause::Refused(words.clone()));
+            return plan;
+        }
+        Err(_) => {
+            plan.problems.push(grant());
+            return plan;
+        }
+    };
+    let (alter, found) = follow(ours, theirs, (value, found), schema, &mut plan.problems);
+    let bounds = if alter.is_some() { &ours.definition } else { &theirs.definition };
+    let wanted = match pass {
+        SequencePass::Periodic => Some(value).filter(|value| is_ahead(*value, found, ours.definition.increment)),
+        SequencePass::Initial => Some(value),
+        SequencePass::Final { margin } => {
+            let bounds = Definition { increment: ours.definition.increment, ..bounds.clone() };
+            let (ahead, steps) = with_margin(value, margin, &bounds);
+            plan.cut_to = Some(steps).filter(|steps| *steps < margin);
+            Some(ahead)
+        }
+    };
+    let value = wanted.filter(|wanted| *wanted != found);
+    if value.is_some() && !theirs.may_update {
+        plan.problems.push(grant());
+    } else if value.is_some() || alter.is_some() {
+        plan.change = Some(Change { place, oid: theirs.oid, alter, value });
+    }
+    plan
+}
+
+/// Compares the definitions: the ALTER SEQUENCE, if it is ours to do, and the
+/// value that the target's sequence has after it.
+fn follow(
+    ours: &Sequence,
+    theirs: &Sequence,
+    (value, found): (Value, Value),
+    schema: SchemaMode,
+    problems: &mut Vec<SequenceCause>,
+) -> (Option<String>, Value) {
+    let there = theirs.definition.differences(&ours.definition);
+    if there.is_empty() {
+        return (None, found);
+    }
+    let mut sql = format!("ALTER SEQUENCE {} {}", theirs.name.sql(), ours.definition.sql());
+    let mut after = found;
+    if !ours.definition.admits(found.0) {
+        sql.push_str(&format!(" RESTART WITH {}", value.0));
+        after = (value.0, false);
+    }
+    match (schema, theirs.may_alter) {
+        (SchemaMode::Create, true) => (Some(sql), after),
+        (SchemaMode::Create, false) => {
+            problems.push(SequenceCause::Defined { there, sql, blame: Blame::NotOwned });
+            (None, found)
+        }
+        (SchemaMode::Existing | SchemaMode::None, _) => {
+            problems.push(SequenceCause::Defined { there, sql, blame: Blame::Schema });
+            (None, found)
+        }
+    }
+}
+
+/// The SQL that makes a sequence like this one on the target.
+fn create_sql(sequence: &Sequence) -> String {
+    let (name, definition) = (sequence.name.sql(), &sequence.definition);
+    let create = format!("CREATE SEQUENCE {name} {}", definition.sql());
+    let Some((owner, bond)) = &sequence.owner else { return create };
+    let (table, column) = (owner.table.sql(), ident(&owner.column));
+    let identity = |how: &str| {
+        let options = definition.options_sql();
+        format!(
+            "ALTER TABLE {table} ALTER COLUMN {column} ADD GENERATED {how} AS IDENTITY (SEQUENCE NAME {name} {options})"
+        )
+    };
+    match bond {
+        Bond::OwnedBy => format!("{create} OWNED BY {table}.{column}"),
+        Bond::IdentityAlways => identity("ALWAYS"),
+        Bond::IdentityByDefault => identity("BY DEFAULT"),
+    }
+}
+
+/// The SQL that gives a sequence its new name.
+fn rename_sql(from: &TableName, to: &TableName) -> String {
+    let mut statements = Vec::new();
+    if from.schema != to.schema {
+        statements.push(format!("ALTER SEQUENCE {} SET SCHEMA {}", from.sql(), ident(&to.schema)));
+    }
+    if from.name != to.name {
+        let moved = TableName::new(&to.schema, &from.name);
+        statements.push(format!("ALTER SEQUENCE {} RENAME TO {}", moved.sql(), ident(&to.name)));
+    }
+    statements.join("; ")
+}

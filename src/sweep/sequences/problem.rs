@@ -1,0 +1,93 @@
+//! What keeps a sequence from being equal on both sides, in words with what to
+//! do about it.
+
+use std::fmt;
+
+use crate::config::Side;
+use crate::session::DbContext;
+use crate::sql::TableName;
+
+/// A sequence that a pass could not make equal, or found otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceProblem {
+    /// Schema and name on the source.
+    pub sequence: TableName,
+    /// Why.
+    pub cause: SequenceCause,
+}
+
+/// Why a sequence is not equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SequenceCause {
+    /// The target has no such sequence; the SQL that creates it.
+    Missing(String),
+    /// The target has it under the name it had before; the SQL that renames it.
+    Renamed(String),
+    /// Our role may not read it on the source; the SQL that mends it.
+    Unreadable(String),
+    /// The server did not give its value, in its words.
+    Unread(String),
+    /// Our role may not read and set it on the target; the SQL that mends it.
+    Unwritable(String),
+    /// The target refused the value or the definition, in its words.
+    Refused(String),
+    /// It is defined otherwise on the target.
+    Defined {
+        /// What the target has.
+        there: String,
+        /// The SQL that makes it as on the source.
+        sql: String,
+        /// Whose the difference is.
+        blame: Blame,
+    },
+}
+
+/// What a definition that differs means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The definitions follow the source's, and our role may not alter this one.
+    NotOwned,
+    /// The schema is the operator's: it is reported, and left.
+    Schema,
+}
+
+impl SequenceProblem {
+    /// Whether the sequence cannot be said to be equal; else it is a remark.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self.cause, SequenceCause::Defined { blame: Blame::Schema, .. })
+    }
+}
+
+impl fmt::Display for SequenceProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.sequence, self.cause)
+    }
+}
+
+impl fmt::Display for SequenceCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SequenceCause::Missing(sql) => {
+                write!(f, "does not exist on the target (run there: {sql}; or leave it out with --exclude-tables)")
+            }
+            SequenceCause::Renamed(sql) => {
+                write!(f, "has another name on the target; its value was carried (run there: {sql})")
+            }
+            SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run there: {sql})"),
+            SequenceCause::Unwritable(sql) => write!(f, "cannot be set on the target (run there: {sql})"),
+            SequenceCause::Unread(words) | SequenceCause::Refused(words) => write!(f, "is not equal: {words}"),
+            SequenceCause::Defined { there, sql, blame } => {
+                let whose = match blame {
+                    Blame::NotOwned => "as its owner, run there",
+                    Blame::Schema => "if that is not on purpose, run there",
+                };
+                write!(f, "is defined otherwise on the target, {there} ({whose}: {sql})")
+            }
+        }
+    }
+}
+
+/// A server's refusal in words.
+pub(super) fn refusal(side: Side, action: &str, error: tokio_postgres::Error) -> String {
+    Err::<(), _>(error).during(side, action).err().map(|error| error.to_string()).unwrap_or_default()
+}

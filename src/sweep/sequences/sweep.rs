@@ -1,0 +1,103 @@
+//! Passes over the sequences of a migration, on sessions of their own.
+//!
+//! Invariant: of one migration there is one pass at a time, and none is under
+//! way once the next has begun, whatever became of the process that began it:
+//! the session that sets values holds an advisory lock for as long as its
+//! backend lives. Otherwise a value that a killed daemon had sent could arrive
+//! after a newer one, or after the last pass.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::{SequencePass, SequenceReport, SweepError, listed, pass};
+use crate::config::{Settings, Side};
+use crate::observe::metrics::Metrics;
+use crate::session::{DbContext, Session};
+use crate::state::State;
+use crate::state::lease::LOCK_CLASS;
+
+/// How long a pass that another process left behind is waited for: its
+/// statements end sooner, but a server notices a lost client only after two
+/// minutes ([`crate::session::NOTICE_LOSS`]).
+const TURN_WAIT: &str = "SET lock_timeout = '150s'";
+
+/// Both sessions, the target's with the lock.
+pub struct SequenceSweep {
+    source: Session,
+    /// On a session of its own, which sets the values, too.
+    state: State,
+}
+
+impl SequenceSweep {
+    /// Connects to both ends and waits for its turn.
+    ///
+    /// # Errors
+    /// When an end cannot be reached, or a pass of another process goes on.
+    pub async fn connect(settings: &Settings) -> Result<Self, SweepError> {
+        let source = async { Ok::<_, SweepError>(Session::connect(&settings.source, &settings.name).await?) };
+        let state = async {
+            let session = Session::connect(&settings.target, &settings.name).await?;
+            Ok(State::open(session, &settings.name).await?)
+        };
+        let (source, state) = futures_util::try_join!(source, state)?;
+        let turn = "wait for a pass over the sequences that another process left behind";
+        state.session().batch_execute(TURN_WAIT).await.during(Side::Target, turn)?;
+        let lock = "SELECT pg_catalog.pg_advisory_lock($1, pg_catalog.hashtext($2 || ' sequences'))";
+        state.session().query(lock, &[&LOCK_CLASS, &settings.name]).await.during(Side::Target, turn)?;
+        Ok(SequenceSweep { source, state })
+    }
+
+    /// Whether a session is lost.
+    pub fn is_closed(&self) -> bool {
+        self.source.is_closed() || self.state.session().is_closed()
+    }
+
+    /// A pass, with its duration in the metrics.
+    ///
+    /// # Errors
+    /// As [`pass`] says.
+    pub async fn pass(
+        &self,
+        settings: &Settings,
+        metrics: &Metrics,
+        kind: SequencePass,
+    ) -> Result<SequenceReport, SweepError> {
+        let begun = Instant::now();
+        let result = pass(&self.source, self.state.session(), &self.state, settings.into(), kind).await;
+        metrics.sequence_pass_seconds.observe(begun.elapsed().as_secs_f64());
+        if let Ok(report) = &result {
+            metrics.sequences_synced.inc_by(report.changed);
+            metrics.sequences_behind.set(i64::try_from(report.behind).unwrap_or(i64::MAX));
+            metrics.sequences_are_as_of(begun);
+        }
+        result
+    }
+}
+
+/// Says what is new since the last pass, and only that: passes come every few
+/// seconds. Bounded by the number of sequences.
+#[derive(Debug, Default)]
+pub struct Newly {
+    problems: BTreeSet<String>,
+}
+
+impl Newly {
+    /// Logs what a pass found and the one before had not.
+    pub fn log(&mut self, report: &SequenceReport) {
+        let problems: BTreeSet<String> = report.problems.iter().map(ToString::to_string).collect();
+        let new: Vec<&String> = problems.difference(&self.problems).collect();
+        if !new.is_empty() {
+            tracing::warn!(count = new.len(), "not as on the source: sequence {}", listed(&new));
+        }
+        if problems.is_empty() && !self.problems.is_empty() {
+            tracing::info!("all sequences are as on the source again");
+        }
+        if !report.dropped.is_empty() {
+            tracing::info!(
+                "the source does not have these any more, the target keeps them: sequence {}",
+                listed(&report.dropped)
+            );
+        }
+        self.problems = problems;
+    }
+}
