@@ -106,7 +106,7 @@ pub enum Error {
     },
     /// Tables that the source has and nothing carries.
     #[error(
-        "table(s) {} were created on the source after the copy and are not in the publication, so nothing of them is on the target",
+        "rows of table(s) {} are not on the target: they were created on the source after the copy and are not in the publication, or were unlogged then and are not any more",
         .tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ")
     )]
     NotCarried {
@@ -280,6 +280,12 @@ fn connection(error: &WireError) -> Verdict {
     Verdict::of_side(error.side(), directive)
 }
 
+const READ_ONLY: &str = "transactions of this role are read-only there (default_transaction_read_only): some providers set \
+     that when the disk is full. When there is room: ALTER ROLE … SET default_transaction_read_only = off";
+
+/// SQLSTATE read_only_sql_transaction.
+const READ_ONLY_STATE: &str = "25006";
+
 /// A statement on tokio-postgres.
 fn db(error: &DbError) -> Verdict {
     let directive = match error.sqlstate() {
@@ -292,6 +298,9 @@ fn db(error: &DbError) -> Verdict {
     let verdict = Verdict::of_side(error.side, directive);
     if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
         return verdict.with_remedy("\"walferry check\" prints the SQL that grants what is missing");
+    }
+    if error.sqlstate().is_some_and(|state| state.code() == READ_ONLY_STATE) {
+        return verdict.with_remedy(READ_ONLY);
     }
     verdict
 }
@@ -319,6 +328,7 @@ fn state(error: &StateError) -> Verdict {
 fn apply(error: &ApplyError) -> Verdict {
     let target = Verdict::of_side(Side::Target, Directive::Operator);
     match error {
+        ApplyError::Statement { error, .. } if error.sqlstate == READ_ONLY_STATE => target.with_remedy(READ_ONLY),
         ApplyError::Refused { error, .. }
         | ApplyError::Deferred { error, .. }
         | ApplyError::Statement { error, .. }
@@ -332,7 +342,7 @@ fn apply(error: &ApplyError) -> Verdict {
             "find what leaves rows of this table out (a trigger?), then copy it anew with \"walferry resync TABLE\"",
         ),
         ApplyError::Render { .. } | ApplyError::NetRender { .. } | ApplyError::Gone { .. } => target,
-        ApplyError::Mapping { .. } | ApplyError::Unknown { .. } => target,
+        ApplyError::Mapping { .. } | ApplyError::Unknown { .. } | ApplyError::Action { .. } => target,
         ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => {
             Verdict::of_side(Side::Target, Directive::Retry)
         }
@@ -384,7 +394,9 @@ fn copy(error: &CopyError) -> Verdict {
         | CopyError::NoSnapshot(_)
         | CopyError::Renamed { .. }
         | CopyError::Unsettled { .. } => Verdict::of_side(Side::Source, Directive::Operator),
-        CopyError::Elsewhere(_) | CopyError::KeysInForce(_) => Verdict::of_side(Side::Target, Directive::Operator),
+        CopyError::Elsewhere(_) | CopyError::KeysInForce(_) | CopyError::Triggers { .. } => {
+            Verdict::of_side(Side::Target, Directive::Operator)
+        }
         CopyError::NotHere { .. } => Verdict::operator(2, ""),
         CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Verdict::of_side(Side::Source, Directive::Retry),
         CopyError::ExistingSlot(_) | CopyError::FilterGrown(_) | CopyError::StartAhead { .. } => {

@@ -5,9 +5,11 @@
 //! Invariant: every session has the text formats of `libpqrcv_connect`
 //! (`src/backend/replication/libpqwalreceiver/libpqwalreceiver.c`), an empty
 //! search_path, no timeouts that would cut long work, `row_security = off` so
-//! that a policy is an error instead of missing rows, and commits that have
-//! reached the disk when they return: a position is confirmed to the source on
-//! the strength of that.
+//! that a policy is an error instead of missing rows, READ COMMITTED whatever
+//! the role's default is (a statement must see what another session committed
+//! before it), and commits that have reached the disk when they return: a
+//! position is confirmed to the source on the strength of that. Read-only
+//! transactions stay so: providers set that when a disk is full.
 
 mod param;
 
@@ -158,6 +160,7 @@ pub fn preparation(version: i32) -> String {
     let mut sql = String::from(
         "SET client_encoding = 'UTF8'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; \
          SET extra_float_digits = 3; SET search_path = ''; SET row_security = off; \
+         SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
          SET statement_timeout = 0; SET lock_timeout = 0; \
          SET idle_in_transaction_session_timeout = 0; \
          SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \

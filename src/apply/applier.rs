@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::ApplyError;
+use super::actions;
 use super::batch::Batch;
 use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
 use super::order::Order;
@@ -382,7 +383,7 @@ impl Applier {
         if let Some(last) = pieces.last() {
             transaction.check_deferred(last.begin.commit_lsn).await?;
         }
-        transaction.verify().await?;
+        transaction.verify().await.map_err(|error| actions::explain(error, &self.relations))?;
         let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
         Ok(Sending { expected, work, since })
     }
@@ -439,7 +440,7 @@ impl Applier {
                 transaction.check_deferred(last.begin.commit_lsn).await?;
             }
         }
-        let verified = transaction.verify().await;
+        let verified = transaction.verify().await.map_err(|error| actions::explain(error, &self.relations));
         let path = if segments.is_some() { "fast" } else { "ordered" };
         drop(segments);
         match verified {

@@ -10,11 +10,12 @@
 //! target transaction, every row statement is counted before COMMIT is sent,
 //! and only a COMMIT that returned moves the [`crate::lsn::DurableLsn`].
 
+mod actions;
 pub mod applier;
 pub mod batch;
 mod in_flight;
 pub mod mapping;
-mod order;
+pub(crate) mod order;
 pub mod pipeline;
 mod recovery;
 mod relations;
@@ -170,6 +171,21 @@ pub enum ApplyError {
     Gone {
         /// Which change.
         place: Box<Place>,
+    },
+    /// Foreign keys of the target act on rows where the stream does so itself.
+    #[error(
+        "cannot apply {place}: {why}. Run on the target: {drop} Then start again, and bring them back when the migration \
+         has ended: {add}"
+    )]
+    Action {
+        /// Which change.
+        place: Box<Place>,
+        /// What they would do, or have done.
+        why: &'static str,
+        /// The SQL that drops the keys.
+        drop: String,
+        /// The SQL that brings them back.
+        add: String,
     },
     /// The position is not where this process left it.
     #[error("the position of slot \"{slot}\" is not at {expected}: another process has moved it")]

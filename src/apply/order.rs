@@ -23,15 +23,15 @@ pub(super) enum Order {
 
 /// A table and those it refers to, by their oids on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct References<'a> {
-    pub(super) table: u32,
-    pub(super) parents: &'a [u32],
+pub(crate) struct References<'a> {
+    pub(crate) table: u32,
+    pub(crate) parents: &'a [u32],
 }
 
 /// The places of these tables, each behind all those it refers to; `None` when
 /// they refer to each other in a circle. A table that refers to itself does so
 /// within one statement.
-pub(super) fn parents_first(tables: &[References<'_>]) -> Option<Vec<usize>> {
+pub(crate) fn parents_first(tables: &[References<'_>]) -> Option<Vec<usize>> {
     let mut left: Vec<usize> = (0..tables.len()).collect();
     let mut sorted = Vec::with_capacity(tables.len());
     while !left.is_empty() {

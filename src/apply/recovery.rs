@@ -5,14 +5,14 @@
 //! what its slower way refuses as well names its transaction and ends the stream.
 
 use tokio::sync::watch;
-use tracing::{debug, info};
+use tracing::info;
 
 use super::ApplyError;
 use super::applier::Applier;
 use super::batch::Batch;
 use super::in_flight::{Changes, Counting, InFlight};
 use super::pipeline::Reply;
-use super::relations::Without;
+use super::relations::{SLOW_BATCHES, Without};
 use crate::lsn::{DurableLsn, EndLsn};
 
 impl Applier {
@@ -75,7 +75,8 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         match self.note_refusal(error) {
             Some(Without::Updates) => {
-                debug!(%error, "a batch was refused; its table's rows are deleted and inserted anew");
+                // Once a stretch: within it the table is not refused for updates again.
+                info!(%error, batches = SLOW_BATCHES, "a batch was refused; for a while the table's rows are deleted and inserted anew");
                 self.again.push_front(batch);
                 Ok(())
             }
@@ -92,7 +93,7 @@ impl Applier {
             ApplyError::Net { relation, .. } | ApplyError::Copied { relation, .. } => {
                 (error.is_wrong_count(), Some(self.relations.slow_down(*relation, error.is_duplicate())))
             }
-            ApplyError::RowCount { .. } => (true, None),
+            ApplyError::RowCount { .. } | ApplyError::Action { .. } => (true, None),
             _ => (false, None),
         };
         self.fall_back(if is_count { "count" } else { "constraint" });
@@ -107,6 +108,7 @@ pub(super) fn is_refusal(error: &ApplyError) -> bool {
         error,
         ApplyError::Refused { .. }
             | ApplyError::RowCount { .. }
+            | ApplyError::Action { .. }
             | ApplyError::Deferred { .. }
             | ApplyError::Statement { .. }
             | ApplyError::Net { .. }

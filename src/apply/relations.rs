@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
-use super::ApplyError;
+use super::actions::{self, Action};
 use super::mapping::{Identity, Mapping, MappingError};
 use super::order::{Order, References, parents_first};
 use super::render::Renderer;
@@ -17,6 +17,7 @@ use super::set_based::{self, SetRenderer, Writing};
 use super::source::Source;
 use super::tables::{Admission, Tables};
 use super::target::TargetTable;
+use super::{ApplyError, Label};
 use crate::assemble::{Change, ChangeKind, Piece};
 use crate::coalesce::{Keying, TableWork};
 use crate::lsn::{EndLsn, Lsn};
@@ -30,7 +31,7 @@ const RELATIONS_MAX: usize = 20_000;
 /// A table whose net changes were refused does without them for this many
 /// batches: long enough that a table that swaps unique values all the time
 /// seldom pays for the attempt, short enough that a single swap is forgotten.
-const SLOW_BATCHES: u32 = 64;
+pub(super) const SLOW_BATCHES: u32 = 64;
 
 /// What is done with the changes of a relation.
 pub(super) enum Handling {
@@ -62,6 +63,11 @@ impl Apply {
 
     fn target(&self) -> &TargetTable {
         &self.rows.mapping.target
+    }
+
+    /// The foreign keys that act on rows, from this table or to it.
+    pub(super) fn actions(&self) -> &[Action] {
+        &self.target().actions
     }
 
     fn references(&self) -> References<'_> {
@@ -112,7 +118,8 @@ impl Relations {
         self.known.get(&address(relation)).map(|(_, handling)| handling)
     }
 
-    /// Looks every relation of these pieces up.
+    /// Looks every relation of these pieces up, and refuses what the target
+    /// would do of itself about rows of a later point.
     pub(super) async fn admit(
         &mut self,
         pieces: &[Piece],
@@ -138,7 +145,7 @@ impl Relations {
             }
         }
         if fresh.is_empty() {
-            return Ok(());
+            return actions::refuse(self, pieces, tables);
         }
         // All at once: a first batch has many tables, and the target may be far.
         let names = fresh.iter().map(|(relation, _)| &relation.table);
@@ -148,7 +155,25 @@ impl Relations {
             let handling = look_up(relation, at, found, tables, (target, source), state, role).await?;
             self.known.insert(address(relation), (Arc::clone(relation), handling));
         }
-        Ok(())
+        actions::refuse(self, pieces, tables)
+    }
+
+    /// Whether any foreign key that was met acts on other tables.
+    pub(super) fn have_actions(&self) -> bool {
+        let acts = |handling: &Handling| matches!(handling, Handling::Apply(apply) if !apply.actions().is_empty());
+        self.known.values().any(|(_, handling)| acts(handling))
+    }
+
+    /// The foreign keys that act on the rows of the table that a label names.
+    pub(super) fn actions_on(&self, label: &Label) -> impl Iterator<Item = &Action> {
+        let is_it =
+            |handling: &&Handling| matches!(handling, Handling::Apply(apply) if *apply.rows.mapping.label == *label);
+        let found = self.known.values().map(|(_, handling)| handling).find(is_it);
+        let actions = match found {
+            Some(Handling::Apply(apply)) => apply.actions(),
+            _ => &[],
+        };
+        actions.iter().filter(|action| action.child == label.table || !action.is_parent)
     }
 
     /// Has every relation looked up anew, when next there are changes of it.

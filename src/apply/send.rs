@@ -7,7 +7,7 @@ use tracing::debug;
 use super::order::Order;
 use super::relations::{Handling, Relations};
 use super::reread::{self, Filled};
-use super::set_based::{SetStatement, Statements};
+use super::set_based::{SetStatement, Statements, Writing};
 use super::source::Source;
 use super::transaction::Transaction;
 use super::{ApplyError, Label, Place};
@@ -103,7 +103,7 @@ impl Sender<'_> {
             match step {
                 Step::Row(piece, change) => self.change(transaction, piece, change).await?,
                 Step::Net(net) => {
-                    let statements = self.net(table.relation, net)?;
+                    let statements = self.net(table.relation, net, self.relations.writing(table.relation.id))?;
                     self.statements(transaction, table.relation, statements.iter()).await?;
                 }
             }
@@ -123,7 +123,7 @@ impl Sender<'_> {
         for place in self.relations.parents_first(tables).ok_or_else(out_of_step)? {
             let relation = tables[place].relation;
             let [Step::Net(net)] = tables[place].steps.as_slice() else { return Err(out_of_step()) };
-            sorted.push((relation, self.net(relation, net)?));
+            sorted.push((relation, self.net(relation, net, Writing::Keeping)?));
         }
         for (relation, statements) in &sorted {
             self.statements(transaction, relation, statements.inserts.iter()).await?;
@@ -137,8 +137,7 @@ impl Sender<'_> {
         Ok(())
     }
 
-    fn net(&mut self, relation: &Arc<Relation>, net: &Net<'_>) -> Result<Statements, ApplyError> {
-        let writing = self.relations.writing(relation.id);
+    fn net(&mut self, relation: &Arc<Relation>, net: &Net<'_>, writing: Writing) -> Result<Statements, ApplyError> {
         let Some(Handling::Apply(apply)) = self.relations.get_mut(relation) else {
             return Err(not_admitted(relation));
         };

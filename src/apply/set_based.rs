@@ -15,7 +15,7 @@
 //! zero) when they are not as many as expected, so COMMIT can be sent behind it
 //! without waiting; a key is at most once in a statement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
@@ -76,6 +76,10 @@ pub enum Writing {
     /// it is at the end: no unique or exclusion constraint can be in the way
     /// that holds at the end.
     Replacing,
+    /// By UPDATE, and so is a row that goes and comes again under its key: where
+    /// foreign keys are in force inserts come before deletes, and meanwhile
+    /// others may refer to the row.
+    Keeping,
 }
 
 /// The statements of a table's net changes, in the order in which they are
@@ -120,12 +124,16 @@ impl SetRenderer {
         let Identity::Key(key) = &mapping.identity else {
             return Ok(Statements { inserts: self.inserts(mapping, &net.inserts)?, ..Statements::default() });
         };
-        let replaced;
+        let other;
         let net = match writing {
             Writing::Updating => net,
             Writing::Replacing => {
-                replaced = replacing(mapping, net);
-                &replaced
+                other = replacing(mapping, net);
+                &other
+            }
+            Writing::Keeping => {
+                other = keeping(mapping, key, net);
+                &other
             }
         };
         let deletes = if net.deletes.is_empty() { None } else { Some(self.deletes(mapping, key, &net.deletes)?) };
@@ -216,6 +224,38 @@ fn replacing<'a>(mapping: &Mapping, net: &Net<'a>) -> Net<'a> {
         }
     }
     replaced
+}
+
+/// The same net changes with no key both deleted and inserted. Columns that only
+/// the target has would keep their values: tables with such are left as they are.
+fn keeping<'n>(mapping: &Mapping, key: &[usize], net: &'n Net<'n>) -> Net<'n> {
+    let (mut updates, mut inserts) = (net.updates.clone(), Vec::new());
+    let mut kept: HashSet<*const Tuple> = HashSet::new();
+    let is_possible = mapping.extra_columns().next().is_none();
+    let mut gone: HashMap<Vec<&[u8]>, &'n Tuple> = HashMap::new();
+    if is_possible && !net.inserts.is_empty() {
+        gone.extend(net.deletes.iter().filter_map(|old| Some((key_text(key, |index| old.get(index))?, *old))));
+    }
+    for row in &net.inserts {
+        match key_text(key, |index| row.get(index)).and_then(|text| gone.remove(&text)) {
+            Some(old) => {
+                kept.insert(old);
+                updates.push(Updated { key: old, row: row.clone() });
+            }
+            None => inserts.push(row.clone()),
+        }
+    }
+    let deletes = net.deletes.iter().copied().filter(|old| !kept.contains(&std::ptr::from_ref(*old))).collect();
+    Net { deletes, updates, inserts }
+}
+
+/// The key's values, if they are all there.
+fn key_text<'n>(key: &[usize], value: impl Fn(usize) -> Option<Value<'n>>) -> Option<Vec<&'n [u8]>> {
+    let text = |&index: &usize| match value(index) {
+        Some(Value::Text(text)) => Some(text),
+        _ => None,
+    };
+    key.iter().map(text).collect()
 }
 
 /// Rows in pieces of [`UPDATE_BYTES`], at least one row each.

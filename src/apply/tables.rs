@@ -98,6 +98,18 @@ impl Tables {
         })
     }
 
+    /// The point that a table's rows on the target are of: changes before it
+    /// are passed over. `None` when they are none of ours.
+    pub(super) fn rows_as_of(&self, table: &TableName) -> Option<EndLsn> {
+        let row = self.by_name.get(table)?;
+        match row.state {
+            TableState::Excluded => None,
+            _ if self.share.has(row) => row.snapshot_lsn,
+            // Of a point that this stream does not know.
+            _ => Some(EndLsn(Lsn(u64::MAX))),
+        }
+    }
+
     /// Looks up, all at once, what [`Self::admit`] will ask for about these.
     ///
     /// # Errors

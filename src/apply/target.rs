@@ -4,6 +4,7 @@
 //! matched by name later ([`super::mapping`]). Source:
 //! `logicalrep_rel_open` in `src/backend/replication/logical/relation.c`.
 
+use super::actions::Action;
 use super::replica_role::ReplicaRole;
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Param, Session};
@@ -55,6 +56,9 @@ pub struct TargetTable {
     pub has_foreign_keys: bool,
     /// The tables that its foreign keys lead to, with their partitions, by oid.
     pub parents: Vec<u32>,
+    /// The foreign keys that act on the rows of a child table, and of which it
+    /// is the parent or the child.
+    pub actions: Vec<Action>,
     /// Its columns in the target's order, dropped ones left out.
     pub columns: Vec<TargetColumn>,
     /// The columns of the primary key, or of the first unique index that is
@@ -110,6 +114,27 @@ const FOREIGN_KEYS: &str = "EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE c
         UNION SELECT i.inhrelid FROM parents p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid) \
         SELECT oid FROM parents)";
 
+/// The foreign keys to it or from it that act on the rows of the child, each with
+/// the topmost one that it is a part of (PARENT: of partitioned tables).
+const ACTIONS: &str = "SELECT k.confrelid IN (SELECT oid FROM below), cn.nspname::text, c.relname::text, tn.nspname::text, t.relname::text, top.conname::text, \
+        pg_catalog.pg_get_constraintdef(top.oid), k.confdeltype IN ('c', 'n', 'd'), k.confupdtype IN ('c', 'n', 'd') \
+    FROM pg_catalog.pg_constraint k \
+    JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace \
+    JOIN pg_catalog.pg_constraint top ON top.oid = PARENT \
+    JOIN pg_catalog.pg_class t ON t.oid = top.conrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace \
+    WHERE k.contype = 'f' AND (k.confrelid IN (SELECT oid FROM below) OR k.conrelid IN (SELECT oid FROM below)) \
+        AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))";
+
+/// The topmost constraint of `k`. conparentid came with 11.
+const TOPMOST: &str = "(WITH RECURSIVE up (oid, parent) AS (SELECT k.oid, k.conparentid UNION ALL \
+    SELECT p.oid, p.conparentid FROM up JOIN pg_catalog.pg_constraint p ON p.oid = up.parent) \
+    SELECT oid FROM up WHERE parent = 0)";
+
+fn actions_sql(version: i32) -> String {
+    let topmost = if version >= 110_000 { TOPMOST } else { "k.oid" };
+    format!("{WITH_BELOW} {}", ACTIONS.replace("PARENT", topmost))
+}
+
 fn active_sql(role: ReplicaRole) -> String {
     // Internal triggers, which are the foreign keys', are silent for a replica.
     let enabled = match role {
@@ -119,11 +144,14 @@ fn active_sql(role: ReplicaRole) -> String {
     ACTIVE.replace("ENABLED", enabled)
 }
 
-/// Fails with division by zero when triggers or rules of the table `$1` (oid)
-/// fire. COPY cannot count what it took away from; this says, behind it and
-/// with its lock on the table, that nobody could take anything.
+/// Fails with division by zero when triggers or rules of the table `$1` (its
+/// quoted name) fire. COPY cannot count what it took away from; this says,
+/// behind it and with its lock on the table, that nobody could take anything.
+/// By name, as COPY finds it: the table may have been made anew since it was
+/// looked up.
 pub(super) fn guard_sql(role: ReplicaRole) -> String {
-    format!("{WITH_BELOW} SELECT 1 / (NOT {})::int", active_sql(role)).replace("TABLE_OID", "$1::oid")
+    let table = "pg_catalog.to_regclass($1::text)::oid";
+    format!("{WITH_BELOW} SELECT 1 / (NOT {})::int", active_sql(role)).replace("TABLE_OID", table)
 }
 
 const KEY_SQL: &str = "
@@ -159,11 +187,19 @@ impl TargetTable {
         let sql = |sql: &str| sql.replace("TABLE_OID", BY_NAME);
         let (kind_sql, columns_sql, key_sql, order_sql) =
             (sql(KIND_SQL), sql(&columns_sql), sql(&key_sql), sql(&order_sql));
-        let (kind, columns, key, order) = tokio::try_join!(
+        let actions_sql = sql(&actions_sql(session.version()));
+        let actions = async {
+            match role {
+                ReplicaRole::Set => Ok(Vec::new()),
+                ReplicaRole::Refused => session.query(&actions_sql, &params).await,
+            }
+        };
+        let (kind, columns, key, order, actions) = tokio::try_join!(
             session.query_opt(&kind_sql, &params),
             session.query(&columns_sql, &params),
             session.query_opt(&key_sql, &params),
             session.query_one(&order_sql, &params),
+            actions,
         )
         .during(Side::Target, format!("read the description of {table}"))?;
         let Some(kind) = kind else { return Ok(None) };
@@ -175,6 +211,7 @@ impl TargetTable {
             needs_order: order.get(0),
             has_foreign_keys: order.get(1),
             parents: order.get(2),
+            actions: actions.iter().map(action).collect(),
             unique_key: key.map(|row| row.get(0)),
         }))
     }
@@ -182,6 +219,18 @@ impl TargetTable {
     /// The name in a statement that must not touch inheritance children.
     pub fn only_sql(&self) -> String {
         if self.is_partitioned { self.table.sql() } else { format!("ONLY {}", self.table.sql()) }
+    }
+}
+
+fn action(row: &tokio_postgres::Row) -> Action {
+    Action {
+        is_parent: row.get(0),
+        child: TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
+        owner: TableName::new(row.get::<_, &str>(3), row.get::<_, &str>(4)),
+        name: row.get(5),
+        definition: row.get(6),
+        on_delete: row.get(7),
+        on_update: row.get(8),
     }
 }
 

@@ -150,8 +150,8 @@ impl<'p> Transaction<'p> {
         self.sent.push(Expectation::Copied(relation, Arc::clone(label), *rows));
         self.pipeline.push_set(statement).await?;
         self.sent.push(counts_itself);
-        let oid = mapping.target.oid.to_string();
-        Ok(self.pipeline.push(&self.own.guard, &[Some(oid.as_bytes())]).await?)
+        let table = mapping.target.table.sql();
+        Ok(self.pipeline.push(&self.own.guard, &[Some(table.as_bytes())]).await?)
     }
 
     /// Sends COMMIT behind all that was sent, without waiting for any answer.

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::findings::names;
 use super::tables::{Kind, Tables};
 use super::target::Migration;
-use super::{CheckError, Findings};
+use super::{CheckError, Findings, foreign};
 use crate::config::{Baseline, SchemaMode, Settings, Side};
 use crate::schema;
 use crate::session::{DbContext, Session};
@@ -19,6 +19,7 @@ pub(super) struct Content {
     extensions: Vec<String>,
     /// Roles that policies name, and privileges when these come along.
     roles: Vec<String>,
+    foreign: foreign::Needs,
 }
 
 const ENCODING: &str = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
@@ -32,7 +33,8 @@ impl Content {
             .await
             .during(Side::Source, "list the extensions")?;
         let roles = schema::named_roles(session, settings.acl, &[]).await?;
-        Ok(Content { tables, encoding, extensions: rows.iter().map(|row| row.get(0)).collect(), roles })
+        let foreign = foreign::Needs::read(session).await?;
+        Ok(Content { tables, encoding, extensions: rows.iter().map(|row| row.get(0)).collect(), roles, foreign })
     }
 }
 
@@ -43,7 +45,7 @@ pub(super) async fn check(
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    not_replicated(content, findings);
+    not_replicated(settings, content, findings);
     encoding(content, session, findings).await?;
     if migration.is_some() {
         // The tables are there and have rows: that is how it goes on.
@@ -51,6 +53,7 @@ pub(super) async fn check(
     }
     if settings.schema == SchemaMode::Create {
         extensions(content, session, findings).await?;
+        foreign::check(&content.foreign, session, findings).await?;
         schemas(content, session, findings).await?;
         roles(settings, content, session, findings).await?;
     }
@@ -58,15 +61,26 @@ pub(super) async fn check(
 }
 
 /// Kinds of tables that no publication carries.
-fn not_replicated(content: &Content, findings: &mut Findings) {
+fn not_replicated(settings: &Settings, content: &Content, findings: &mut Findings) {
+    let views = match settings.schema {
+        SchemaMode::None => "materialized views are left alone (--schema none)",
+        SchemaMode::Create | SchemaMode::Existing => {
+            "materialized views are refreshed at the end (catchup --finish), but for those without data"
+        }
+    };
     for (kind, check, what) in [
-        (Kind::Unlogged, "unlogged", "unlogged tables are not in the stream, their rows do not follow"),
         (
-            Kind::MaterializedView,
-            "materialized_views",
-            "materialized views are refreshed at the end (catchup --finish)",
+            Kind::Unlogged,
+            "unlogged",
+            "unlogged tables have no stream: they are copied whole at the end, when nothing is written (catchup --finish)",
         ),
-        (Kind::Foreign, "foreign_tables", "foreign tables have their rows elsewhere, only their definitions are moved"),
+        (Kind::MaterializedView, "materialized_views", views),
+        (
+            Kind::Foreign,
+            "foreign_tables",
+            "foreign tables have their rows elsewhere; their definitions are moved, with servers and user mappings \
+             (passwords only as far as the role may see them)",
+        ),
     ] {
         let listed: Vec<&TableName> = content.tables.of(kind).map(|table| &table.name).collect();
         if !listed.is_empty() {
@@ -211,7 +225,7 @@ async fn tables(
         .tables
         .list
         .iter()
-        .filter(|t| matches!(t.kind, Kind::Plain | Kind::Partitioned))
+        .filter(|t| matches!(t.kind, Kind::Plain | Kind::Partitioned | Kind::Unlogged))
         .map(|t| &t.name)
         .collect();
     let schemas: Vec<&str> = wanted.iter().map(|name| name.schema.as_str()).collect();

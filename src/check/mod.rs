@@ -7,11 +7,12 @@
 //!
 //! One file a group: [`findings`] (what a check says), `server` (both ends:
 //! pooler, connections), `source`, `tables`, `publication`, `slot`, `contents`
-//! (large objects, sequences, what is not replicated), `target`, `landing`
-//! (the schema on the target).
+//! (large objects, sequences), `target`, `landing` (the schema on the target,
+//! what is not replicated), `foreign` (foreign servers on the target).
 
 mod contents;
 pub mod findings;
+mod foreign;
 mod landing;
 mod publication;
 mod server;

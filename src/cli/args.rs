@@ -143,7 +143,7 @@ pub(super) struct CatchupArgs {
     pub(super) ends: Ends,
     #[command(flatten)]
     pub(super) work: Work,
-    /// Also bring in what was held back: foreign keys, triggers, data of materialized views
+    /// Also bring in what was held back (foreign keys, triggers) and what has no stream (rows of unlogged tables, data of materialized views)
     #[arg(long)]
     finish: bool,
     /// Print what was done as JSON

@@ -165,6 +165,17 @@ pub enum CopyError {
         /// As the source has it.
         now: TableName,
     },
+    /// Unlogged tables cannot be filled behind triggers.
+    #[error(
+        "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
+         would act on every row once more. Run there: {disable} Then run catchup --finish again, and after it: {enable}"
+    )]
+    Triggers {
+        /// The SQL that silences them.
+        disable: String,
+        /// The SQL that wakes them up.
+        enable: String,
+    },
     /// The filter lets in what it left out when the copy began.
     #[error(
         "the filter left {} out when the copy began, and does not any more: leave the filter as it was until the copy is complete",

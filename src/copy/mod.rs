@@ -39,6 +39,7 @@ mod snapshot;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod unlogged;
 mod watch;
 mod workers;
 

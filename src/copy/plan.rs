@@ -13,9 +13,10 @@ use std::sync::Arc;
 use super::board::{Leftover, Seed};
 use super::error::list;
 use super::{CopyContext, CopyError, parts};
-use crate::config::SchemaMode;
+use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
 use crate::schema::tables::{self, Part, Shape, SourceTable, TargetTable};
+use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
@@ -74,8 +75,10 @@ pub(super) struct Planned {
     pub(super) left_out: Vec<usize>,
 }
 
-/// What the publication says about one table.
-struct Published {
+/// What the publication says about one table; nothing about one that has no
+/// stream.
+#[derive(Default)]
+pub(super) struct Published {
     columns: Option<Vec<String>>,
     row_filter: Option<String>,
 }
@@ -94,8 +97,15 @@ pub(super) async fn register(
     let published = published(source, ctx.settings.publication.name()).await?;
     let units: Vec<&SourceTable> =
         tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.name)).collect();
-    let there = tables::of_target(target, units.iter().map(|unit| &unit.name)).await?;
-    tables::require_fit(units.iter().copied(), &there)?;
+    let unlogged: Vec<&SourceTable> = without_stream::unlogged(tables).collect();
+    let all = || units.iter().chain(&unlogged).copied();
+    let there = tables::of_target(target, all().map(|table| &table.name)).await?;
+    tables::require_fit(all(), &there)?;
+    if ctx.settings.baseline == Baseline::Copied {
+        // They are emptied at the end: nobody's rows may be lost by that.
+        let names: Vec<&TableName> = unlogged.iter().map(|table| &table.name).collect();
+        tables::require_empty(target, &names).await?;
+    }
     let is_unit: HashSet<u32> = units.iter().map(|unit| unit.oid).collect();
     let rows: Vec<TableRow> = tables
         .iter()
@@ -114,6 +124,7 @@ pub(super) async fn register(
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
+    without_stream::list(&own, source, tables, ctx.settings.schema).await?;
     run("COMMIT").await?;
     if ctx.settings.schema == SchemaMode::None {
         tracing::info!(
@@ -281,7 +292,7 @@ async fn published(source: &Session, publication: &str) -> Result<HashMap<TableN
 }
 
 /// Format, COPY … FROM, and the COPY … TO of each part.
-fn statements(
+pub(super) fn statements(
     unit: &SourceTable,
     published: &Published,
     there: &TargetTable,

@@ -341,7 +341,7 @@ async fn without_identity(
 
 fn name_what_is_not_carried(tables: &[SourceTable]) {
     for table in tables.iter().filter(|table| table.part == Part::Unlogged) {
-        tracing::warn!(table = %table.name, "the rows of this unlogged table are in no stream and are not carried");
+        tracing::warn!(table = %table.name, "the rows of this unlogged table are in no stream; catchup --finish copies them");
     }
 }
 

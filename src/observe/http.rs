@@ -217,6 +217,7 @@ mod tests {
             slot: None,
             tables: Vec::new(),
             sequences: Sequences { total: 0, behind: 0, last_pass: None, problems: Vec::new() },
+            without_stream: Vec::new(),
             large_objects: LargeObjects { total: 0, last_pass: None },
             stopped_because: None,
         }

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+pub use without_stream::WithoutStream;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Settings, Side};
@@ -72,6 +74,8 @@ pub struct StatusDocument {
     pub sequences: Sequences,
     /// The large objects as of the last pass.
     pub large_objects: LargeObjects,
+    /// What has no stream and comes at the end, or not at all.
+    pub without_stream: Vec<WithoutStream>,
     /// Why the last process ended; null while one is at work or none was needed.
     pub stopped_because: Option<String>,
 }
@@ -203,6 +207,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
         tables: tables(state).await?,
         sequences: sequences(state).await?,
         large_objects: LargeObjects { total: large_objects.total, last_pass: large_objects.last_pass },
+        without_stream: without_stream::list(state).await?,
         stopped_because: migration.stopped_because,
     })
 }
@@ -325,11 +330,26 @@ impl fmt::Display for StatusDocument {
         self.fmt_tables(f)?;
         self.fmt_sequences(f)?;
         let LargeObjects { total, last_pass } = &self.large_objects;
-        write!(f, "large objects  {total}, last pass {}", text(last_pass))
+        write!(f, "large objects  {total}, last pass {}", text(last_pass))?;
+        self.fmt_without_stream(f)
     }
 }
 
 impl StatusDocument {
+    fn fmt_without_stream(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.without_stream.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\nwithout stream {}", self.without_stream.len())?;
+        for relation in self.without_stream.iter().take(SHOWN) {
+            write!(f, "\n  {relation}")?;
+        }
+        match self.without_stream.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+
     fn fmt_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ready = self.tables.iter().filter(|table| table.state == "ready").count();
         let all = self.tables.len();
@@ -397,3 +417,4 @@ pub fn human_bytes(bytes: f64) -> String {
 
 #[cfg(test)]
 mod tests;
+mod without_stream;

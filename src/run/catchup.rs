@@ -15,17 +15,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::stream::{self, Reason, Start, end_as_of_now, stream};
-use super::{Context, begin, leave, position, prepare, resync, retrying, wait_for_lease};
+use super::{Context, begin, finish, leave, position, prepare, resync, retrying, wait_for_lease};
 use crate::config::Settings;
 use crate::exit::Error;
 use crate::lsn::EndLsn;
 use crate::schema;
-use crate::schema::tables::{Part, Shape, SourceTable};
+use crate::schema::tables::{Part, Shape};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
-use crate::state::deferred::DeferredKind;
 use crate::state::migration::Phase;
+use crate::state::tables::TableState;
 use crate::sweep::large_objects::{self, LargeObjectReport};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
 use crate::sweep::{SweepError, both};
@@ -61,6 +61,9 @@ pub struct CatchupReport {
     /// Deferred objects restored, with `--finish`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<u64>,
+    /// Unlogged tables copied, with `--finish`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlogged_tables: Option<u64>,
 }
 
 impl fmt::Display for CatchupReport {
@@ -72,6 +75,9 @@ impl fmt::Display for CatchupReport {
         )?;
         if let Some(restored) = self.restored {
             write!(f, ", {restored} deferred objects restored")?;
+        }
+        if let Some(tables @ 1..) = self.unlogged_tables {
+            write!(f, ", {tables} unlogged tables copied")?;
         }
         Ok(())
     }
@@ -137,16 +143,27 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
     ctx.add_totals(end.totals);
     let strangers = strangers(ctx, &state).await?;
     let report = sweep(ctx, &state).await?;
-    let restored = match finish {
-        Finish::Yes => Some(restore(ctx, &state).await?),
-        Finish::No => None,
+    let finished = match finish {
+        Finish::Yes => Some(finish::finish(ctx, &state).await?),
+        Finish::No => {
+            finish::say_what_waits(&state).await?;
+            None
+        }
     };
     if !strangers.is_empty() {
         leave(ctx, &state, "caught up, but for tables that are not published").await?;
         return Err(Error::NotCarried { tables: strangers });
     }
+    if finished.is_some() {
+        state.set_finished().await?;
+    }
     leave(ctx, &state, &format!("caught up to {}", end.position.lsn())).await?;
-    Ok(CatchupReport { end_lsn: end.position.lsn().to_string(), restored, ..report })
+    Ok(CatchupReport {
+        end_lsn: end.position.lsn().to_string(),
+        restored: finished.map(|done| done.restored),
+        unlogged_tables: finished.map(|done| done.unlogged_tables),
+        ..report
+    })
 }
 
 async fn open_state(ctx: &Context) -> Result<Arc<State>, Error> {
@@ -178,6 +195,7 @@ async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
         large_objects: objects.total,
         seconds: 0.0,
         restored: None,
+        unlogged_tables: None,
     })
 }
 
@@ -203,36 +221,27 @@ async fn final_large_objects(ctx: &Context, state: &State) -> Result<LargeObject
 }
 
 /// Tables that the source has by now and that neither the copy nor the stream
-/// knows, though the filter includes them: created under a publication that
-/// lists its tables, so nothing of them arrives. Under FOR ALL TABLES the first
-/// row of a new table has stopped the stream already; one without rows only
-/// wants its definition.
+/// knows, though the filter includes them: set LOGGED after the copy, or created
+/// under a publication that lists its tables, so nothing of them arrives. Under
+/// FOR ALL TABLES the first row of a new table has stopped the stream already;
+/// one without rows only wants its definition.
 async fn strangers(ctx: &Context, state: &State) -> Result<Vec<TableName>, Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let known: HashSet<u32> = state.tables().await?.iter().map(|row| row.source_oid).collect();
-    let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
-    let is_strange = |table: &SourceTable| {
-        table.part == Part::Included && table.shape == Shape::Plain && !known.contains(&table.oid)
-    };
-    let strangers: Vec<TableName> = tables.into_iter().filter(is_strange).map(|table| table.name).collect();
-    let all = state.load().await?.is_some_and(|migration| migration.publishes_all_tables);
-    if all {
-        for table in &strangers {
-            warn!(%table, "this table was created on the source after the copy and has no rows; create it on the target, too");
-        }
-        return Ok(Vec::new());
+    let rows = state.tables().await?;
+    let known: HashSet<u32> = rows.iter().map(|row| row.source_oid).collect();
+    let left_out: HashSet<u32> =
+        rows.iter().filter(|row| row.state == TableState::Excluded).map(|row| row.source_oid).collect();
+    let mut tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
+    tables.retain(|table| table.part == Part::Included && table.shape == Shape::Plain);
+    // Its rows from before are in no stream: it was unlogged, or filtered.
+    let logged_since = tables.iter().filter(|table| left_out.contains(&table.oid)).map(|table| table.name.clone());
+    let new = tables.iter().filter(|table| !known.contains(&table.oid)).map(|table| table.name.clone());
+    let (logged_since, new): (Vec<TableName>, Vec<TableName>) = (logged_since.collect(), new.collect());
+    if !state.load().await?.is_some_and(|migration| migration.publishes_all_tables) {
+        return Ok([logged_since, new].concat());
     }
-    Ok(strangers)
-}
-
-async fn restore(ctx: &Context, state: &State) -> Result<u64, Error> {
-    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let restored = schema::restore_deferred(state, &session, &DeferredKind::ALL).await?;
-    if restored.failures.is_empty() {
-        return Ok(restored.total());
+    for table in &new {
+        warn!(%table, "this table was created on the source after the copy and has no rows; create it on the target, too");
     }
-    for failure in &restored.failures {
-        warn!(%failure, "a deferred object could not be restored");
-    }
-    Err(Error::NotRestored { failures: restored.failures.iter().map(ToString::to_string).collect() })
+    Ok(logged_since)
 }

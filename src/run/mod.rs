@@ -13,6 +13,7 @@
 //! server has not given up yet, or a command that took over and will leave.
 
 pub mod catchup;
+mod finish;
 pub mod housekeeping;
 pub mod receiver;
 pub mod resume;

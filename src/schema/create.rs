@@ -55,7 +55,6 @@ pub(super) async fn run(
     ownership::require_roles(source, target, settings.acl, tables, &given.new_owners).await?;
     drop_dangling_keys(source, tables, &mut post_data).await?;
     let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());
-    objects.extend(source::refreshes(source, &left_out).await?);
     objects.extend(given.into_objects());
     classify::number(&mut objects);
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");

@@ -26,7 +26,8 @@ struct Removal {
 /// Takes away what the rows cannot stand yet; see [`super::prepare`].
 pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baseline) -> Result<(), SchemaError> {
     let target = state.session();
-    let included = || tables.iter().filter(|table| table.part == Part::Included);
+    // Those without a stream are filled at the end, before keys and triggers.
+    let included = || tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
     let there = tables::of_target(target, included().map(|table| &table.name)).await?;
     tables::require_fit(included(), &there)?;
     for difference in tables::differences(included(), &there) {

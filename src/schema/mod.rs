@@ -1,9 +1,10 @@
 //! The schema on the target: brought over with pg_dump, or taken as it is.
 //!
 //! Invariant: what the copy and the stream cannot have yet (foreign keys,
-//! triggers, rules, policies, the data of materialized views) is never only in
-//! memory: it is a row of `walferry.deferred`, written in the same transaction
-//! as the schema change that made it necessary, with the SQL that brings it in.
+//! triggers, rules, policies) is never only in memory: it is a row of
+//! `walferry.deferred`, written in the same transaction as the schema change
+//! that made it necessary, with the SQL that brings it in. What has no stream
+//! at all is listed there as well ([`without_stream`]).
 //!
 //! Source: the sections of an archive are those of `pg_dump.c` and
 //! `pg_backup_archiver.c` (`src/bin/pg_dump`).
@@ -21,6 +22,7 @@ mod source;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub mod without_stream;
 
 use std::path::PathBuf;
 

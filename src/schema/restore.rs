@@ -19,8 +19,9 @@ use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
 /// TABLE: better to fail and be run again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 
-/// Keys first, as triggers and policies cannot break them. Materialized views
-/// before policies, which may be in force for the owner of the tables as well,
+/// Keys first, as triggers and policies cannot break them. Rows of unlogged
+/// tables are none of these: they are copied (`copy::unlogged`). Materialized
+/// views before policies, which may be in force for the owner of the tables as well,
 /// and before owners and privileges, which may take a right from us.
 const ORDER: [DeferredKind; 5] = [
     DeferredKind::AfterRows,
@@ -80,6 +81,7 @@ impl Restored {
             DeferredKind::Trigger => &mut self.triggers,
             DeferredKind::Other => &mut self.others,
             DeferredKind::MaterializedView => &mut self.materialized_views,
+            DeferredKind::Unlogged => return,
         };
         *counter += 1;
     }

@@ -6,7 +6,6 @@ use super::SchemaError;
 use super::tables::{Part, Shape, SourceTable};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
-use crate::state::deferred::{Deferred, DeferredKind};
 
 /// The partitioned tables of the source.
 pub(super) type PartitionedTables = HashSet<TableName>;
@@ -107,12 +106,12 @@ pub(super) async fn inherited_indexes(source: &Session, tables: &[u32]) -> Resul
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// REFRESH for every materialized view that holds data on the source, each
-/// after those it reads, directly or through views.
+/// Every materialized view that holds data on the source, each after those it
+/// reads, directly or through views.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub(super) async fn refreshes(source: &Session, left_out: &[TableName]) -> Result<Vec<Deferred>, DbError> {
+pub(super) async fn filled_views(source: &Session, left_out: &[TableName]) -> Result<Vec<TableName>, DbError> {
     let rows = source
         .query(
             "WITH RECURSIVE edge AS ( \
@@ -133,15 +132,5 @@ pub(super) async fn refreshes(source: &Session, left_out: &[TableName]) -> Resul
         .await
         .during(source.side(), "list the materialized views")?;
     let views = rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1)));
-    Ok(views
-        .filter(|view| !left_out.contains(view))
-        .map(|view| Deferred {
-            ordinal: 0,
-            kind: DeferredKind::MaterializedView,
-            object: format!("data of materialized view {view}"),
-            sql: format!("REFRESH MATERIALIZED VIEW {};", view.sql()),
-            table: view,
-            is_restored: false,
-        })
-        .collect())
+    Ok(views.filter(|view| !left_out.contains(view)).collect())
 }

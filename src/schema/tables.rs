@@ -19,7 +19,7 @@ pub enum Part {
     Filtered,
     /// An extension's own: CREATE EXTENSION makes it on the target.
     OfExtension,
-    /// Unlogged: its rows are in no stream, so they are not carried.
+    /// Unlogged: its rows are in no stream, so they are copied at the end.
     Unlogged,
 }
 

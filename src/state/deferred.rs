@@ -14,6 +14,8 @@ pub enum DeferredKind {
     ForeignKey,
     /// A trigger, an event trigger or a rule, absent or disabled until the end.
     Trigger,
+    /// The rows of an unlogged table: copied at the end, before keys and triggers.
+    Unlogged,
     /// The data of a materialized view: REFRESH at the end.
     MaterializedView,
     /// Anything else that post-data brings: policies, comments on them.
@@ -22,10 +24,11 @@ pub enum DeferredKind {
 
 impl DeferredKind {
     /// Every kind.
-    pub const ALL: [DeferredKind; 5] = [
+    pub const ALL: [DeferredKind; 6] = [
         DeferredKind::AfterRows,
         DeferredKind::ForeignKey,
         DeferredKind::Trigger,
+        DeferredKind::Unlogged,
         DeferredKind::MaterializedView,
         DeferredKind::Other,
     ];
@@ -36,6 +39,7 @@ impl DeferredKind {
             DeferredKind::AfterRows => "after rows",
             DeferredKind::ForeignKey => "foreign key",
             DeferredKind::Trigger => "trigger",
+            DeferredKind::Unlogged => "unlogged table",
             DeferredKind::MaterializedView => "materialized view",
             DeferredKind::Other => "other",
         }
@@ -46,6 +50,7 @@ impl DeferredKind {
             "after rows" => DeferredKind::AfterRows,
             "foreign key" => DeferredKind::ForeignKey,
             "trigger" => DeferredKind::Trigger,
+            "unlogged table" => DeferredKind::Unlogged,
             "materialized view" => DeferredKind::MaterializedView,
             "other" => DeferredKind::Other,
             unknown => return Err(StateError::Foreign(format!("unknown kind \"{unknown}\" of deferred object"))),

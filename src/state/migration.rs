@@ -1,5 +1,7 @@
 //! The migration's own row: where it comes from and how far it is.
 
+use std::time::SystemTime;
+
 use tokio_postgres::Row;
 
 use super::{State, StateError};
@@ -81,6 +83,8 @@ pub struct Migration {
     pub copied: bool,
     /// Where the slot began: the snapshot of the copy holds every commit before.
     pub consistent_point: Option<EndLsn>,
+    /// `catchup --finish` has ended well: the target may be the application's.
+    pub finished: bool,
     /// Why the last process ended.
     pub stopped_because: Option<String>,
     /// The source's WAL end as last heard.
@@ -116,6 +120,7 @@ impl Migration {
             schema_restored: row.get("schema_restored"),
             copied: row.get("copied"),
             consistent_point: row.get::<_, Option<Lsn>>("consistent_point").map(EndLsn),
+            finished: row.get::<_, Option<SystemTime>>("finished_at").is_some(),
             stopped_because: row.get("stopped_because"),
             source_lsn: row.get("source_lsn"),
             daemon: row.get::<_, Option<String>>("daemon_host").zip(row.get("daemon_pid")),
@@ -183,6 +188,20 @@ impl State {
              stopped_because = $2 WHERE name = $1",
             &[&self.name(), &because],
             "record why the migration stopped",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records that everything is in.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn set_finished(&self) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.migration SET finished_at = coalesce(finished_at, pg_catalog.clock_timestamp()) WHERE name = $1",
+            &[&self.name()],
+            "record that everything is in",
         )
         .await?;
         Ok(())

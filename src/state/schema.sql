@@ -29,7 +29,8 @@ CREATE TABLE walferry.migration (
     daemon_pid             integer,
     daemon_seen            timestamptz,
     started_at             timestamptz NOT NULL DEFAULT now(),
-    sequences_at           timestamptz      -- when the last pass over the sequences ended
+    sequences_at           timestamptz,     -- when the last pass over the sequences ended
+    finished_at            timestamptz      -- catchup --finish ended well: the target may be the application's
 );
 
 -- The position: moved by compare-and-set in the transaction of the data.

@@ -12,5 +12,6 @@ ALTER TABLE walferry.migration ADD COLUMN sequences_at timestamptz;
 ALTER TABLE walferry.sequences ADD COLUMN source_oid oid;
 ALTER TABLE walferry.sequences ADD COLUMN target_oid oid;
 ALTER TABLE walferry.sequences ADD COLUMN problem text;
+ALTER TABLE walferry.migration ADD COLUMN finished_at timestamptz;
 
 UPDATE walferry.version SET version = 2;

@@ -125,6 +125,11 @@ async fn a_table_that_was_refused_does_without_updates_for_a_while() {
     // One in each 64 batches, and no more: the window behind it goes with it.
     assert!(refused <= 2.0 + batches / 32.0, "{refused} refusals, {batches} batches");
     watched.journey.finish().await;
+    // A line for each stretch, and none for the batches within it.
+    let log = watched.journey.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("deleted and inserted anew")).collect();
+    assert_eq!(lines.len() as f64, refused, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.contains("public.player") && line.contains("player_u_key")), "{lines:#?}");
 }
 
 /// The story: a batch that had to wait for those in flight was sent at once
@@ -237,6 +242,42 @@ async fn rows_that_a_new_trigger_leaves_out_of_a_copy_stop_the_stream_and_are_no
     }
 }
 
+/// The story: the guard behind a COPY asked about the table that was looked up,
+/// by its oid. Its successor of the same name had a trigger.
+#[tokio::test]
+async fn rows_that_the_trigger_of_a_table_made_anew_leaves_out_stop_the_stream_as_well() {
+    let plain = "CREATE TABLE t (id int PRIMARY KEY)";
+    let parted = "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (10000)";
+    for (successor, triggered) in [(plain, "t"), (parted, "t_1")] {
+        let mut watched = Watched::of(&[plain], &[]).await;
+        watched.journey.write(&["INSERT INTO t SELECT generate_series(0, 999)"]).await;
+        let target = &watched.journey.target;
+        let rows = "SELECT count(*) FROM t";
+        wait_until("the rows are there", PATIENCE, || async move { value(target, rows).await == "1000" }).await;
+        execute(
+            target,
+            &[
+                "CREATE FUNCTION left_out() RETURNS trigger LANGUAGE plpgsql \
+                 AS 'BEGIN IF NEW.id % 10 = 7 THEN RETURN NULL; END IF; RETURN NEW; END'",
+                &format!(
+                    "DROP TABLE t; {successor}; INSERT INTO t SELECT generate_series(0, 999); \
+                     CREATE TRIGGER left_out BEFORE INSERT ON {triggered} FOR EACH ROW EXECUTE FUNCTION left_out()"
+                ),
+            ],
+        )
+        .await;
+        execute(&watched.journey.source, &["INSERT INTO t SELECT generate_series(1000, 1999)"]).await;
+        let ended = watched.journey.stopped(8);
+        assert!(ended.stderr.contains("it affected 0 rows on the target instead of one"), "{}", ended.stderr);
+        assert_eq!(watched.journey.value(rows).await, "1000", "nothing of it is there");
+        execute(&watched.journey.target, &[&format!("DROP TRIGGER left_out ON {triggered}")]).await;
+        watched.journey.start();
+        watched.journey.catch_up().await;
+        assert_eq!(watched.journey.value(rows).await, "2000");
+    }
+}
+
 /// Foreign keys that somebody brought in early, or that were kept.
 #[tokio::test]
 async fn foreign_keys_in_force_on_the_target_want_parents_first_and_circles_the_order_of_the_source() {
@@ -253,6 +294,13 @@ async fn foreign_keys_in_force_on_the_target_want_parents_first_and_circles_the_
         &[],
     )
     .await;
+    watched
+        .journey
+        .write(&[
+            "INSERT INTO parent SELECT generate_series(5001, 5060)",
+            "INSERT INTO child SELECT i, i FROM generate_series(5001, 5060) i",
+        ])
+        .await;
     watched.journey.catch_up().await;
     execute(
         &watched.journey.target,
@@ -271,7 +319,9 @@ async fn foreign_keys_in_force_on_the_target_want_parents_first_and_circles_the_
              INSERT INTO pet VALUES ({n}, {n}); INSERT INTO post VALUES ({n}, nullif({n} - 1, 0)); COMMIT; \
              BEGIN; UPDATE child SET parent = -{n} WHERE id = {n}; DELETE FROM parent WHERE id = {n}; COMMIT; \
              BEGIN; DELETE FROM child WHERE id = {n} / 2; DELETE FROM parent WHERE id = -({n} / 2); \
-             UPDATE post SET answers = NULL WHERE answers = {n} / 2; DELETE FROM post WHERE id = {n} / 2; COMMIT"
+             UPDATE post SET answers = NULL WHERE answers = {n} / 2; DELETE FROM post WHERE id = {n} / 2; COMMIT; \
+             BEGIN; DELETE FROM child WHERE id = 5000 + {n}; DELETE FROM parent WHERE id = 5000 + {n}; \
+             INSERT INTO parent VALUES (5000 + {n}); INSERT INTO child VALUES (5000 + {n}, 5060); COMMIT"
         )
     });
     watched.backlog(&family.collect::<Vec<_>>()).await;

@@ -191,3 +191,45 @@ async fn an_end_that_cannot_be_reached_is_named_with_its_code_and_without_its_pa
     }
     assert_eq!(traces(&pair).await.iter().filter(|trace| !trace.starts_with("schema")).count(), 0);
 }
+
+/// The story: a role whose transactions are serializable by default fails now
+/// and then where READ COMMITTED waits and looks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_written_under_read_committed_whatever_the_role_has_by_default() {
+    let pair = Pair::builder().start().await;
+    for (cluster, role) in [(&pair.source, APP), (&pair.target, "doadmin")] {
+        let sql = format!("ALTER ROLE {role} SET default_transaction_isolation = 'serializable'");
+        cluster.psql(SUPERUSER, "postgres", &sql).unwrap();
+    }
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t VALUES (1)").await;
+    let seen = "CREATE TABLE public.t (id int PRIMARY KEY, seen text DEFAULT current_setting('transaction_isolation'))";
+    let target = pair.target_client().await;
+    target.batch_execute(seen).await.unwrap();
+    let daemon = streaming(&pair, &["--schema", "existing"]).await;
+    pair.source_sql("INSERT INTO public.t VALUES (2)").await;
+    pair.source_sql("INSERT INTO public.t SELECT generate_series(3, 1000)").await;
+    until_applied(&pair).await;
+    daemon.terminate(PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish", "--schema", "existing"], PATIENCE).code(0);
+    let row = target.query_one("SELECT count(*), min(seen), max(seen) FROM public.t", &[]).await.unwrap();
+    let found = (row.get::<_, i64>(0), row.get::<_, &str>(1), row.get::<_, &str>(2));
+    assert_eq!(found, (1000, "read committed", "read committed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_whose_transactions_are_read_only_is_told_so() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY)").await;
+    let daemon = streaming(&pair, &[]).await;
+    daemon.terminate(PATIENCE).code(0);
+    let read_only = "ALTER ROLE doadmin SET default_transaction_read_only =";
+    pair.target.psql(SUPERUSER, "postgres", &format!("{read_only} on")).unwrap();
+    pair.source_sql("INSERT INTO public.t VALUES (1)").await;
+    let refused = Walferry::run(&pair, &["catchup"], PATIENCE).code(7);
+    for words in ["SQLSTATE 25006", "default_transaction_read_only = off"] {
+        assert!(refused.stderr.contains(words), "no \"{words}\" in:\n{}", refused.stderr);
+    }
+    pair.target.psql(SUPERUSER, "postgres", &format!("{read_only} off")).unwrap();
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}

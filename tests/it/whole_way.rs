@@ -101,7 +101,8 @@ async fn status_follows(pair: &Pair, daemon: &Walferry, load: &Load) {
             "slot",
             "source_lsn",
             "stopped_because",
-            "tables"
+            "tables",
+            "without_stream"
         ]
     );
     assert_eq!((&document["name"], &document["phase"]), (&NAME.into(), &"stream".into()));
@@ -122,6 +123,9 @@ async fn status_follows(pair: &Pair, daemon: &Walferry, load: &Load) {
     assert_eq!(keys(&document["sequences"]), ["behind", "last_pass", "problems", "total"]);
     assert_eq!(document["sequences"]["total"], 2);
     assert_eq!(document["large_objects"]["total"], 1);
+    let view = &document["without_stream"][0];
+    assert_eq!(keys(view), ["at", "kind", "name", "schema", "state"]);
+    assert_eq!((&view["name"], &view["state"], &view["at"]), (&"overview".into(), &"waiting".into(), &Value::Null));
     assert!(document["stopped_because"].is_null());
 }
 

@@ -41,6 +41,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         needs_order: false,
         has_foreign_keys: false,
         parents: Vec::new(),
+        actions: Vec::new(),
         columns,
         unique_key: None,
     };
@@ -131,6 +132,30 @@ fn rows_are_replaced_where_all_their_values_came_and_updated_where_not() {
     assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("3"), some("1")]]);
     assert_eq!(of(statements.updates.first()), vec![vec![some("2")], vec![None]]);
     assert_eq!(of(statements.inserts.as_ref()), vec![vec![some("1")], vec![some("x")], vec![None]]);
+}
+
+#[test]
+fn a_row_that_goes_and_comes_again_is_updated_where_inserts_come_before_deletes() {
+    let (one, two) = (row(&[Text(b"1"), Null, Null]), row(&[Text(b"2"), Null, Null]));
+    let (one_again, three) = (row(&[Text(b"1"), Text(b"x"), Null]), row(&[Text(b"3"), Null, Null]));
+    let net = || Net {
+        deletes: vec![&one, &two],
+        updates: Vec::new(),
+        inserts: vec![Row::Whole(&three), Row::Whole(&one_again)],
+    };
+    let of = |statement: Option<&SetStatement>| arrays(statement.unwrap()).1;
+    let statements = SetRenderer::default().render(&keyed(), &net(), Writing::Keeping).unwrap();
+    assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("2")]]);
+    assert_eq!(of(statements.updates.first()), vec![vec![some("1")], vec![some("x")], vec![None]]);
+    assert_eq!(of(statements.inserts.as_ref()), vec![vec![some("3")], vec![None], vec![None]]);
+    // A column of the target alone would not begin again at its default.
+    let mut beyond = keyed();
+    let mut extra = beyond.target.columns[1].clone();
+    extra.name = "extra".to_owned();
+    beyond.target.columns.push(extra);
+    let statements = SetRenderer::default().render(&beyond, &net(), Writing::Keeping).unwrap();
+    assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("1"), some("2")]]);
+    assert!(statements.updates.is_empty());
 }
 
 #[test]

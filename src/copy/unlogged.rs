@@ -1,0 +1,168 @@
+//! The rows of unlogged tables: whole, at the end, when nothing is written on
+//! the source any more. They are in no WAL and so in no stream.
+//!
+//! Invariant: one transaction empties all of them, brings their rows in and
+//! records that. Another attempt does the same again, so what the source has
+//! then is what the target has.
+//!
+//! One transaction, as foreign keys may lead from one to another: a table that
+//! is referred to can be emptied only together with those that refer to it.
+
+use std::collections::HashMap;
+
+use super::plan::{Published, RowsPlan, statements};
+use super::rows::{self, Tally};
+use super::{CopyContext, CopyError};
+use crate::apply::order::{References, parents_first};
+use crate::config::{SchemaMode, Side};
+use crate::failpoint;
+use crate::lsn::{EndLsn, Lsn};
+use crate::schema::tables::{self, SourceTable};
+use crate::schema::without_stream;
+use crate::session::{DbContext, Session};
+use crate::sql::{TableName, ident};
+use crate::state::State;
+use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
+
+/// As for everything that is brought in at the end: a lock that somebody holds
+/// is an error that is tried again, not a wait of hours.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
+
+/// A table to fill, and its row of `walferry.deferred`.
+struct Unit<'a> {
+    table: &'a SourceTable,
+    ordinal: i32,
+    plan: RowsPlan,
+}
+
+/// Copies every unlogged table that `walferry.deferred` has waiting. Says how
+/// many there were.
+///
+/// # Errors
+/// [`CopyError`]; nothing of it is on the target then.
+pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
+    let waiting: Vec<Deferred> = ctx.state.deferred().await?.into_iter().filter(is_waiting).collect();
+    if waiting.is_empty() {
+        return Ok(0);
+    }
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    source.batch_execute(begin).await.during(source.side(), "begin to read the unlogged tables")?;
+    let tables = tables::of_source(&source, &ctx.settings.filter).await?;
+    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let target = State::open(session, ctx.state.name()).await?;
+    let units = units(&target, &tables, &waiting).await?;
+    ctx.progress.begin(units.len(), units.iter().map(|unit| unit.table.bytes).sum());
+    let run =
+        async |sql: &str| target.session().batch_execute(sql).await.during(Side::Target, "copy the unlogged tables");
+    run(&format!("BEGIN; {LOCK_TIMEOUT}; TRUNCATE {}", only(&units).join(", "))).await?;
+    if ctx.settings.schema != SchemaMode::None {
+        refuse_triggers(target.session(), &units).await?;
+    }
+    for unit in &units {
+        fill(ctx, &source, &target, unit).await?;
+    }
+    failpoint::hit("unlogged-before-commit");
+    run("COMMIT").await?;
+    for unit in &units {
+        run(&format!("ANALYZE {}", unit.table.name.sql())).await?;
+    }
+    ctx.progress.end();
+    Ok(units.len() as u64)
+}
+
+fn is_waiting(object: &Deferred) -> bool {
+    object.kind == DeferredKind::Unlogged && !object.is_restored
+}
+
+/// What is to be filled, tables that others refer to before those.
+async fn units<'a>(
+    target: &State,
+    tables: &'a [SourceTable],
+    waiting: &[Deferred],
+) -> Result<Vec<Unit<'a>>, CopyError> {
+    let mut found = Vec::new();
+    for object in waiting {
+        let table = without_stream::unlogged(tables).find(|table| table.name == object.table);
+        // Listed a moment ago: somebody still alters tables on the source.
+        found.push((table.ok_or_else(|| CopyError::Elsewhere(object.table.clone()))?, object.ordinal));
+    }
+    let there = tables::of_target(target.session(), found.iter().map(|(table, _)| &table.name)).await?;
+    tables::require_fit(found.iter().map(|(table, _)| *table), &there)?;
+    let mut units = Vec::new();
+    for (table, ordinal) in in_order(target.session(), found).await? {
+        let Some(there) = there.get(&table.name) else { continue };
+        let (format, copy_in, parts) = statements(table, &Published::default(), there, None);
+        // Of no snapshot that a stream goes on from.
+        let plan = RowsPlan { generation: 0, point: EndLsn(Lsn(0)), format, copy_in, parts };
+        units.push(Unit { table, ordinal, plan });
+    }
+    Ok(units)
+}
+
+/// Parents before children, where foreign keys are in force already; tables
+/// that refer to each other in a circle stay in their order, and the target
+/// says what it thinks of that.
+async fn in_order<'a>(
+    target: &Session,
+    tables: Vec<(&'a SourceTable, i32)>,
+) -> Result<Vec<(&'a SourceTable, i32)>, CopyError> {
+    let names: Vec<String> = tables.iter().map(|(table, _)| table.name.sql()).collect();
+    let sql = "SELECT t.name, t.name::regclass::oid, \
+         ARRAY(SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid = t.name::regclass) \
+         FROM unnest($1::text[]) AS t (name)";
+    let rows = target.query(sql, &[&names]).await.during(target.side(), "look for keys between the unlogged tables")?;
+    let known: HashMap<String, (u32, Vec<u32>)> =
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let references: Vec<References<'_>> = names
+        .iter()
+        .filter_map(|name| known.get(name))
+        .map(|(table, parents)| References { table: *table, parents })
+        .collect();
+    let places = parents_first(&references).unwrap_or_else(|| (0..tables.len()).collect());
+    Ok(places.into_iter().filter_map(|place| tables.get(place).copied()).collect())
+}
+
+fn only(units: &[Unit<'_>]) -> Vec<String> {
+    units.iter().map(|unit| format!("ONLY {}", unit.table.name.sql())).collect()
+}
+
+/// Triggers and rules come in behind the rows. Those that an earlier end, or
+/// somebody else, has brought in would act on rows that have been through them.
+async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), CopyError> {
+    let names: Vec<String> = units.iter().map(|unit| unit.table.name.sql()).collect();
+    let sql = "SELECT n.nspname::text, c.relname::text, 'TRIGGER', g.tgname::text FROM pg_catalog.pg_trigger g \
+         JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid = ANY ($1::text[]::regclass[]::oid[]) \
+         UNION ALL SELECT n.nspname::text, c.relname::text, 'RULE', r.rulename::text FROM pg_catalog.pg_rewrite r \
+         JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE r.ev_enabled IN ('O', 'A') AND c.oid = ANY ($1::text[]::regclass[]::oid[]) ORDER BY 1, 2, 3, 4";
+    let rows = target.query(sql, &[&names]).await.during(target.side(), "look for triggers of the unlogged tables")?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let alter = |what: &str| -> Vec<String> {
+        let one = |row: &tokio_postgres::Row| {
+            let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+            format!("ALTER TABLE {} {what} {} {};", table.sql(), row.get::<_, &str>(2), ident(row.get(3)))
+        };
+        rows.iter().map(one).collect()
+    };
+    Err(CopyError::Triggers { disable: alter("DISABLE").join(" "), enable: alter("ENABLE").join(" ") })
+}
+
+async fn fill(ctx: &CopyContext<'_>, source: &Session, target: &State, unit: &Unit<'_>) -> Result<(), CopyError> {
+    let table = &unit.table.name;
+    let tally = Tally::new(ctx.progress.table(table, unit.table.bytes));
+    for copy_out in &unit.plan.parts {
+        rows::copy(ctx, (source, target.session()), table, &unit.plan, copy_out, &tally).await?;
+    }
+    let marked =
+        target.execute(MARK_RESTORED_SQL, &[&target.name(), &unit.ordinal], "record that rows are there").await?;
+    if marked != 1 {
+        return Err(CopyError::Elsewhere(table.clone()));
+    }
+    target.journal(&format!("copied unlogged {table}: {} rows, at the end", tally.rows())).await?;
+    tally.bar().finish();
+    Ok(())
+}

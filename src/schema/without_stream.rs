@@ -1,0 +1,124 @@
+//! What has no stream: the rows of unlogged tables, the data of materialized
+//! views. Both come at the end, when nothing is written any more.
+//!
+//! Invariant: what waits for the end is a row of `walferry.deferred`, written
+//! with the list of tables. The end makes that list anew, as the source has it
+//! then, and everything on it is brought in (again), until an end has ended
+//! well: from then on the target may be the application's.
+//!
+//! Foreign tables have their rows elsewhere, and temporary ones have theirs in
+//! a session: neither is on the list.
+
+use super::tables::{Part, Shape, SourceTable};
+use super::{SchemaError, batch, source};
+use crate::config::SchemaMode;
+use crate::session::{DbContext, Session};
+use crate::sql::TableName;
+use crate::state::State;
+use crate::state::deferred::{Deferred, DeferredKind};
+
+/// The kinds of deferred objects that this is about.
+pub const KINDS: [DeferredKind; 2] = [DeferredKind::Unlogged, DeferredKind::MaterializedView];
+
+/// Writes down what waits for the end, in the place of what was written before;
+/// inside the caller's transaction. `source` is a session in the snapshot of the
+/// copy. With `--schema none` views are the operator's own.
+///
+/// # Errors
+/// When the source's catalog cannot be read, or the target refuses it.
+pub async fn list(
+    state: &State,
+    source: &Session,
+    tables: &[SourceTable],
+    mode: SchemaMode,
+) -> Result<(), SchemaError> {
+    let views = match mode {
+        SchemaMode::Create | SchemaMode::Existing => views(source, tables).await?,
+        SchemaMode::None => Vec::new(),
+    };
+    write(state, tables, views).await
+}
+
+/// Makes the list anew at the end, with a transaction of its own on `state`'s
+/// session. A view that the target does not have is named and left out.
+///
+/// # Errors
+/// As of [`list`].
+pub async fn list_anew(
+    state: &State,
+    source: &Session,
+    tables: &[SourceTable],
+    mode: SchemaMode,
+) -> Result<(), SchemaError> {
+    let views = match mode {
+        SchemaMode::Create | SchemaMode::Existing => there(state.session(), views(source, tables).await?).await?,
+        SchemaMode::None => Vec::new(),
+    };
+    batch(state.session(), "BEGIN", "begin to list what has no stream").await?;
+    write(state, tables, views).await?;
+    batch(state.session(), "COMMIT", "list what has no stream").await?;
+    Ok(())
+}
+
+/// The unlogged tables whose rows are carried: partitioned ones have none.
+pub fn unlogged(tables: &[SourceTable]) -> impl Iterator<Item = &SourceTable> {
+    tables.iter().filter(|table| table.part == Part::Unlogged && table.shape == Shape::Plain)
+}
+
+async fn views(source: &Session, tables: &[SourceTable]) -> Result<Vec<TableName>, SchemaError> {
+    let left_out = source::left_out(source, tables).await?;
+    Ok(source::filled_views(source, &left_out).await?)
+}
+
+/// Those views that the target has, in the same order.
+async fn there(target: &Session, views: Vec<TableName>) -> Result<Vec<TableName>, SchemaError> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) = views.iter().map(|v| (v.schema.as_str(), v.name.as_str())).unzip();
+    let sql = "SELECT n.nspname::text, c.relname::text FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
+         JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
+         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'm'";
+    let rows = target.query(sql, &[&schemas, &names]).await.during(target.side(), "look for the materialized views")?;
+    let found: Vec<TableName> =
+        rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
+    let (there, absent): (Vec<TableName>, Vec<TableName>) = views.into_iter().partition(|view| found.contains(view));
+    for view in absent {
+        tracing::warn!(%view, "the source has this materialized view, the target does not: it is not refreshed");
+    }
+    Ok(there)
+}
+
+async fn write(state: &State, tables: &[SourceTable], views: Vec<TableName>) -> Result<(), SchemaError> {
+    let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.as_str()).collect();
+    let delete = "DELETE FROM walferry.deferred WHERE migration = $1 AND kind = ANY ($2::text[])";
+    state.execute(delete, &[&state.name(), &kinds], "forget what has no stream").await?;
+    let last = state.deferred().await?.iter().map(|object| object.ordinal).max().unwrap_or_default();
+    let rows = unlogged(tables).map(|table| rows_of(&table.name));
+    let mut objects: Vec<Deferred> = rows.chain(views.into_iter().map(refresh_of)).collect();
+    for (ordinal, object) in (last + 1..).zip(objects.iter_mut()) {
+        object.ordinal = ordinal;
+    }
+    state.add_deferred(&objects).await?;
+    Ok(())
+}
+
+fn rows_of(table: &TableName) -> Deferred {
+    Deferred {
+        ordinal: 0,
+        kind: DeferredKind::Unlogged,
+        table: table.clone(),
+        object: format!("rows of unlogged table {table}"),
+        // No statement of the target can fetch them; this is what a person would do.
+        sql: format!("-- catchup --finish copies them; or: pg_dump --data-only -t '{}' | psql", table.sql()),
+        is_restored: false,
+    }
+}
+
+fn refresh_of(view: TableName) -> Deferred {
+    Deferred {
+        ordinal: 0,
+        kind: DeferredKind::MaterializedView,
+        object: format!("data of materialized view {view}"),
+        sql: format!("REFRESH MATERIALIZED VIEW {};", view.sql()),
+        table: view,
+        is_restored: false,
+    }
+}

@@ -1,0 +1,110 @@
+//! Foreign keys that act on rows of other tables and are in force on the
+//! target while changes are applied (`--schema none`, no way to be silent).
+
+use crate::journey::{PATIENCE, execute, value};
+use crate::support::pair::Pair;
+use crate::support::process::{Walferry, command_for};
+
+const RUN: [&str; 5] = ["run", "--until", "caught-up", "--schema", "none"];
+
+/// A pair whose copy was killed between the parent's rows and the child's, so
+/// that the child's are of a later point once it has gone on.
+async fn cut_off_between(action: &str, changes: &[&str]) -> Pair {
+    let pair = Pair::builder().start().await;
+    let tables = format!(
+        "CREATE TABLE parent (id int PRIMARY KEY, filler text); \
+         CREATE TABLE child (id int PRIMARY KEY, parent int CONSTRAINT acts REFERENCES parent {action})"
+    );
+    let (source, target) = (pair.source_client().await, pair.target_client().await);
+    execute(&source, &[&tables, "INSERT INTO parent SELECT i, md5(i::text) FROM generate_series(1, 20000) i"]).await;
+    execute(&source, &["INSERT INTO child SELECT i, i FROM generate_series(1, 20) i"]).await;
+    execute(&target, &[&tables]).await;
+    let mut command = command_for(&pair, &["run", "--schema", "none", "--jobs", "1"]);
+    // The larger table comes first.
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    let states = "SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM walferry.tables";
+    assert_eq!(value(&target, states).await, "child copying, parent ready");
+    execute(&source, changes).await;
+    pair
+}
+
+/// The story: with `--schema none` the parent's old DELETE was applied to a
+/// target whose child table was of a later point, and took rows along that
+/// nothing brought back. Both sides differed, and nobody said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_would_fall_upon_rows_of_a_later_point_is_refused_with_the_sql_that_mends_it() {
+    let anew = "BEGIN; DELETE FROM parent WHERE id = 1; INSERT INTO parent VALUES (1, 'anew'); \
+         INSERT INTO child VALUES (101, 1); COMMIT";
+    let moved = "BEGIN; UPDATE parent SET id = 100000 WHERE id = 1; UPDATE child SET parent = 2 WHERE id = 1; \
+         INSERT INTO parent VALUES (1, 'anew'); INSERT INTO child VALUES (101, 1); COMMIT";
+    for (action, changes, operation) in [
+        ("ON DELETE CASCADE", anew, "DELETE"),
+        ("ON DELETE SET NULL", anew, "DELETE"),
+        ("ON UPDATE CASCADE", moved, "UPDATE"),
+    ] {
+        let pair = cut_off_between(action, &[changes]).await;
+        let refused = Walferry::run(&pair, &RUN, PATIENCE).code(7);
+        let (drop, add) = (
+            "ALTER TABLE \"public\".\"child\" DROP CONSTRAINT \"acts\";".to_owned(),
+            format!(
+                "ALTER TABLE \"public\".\"child\" ADD CONSTRAINT \"acts\" FOREIGN KEY (parent) REFERENCES public.parent(id) {action};"
+            ),
+        );
+        for words in [&format!("cannot apply {operation} on public.parent"), &drop, &add] {
+            assert!(refused.stderr.contains(words), "no \"{words}\" in:\n{}", refused.stderr);
+        }
+        let target = pair.target_client().await;
+        execute(&target, &[&drop]).await;
+        Walferry::run(&pair, &RUN, PATIENCE).code(0);
+        Walferry::run(&pair, &["catchup", "--schema", "none"], PATIENCE).code(0);
+        pair.assert_equal().await;
+        execute(&target, &[&add]).await;
+    }
+}
+
+/// Where no change of the parent lies between the two points, and where all
+/// tables are of one, the actions are harmless.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_with_nothing_to_do_is_none_to_refuse() {
+    // Not between: an insert acts on nobody.
+    let pair = cut_off_between(
+        "ON DELETE CASCADE",
+        &["INSERT INTO parent VALUES (30000, 'new'); UPDATE parent SET filler = 'changed' WHERE id = 2"],
+    )
+    .await;
+    Walferry::run(&pair, &RUN, PATIENCE).code(0);
+    let source = pair.source_client().await;
+    // Behind both points: the stream itself has what the action does.
+    execute(&source, &["DELETE FROM parent WHERE id <= 3", "INSERT INTO child VALUES (101, 4)"]).await;
+    Walferry::run(&pair, &["catchup", "--schema", "none"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
+
+/// Row by row the parent's DELETE comes first, and its action takes the row
+/// that the child's own DELETE is for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_an_action_took_before_its_own_delete_came_is_spoken_of_as_that() {
+    let pair = cut_off_between("ON DELETE CASCADE", &[]).await;
+    Walferry::run(&pair, &RUN, PATIENCE).code(0);
+    let (source, target) = (pair.source_client().await, pair.target_client().await);
+    // A trigger wants the order of the source.
+    execute(
+        &target,
+        &[
+            "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+            "CREATE TRIGGER noted BEFORE UPDATE ON child FOR EACH ROW EXECUTE FUNCTION noted()",
+        ],
+    )
+    .await;
+    execute(&source, &["DELETE FROM parent WHERE id = 1"]).await;
+    let catch_up = ["catchup", "--schema", "none"];
+    let refused = Walferry::run(&pair, &catch_up, PATIENCE).code(7);
+    let drop = "ALTER TABLE \"public\".\"child\" DROP CONSTRAINT \"acts\";";
+    for words in ["cannot apply DELETE on public.child (key id)", "it affected 0 rows", drop] {
+        assert!(refused.stderr.contains(words), "no \"{words}\" in:\n{}", refused.stderr);
+    }
+    execute(&target, &[drop]).await;
+    Walferry::run(&pair, &catch_up, PATIENCE).code(0);
+    pair.assert_equal().await;
+}
