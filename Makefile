@@ -16,9 +16,10 @@ test: ## all tests, against real throwaway clusters
 	@scripts/postgres.sh --newer
 	@scripts/test.sh
 
-bench: ## decoder and catch-up beside native replication; ARGS="--quick", "--rtt 20ms", "--help"
+bench: ## decoder, copy and catch-up beside the others; ARGS="--quick", "--rtt 20ms"
 	@scripts/postgres.sh >/dev/null
 	cargo bench --locked --bench decoder
+	cargo bench --locked --bench copy -- $(ARGS)
 	cargo bench --locked --bench catchup -- $(ARGS)
 
 lint: ## formatting, clippy, documentation

@@ -286,23 +286,34 @@ const READ_ONLY: &str = "transactions of this role are read-only there (default_
 /// SQLSTATE read_only_sql_transaction.
 const READ_ONLY_STATE: &str = "25006";
 
+/// A statement on a connection of our own.
+fn statement(error: &WireError) -> Verdict {
+    let Some(server) = error.server() else { return connection(error) };
+    refused(error.side(), &server.sqlstate)
+}
+
+/// What a server refused.
+fn refused(side: Side, sqlstate: &str) -> Verdict {
+    let directive = if is_transient(sqlstate) { Directive::Retry } else { Directive::Operator };
+    let verdict = Verdict::of_side(side, directive);
+    if sqlstate == SqlState::INSUFFICIENT_PRIVILEGE.code() {
+        return verdict.with_remedy("\"walferry check\" prints the SQL that grants what is missing");
+    }
+    if sqlstate == READ_ONLY_STATE {
+        return verdict.with_remedy(READ_ONLY);
+    }
+    verdict
+}
+
 /// A statement on tokio-postgres.
 fn db(error: &DbError) -> Verdict {
     let directive = match error.sqlstate() {
-        Some(code) if is_transient(code.code()) => Directive::Retry,
-        Some(_) => Directive::Operator,
+        Some(code) => return refused(error.side, code.code()),
         // No SQLSTATE: the connection is gone.
         None if error.source.is_closed() || is_io(&error.source) => Directive::Retry,
         None => Directive::Bug,
     };
-    let verdict = Verdict::of_side(error.side, directive);
-    if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
-        return verdict.with_remedy("\"walferry check\" prints the SQL that grants what is missing");
-    }
-    if error.sqlstate().is_some_and(|state| state.code() == READ_ONLY_STATE) {
-        return verdict.with_remedy(READ_ONLY);
-    }
-    verdict
+    Verdict::of_side(error.side, directive)
 }
 
 fn is_io(error: &tokio_postgres::Error) -> bool {
@@ -372,6 +383,7 @@ fn schema(error: &SchemaError) -> Verdict {
 fn copy(error: &CopyError) -> Verdict {
     match error {
         CopyError::Wire(error) => connection(error),
+        CopyError::Read { source, .. } => statement(source),
         CopyError::Db(error) => db(error),
         CopyError::State(error) => state(error),
         CopyError::Schema(error) => schema(error),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{Baseline, BatchBounds, Keep, Provenance, SchemaMode, Settings, Side, TableFilter};
+use crate::config::{Baseline, BatchBounds, IndexResources, Keep, Provenance, SchemaMode, Settings, Side, TableFilter};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
 use crate::session::Session;
@@ -74,6 +74,9 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         acl: Keep::No,
         baseline: Baseline::Copied,
         jobs: 3,
+        index_jobs: 3,
+        index_resources: IndexResources::default(),
+        copy_rate: None,
         part_size: 1 << 20,
         wal_warn: None,
         pg_bin: None,

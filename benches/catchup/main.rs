@@ -16,14 +16,19 @@
 
 mod chart;
 mod contenders;
+#[path = "../common/error.rs"]
 mod error;
 mod latency;
+#[path = "../common/link.rs"]
 mod link;
 mod options;
 mod pgcopydb;
+#[path = "../common/process.rs"]
 mod process;
 mod report;
 mod rig;
+#[path = "../common/servers.rs"]
+mod servers;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -128,7 +133,9 @@ fn measure_one(rig: &Rig, workload: &Workload, options: &Options) -> Result<Meas
             let run = contender.run(rig, &backlog);
             match &run {
                 Ok(run) => eprintln!("  {:<32} {:>8.2} s", contender.name(), run.seconds),
-                Err(BenchError::Over(limit)) => eprintln!("  {:<32} over {} s", contender.name(), limit.as_secs()),
+                Err(error @ (BenchError::Over(_) | BenchError::LeftOut(_))) => {
+                    eprintln!("  {:<32} {error}", contender.name());
+                }
                 Err(error) => eprintln!("  {:<32} void: {error}", contender.name()),
             }
             figures.add(run);

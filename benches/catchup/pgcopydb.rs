@@ -4,8 +4,8 @@
 //! (package `postgresql-15-wal2json`), so its slot is a copy of the one that
 //! holds the backlog with that plugin; its sentinel on the source says where to
 //! begin and where to end. It is given a superuser on both ends: it creates a
-//! replication origin on the target. What it says when it cannot is the reason
-//! why its run is void.
+//! replication origin on the target. Where the server has no such plugin it is
+//! left out; any other reason why it cannot makes its run void.
 //!
 //! About 10 s of its time are a wait: it looks for its first file of SQL, finds
 //! that it is not written yet, and sleeps so long before it looks again.
@@ -19,12 +19,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 use crate::contenders::{Backlog, Run, await_sentinel, compare};
 use crate::error::BenchError;
-use crate::process::Process;
+use crate::process::{Group, Process};
 use crate::rig::{DATABASE, NATIVE_BASE, RUN, Rig, without_settings};
 
 /// The program, and the name of its slot, of its origin and of its schema on
@@ -93,9 +92,9 @@ fn follow(rig: &Rig, backlog: &Backlog) -> Result<Run, BenchError> {
 /// What to do when its slot cannot be had.
 fn without_plugin(rig: &Rig, error: &BenchError) -> BenchError {
     let major = rig.major();
-    BenchError::Unexpected(format!(
+    BenchError::LeftOut(format!(
         "{error} (pgcopydb 0.10 follows by the output plugin {PLUGIN} only; \
-         Debian's package for this server is postgresql-{major}-{PLUGIN}; --no-pgcopydb leaves pgcopydb out)"
+         Debian's package for this server is postgresql-{major}-{PLUGIN})"
     ))
 }
 
@@ -153,17 +152,5 @@ impl Ends {
     fn add_both(&self, command: &mut Command) {
         command.args(["--source", &self.source, "--target", &self.target, "--slot-name", NAME, "--origin", NAME]);
         command.args(["--resume", "--not-consistent", "--dir"]).arg(self.folder.path().join("work"));
-    }
-}
-
-/// The processes that it starts are in its group: they end with this value.
-struct Group(u32);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
-            // There is none any more when it ended by itself.
-            let _ended = kill_process_group(pid, Signal::KILL);
-        }
     }
 }

@@ -66,6 +66,9 @@ pub struct Figures {
     /// Limits that it was not done by, in seconds, one for each such run.
     #[serde(default)]
     pub over_seconds: Vec<u64>,
+    /// Why it did not run.
+    #[serde(default)]
+    pub left_out: Option<String>,
     /// Why runs are void.
     pub void: Vec<String>,
 }
@@ -101,6 +104,7 @@ impl Figures {
                 self.peak_rss_bytes.extend(run.used.map(|used| used.peak_rss_bytes));
             }
             Err(BenchError::Over(limit)) => self.over_seconds.push(limit.as_secs()),
+            Err(BenchError::LeftOut(reason)) => self.left_out = Some(reason),
             Err(error) => self.void.push(error.to_string()),
         }
     }
@@ -155,7 +159,11 @@ impl Measured {
                 shown(self.of_native(figures).filter(|_| is_ours), 2),
                 shown(cpu.map(|seconds| seconds / (self.changes as f64 / 1e6)), 2),
                 shown(peak.map(|&bytes| bytes as f64 / MIB), 0),
-                if figures.void.is_empty() { String::new() } else { format!("{} void", figures.void.len()) },
+                match (&figures.left_out, figures.void.len()) {
+                    (Some(_), _) => "left out".to_owned(),
+                    (None, 0) => String::new(),
+                    (None, void) => format!("{void} void"),
+                },
             ]
         })
     }
@@ -224,6 +232,9 @@ impl Report {
         for workload in &self.workloads {
             text.push_str(&format!("{}: {}\n", workload.name, workload.title));
             for figures in &workload.contenders {
+                if let Some(reason) = &figures.left_out {
+                    text.push_str(&format!("  left out, {}: {reason}\n", figures.name));
+                }
                 for reason in &figures.void {
                     text.push_str(&format!("  void, {}: {reason}\n", figures.name));
                 }

@@ -97,6 +97,16 @@ pub struct BatchBounds {
     pub bytes: usize,
 }
 
+/// What an index build may use on the target; `None` where that is the target's
+/// own choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexResources {
+    /// `maintenance_work_mem`, in kB.
+    pub memory_kib: Option<u64>,
+    /// `max_parallel_maintenance_workers`.
+    pub workers: Option<u32>,
+}
+
 /// Where the rows that were there before the stream come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
@@ -137,6 +147,12 @@ pub struct Settings {
     pub baseline: Baseline,
     /// Copy workers.
     pub jobs: usize,
+    /// Workers that may build indexes at the same time.
+    pub index_jobs: usize,
+    /// What each session that builds indexes has for it.
+    pub index_resources: IndexResources,
+    /// Bytes a second at which rows are read at most; `None` without a limit.
+    pub copy_rate: Option<u64>,
     /// Bytes above which a table is copied in parts, and of a part.
     pub part_size: u64,
     /// Bytes of WAL held back during the copy that are worth a warning; `None`

@@ -145,8 +145,22 @@ pub struct Work {
     /// Copy workers [default: the cores, at most 4]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub jobs: Option<Text>,
-    /// Larger tables are copied in parts of this size, side by side (source of
-    /// 14 or newer) [default: 256MiB]
+    /// Workers that may build indexes at the same time [default: as --jobs]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub index_jobs: Option<Text>,
+    /// Memory of each index build, maintenance_work_mem [default: the target's,
+    /// 256MiB if that is less]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub index_memory: Option<Text>,
+    /// Parallel workers of each index build, max_parallel_maintenance_workers
+    /// [default: the target's]
+    #[arg(long, value_name = "N", help_heading = "How")]
+    pub index_workers: Option<Text>,
+    /// Bytes a second at which rows are read from the source at most, all
+    /// workers together, for example 50MB [default: no limit]
+    #[arg(long, value_name = "SIZE", help_heading = "How")]
+    pub copy_rate: Option<Text>,
+    /// Larger tables are copied in parts of this size, side by side [default: 256MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub part_size: Option<Text>,
     /// Warn when the slot holds back this much WAL during the copy [default: half
@@ -275,6 +289,10 @@ impl Raw {
                 no_copy: w.no_copy.or(ow.no_copy),
                 start_lsn: w.start_lsn.or(ow.start_lsn),
                 jobs: w.jobs.or(ow.jobs),
+                index_jobs: w.index_jobs.or(ow.index_jobs),
+                index_memory: w.index_memory.or(ow.index_memory),
+                index_workers: w.index_workers.or(ow.index_workers),
+                copy_rate: w.copy_rate.or(ow.copy_rate),
                 part_size: w.part_size.or(ow.part_size),
                 wal_warn: w.wal_warn.or(ow.wal_warn),
                 pg_bin: w.pg_bin.or(ow.pg_bin),
@@ -318,6 +336,10 @@ impl Raw {
                 no_copy: text("no-copy"),
                 start_lsn: text("start-lsn"),
                 jobs: text("jobs"),
+                index_jobs: text("index-jobs"),
+                index_memory: text("index-memory"),
+                index_workers: text("index-workers"),
+                copy_rate: text("copy-rate"),
                 part_size: text("part-size"),
                 wal_warn: text("wal-warn"),
                 pg_bin: text("pg-bin"),

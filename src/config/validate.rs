@@ -11,7 +11,7 @@ use super::conninfo::{Address, Host};
 use super::error::ConfigError;
 use super::filter::{FilterPatterns, TableFilter};
 use super::raw::{Ends, Raw, Text, Work, variable, variables};
-use super::{Baseline, BatchBounds, ConnInfo, Env, Keep, Provenance, SchemaMode, Settings, Side};
+use super::{Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Provenance, SchemaMode, Settings, Side};
 
 /// Slot, publication, state, lease and application_name without `--name`.
 const DEFAULT_NAME: &str = "walferry";
@@ -26,6 +26,9 @@ const DEFAULT_JOBS_AT_MOST: usize = 4;
 
 /// Copy workers at most: every one holds a connection on both sides.
 const MOST_JOBS: usize = 128;
+
+/// `MAX_PARALLEL_WORKER_LIMIT` in `src/include/postmaster/bgworker_internals.h`.
+const MOST_PARALLEL_WORKERS: u32 = 1024;
 
 /// Long enough for a failover or a restart of a managed server.
 const DEFAULT_RETRY_FOR: Duration = Duration::from_secs(15 * 60);
@@ -57,6 +60,7 @@ impl Settings {
         let (source, target) = connections(&ends, env)?;
         let baseline = baseline(&work, &ends)?;
         let name = name(ends.name)?;
+        let jobs = jobs("jobs", work.jobs.as_ref(), default_jobs())?;
         Ok(Settings {
             source,
             target,
@@ -74,12 +78,15 @@ impl Settings {
             baseline,
             owners: keep("owners", work.owners.as_ref())?,
             acl: keep("acl", work.acl.as_ref())?,
-            jobs: jobs(work.jobs.as_ref())?,
-            part_size: bytes(size("part-size", work.part_size.as_ref(), DEFAULT_PART_BYTES)?),
-            wal_warn: match &work.wal_warn {
-                Some(text) => Some(bytes(size("wal-warn", Some(text), 0)?)),
-                None => None,
+            jobs,
+            index_jobs: self::jobs("index-jobs", work.index_jobs.as_ref(), jobs)?,
+            index_resources: IndexResources {
+                memory_kib: optional_size("index-memory", work.index_memory.as_ref())?.map(|bytes| bytes / 1024),
+                workers: index_workers(work.index_workers.as_ref())?,
             },
+            copy_rate: optional_size("copy-rate", work.copy_rate.as_ref())?,
+            part_size: bytes(size("part-size", work.part_size.as_ref(), DEFAULT_PART_BYTES)?),
+            wal_warn: optional_size("wal-warn", work.wal_warn.as_ref())?,
             pg_bin: work.pg_bin.as_ref().map(|text| PathBuf::from(&text.0)),
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
             batch: batch(&work)?,
@@ -203,13 +210,20 @@ fn truth(flag: &'static str, text: Option<&Text>) -> Result<bool, ConfigError> {
     }
 }
 
-fn jobs(text: Option<&Text>) -> Result<usize, ConfigError> {
-    let Some(text) = text else {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        return Ok(cores.min(DEFAULT_JOBS_AT_MOST));
-    };
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(DEFAULT_JOBS_AT_MOST)
+}
+
+fn jobs(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
     let accepted = text.0.parse().ok().filter(|jobs| (1..=MOST_JOBS).contains(jobs));
-    accepted.ok_or_else(|| wrong("jobs", "a number from 1 to 128", text))
+    accepted.ok_or_else(|| wrong(flag, "a number from 1 to 128", text))
+}
+
+fn index_workers(text: Option<&Text>) -> Result<Option<u32>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    let accepted = text.0.parse().ok().filter(|workers| *workers <= MOST_PARALLEL_WORKERS);
+    accepted.map(Some).ok_or_else(|| wrong("index-workers", "a number from 0 to 1024", text))
 }
 
 fn batch(work: &Work) -> Result<BatchBounds, ConfigError> {
@@ -252,6 +266,13 @@ fn size(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize
     size.filter(|size| *size >= LEAST_BYTES).ok_or_else(|| wrong(flag, "a size of at least 1MiB, such as 16MiB", text))
 }
 
+fn optional_size(flag: &'static str, text: Option<&Text>) -> Result<Option<u64>, ConfigError> {
+    match text {
+        Some(text) => Ok(Some(bytes(size(flag, Some(text), 0)?))),
+        None => Ok(None),
+    }
+}
+
 fn bytes(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
@@ -291,6 +312,8 @@ mod tests {
         assert_eq!((settings.retry_for.as_secs(), settings.batch.rows), (900, 10_000));
         assert_eq!((settings.batch.bytes, settings.queue_bytes), (16 << 20, 32 << 20));
         assert_eq!((settings.part_size, settings.wal_warn), (256 << 20, None));
+        assert_eq!((settings.index_jobs, settings.copy_rate), (settings.jobs, None));
+        assert_eq!(settings.index_resources, IndexResources::default());
         assert!((1..=4).contains(&settings.jobs) && settings.listen.is_none() && settings.filter.is_empty());
         assert_eq!(settings.target.to_string(), "me@b:5432/x");
     }
@@ -375,11 +398,14 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_used_names_flag_and_variable() {
-        let cases: [(Work, &str); 6] = [
+        let cases: [(Work, &str); 9] = [
             (
                 Work { jobs: text("0"), ..Work::default() },
                 "--jobs (or WALFERRY_JOBS) must be a number from 1 to 128, not \"0\"",
             ),
+            (Work { index_jobs: text("0"), ..Work::default() }, "--index-jobs (or WALFERRY_INDEX_JOBS)"),
+            (Work { index_workers: text("-1"), ..Work::default() }, "a number from 0 to 1024"),
+            (Work { copy_rate: text("fast"), ..Work::default() }, "--copy-rate"),
             (Work { retry_for: text("soon"), ..Work::default() }, "--retry-for"),
             (Work { batch_bytes: text("12"), ..Work::default() }, "at least 1MiB"),
             (Work { schema: text("drop"), ..Work::default() }, "create, existing or none"),
@@ -403,6 +429,20 @@ mod tests {
             settings(Work::default(), &Env::empty()),
             Err(ConfigError::Missing { side: Side::Source, .. })
         ));
+    }
+
+    #[test]
+    fn gentleness_is_read_as_it_is_written() {
+        let work = Work {
+            jobs: text("8"),
+            index_memory: text("1GiB"),
+            index_workers: text("0"),
+            copy_rate: text("50MB"),
+            ..Work::default()
+        };
+        let settings = settings(work, &env()).unwrap();
+        assert_eq!((settings.index_jobs, settings.copy_rate), (8, Some(50_000_000)));
+        assert_eq!(settings.index_resources, IndexResources { memory_kib: Some(1 << 20), workers: Some(0) });
     }
 
     #[test]

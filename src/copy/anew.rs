@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use super::board::Board;
 use super::keep::{Held, Snapshots};
+use super::pace::Pace;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
@@ -255,10 +256,18 @@ pub async fn beside_stream(ctx: &CopyContext<'_>) -> Result<Copied, CopyError> {
     let point = created.consistent_point;
     let jobs = plan::jobs(ctx, &tables).await?;
     let snapshots = Snapshots::new(ctx);
-    let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
+    let seeds = jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table)));
+    let board = Board::new(seeds, ctx.settings.index_jobs);
     let ready_before = tables.iter().filter(|table| table.part == Part::Included).count().saturating_sub(jobs.len());
-    let crew =
-        Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before, purpose: Purpose::BesideStream };
+    let crew = Crew {
+        ctx,
+        board: &board,
+        snapshots: &snapshots,
+        pace: Pace::new(ctx.settings.copy_rate),
+        jobs: &jobs,
+        ready_before,
+        purpose: Purpose::BesideStream,
+    };
     let copying = async {
         snapshots.hold(Held { generation: 1, point, keeper }, &jobs, &board).await?;
         tokio::select! {

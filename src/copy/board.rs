@@ -98,8 +98,9 @@ pub(super) enum Task {
     Begin { table: usize, plan: Arc<RowsPlan>, leftover: Leftover },
     /// Copy a part of a table that was begun.
     Part { table: usize, part: usize, plan: Arc<RowsPlan>, tally: Arc<Tally> },
-    /// Build what comes after the rows.
-    Index { table: usize },
+    /// Build what comes after the rows; with the tally of these if they were
+    /// copied in this run.
+    Index { table: usize, tally: Option<Arc<Tally>> },
 }
 
 /// What follows on a part.
@@ -130,15 +131,21 @@ struct Copying {
     is_broken: bool,
 }
 
+/// Whether somebody builds a table's indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
+#[must_use]
+pub(super) enum Taken {
+    /// Somebody does.
     Yes,
+    /// They wait.
     No,
 }
 
 struct Entry {
     stage: Stage,
     plan: Option<Arc<RowsPlan>>,
+    /// Of the rows that are there.
+    tally: Option<Arc<Tally>>,
     cuts: Cuts,
 }
 
@@ -146,6 +153,8 @@ struct Inner {
     entries: Vec<Entry>,
     /// The snapshot that tables can be begun under.
     generation: Option<u64>,
+    /// Tables whose indexes may be built at the same time.
+    index_jobs: usize,
     at_work: usize,
     worked_at: Instant,
 }
@@ -164,19 +173,21 @@ pub(super) struct GivenUp {
 }
 
 impl Board {
-    /// Tables in the order in which they are begun: largest first.
-    pub(super) fn new(tables: impl IntoIterator<Item = (Seed, Cuts)>) -> Self {
+    /// Tables in the order in which they are begun: largest first. The indexes
+    /// of so many of them are built at the same time.
+    pub(super) fn new(tables: impl IntoIterator<Item = (Seed, Cuts)>, index_jobs: usize) -> Self {
         let entry = |(seed, cuts)| {
             let stage = match seed {
                 Seed::Rows(leftover) => Stage::Waiting(leftover),
                 Seed::Indexes => Stage::Indexing(Taken::No),
             };
-            let mut entry = Entry { stage, plan: None, cuts };
+            let mut entry = Entry { stage, plan: None, tally: None, cuts };
             entry.settle();
             entry
         };
         let entries = tables.into_iter().map(entry).collect();
-        let inner = Inner { entries, generation: None, at_work: 0, worked_at: Instant::now() };
+        let index_jobs = index_jobs.max(1);
+        let inner = Inner { entries, generation: None, index_jobs, at_work: 0, worked_at: Instant::now() };
         Board { inner: Mutex::new(inner), changed: Notify::new() }
     }
 
@@ -300,12 +311,21 @@ impl Board {
         after.unwrap_or(After::Broken)
     }
 
-    /// All rows are there, and recorded; the caller builds what comes after.
-    pub(super) fn rows_there(&self, table: usize) {
-        self.change(table, |entry, _| {
-            entry.stage = Stage::Indexing(Taken::Yes);
-            entry.cuts = Cuts::default();
-        });
+    /// All rows are there, and recorded. Says whether the caller is to build
+    /// what comes after: else somebody will, when there is room for one more.
+    pub(super) fn rows_there(&self, table: usize, tally: &Arc<Tally>) -> Taken {
+        let taken = {
+            let mut inner = self.inner();
+            let taken = if inner.has_room_for_indexes() { Taken::Yes } else { Taken::No };
+            if let Some(entry) = inner.entries.get_mut(table) {
+                entry.stage = Stage::Indexing(taken);
+                entry.tally = Some(Arc::clone(tally));
+                entry.cuts = Cuts::default();
+            }
+            taken
+        };
+        self.changed.notify_waiters();
+        taken
     }
 
     /// An object was built: what was done is not lost with the next connection.
@@ -315,7 +335,10 @@ impl Board {
 
     /// The table is complete, or there is nothing to do about it.
     pub(super) fn ready(&self, table: usize) {
-        self.change(table, |entry, _| entry.stage = Stage::Ready);
+        self.change(table, |entry, _| {
+            entry.stage = Stage::Ready;
+            entry.tally = None;
+        });
     }
 
     /// What a worker did about the table was cut off; with a failure when it
@@ -416,10 +439,17 @@ impl Drop for AtWork<'_> {
 }
 
 impl Inner {
+    fn has_room_for_indexes(&self) -> bool {
+        let building = self.entries.iter().filter(|entry| matches!(entry.stage, Stage::Indexing(Taken::Yes)));
+        building.count() < self.index_jobs
+    }
+
     /// `Some(None)` when there will never be anything to do again.
     fn pick(&mut self) -> Option<Option<Task>> {
-        let generation = self.generation;
-        let task = (0..).zip(&mut self.entries).find_map(|(table, entry)| entry.take(table, generation));
+        let (generation, indexes) = (self.generation, self.has_room_for_indexes());
+        let may_take = |entry: &Entry| indexes || !matches!(entry.stage, Stage::Indexing(_));
+        let mut entries = (0..).zip(&mut self.entries).filter(|(_, entry)| may_take(entry));
+        let task = entries.find_map(|(table, entry)| entry.take(table, generation));
         if task.is_some() {
             return Some(task);
         }
@@ -433,7 +463,7 @@ impl Entry {
         match &mut self.stage {
             Stage::Indexing(taken @ Taken::No) => {
                 *taken = Taken::Yes;
-                Some(Task::Index { table })
+                Some(Task::Index { table, tally: self.tally.clone() })
             }
             Stage::Waiting(leftover) => {
                 let plan = self.plan.as_ref().filter(|plan| Some(plan.generation) == generation)?;

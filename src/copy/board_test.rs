@@ -14,7 +14,7 @@ fn plan(generation: u64, parts: usize) -> Arc<RowsPlan> {
 }
 
 fn board<const N: usize>(seeds: [Seed; N]) -> Board {
-    Board::new(seeds.map(|seed| (seed, Cuts::default())))
+    Board::new(seeds.map(|seed| (seed, Cuts::default())), N)
 }
 
 fn tally() -> Arc<Tally> {
@@ -56,7 +56,7 @@ fn a_table_is_complete_when_its_last_part_is() {
     assert!(now(&board).is_none() && !is_over(&board), "others may still fail");
     assert_eq!((board.part_done(0), board.part_done(0)), (After::More, After::More));
     assert_eq!(board.part_done(0), After::Complete);
-    board.rows_there(0);
+    assert_eq!(board.rows_there(0, &tally()), Taken::Yes);
     board.ready(0);
     assert!(is_over(&board));
 }
@@ -83,8 +83,8 @@ fn without_its_snapshot_a_table_in_parts_is_broken_off_and_a_whole_one_goes_on()
     board.snapshot_lost();
     assert_eq!((board.part_done(0), board.part_done(0)), (After::Broken, After::Broken));
     assert_eq!(board.part_done(1), After::Complete);
-    board.rows_there(1);
-    assert!(matches!(now(&board), Some(Task::Index { table: 2 })), "indexes need no snapshot");
+    assert_eq!(board.rows_there(1, &tally()), Taken::Yes);
+    assert!(matches!(now(&board), Some(Task::Index { table: 2, .. })), "indexes need no snapshot");
     assert!(now(&board).is_none(), "nothing is begun without one");
     assert_eq!(board.without_rows(), [0]);
     board.snapshot(2, vec![(0, plan(2, 2))]);
@@ -114,7 +114,7 @@ fn a_table_that_is_cut_off_every_time_is_given_up_and_the_others_go_on() {
     }
     begin(&board);
     assert_eq!(board.part_done(1), After::Complete);
-    board.rows_there(1);
+    assert_eq!(board.rows_there(1, &tally()), Taken::Yes);
     board.ready(1);
     assert!(is_over(&board));
     let given_up = board.given_up();
@@ -136,7 +136,7 @@ fn connections_that_were_never_made_do_not_count_as_attempts() {
 fn what_was_cut_off_with_the_whole_copy_counts_next_time() {
     let (memory, name) = (Memory::default(), TableName::new("public", "t"));
     for attempt in 0..ATTEMPTS {
-        let board = Board::new([(WAITING, memory.of(&name)), (WAITING, Cuts::default())]);
+        let board = Board::new([(WAITING, memory.of(&name)), (WAITING, Cuts::default())], 2);
         assert!(board.given_up().is_empty(), "attempt {attempt}");
         board.snapshot(1, vec![(0, plan(1, 1)), (1, plan(1, 1))]);
         begin(&board);
@@ -144,7 +144,7 @@ fn what_was_cut_off_with_the_whole_copy_counts_next_time() {
         assert!(cuts[1].failures.is_empty(), "nobody was at work on the other table");
         memory.keep(std::iter::once(&name).zip(cuts));
     }
-    let board = Board::new([(WAITING, memory.of(&name))]);
+    let board = Board::new([(WAITING, memory.of(&name))], 1);
     assert_eq!(board.given_up().len(), 1);
 }
 
@@ -152,10 +152,28 @@ fn what_was_cut_off_with_the_whole_copy_counts_next_time() {
 fn an_object_that_was_built_is_progress() {
     let board = board([Seed::Indexes]);
     for _ in 0..3 * ATTEMPTS {
-        let Some(Task::Index { table }) = now(&board) else { panic!("nothing to build") };
+        let Some(Task::Index { table, .. }) = now(&board) else { panic!("nothing to build") };
         board.object_built(table);
         assert_eq!(board.failed(table, cut(), "cut"), Attempts::Left);
     }
+}
+
+#[test]
+fn no_more_indexes_are_built_at_once_than_may_be_and_rows_go_on_meanwhile() {
+    let board = Board::new([WAITING, WAITING, WAITING].map(|seed| (seed, Cuts::default())), 1);
+    board.snapshot(1, (0..3).map(|table| (table, plan(1, 1))).collect());
+    begin(&board);
+    begin(&board);
+    assert_eq!((board.part_done(0), board.part_done(1)), (After::Complete, After::Complete));
+    let rows = tally();
+    assert_eq!((board.rows_there(0, &rows), board.rows_there(1, &rows)), (Taken::Yes, Taken::No));
+    begin(&board);
+    assert!(now(&board).is_none(), "there is no room for another one's indexes");
+    assert_eq!(board.failed(0, cut(), "cut"), Attempts::Left);
+    let Some(Task::Index { table: 0, .. }) = now(&board) else { panic!("the first one waits again") };
+    board.ready(0);
+    let Some(Task::Index { table: 1, tally: Some(kept) }) = now(&board) else { panic!("now there is room") };
+    assert!(Arc::ptr_eq(&kept, &rows), "its rows are not counted twice");
 }
 
 #[tokio::test]

@@ -22,6 +22,15 @@ pub enum CopyError {
     /// A statement failed.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The rows of a table could not be read.
+    #[error("cannot read {table}: {source}")]
+    Read {
+        /// The table.
+        table: TableName,
+        /// What the source said, or how it was lost.
+        #[source]
+        source: WireError,
+    },
     /// The state could not be read or written.
     #[error(transparent)]
     State(#[from] StateError),

@@ -4,9 +4,10 @@
 //! ```text
 //! publication ─ slot + snapshot ─ schema ─ list of tables ─┐
 //!   (cut off before here: begins anew)                     ▼
-//!   (cut off behind: goes on here) ─ tables ─ what is left of the indexes ─ sweeps ─ position
-//!                                      │ ▲
-//!             board ─ workers ─ parts ◄┘ └─ keep: a new snapshot when one is needed
+//!   (cut off behind: goes on here) ─ tables ─ what is left of the indexes ─┬─ position
+//!                                  │   │ ▲                                 │
+//!             board ─ workers ─ parts ◄┘ └─ keep: a new snapshot when …    │
+//!                                  └─ sweeps ──────────────────────────────┘
 //! ```
 //!
 //! Invariant: the order is publication → slot → snapshot → everything else
@@ -27,6 +28,7 @@ mod baseline;
 mod board;
 mod error;
 mod keep;
+mod pace;
 mod parts;
 mod pause;
 mod plan;
@@ -43,6 +45,7 @@ pub mod unlogged;
 mod watch;
 mod workers;
 
+use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
 pub use board::{Failure, Memory};
@@ -66,6 +69,7 @@ use crate::sweep::large_objects;
 use crate::sweep::sequences::{Newly, SequencePass, SequenceSweep};
 use board::Board;
 use keep::{Held, Snapshots};
+use pace::Pace;
 use plan::Job;
 use resume::Beginning;
 use workers::{Crew, Purpose};
@@ -182,9 +186,17 @@ async fn rest(
         rows.iter().filter(|row| row.state == TableState::Waiting).map(|row| &row.table).collect();
     schema::tables::require_empty(ctx.state.session(), &waiting).await?;
     let snapshots = Snapshots::new(ctx);
-    let board = Board::new(jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table))));
-    let ready_before = taking_part - jobs.len();
-    let crew = Crew { ctx, board: &board, snapshots: &snapshots, jobs: &jobs, ready_before, purpose };
+    let tables = jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table)));
+    let board = Board::new(tables, ctx.settings.index_jobs);
+    let crew = Crew {
+        ctx,
+        board: &board,
+        snapshots: &snapshots,
+        pace: Pace::new(ctx.settings.copy_rate),
+        jobs: &jobs,
+        ready_before: taking_part - jobs.len(),
+        purpose,
+    };
     let stopped = async {
         ctx.shutdown.cancelled().await;
         snapshots.not_creating().await;
@@ -215,12 +227,28 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
     if let Some(held) = first {
         crew.snapshots.hold(held, crew.jobs, crew.board).await?;
     }
-    tokio::select! {
-        biased;
-        result = workers::run(crew) => result?,
-        error = crew.snapshots.keep(crew.jobs, crew.board) => return Err(error),
+    let rows = std::pin::pin!(async {
+        tokio::select! {
+            biased;
+            result = workers::run(crew) => result,
+            error = crew.snapshots.keep(crew.jobs, crew.board) => Err(error),
+        }
+    });
+    if crew.purpose != Purpose::First {
+        return rows.await;
     }
-    if crew.purpose == Purpose::First { sweeps(ctx).await } else { Ok(()) }
+    // Beside the rows, which need neither. A sweep that fails does not take the
+    // rows with it: it is begun again when they are there.
+    match select(rows, std::pin::pin!(sweeps(ctx))).await {
+        Either::Left((rows, sweeps)) => {
+            rows?;
+            sweeps.await
+        }
+        Either::Right((swept, rows)) => {
+            rows.await?;
+            swept
+        }
+    }
 }
 
 /// Sequences and large objects, as of now: neither is in the stream, and the
@@ -231,8 +259,10 @@ async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let sequences = SequenceSweep::connect(settings).await?;
     Newly::default().log(&sequences.pass(settings, ctx.metrics, SequencePass::Initial).await?);
     drop(sequences);
-    let source = Session::connect(&settings.source, &settings.name).await?;
-    let target = Session::connect(&settings.target, &settings.name).await?;
+    let (source, target) = tokio::try_join!(
+        Session::connect(&settings.source, &settings.name),
+        Session::connect(&settings.target, &settings.name)
+    )?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     source.batch_execute(begin).await.during(source.side(), "begin to read the large objects")?;
     large_objects::copy_initial(&source, &target, ctx.state, ctx.metrics).await?;

@@ -263,19 +263,7 @@ async fn ranges(
     let part_size = ctx.settings.part_size;
     let is_large = |unit: &&SourceTable| unit.shape == Shape::Plain && unit.bytes > part_size;
     let large: Vec<&SourceTable> = units.iter().map(|(_, unit)| *unit).filter(is_large).collect();
-    if large.is_empty() || source.version() < parts::RANGE_SCANS {
-        return Ok(HashMap::new());
-    }
-    let oids: Vec<u32> = large.iter().map(|unit| unit.oid).collect();
-    let names: Vec<String> = large.iter().map(|unit| format!("ONLY {}", unit.name.sql())).collect();
-    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-    source.batch_execute(&lock).await.during(source.side(), "hold the large tables in their shape")?;
-    let pages = parts::pages(source, &oids).await?;
-    let ranges = large.iter().map(|unit| {
-        let pages = pages.get(&unit.oid).copied().unwrap_or_default();
-        (unit.oid, parts::conditions(unit.bytes, pages, part_size))
-    });
-    Ok(ranges.collect())
+    parts::conditions(source, &large, part_size).await
 }
 
 async fn published(source: &Session, publication: &str) -> Result<HashMap<TableName, Published>, DbError> {

@@ -1,22 +1,30 @@
 //! Rows of a table or of a part of it, from COPY to COPY, undecoded.
 //!
+//! ```text
+//! source ─ frames ─ payloads gathered into a chunk ─ CopyData of the chunk's size ─ target
+//! ```
+//!
+//! The two directions work side by side: while a chunk is on its way to the
+//! target, the next one is read.
+//!
 //! Invariant: rows sent and rows taken are the same number, or the transaction
-//! does not commit. The server sends one CopyData message a row (protocol,
-//! "COPY Operations"); a binary copy ends with one that is none.
+//! does not commit: what the source's COPY says of itself, and the target's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use super::plan::{Format, RowsPlan};
 use super::{CopyContext, CopyError};
 use crate::observe::progress::TableProgress;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
+use crate::wire::{Connection, Gathered};
 
 /// Bytes gathered before they are sent on: well above the size of a row, so
 /// that the per-message cost does not count, and small beside the memory bound.
@@ -82,54 +90,63 @@ impl Tally {
     }
 }
 
-/// Copies a part inside the open transaction of `target`.
+/// The target's transaction that rows come in with; the caller ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Within {
+    /// One that begins with them.
+    New,
+    /// One that is open.
+    Open,
+}
+
+/// Copies a part.
 pub(super) async fn copy(
     ctx: &CopyContext<'_>,
-    (source, target): (&Session, &Session),
+    pace: &Pace,
+    (source, target, within): (&mut Connection, &Session, Within),
     table: &TableName,
-    plan: &RowsPlan,
-    copy_out: &str,
+    (plan, copy_out): (&RowsPlan, &str),
     tally: &Tally,
 ) -> Result<(), CopyError> {
-    let reading = || format!("read {table}");
+    let reading = |source| CopyError::Read { table: table.clone(), source };
     let writing = || format!("write {table}");
-    let out = source.copy_out(copy_out).await.during(source.side(), reading())?;
-    let sink = target.copy_in::<_, Bytes>(&plan.copy_in).await.during(target.side(), writing())?;
-    let (mut out, mut sink) = (std::pin::pin!(out), std::pin::pin!(sink));
-    let mut counter = Counter { sent: 0, fresh: 0, no_row: no_row(plan.format) };
+    let out = async { source.copy_out(copy_out).await.map_err(reading) };
+    // Both servers at once; BEGIN is sent first, and its answer not waited for.
+    let sink = async {
+        let begin = async { if within == Within::New { target.batch_execute("BEGIN").await } else { Ok(()) } };
+        let (begun, sink) = tokio::join!(begin, target.copy_in::<_, Bytes>(&plan.copy_in));
+        begun.and(sink).during(target.side(), writing()).map_err(CopyError::from)
+    };
+    let (mut out, sink) = tokio::try_join!(out, sink)?;
+    let mut sink = std::pin::pin!(sink);
     let mut chunk = BytesMut::with_capacity(2 * CHUNK);
-    while let Some(message) = out.next().await {
-        // A row each: the words of an error are made only when there is one.
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => return Err(error).during(source.side(), reading())?,
-        };
-        chunk.extend_from_slice(&message);
-        counter.message();
-        if chunk.len() >= CHUNK {
-            pass_on(ctx, table, tally, &mut counter, chunk.len()).await?;
-            sink.feed(chunk.split().freeze()).await.during(target.side(), writing())?;
-            chunk.reserve(2 * CHUNK);
+    // Messages that are no row: they come first in this count.
+    let (mut counted, mut no_row) = (0, no_row(plan.format));
+    let sent = loop {
+        let gathered = out.gather(&mut chunk, CHUNK).await.map_err(reading)?;
+        let (Gathered::Chunk { messages } | Gathered::End { messages, .. }) = gathered;
+        let rows = messages.saturating_sub(no_row);
+        no_row = no_row.saturating_sub(messages);
+        counted += rows;
+        let bytes = u64::try_from(chunk.len()).unwrap_or_default();
+        tally.add(ctx, rows, bytes);
+        record_progress(ctx, table, tally).await?;
+        sink.feed(chunk.split().freeze()).await.during(target.side(), writing())?;
+        pace.pay(bytes).await;
+        if let Gathered::End { rows, .. } = gathered {
+            break rows;
         }
-    }
-    pass_on(ctx, table, tally, &mut counter, chunk.len()).await?;
-    sink.feed(chunk.freeze()).await.during(target.side(), writing())?;
+        chunk.reserve(2 * CHUNK);
+    };
     let taken = sink.finish().await.during(target.side(), writing())?;
-    if counter.sent != taken {
-        return Err(CopyError::RowCount { table: table.clone(), sent: counter.sent, taken });
+    if sent != taken || sent != counted {
+        return Err(CopyError::RowCount { table: table.clone(), sent, taken });
     }
     ctx.metrics.copied_rows.inc_by(taken);
     Ok(())
 }
 
-async fn pass_on(
-    ctx: &CopyContext<'_>,
-    table: &TableName,
-    tally: &Tally,
-    counter: &mut Counter,
-    bytes: usize,
-) -> Result<(), CopyError> {
-    tally.add(ctx, std::mem::take(&mut counter.fresh), u64::try_from(bytes).unwrap_or_default());
+async fn record_progress(ctx: &CopyContext<'_>, table: &TableName, tally: &Tally) -> Result<(), CopyError> {
     if tally.is_due() {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         ctx.state.record_progress(table, number(tally.rows()), number(tally.bytes())).await?;
@@ -143,26 +160,5 @@ fn no_row(format: Format) -> u64 {
     match format {
         Format::Text => 0,
         Format::Binary => 1,
-    }
-}
-
-/// Rows of one COPY.
-struct Counter {
-    /// Rows that came.
-    sent: u64,
-    /// Of these, rows that are not in the tally yet.
-    fresh: u64,
-    /// Messages that are no row, yet to come: the first ones stand for them.
-    no_row: u64,
-}
-
-impl Counter {
-    fn message(&mut self) {
-        if self.no_row > 0 {
-            self.no_row -= 1;
-            return;
-        }
-        self.sent += 1;
-        self.fresh += 1;
     }
 }

@@ -12,12 +12,12 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tokio_postgres::error::SqlState;
 
 use super::CopyError;
 use crate::config::Settings;
 use crate::session::{DbContext, Session};
 use crate::sql::literal;
+use crate::wire::{Connection, Purpose};
 
 /// How long a commit may take to be finished: usually microseconds, longer
 /// where it waits for a synchronous standby.
@@ -71,21 +71,31 @@ impl Keeper {
 }
 
 /// A new session of the source inside a snapshot.
-pub(super) async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError> {
+async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError> {
     let session = Session::connect(&settings.source, &settings.name).await?;
-    let sql =
-        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
-    match session.batch_execute(&sql).await.during(session.side(), "import the snapshot") {
-        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
+    match session.batch_execute(&import(snapshot)).await.during(session.side(), "import the snapshot") {
+        Err(error) if error.sqlstate().is_some_and(|code| is_gone(code.code())) => Err(CopyError::SnapshotGone),
         result => result.map(|()| session).map_err(CopyError::from),
     }
 }
 
+/// A new connection to the source inside a snapshot, to read rows from.
+pub(super) async fn reader(settings: &Settings, snapshot: &str) -> Result<Connection, CopyError> {
+    let mut connection = Connection::connect(&settings.source, Purpose::Session, &settings.name).await?;
+    match connection.simple_query(&import(snapshot)).await {
+        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
+        result => result.map(|_| connection).map_err(CopyError::from),
+    }
+}
+
+fn import(snapshot: &str) -> String {
+    format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot))
+}
+
 /// `ImportSnapshot` in `src/backend/utils/time/snapmgr.c`: there is no file of
 /// that name (22023; 42704 from 17 on), or who exported it has ended (55000).
-fn is_gone(code: &SqlState) -> bool {
-    [SqlState::INVALID_PARAMETER_VALUE, SqlState::UNDEFINED_OBJECT, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE]
-        .contains(code)
+fn is_gone(sqlstate: &str) -> bool {
+    matches!(sqlstate, "22023" | "42704" | "55000")
 }
 
 async fn current(session: &Session) -> Result<Horizon, CopyError> {

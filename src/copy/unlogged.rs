@@ -10,9 +10,10 @@
 
 use std::collections::HashMap;
 
+use super::pace::Pace;
 use super::plan::{Published, RowsPlan, statements};
-use super::rows::{self, Tally};
-use super::{CopyContext, CopyError};
+use super::rows::{self, Tally, Within};
+use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
@@ -23,6 +24,7 @@ use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
+use crate::wire::Connection;
 
 /// As for everything that is brought in at the end: a lock that somebody holds
 /// is an error that is tried again, not a wait of hours.
@@ -59,8 +61,12 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     if ctx.settings.schema != SchemaMode::None {
         refuse_triggers(target.session(), &units).await?;
     }
+    let exported = source.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await;
+    let snapshot: String = exported.during(source.side(), "export a snapshot")?.get(0);
+    let mut reader = snapshot::reader(ctx.settings, &snapshot).await?;
+    let pace = Pace::new(ctx.settings.copy_rate);
     for unit in &units {
-        fill(ctx, &source, &target, unit).await?;
+        fill(ctx, &pace, (&mut reader, &target), unit).await?;
     }
     failpoint::hit("unlogged-before-commit");
     run("COMMIT").await?;
@@ -151,11 +157,17 @@ async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), Cop
     Err(CopyError::Triggers { disable: alter("DISABLE").join(" "), enable: alter("ENABLE").join(" ") })
 }
 
-async fn fill(ctx: &CopyContext<'_>, source: &Session, target: &State, unit: &Unit<'_>) -> Result<(), CopyError> {
+async fn fill(
+    ctx: &CopyContext<'_>,
+    pace: &Pace,
+    (source, target): (&mut Connection, &State),
+    unit: &Unit<'_>,
+) -> Result<(), CopyError> {
     let table = &unit.table.name;
     let tally = Tally::new(ctx.progress.table(table, unit.table.bytes));
     for copy_out in &unit.plan.parts {
-        rows::copy(ctx, (source, target.session()), table, &unit.plan, copy_out, &tally).await?;
+        let ends = (&mut *source, target.session(), Within::Open);
+        rows::copy(ctx, pace, ends, table, (&unit.plan, copy_out), &tally).await?;
     }
     let marked =
         target.execute(MARK_RESTORED_SQL, &[&target.name(), &unit.ordinal], "record that rows are there").await?;

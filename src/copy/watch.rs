@@ -136,6 +136,7 @@ fn judge(ctx: &CopyContext<'_>, figures: Option<Figures>, warned: &mut Warned) -
         return Err(CopyError::WalRunsOut { slot: slot.to_owned(), stage, retained_bytes, limit });
     }
     let retained = u64::try_from(figures.retained_bytes).unwrap_or_default();
+    ctx.progress.retains(retained);
     if *warned == Warned::No && retained >= threshold(ctx.settings.wal_warn, figures.limit_bytes) {
         *warned = Warned::Yes;
         tracing::warn!(

@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::board::{After, AtWork, Attempts, Board, Cuts, Failure, GivenUp, Leftover, Task};
+use super::board::{After, AtWork, Attempts, Board, Cuts, Failure, GivenUp, Leftover, Taken, Task};
 use super::keep::Snapshots;
+use super::pace::Pace;
 use super::pause::Pause;
 use super::plan::{Job, RowsPlan};
 use super::resume::{self, Found};
-use super::rows::{self, Tally};
+use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
-use crate::config::Side;
+use crate::config::{IndexResources, Side};
 use crate::exit;
 use crate::failpoint;
 use crate::schema::{self, Mark};
@@ -25,12 +26,24 @@ use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
 use crate::state::tables::{TableRow, TableState};
+use crate::wire::Connection;
 
-/// Memory for building an index, a worker (`maintenance_work_mem`), where the
-/// server gives less: enough to sort a few million keys at once, and four
-/// workers' worth fits a small server.
-const INDEX_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', '256MB', false) \
-    FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::bigint < 262144";
+/// Memory for building an index where nobody asked for any and the server gives
+/// less, in kB: enough to sort a few million keys at once, and four workers'
+/// worth fits a small server.
+const INDEX_MEMORY_KIB: u64 = 256 << 10;
+
+/// Sets what index builds may use; `$1` is kB.
+const INDEX_MEMORY: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', $1::text, false)";
+
+/// The same, unless the server gives more.
+const INDEX_MEMORY_AT_LEAST: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', $1::text, false) \
+    FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem' AND setting::bigint < $1::text::bigint";
+
+/// Parallel workers of an index build (11; a server that does not know the
+/// setting builds alone).
+const INDEX_WORKERS: &str = "SELECT pg_catalog.set_config(name, $1::text, false) \
+    FROM pg_catalog.pg_settings WHERE name = 'max_parallel_maintenance_workers'";
 
 /// A session that we have given up for lost must not keep its locks on the
 /// table for hours, as we wait for them: the server is to notice within a
@@ -57,6 +70,7 @@ pub(super) struct Crew<'a> {
     pub(super) ctx: &'a CopyContext<'a>,
     pub(super) board: &'a Board,
     pub(super) snapshots: &'a Snapshots<'a>,
+    pub(super) pace: Pace,
     pub(super) jobs: &'a [Job],
     /// Tables that were ready before.
     pub(super) ready_before: usize,
@@ -101,7 +115,14 @@ async fn last_objects(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
 
 async fn worker_session(ctx: &CopyContext<'_>) -> Result<Session, CopyError> {
     let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    target.query(INDEX_MEMORY, &[]).await.during(target.side(), "set the memory for building indexes")?;
+    let IndexResources { memory_kib, workers } = ctx.settings.index_resources;
+    let sql = if memory_kib.is_some() { INDEX_MEMORY } else { INDEX_MEMORY_AT_LEAST };
+    let memory = memory_kib.unwrap_or(INDEX_MEMORY_KIB).to_string();
+    target.query(sql, &[&memory]).await.during(target.side(), "set the memory for building indexes")?;
+    if let Some(workers) = workers {
+        let set = target.query(INDEX_WORKERS, &[&workers.to_string()]).await;
+        set.during(target.side(), "set the parallel workers for building indexes")?;
+    }
     target.query(NOTICE_LOSS, &[]).await.during(target.side(), "have lost connections noticed")?;
     Ok(target)
 }
@@ -134,7 +155,7 @@ struct Kept<T> {
 struct Worker<'a> {
     crew: &'a Crew<'a>,
     /// In the snapshot of this generation.
-    source: Option<(u64, Kept<Session>)>,
+    source: Option<(u64, Kept<Connection>)>,
     target: Option<Kept<State>>,
     /// Set while rows flow or an object is built.
     at_work: Option<AtWork<'a>>,
@@ -175,7 +196,7 @@ impl<'a> Worker<'a> {
             Side::Target => self.target.take().map(|kept| kept.since),
         };
         (self.source, self.target) = (None, None);
-        let (Task::Begin { table, .. } | Task::Part { table, .. } | Task::Index { table }) = task;
+        let (Task::Begin { table, .. } | Task::Part { table, .. } | Task::Index { table, .. }) = task;
         let bytes = self.crew.board.bytes(*table);
         let lost = since.filter(|_| was_at_work);
         let failure = lost.map(|since| Failure { side, lived: since.elapsed(), bytes });
@@ -190,9 +211,10 @@ impl<'a> Worker<'a> {
         match task {
             Task::Begin { table, plan, leftover } => self.begin(*table, plan, *leftover).await,
             Task::Part { table, part, plan, tally } => self.part(*table, *part, plan, tally).await,
-            Task::Index { table } => {
+            Task::Index { table, tally } => {
                 let Some(job) = self.crew.jobs.get(*table) else { return Ok(()) };
-                let tally = Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes));
+                let bar = || Arc::new(Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes)));
+                let tally = tally.clone().unwrap_or_else(bar);
                 self.index(*table, &tally).await
             }
         }
@@ -205,10 +227,7 @@ impl<'a> Worker<'a> {
         let target = self.target().await?;
         if leftover == Leftover::Rows && resume::empty(target, &job.table, job.shape).await? == Found::Complete {
             tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
-            self.crew.board.rows_there(table);
-            self.crew.ctx.metrics.copied_tables.inc();
-            let tally = bar();
-            return self.index(table, &tally).await;
+            return self.rows_there(table, &bar()).await;
         }
         resume::expect(target.begin_table(&job.table).await?, &job.table)?;
         let tally = bar();
@@ -233,11 +252,11 @@ impl<'a> Worker<'a> {
         let (Some(job), Some(copy_out)) = (crew.jobs.get(table), plan.parts.get(part)) else { return Ok(()) };
         self.enter(plan.generation).await?;
         self.target().await?;
-        let (Some((_, source)), Some(target)) = (&self.source, &self.target) else { return Ok(()) };
-        let (source, target) = (&source.session, &target.session);
+        let (Some((_, source)), Some(target)) = (&mut self.source, &self.target) else { return Ok(()) };
+        let (source, target) = (&mut source.session, &target.session);
         self.at_work = Some(crew.board.at_work());
-        run_sql(target, "BEGIN", job).await?;
-        rows::copy(crew.ctx, (source, target.session()), &job.table, plan, copy_out, tally).await?;
+        let ends = (source, target.session(), Within::New);
+        rows::copy(crew.ctx, &crew.pace, ends, &job.table, (plan, copy_out), tally).await?;
         failpoint::hit("copy-before-commit");
         if plan.parts.len() == 1 {
             record(target, job, plan, tally).await?;
@@ -254,9 +273,16 @@ impl<'a> Worker<'a> {
             record(target, job, plan, tally).await?;
         }
         failpoint::hit("copy-rows");
-        crew.board.rows_there(table);
-        crew.ctx.metrics.copied_tables.inc();
-        self.index(table, tally).await
+        self.rows_there(table, tally).await
+    }
+
+    /// All rows of a table are recorded.
+    async fn rows_there(&mut self, table: usize, tally: &Arc<Tally>) -> Result<(), CopyError> {
+        self.crew.ctx.metrics.copied_tables.inc();
+        match self.crew.board.rows_there(table, tally) {
+            Taken::Yes => self.index(table, tally).await,
+            Taken::No => Ok(()),
+        }
     }
 
     /// Indexes and keys of a table whose rows are there, and its statistics.
@@ -286,12 +312,12 @@ impl<'a> Worker<'a> {
 
     /// Makes sure of a session of the source in the snapshot.
     async fn enter(&mut self, generation: u64) -> Result<(), CopyError> {
-        if self.source.as_ref().is_some_and(|(of, kept)| *of == generation && !kept.session.is_closed()) {
+        if self.source.as_mut().is_some_and(|(of, kept)| *of == generation && !kept.session.is_closed()) {
             return Ok(());
         }
         self.source = None;
         let held = self.crew.snapshots.get(generation)?;
-        let session = snapshot::enter(self.crew.ctx.settings, held.keeper.snapshot()).await?;
+        let session = snapshot::reader(self.crew.ctx.settings, held.keeper.snapshot()).await?;
         self.source = Some((generation, Kept { session, since: Instant::now() }));
         Ok(())
     }

@@ -55,6 +55,8 @@ struct Total {
     /// Bytes that really came.
     bytes: u64,
     rows: u64,
+    /// WAL that the slot holds back on the source, in bytes.
+    retained: Option<u64>,
     began: Option<Instant>,
     bar: Option<ProgressBar>,
 }
@@ -108,7 +110,8 @@ impl Total {
     fn message(&self) -> String {
         let elapsed = self.began.map(|began| began.elapsed()).unwrap_or_default();
         let amounts = amounts(self.rows, self.bytes, elapsed, share(self.done, self.expected));
-        format!("{} of {} tables, {amounts}", self.finished, self.tables)
+        let retained = self.retained.map(|bytes| format!(", {} of WAL held back", human_bytes(bytes as f64)));
+        format!("{} of {} tables, {amounts}{}", self.finished, self.tables, retained.unwrap_or_default())
     }
 
     fn refresh_bar(&self) {
@@ -200,6 +203,11 @@ impl Progress {
                 bar,
             }),
         }
+    }
+
+    /// So much WAL is held back on the source until the copy is over.
+    pub fn retains(&self, wal_bytes: u64) {
+        self.inner.total().retained = Some(wal_bytes);
     }
 
     /// A line about the copy as a whole.
@@ -423,6 +431,7 @@ mod tests {
 
     fn copy_two(progress: &Progress) {
         progress.begin(2, 3000);
+        progress.retains(5 << 20);
         let (one, two) = (TableName::new("public", "one"), TableName::new("public", "Two"));
         let (one, two) = (progress.table(&one, 2000), progress.table(&two, 1000));
         one.advance(10, 500);
@@ -444,6 +453,7 @@ mod tests {
             "copying public.one: 10 rows, 500 B",
             "copying public.\"Two\": 5 rows, 3.91 KiB",
             "copy: 0 of 2 tables, 15 rows",
+            ", 5.00 MiB of WAL held back",
             "indexing public.one",
             "copied public.one: 10 rows",
             "copied 1 of 2 tables, 15 rows",

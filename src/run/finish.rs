@@ -9,7 +9,7 @@
 use tracing::{info, warn};
 
 use super::Context;
-use crate::copy::{self, CopyContext};
+use crate::copy;
 use crate::exit::Error;
 use crate::schema::{self, without_stream};
 use crate::session::Session;
@@ -56,14 +56,7 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
     let tables = schema::tables::of_source(&source, &ctx.settings.filter).await.map_err(schema::SchemaError::from)?;
     without_stream::list_anew(&own, &source, &tables, ctx.settings.schema).await?;
-    let copy = CopyContext {
-        settings: &ctx.settings,
-        state,
-        metrics: &ctx.metrics,
-        progress: &ctx.progress,
-        shutdown: &ctx.shutdown,
-        memory: &ctx.copy_memory,
-    };
+    let copy = ctx.copy(state);
     let copied = tokio::select! {
         biased;
         () = ctx.shutdown.cancelled() => return Err(Error::Interrupted),

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
 use super::archive::{self, Entry};
@@ -22,6 +23,10 @@ use crate::state::deferred::Deferred;
 /// search_path and timeouts are the session's.
 const SETTINGS: &str = "SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content; \
     SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on";
+
+/// Statements on their way at once: few round trips for a schema of thousands,
+/// and no more than `join_all` polls, and so sends, one after the other.
+const PIPELINED: usize = 30;
 
 /// The target's major version beside the source's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +51,8 @@ pub(super) async fn run(
         let text = pg_dump.run(&settings.source, &arguments(settings, section, snapshot, &left_out)).await?;
         archive::split(&text)
     };
-    let mut pre_data = dump("pre-data").await?;
+    let (mut pre_data, mut post_data) = tokio::try_join!(dump("pre-data"), dump("post-data"))?;
     pre_data.iter_mut().for_each(|entry| older::rewrite(entry, target.version()));
-    let mut post_data = dump("post-data").await?;
     let mut given = Given::default();
     given.take(&mut pre_data);
     given.take(&mut post_data);
@@ -162,11 +166,15 @@ async fn drop_dangling_keys(
 async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferred]) -> Result<(), SchemaError> {
     let target = state.session();
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin the restore of the schema").await?;
-    for entry in pre_data.iter().filter(|entry| classify::is_wanted(entry)) {
-        if entry.kind == "SCHEMA" && is_there(target, &entry.name).await? {
-            continue;
+    let wanted: Vec<&Entry> = pre_data.iter().filter(|entry| classify::is_wanted(entry)).collect();
+    // Runs of plain statements are sent without waiting for each other's
+    // answers; the first error of a run is the one that counts.
+    let needs_a_look = |entry: &Entry| entry.kind == "SCHEMA" || classify::needs_superuser(entry);
+    for run in wanted.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
+        for entries in run.chunks(PIPELINED) {
+            let executed = join_all(entries.iter().map(|entry| execute(target, age, entry))).await;
+            executed.into_iter().collect::<Result<(), _>>()?;
         }
-        execute(target, age, entry).await?;
     }
     record(state, objects).await?;
     batch(target, "COMMIT", "commit the schema").await?;
@@ -175,6 +183,9 @@ async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferre
 
 async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
     let action = format!("execute \"{}\"", shown(&entry.sql));
+    if entry.kind == "SCHEMA" && is_there(target, &entry.name).await? {
+        return Ok(());
+    }
     if classify::needs_superuser(entry) && is_made(target, entry).await? {
         // Somebody who may has created it beforehand, as the error asks for.
         tracing::warn!(kind = entry.kind, object = entry.name, "it is on the target already and is taken as it is");

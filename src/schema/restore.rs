@@ -149,13 +149,16 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
 }
 
 async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
-    let action = || format!("restore the {}", object.object);
-    batch(session, &format!("BEGIN; {settings}"), &action()).await?;
-    let mark = mark(session, migration, object).await?;
-    if mark == Mark::Set {
-        batch(session, &object.sql, &action()).await?;
-    }
-    batch(session, "COMMIT", &action()).await?;
+    // One behind the other in a single round trip: they are sent in this order.
+    let begin = format!("BEGIN; {settings}");
+    let what = format!("restore the {}", object.object);
+    let (begun, mark) = tokio::join!(batch(session, &begin, &what), mark(session, migration, object));
+    begun?;
+    let mark = mark?;
+    let sql = if mark == Mark::Set { object.sql.as_str() } else { "" };
+    // On a line of its own, as the last one may end with a comment. Behind an
+    // error the server passes over what is left.
+    batch(session, &format!("{sql};\nCOMMIT"), &what).await?;
     Ok(mark)
 }
 

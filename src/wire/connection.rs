@@ -160,6 +160,11 @@ impl Connection {
         self.reader.next().await
     }
 
+    /// The reading half, for an answer that is not read frame by frame.
+    pub(super) fn reader(&mut self) -> &mut FrameReader {
+        &mut self.reader
+    }
+
     /// The two directions, for a task each.
     pub fn split(self) -> (FrameReader, FrameWriter) {
         (self.reader, self.writer)
@@ -167,7 +172,7 @@ impl Connection {
 }
 
 /// After these the server closes the connection without a ReadyForQuery.
-fn is_last_word(error: &WireError) -> bool {
+pub(super) fn is_last_word(error: &WireError) -> bool {
     error.server().is_none_or(|e| e.severity == "FATAL" || e.severity == "PANIC")
 }
 

@@ -55,6 +55,17 @@ enum Stage {
     Ready,
 }
 
+/// Why [`FrameReader::take_copy_data`] took no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The chunk holds enough.
+    Full,
+    /// There is no more until [`FrameReader::fill`] has read it.
+    NeedsBytes,
+    /// A message of another type is next.
+    OtherFrame,
+}
+
 /// The reading half of a connection.
 pub struct FrameReader {
     inner: ReadHalf<Stream>,
@@ -115,8 +126,21 @@ impl FrameReader {
 
     /// The next message if it has been read already.
     fn buffered(&mut self) -> Result<Option<Frame>, WireError> {
-        let Some((&[tag, a, b, c, d], _)) = self.buf.split_first_chunk::<HEADER_BYTES>() else {
-            return match (self.stage, self.buf.first()) {
+        let Some((tag, body_bytes)) = self.header(&self.buf)? else {
+            return Ok(None);
+        };
+        if self.buf.len() < HEADER_BYTES + body_bytes {
+            return Ok(None);
+        }
+        self.buf.advance(HEADER_BYTES);
+        Ok(Some(Frame { tag, body: self.buf.split_to(body_bytes).freeze() }))
+    }
+
+    /// Type and length of the body of the message that begins here, if its
+    /// header has been read.
+    fn header(&self, bytes: &[u8]) -> Result<Option<(u8, usize)>, WireError> {
+        let Some((&[tag, a, b, c, d], _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+            return match (self.stage, bytes.first()) {
                 (Stage::Startup, Some(&tag)) => self.check_startup_tag(tag).map(|()| None),
                 _ => Ok(None),
             };
@@ -136,16 +160,51 @@ impl FrameReader {
             return Err(self.protocol(format!("a message '{}' of length {length}", tag.escape_ascii())));
         }
         // The length counts itself but not the type byte; it fits usize on every platform with sockets.
-        let body_bytes = length as usize - 4;
-        if self.buf.len() < HEADER_BYTES + body_bytes {
-            return Ok(None);
-        }
-        self.buf.advance(HEADER_BYTES);
-        Ok(Some(Frame { tag, body: self.buf.split_to(body_bytes).freeze() }))
+        Ok(Some((tag, length as usize - 4)))
+    }
+
+    /// Moves what has been read of CopyData messages to the end of `chunk`,
+    /// without their headers, until that holds `enough` bytes. `unread` is what
+    /// is still to come of a message that has begun, 0 to begin with. Says how
+    /// many messages have ended, and why it stopped.
+    pub(super) fn take_copy_data(
+        &mut self,
+        chunk: &mut BytesMut,
+        unread: &mut usize,
+        enough: usize,
+    ) -> Result<(u64, Stop), WireError> {
+        let (mut ended, mut taken) = (0, 0);
+        let stop = loop {
+            let rest = self.buf.get(taken..).unwrap_or_default();
+            if *unread > 0 {
+                let piece = rest.get(..*unread).unwrap_or(rest);
+                chunk.extend_from_slice(piece);
+                taken += piece.len();
+                *unread -= piece.len();
+                if *unread > 0 {
+                    break if chunk.len() >= enough { Stop::Full } else { Stop::NeedsBytes };
+                }
+                ended += 1;
+            } else if chunk.len() >= enough {
+                break Stop::Full;
+            } else {
+                match self.header(rest)? {
+                    None => break Stop::NeedsBytes,
+                    Some((b'd', length)) => {
+                        taken += HEADER_BYTES;
+                        *unread = length;
+                        ended += u64::from(length == 0);
+                    }
+                    Some(_) => break Stop::OtherFrame,
+                }
+            }
+        };
+        self.buf.advance(taken);
+        Ok((ended, stop))
     }
 
     /// Reads what is there, at least one byte.
-    async fn fill(&mut self) -> Result<(), WireError> {
+    pub(super) async fn fill(&mut self) -> Result<(), WireError> {
         if self.buf.capacity() - self.buf.len() < READ_BYTES / 4 {
             self.buf.reserve(READ_BYTES);
         }

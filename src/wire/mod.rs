@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! dial ─ stream ─ tls ─ auth ─ Connection ─┬─ split: FrameReader, FrameWriter   (apply pipeline)
-//!                                          ├─ client: an ordinary Session       (catalogs, copies, state)
+//!                                          ├─ client: an ordinary Session       (catalogs, COPY FROM, state)
+//!                                          ├─ copy_out: COPY … TO STDOUT        (the rows of the copy)
 //!                                          └─ Replication ─ ReplicationReader, StatusWriter ─ StatusFeed
 //! ```
 //!
@@ -18,6 +19,7 @@ mod auth;
 mod client;
 mod connection;
 mod copy_both;
+mod copy_out;
 mod dial;
 mod error;
 mod frame;
@@ -40,6 +42,7 @@ mod tests_server;
 pub use client::client;
 pub use connection::{CancelKey, Connection, Purpose};
 pub use copy_both::{ReplicationFrame, ReplicationReader, ReplyRequested, RequestReply, StatusWriter};
+pub use copy_out::{CopyOut, Gathered};
 pub use dial::cancel;
 pub use error::{AuthError, Peer, WireError};
 pub use frame::{Frame, FrameReader, FrameWriter, server_error};

@@ -307,3 +307,106 @@ async fn a_host_of_the_wrong_kind_is_passed_over() {
     let error = refusal(&info).await;
     assert!(matches!(error, WireError::NotWanted { .. }) && error.to_string().contains("read-write"), "{error}");
 }
+
+/// A COPY of three rows, with a notice between them; then what `end` is.
+fn copy_of_three(end: &[Vec<u8>]) -> Vec<u8> {
+    let notice = frame(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mmind the gap\0\0");
+    let rows = [frame(b'd', b"one\n"), frame(b'd', b""), notice, frame(b'd', b"three is longer\n")].concat();
+    [frame(b'H', &[0, 0, 0]), rows, end.concat()].concat()
+}
+
+fn end_of_copy(tag: &[u8]) -> [Vec<u8>; 3] {
+    [frame(b'c', b""), frame(b'C', tag), frame(b'Z', b"T")]
+}
+
+/// The pieces of a COPY, the messages that ended in them, and the rows.
+async fn read_copy(connection: &mut Connection, enough: usize) -> Result<(Vec<String>, u64, u64), WireError> {
+    let mut copy = connection.copy_out("COPY t TO STDOUT").await?;
+    let (mut pieces, mut messages) = (Vec::new(), 0);
+    loop {
+        let mut chunk = bytes::BytesMut::new();
+        let gathered = copy.gather(&mut chunk, enough).await?;
+        pieces.push(String::from_utf8(chunk.to_vec()).unwrap());
+        match gathered {
+            Gathered::Chunk { messages: more } => messages += more,
+            Gathered::End { messages: more, rows } => return Ok((pieces, messages + more, rows)),
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_of_a_copy_are_gathered_however_they_come() {
+    let (info, server) = serve(|mut fake: Fake| async move {
+        fake.greet().await;
+        fake.message().await;
+        fake.send(&copy_of_three(&end_of_copy(b"COPY 3\0"))).await;
+        fake.message().await;
+        for byte in copy_of_three(&end_of_copy(b"COPY 3\0")) {
+            fake.send(&[byte]).await;
+        }
+        fake.message().await;
+        let long = frame(b'd', &[b'x'; 300_000]);
+        fake.send(&[frame(b'H', &[0, 0, 0]), long, end_of_copy(b"COPY 1\0").concat()].concat()).await;
+        fake.message().await;
+    })
+    .await;
+    let mut connection = Connection::connect(&info, Purpose::Session, "walferry").await.unwrap();
+    let (pieces, messages, rows) = read_copy(&mut connection, 1000).await.unwrap();
+    assert_eq!((pieces.concat().as_str(), pieces.len(), messages, rows), ("one\nthree is longer\n", 1, 3, 3));
+    let (pieces, messages, rows) = read_copy(&mut connection, 5).await.unwrap();
+    assert_eq!((pieces.concat().as_str(), messages, rows), ("one\nthree is longer\n", 3, 3));
+    let (pieces, messages, rows) = read_copy(&mut connection, 1000).await.unwrap();
+    assert_eq!((pieces.concat().len(), messages, rows), (300_000, 1, 1));
+    assert!(pieces.len() > 3, "a row that is longer than what is read at once comes in pieces: {}", pieces.len());
+    assert!(!connection.is_closed(), "the server waits for the next query");
+    connection.send_query("SELECT 1").await.unwrap();
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_counts_only_when_the_server_says_that_it_is_complete() {
+    let broken = |end: Vec<Vec<u8>>| async move {
+        let (info, _server) = serve(|mut fake: Fake| async move {
+            fake.greet().await;
+            fake.message().await;
+            fake.send(&copy_of_three(&end)).await;
+        })
+        .await;
+        let mut connection = Connection::connect(&info, Purpose::Session, "walferry").await.unwrap();
+        let error = read_copy(&mut connection, 1000).await.expect_err("it is not complete");
+        (error.to_string(), error.is_transient(), connection.is_closed())
+    };
+    let (words, is_transient, _) =
+        broken(vec![error("ERROR", "XX001", "invalid page in block 7"), frame(b'Z', b"E")]).await;
+    assert!(words.contains("invalid page in block 7") && !is_transient, "{words}");
+    let fatal = error("FATAL", "57P01", "terminating connection due to administrator command");
+    let (words, is_transient, _) = broken(vec![fatal]).await;
+    assert!(words.contains("administrator command") && is_transient, "{words}");
+    for cut in [vec![], vec![frame(b'c', b"")], vec![frame(b'c', b""), frame(b'C', b"COPY 3\0")], vec![vec![b'd', 0]]] {
+        let (words, is_transient, is_closed) = broken(cut).await;
+        assert!(is_transient && is_closed, "{words}");
+    }
+    for end in [end_of_copy(b"SELECT 3\0"), end_of_copy(b"COPY \0"), end_of_copy(b"COPY -3\0")] {
+        let (words, is_transient, _) = broken(end.to_vec()).await;
+        assert!(words.contains("broke the protocol") && !is_transient, "{words}");
+    }
+    let (words, ..) = broken(vec![vec![b'd', 0, 0, 0, 3]]).await;
+    assert!(words.contains("length 3"), "{words}");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_refused_leaves_the_connection_usable() {
+    let (info, _server) = serve(|mut fake: Fake| async move {
+        fake.greet().await;
+        fake.message().await;
+        fake.send(&[error("ERROR", "42501", "permission denied for table t"), frame(b'Z', b"I")].concat()).await;
+        fake.message().await;
+        fake.send(&copy_of_three(&end_of_copy(b"COPY 3\0"))).await;
+        fake.message().await;
+    })
+    .await;
+    let mut connection = Connection::connect(&info, Purpose::Session, "walferry").await.unwrap();
+    let error = read_copy(&mut connection, 1000).await.expect_err("it is refused");
+    assert_eq!(error.sqlstate(), Some("42501"));
+    assert_eq!(read_copy(&mut connection, 1000).await.unwrap().2, 3);
+}

@@ -14,6 +14,7 @@ mod copy_again;
 mod crash;
 mod environment;
 mod fallback;
+mod gentle;
 mod identity;
 mod journey;
 mod lease;

@@ -44,6 +44,9 @@ pub enum BenchError {
     /// not a fault.
     #[error("over {} s", .0.as_secs())]
     Over(Duration),
+    /// A contender cannot run here: no figure, and no fault.
+    #[error("left out: {0}")]
+    LeftOut(String),
     /// The target does not have what the source has: the run is void.
     #[error("the target differs from the source: {0}")]
     Differs(String),

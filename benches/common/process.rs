@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use crate::error::BenchError;
@@ -135,6 +135,18 @@ impl Drop for Process {
         // Either may fail when it has ended already.
         let _ended = self.child.kill();
         let _reaped = self.child.wait();
+    }
+}
+
+/// A process group of this leader: all of its processes end with this value.
+pub struct Group(pub u32);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.0).ok().and_then(Pid::from_raw) {
+            // There is none any more when it ended by itself.
+            let _ended = kill_process_group(pid, Signal::KILL);
+        }
     }
 }
 
