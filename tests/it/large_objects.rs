@@ -447,3 +447,32 @@ async fn changes_on_both_sides_of_the_edge_of_32_bits_are_found_and_no_others() 
     assert_eq!(bytes_written(&done.stderr), 2048, "{}", done.stderr);
     assert_objects_equal(&pair, Owners::Ours).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_cannot_be_given_is_named_by_check_and_at_the_end_and_keeps_nothing_else_back() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE ROLE clerk; CREATE ROLE reader; CREATE TABLE t (id int PRIMARY KEY); SELECT lo_from_bytea(1, 'a'), lo_from_bytea(2, 'b'); \
+         ALTER LARGE OBJECT 1 OWNER TO clerk; GRANT SELECT ON LARGE OBJECT 2 TO reader",
+    )
+    .await;
+    let target = target_admin(&pair).await;
+    target.batch_execute("CREATE ROLE reader").await.unwrap();
+    // The tables are the operator's: only large objects are given away.
+    target.batch_execute("CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t OWNER TO doadmin").await.unwrap();
+    let options = ["--schema", "existing", "--owners", "--acl"];
+    let checked = Walferry::run(&pair, &[&["check"], &options[..]].concat(), PATIENCE).code(3);
+    for sql in ["CREATE ROLE \"clerk\";", "GRANT \"clerk\" TO \"doadmin\";"] {
+        assert!(checked.stdout.contains(sql), "{}", checked.stdout);
+    }
+    streaming(&pair, &options).await.terminate(PATIENCE).code(0);
+    let finish = [&["catchup", "--finish"], &options[..]].concat();
+    let refused = Walferry::run(&pair, &finish, PATIENCE).code(7);
+    assert!(refused.stderr.contains("ALTER LARGE OBJECT 1 OWNER TO \"clerk\""), "{}", refused.stderr);
+    let sql = "SELECT string_agg(lomacl::text, '') FROM pg_largeobject_metadata WHERE oid = 2";
+    let rights: Option<String> = target.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(rights.as_ref().is_some_and(|rights| rights.contains("reader=r")), "{rights:?}");
+    target.batch_execute("CREATE ROLE clerk; CREATE ROLE app; GRANT clerk, app TO doadmin").await.unwrap();
+    Walferry::run(&pair, &finish, PATIENCE).code(0);
+    assert_objects_equal(&pair, Owners::Same).await;
+}

@@ -62,6 +62,16 @@ pub async fn give(settings: &Settings, source: &Session, target: &Session, state
     }
 }
 
+/// The owners of the source's large objects.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn names(source: &Session) -> Result<Vec<String>, DbError> {
+    let sql = "SELECT r.rolname::text FROM pg_roles r WHERE r.oid IN (SELECT lomowner FROM pg_largeobject_metadata)";
+    let rows = source.query(sql, &[]).await.during(source.side(), "list the owners of large objects")?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Grants go first: the role may not be able to give any once the object is
 /// another's, and with the owner they stay.
 fn statements(settings: &Settings, oid: u32, here: &Held, there: &Held) -> Vec<String> {
