@@ -16,10 +16,11 @@ test: ## all tests, against real throwaway clusters
 	@scripts/postgres.sh --newer
 	@scripts/test.sh
 
-bench: ## decoder, copy and catch-up beside the others; ARGS="--quick", "--rtt 20ms"
+bench: ## decoder, copy, sweeps and catch-up beside the others; ARGS="--quick", "--rtt 20ms"
 	@scripts/postgres.sh >/dev/null
 	cargo bench --locked --bench decoder
 	cargo bench --locked --bench copy -- $(ARGS)
+	cargo bench --locked --bench sweeps -- $(filter --quick,$(ARGS))
 	cargo bench --locked --bench catchup -- $(ARGS)
 
 lint: ## formatting, clippy, documentation

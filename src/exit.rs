@@ -437,6 +437,7 @@ fn sweep(error: &SweepError) -> Verdict {
             Verdict::operator(8, "everything else is equal: mend what the message names and run it again")
         }
         SweepError::UnreadableLargeObjects { .. } => Verdict::of_side(Side::Source, Directive::Operator),
+        SweepError::LargeObjectsClaimed => Verdict::of_side(Side::Target, Directive::Retry),
         SweepError::LargeObjectsInUse { .. } => Verdict::of_side(Side::Target, Directive::Operator),
     }
 }

@@ -84,6 +84,7 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         batch: BatchBounds { rows: 1000, bytes: 1 << 20 },
         queue_bytes: 1 << 20,
         sequence_interval: Duration::from_secs(30),
+        large_object_interval: Duration::from_secs(30),
         sequence_margin: 0,
         listen: None,
     }

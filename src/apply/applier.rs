@@ -45,6 +45,7 @@ use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
 use crate::session::Session;
 use crate::state::State;
+use crate::sweep::large_objects::hints::Hints;
 
 /// How often the position is moved for the sake of an idle source: often
 /// enough that the slot never holds back much, seldom enough that an idle
@@ -92,6 +93,8 @@ pub struct Tools {
     pub share: Share,
     /// The slot whose position moves with what is applied.
     pub slot: String,
+    /// Takes the large objects that rows name, where somebody wants to know.
+    pub hints: Option<Hints>,
 }
 
 /// Applies batches.
@@ -369,6 +372,7 @@ impl Applier {
         let mut work = Work::default();
         for piece in pieces {
             work.count(&self.relations, piece);
+            self.hint(piece);
         }
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
         transaction.advance(self.sent, end, work.commit_time).await?;
@@ -418,6 +422,7 @@ impl Applier {
         };
         let is_careful = self.tools.careful.load(Ordering::Relaxed) || order != Order::Free;
         let segments = if is_careful { None } else { self.coalesce(&batch.pieces).ok() };
+        batch.pieces.iter().for_each(|piece| self.hint(piece));
         let is_first = batch.pieces.first().is_some_and(|piece| piece.first == First::Yes);
         let mut transaction = if is_first {
             let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
@@ -462,6 +467,13 @@ impl Applier {
             None => self.phase = Phase::Open { since, work },
         }
         Ok(())
+    }
+
+    /// Gives the large objects that new rows name to whoever carries them.
+    fn hint(&self, piece: &Piece) {
+        if let Some(hints) = &self.tools.hints {
+            self.relations.hint(piece, hints);
+        }
     }
 
     pub(super) fn push(&mut self, batch: Batch, end: EndLsn, path: &'static str, sending: Sending) {

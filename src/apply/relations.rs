@@ -21,9 +21,11 @@ use super::{ApplyError, Label};
 use crate::assemble::{Change, ChangeKind, Piece};
 use crate::coalesce::{Keying, TableWork};
 use crate::lsn::{EndLsn, Lsn};
+use crate::pgoutput::Value;
 use crate::relation::Relation;
 use crate::session::Session;
 use crate::state::State;
+use crate::sweep::large_objects::hints::Hints;
 
 /// Relations remembered before the memory of them is started afresh.
 const RELATIONS_MAX: usize = 20_000;
@@ -52,6 +54,8 @@ pub(super) struct Apply {
     /// The table's rows were copied as of here.
     pub(super) from: Option<EndLsn>,
     keying: Keying,
+    /// The columns (indexes) whose values can name large objects.
+    objects: Vec<usize>,
 }
 
 impl Apply {
@@ -91,6 +95,9 @@ pub(super) struct Relations {
     /// Relations to be looked up anew: something about their tables is not as
     /// it was.
     stale: HashSet<u32>,
+    /// Whether any relation ever had a column that can name large objects; most
+    /// migrations have none, and then changes need not be looked at for them.
+    names_objects: bool,
 }
 
 /// What a table that was refused does without, and for how many batches yet.
@@ -153,6 +160,7 @@ impl Relations {
         let (found, ()) = tokio::try_join!(async { Ok(found.await?) }, tables.look_ahead(names, state))?;
         for ((relation, at), found) in fresh.into_iter().zip(found) {
             let handling = look_up(relation, at, found, tables, (target, source), state, role).await?;
+            self.names_objects |= matches!(&handling, Handling::Apply(apply) if !apply.objects.is_empty());
             self.known.insert(address(relation), (Arc::clone(relation), handling));
         }
         actions::refuse(self, pieces, tables)
@@ -180,6 +188,25 @@ impl Relations {
     pub(super) fn forget_all(&mut self) {
         self.known.clear();
         self.stale.clear();
+    }
+
+    /// Gives the large objects that a piece's new rows name to whoever carries them.
+    pub(super) fn hint(&self, piece: &Piece, hints: &Hints) {
+        if !self.names_objects {
+            return;
+        }
+        for change in &piece.changes {
+            let (ChangeKind::Insert { new } | ChangeKind::Update { new, .. }) = &change.kind else { continue };
+            let Some(Handling::Apply(apply)) = self.get(&change.relation) else { continue };
+            for index in &apply.objects {
+                if let Some(Value::Text(text)) = new.get(*index)
+                    && let Some(oid) = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok())
+                    && oid != 0
+                {
+                    hints.give(oid);
+                }
+            }
+        }
     }
 
     /// Whether all relations of a piece have been looked up.
@@ -303,7 +330,10 @@ async fn look_up(
         (Identity::Key(columns), true) => Keying::Key(columns.as_slice().into()),
         (Identity::WholeRow | Identity::None, true) => Keying::Inserts,
     };
-    Ok(Handling::Apply(Box::new(Apply { rows: Renderer::new(mapping), sets: SetRenderer::default(), from, keying })))
+    let names_objects = |index: &usize| mapping.column(*index).is_some_and(|column| column.names_objects);
+    let objects = (0..relation.columns.len()).filter(names_objects).collect();
+    let (rows, sets) = (Renderer::new(mapping), SetRenderer::default());
+    Ok(Handling::Apply(Box::new(Apply { rows, sets, from, keying, objects })))
 }
 
 /// The relations that a change is about.

@@ -311,6 +311,7 @@ mod tests {
             equality_schema: "pg_catalog".to_owned(),
             can_be_listed: true,
             generation,
+            names_objects: false,
         };
         TargetTable {
             table: TableName::new("public", "t"),

@@ -38,6 +38,8 @@ pub struct TargetColumn {
     pub can_be_listed: bool,
     /// Whether the target writes it by itself.
     pub generation: Generation,
+    /// Whether its values can name large objects: oid, or a domain over it (`lo`).
+    pub names_objects: bool,
 }
 
 /// A table on the target.
@@ -89,7 +91,10 @@ SELECT a.attname::text,
                      SELECT base.oid FROM base JOIN pg_catalog.pg_type b ON b.oid = base.oid AND b.typtype <> 'd')
                  LIMIT 1), 'pg_catalog'),
        a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1),
-       t.typarray <> 0 AND t.typcategory <> 'A'
+       t.typarray <> 0 AND t.typcategory <> 'A',
+       'pg_catalog.oid'::pg_catalog.regtype IN (
+           WITH RECURSIVE base (oid) AS (SELECT t.oid UNION ALL SELECT d.typbasetype FROM base
+               JOIN pg_catalog.pg_type d ON d.oid = base.oid AND d.typtype = 'd') SELECT base.oid FROM base)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = TABLE_OID AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
@@ -247,5 +252,6 @@ fn column(row: &tokio_postgres::Row) -> TargetColumn {
         equality_schema: row.get(2),
         can_be_listed: row.get(6),
         generation,
+        names_objects: row.get(7),
     }
 }

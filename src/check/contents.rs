@@ -7,6 +7,8 @@ use super::{CheckError, Findings};
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
+use crate::sweep;
+use crate::sweep::large_objects::READABLE_SQL;
 
 pub(super) async fn check(
     settings: &Settings,
@@ -64,15 +66,14 @@ async fn sequences(
 }
 
 async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let row = session
-        .query_one(
-            "SELECT count(*), count(*) FILTER (WHERE NOT pg_has_role(lomowner, 'USAGE')), \
-             has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') FROM pg_largeobject_metadata",
-            &[],
-        )
-        .await
-        .during(Side::Source, "count the large objects")?;
+    let sql = format!(
+        "SELECT count(*), count(*) FILTER (WHERE NOT readable), has_table_privilege('pg_catalog.pg_largeobject', 'SELECT'), \
+         coalesce((array_agg(oid ORDER BY oid) FILTER (WHERE NOT readable))[1:20], '{{}}') \
+         FROM (SELECT m.oid, {READABLE_SQL} AS readable FROM pg_largeobject_metadata m) o"
+    );
+    let row = session.query_one(&sql, &[]).await.during(Side::Source, "count the large objects")?;
     let (total, foreign, may_read_pages): (i64, i64, bool) = (row.get(0), row.get(1), row.get(2));
+    let unreadable: Vec<u32> = row.get(3);
     if total == 0 {
         findings.ok(Side::Source, "large_objects", "there are no large objects");
     } else if may_read_pages {
@@ -81,7 +82,10 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
         findings.ok(
             Side::Source,
             "large_objects",
-            format!("role {} owns all {total} large objects; they are compared as wholes, not by pages", role.name),
+            format!(
+                "role {} may open all {total} large objects, but not read their pages: each pass compares all of their contents",
+                role.name
+            ),
         );
     } else {
         let grant = if session.version() >= 140_000 {
@@ -93,7 +97,11 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
             .problem(
                 Side::Source,
                 "large_objects",
-                format!("role {} may not read {foreign} of {total} large objects, which others own", role.name),
+                format!(
+                    "role {} may not read {foreign} of {total} large objects, which others own: {}",
+                    role.name,
+                    sweep::listed_of(&unreadable, u64::try_from(foreign).unwrap_or(0))
+                ),
             )
             .remedy("let a superuser run this, or use the role that owns them:")
             .sql(grant);

@@ -7,10 +7,11 @@ use super::findings::names;
 use super::tables::{Kind, Tables};
 use super::target::Migration;
 use super::{CheckError, Findings, foreign};
-use crate::config::{Baseline, SchemaMode, Settings, Side};
+use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
 use crate::schema;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
+use crate::sweep::large_objects::owners;
 
 /// What the target has to take.
 pub(super) struct Content {
@@ -19,6 +20,8 @@ pub(super) struct Content {
     extensions: Vec<String>,
     /// Roles that policies name, and privileges when these come along.
     roles: Vec<String>,
+    /// Roles that large objects are to be given to.
+    owners: Vec<String>,
     foreign: foreign::Needs,
 }
 
@@ -33,8 +36,13 @@ impl Content {
             .await
             .during(Side::Source, "list the extensions")?;
         let roles = schema::named_roles(session, settings.acl, &[]).await?;
+        let owners = match settings.owners {
+            Keep::Yes => owners::names(session).await?,
+            Keep::No => Vec::new(),
+        };
         let foreign = foreign::Needs::read(session).await?;
-        Ok(Content { tables, encoding, extensions: rows.iter().map(|row| row.get(0)).collect(), roles, foreign })
+        let extensions = rows.iter().map(|row| row.get(0)).collect();
+        Ok(Content { tables, encoding, extensions, roles, owners, foreign })
     }
 }
 
@@ -55,8 +63,8 @@ pub(super) async fn check(
         extensions(content, session, findings).await?;
         foreign::check(&content.foreign, session, findings).await?;
         schemas(content, session, findings).await?;
-        roles(settings, content, session, findings).await?;
     }
+    roles(settings, content, session, findings).await?;
     tables(settings, content, session, findings).await
 }
 
@@ -157,19 +165,25 @@ async fn extensions(content: &Content, session: &Session, findings: &mut Finding
     Ok(())
 }
 
-/// Roles of policies, and of privileges that come along, must exist. Owners are
-/// looked at when the dump names them.
+/// Roles of policies, and of privileges that come along, must exist; those that
+/// large objects are given to must be ours to give to. Other owners are looked at
+/// when the dump names them.
 async fn roles(
     settings: &Settings,
     content: &Content,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let missing = schema::missing_roles(session, &content.roles, &[]).await?;
+    // A schema that is not ours to create has its policies and privileges.
+    let named = if settings.schema == SchemaMode::Create { content.roles.as_slice() } else { &[] };
+    let missing = schema::missing_roles(session, named, &content.owners).await?;
     if missing.is_empty() {
         return Ok(());
     }
-    let message = format!("{} roles that policies or privileges name are not there", missing.len());
+    let message = format!(
+        "{} roles that policies, privileges or owners name are not there, or not ours to give to",
+        missing.len()
+    );
     // They may be those of tables that the filter leaves out.
     let finding = if settings.filter.is_empty() {
         findings.problem(Side::Target, "roles", message)

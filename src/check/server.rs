@@ -15,9 +15,10 @@ use crate::sql::ident;
 /// Transactions after which a session must still have its first backend.
 const TRANSACTIONS: usize = 5;
 
-/// Connections beside those of the copy workers: keeper of the snapshot or
-/// applier, sweeps, state, and one for `status` or `catchup`.
-const CONNECTIONS_BESIDE_JOBS: i64 = 4;
+/// Connections beside those of the copy workers, which later read large objects:
+/// two of the applier, state, sequences, two of the large objects, and one for
+/// `status` or `catchup`; where there is one worker these are not all.
+const CONNECTIONS_BESIDE_JOBS: i64 = 6;
 
 pub(super) async fn check(settings: &Settings, session: &Session, findings: &mut Findings) {
     let side = session.side();

@@ -170,6 +170,8 @@ pub struct Settings {
     pub sequence_interval: Duration,
     /// Values of each sequence that the last pass leaves unused.
     pub sequence_margin: u64,
+    /// Pause between two passes over the large objects.
+    pub large_object_interval: Duration,
     /// Where metrics and health are served; `None` for nowhere.
     pub listen: Option<SocketAddr>,
 }

@@ -188,6 +188,9 @@ pub struct Work {
     /// Values of each sequence that the last pass (catchup) leaves unused [default: 0]
     #[arg(long, value_name = "N", help_heading = "How")]
     pub sequence_margin: Option<Text>,
+    /// Pause between two passes over the large objects [default: 30s]
+    #[arg(long, value_name = "DURATION", help_heading = "How")]
+    pub large_object_interval: Option<Text>,
 }
 
 /// Settings of a process that keeps running.
@@ -302,6 +305,7 @@ impl Raw {
                 queue_bytes: w.queue_bytes.or(ow.queue_bytes),
                 sequence_interval: w.sequence_interval.or(ow.sequence_interval),
                 sequence_margin: w.sequence_margin.or(ow.sequence_margin),
+                large_object_interval: w.large_object_interval.or(ow.large_object_interval),
             },
             serve: Serve { listen: self.serve.listen.or(other.serve.listen) },
             logging: Logging {
@@ -349,6 +353,7 @@ impl Raw {
                 queue_bytes: text("queue-bytes"),
                 sequence_interval: text("sequence-interval"),
                 sequence_margin: text("sequence-margin"),
+                large_object_interval: text("large-object-interval"),
             },
             serve: Serve { listen: text("listen") },
             logging: Logging { log_format: text("log-format"), log_level: text("log-level") },

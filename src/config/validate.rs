@@ -50,6 +50,10 @@ const DEFAULT_PART_BYTES: usize = 256 * 1024 * 1024;
 /// Sequences are exact at the end anyway; until then a pass is one query.
 const DEFAULT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Large objects that rows name are carried at once, and all are exact at the
+/// end; the pauses bound how much is left for then.
+const DEFAULT_LARGE_OBJECT_INTERVAL: Duration = Duration::from_secs(30);
+
 impl Settings {
     /// Validates what was typed.
     ///
@@ -91,6 +95,11 @@ impl Settings {
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
             batch: batch(&work)?,
             queue_bytes: size("queue-bytes", work.queue_bytes.as_ref(), DEFAULT_QUEUE_BYTES)?,
+            large_object_interval: duration(
+                "large-object-interval",
+                work.large_object_interval.as_ref(),
+                DEFAULT_LARGE_OBJECT_INTERVAL,
+            )?,
             sequence_interval: sequence_interval(work.sequence_interval.as_ref())?,
             sequence_margin: match &work.sequence_margin {
                 Some(text) => text.0.trim().parse().map_err(|_| wrong("sequence-margin", "a number from 0", text))?,

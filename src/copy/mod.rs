@@ -60,12 +60,12 @@ use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::schema;
 use crate::schema::tables::SourceTable;
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::tables::TableState;
-use crate::sweep::large_objects;
+use crate::sweep::large_objects::{self, Ends};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceSweep};
 use board::Board;
 use keep::{Held, Snapshots};
@@ -237,13 +237,15 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
     if crew.purpose != Purpose::First {
         return rows.await;
     }
-    // Beside the rows, which need neither. A sweep that fails does not take the
-    // rows with it: it is begun again when they are there.
+    // Beside the rows, which need neither. A sweep that loses its connection does
+    // not take the rows with it: it is begun again when they are there. What only
+    // an operator can mend ends both.
     match select(rows, std::pin::pin!(sweeps(ctx))).await {
         Either::Left((rows, sweeps)) => {
             rows?;
             sweeps.await
         }
+        Either::Right((Err(error), _)) if !exit::copy_is_retried(&error) => Err(error),
         Either::Right((swept, rows)) => {
             rows.await?;
             swept
@@ -251,8 +253,8 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
     }
 }
 
-/// Sequences and large objects, as of now: neither is in the stream, and the
-/// last `catchup` compares both again.
+/// Sequences and large objects, as of now: neither is in the stream; both are
+/// followed beside it, and compared again by the last `catchup`.
 async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let settings = ctx.settings;
     ctx.progress.note("carrying sequences and large objects");
@@ -263,8 +265,8 @@ async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
         Session::connect(&settings.source, &settings.name),
         Session::connect(&settings.target, &settings.name)
     )?;
-    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    source.batch_execute(begin).await.during(source.side(), "begin to read the large objects")?;
-    large_objects::copy_initial(&source, &target, ctx.state, ctx.metrics).await?;
+    let crew = large_objects::Crew { sessions: 1, ..large_objects::Crew::of(settings) };
+    let ends = Ends { source: &source, target: &target, state: ctx.state, metrics: ctx.metrics, crew };
+    large_objects::copy_initial(ends).await?;
     Ok(())
 }

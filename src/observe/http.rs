@@ -191,7 +191,7 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::{Daemon, LargeObjects, Sequences};
+    use super::super::status::{Daemon, Sequences};
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -218,7 +218,7 @@ mod tests {
             tables: Vec::new(),
             sequences: Sequences { total: 0, behind: 0, last_pass: None, problems: Vec::new() },
             without_stream: Vec::new(),
-            large_objects: LargeObjects { total: 0, last_pass: None },
+            large_objects: crate::state::large_objects::LargeObjectsRow::default().into(),
             stopped_because: None,
         }
     }

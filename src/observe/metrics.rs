@@ -59,6 +59,12 @@ pub struct Metrics {
     sequences_as_of: Arc<Mutex<Option<Instant>>>,
     /// Bytes of large objects written to the target.
     pub large_object_bytes: IntCounter,
+    /// Bytes of rows that the source sent about large objects.
+    pub large_object_read_bytes: IntCounter,
+    /// Passes over the large objects, by `kind`.
+    pub large_object_passes: IntCounterVec,
+    /// Large objects that cannot be read on the source.
+    pub large_objects_unreadable: IntGauge,
     /// Errors, by `class`: retry, operator, bug.
     pub errors: IntCounterVec,
     /// Reconnects, by `side`.
@@ -113,6 +119,15 @@ impl Metrics {
             sequences_as_of: Arc::default(),
             large_object_bytes: maker
                 .counter("large_object_bytes_total", "Bytes of large objects written to the target")?,
+            large_object_read_bytes: maker
+                .counter("large_object_read_bytes_total", "Bytes that the source sent about large objects")?,
+            large_object_passes: maker.counters(
+                "large_object_passes_total",
+                "Passes over the large objects",
+                "kind",
+            )?,
+            large_objects_unreadable: maker
+                .gauge("large_objects_unreadable", "Large objects that cannot be read on the source")?,
             errors: maker.counters("errors_total", "Errors met", "class")?,
             reconnects: maker.counters("reconnects_total", "Connections lost and made again", "side")?,
             resident_memory_bytes: maker.gauge("resident_memory_bytes", "Resident memory of the process")?,
@@ -155,6 +170,9 @@ impl Metrics {
         }
         for reason in ["constraint", "count", "inconsistent", "order", "relation_changed", "value_missing"] {
             self.fallbacks.with_label_values(&[reason]).reset();
+        }
+        for kind in ["changes", "everything", "skipped"] {
+            self.large_object_passes.with_label_values(&[kind]).reset();
         }
         for class in ["retry", "operator", "bug"] {
             self.errors.with_label_values(&[class]).reset();

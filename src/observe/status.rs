@@ -14,9 +14,11 @@ use crate::config::{Settings, Side};
 use crate::lsn::Lsn;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
+use crate::state::large_objects::LargeObjectsRow;
 use crate::state::migration::Migration;
 use crate::state::tables::TableState;
 use crate::state::{State, StateError};
+use crate::sweep;
 use crate::wire::WireError;
 
 /// A position that moved lately and has at most this many bytes to go is
@@ -154,12 +156,28 @@ pub struct SequenceTrouble {
 }
 
 /// The large objects as of the last pass.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LargeObjects {
     /// How many the source had.
     pub total: i64,
+    /// Bytes of their pages on the source, which a pass reads.
+    pub bytes: i64,
+    /// How many our role may not read there: these are not carried.
+    pub unreadable: i64,
+    /// The first of them.
+    pub unreadable_oids: Vec<u32>,
+    /// How long the last pass took, its pauses left out: what the last one of
+    /// all is likely to take.
+    pub final_pass_seconds: Option<f64>,
     /// When it ended, ISO 8601.
     pub last_pass: Option<String>,
+}
+
+impl From<LargeObjectsRow> for LargeObjects {
+    fn from(row: LargeObjectsRow) -> Self {
+        let LargeObjectsRow { total, bytes, last_pass, pass_seconds, unreadable, unreadable_oids, .. } = row;
+        LargeObjects { total, bytes, unreadable, unreadable_oids, final_pass_seconds: pass_seconds, last_pass }
+    }
 }
 
 /// Collects the document over sessions of its own. A source that cannot be
@@ -194,7 +212,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
     let source_lsn = side.as_ref().map(|side| side.wal_end).or(migration.source_lsn);
     let lag_bytes = position.as_ref().zip(source_lsn).map(|(position, end)| end.bytes_since(position.end));
     let alive = state.is_leased().await?;
-    let large_objects = state.large_object_counts().await?;
+    let large_objects = state.large_objects().await?;
     Ok(StatusDocument {
         name: state.name().to_owned(),
         phase: migration.phase.as_str().to_owned(),
@@ -206,7 +224,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
         slot: side.map(|side| side.slot),
         tables: tables(state).await?,
         sequences: sequences(state).await?,
-        large_objects: LargeObjects { total: large_objects.total, last_pass: large_objects.last_pass },
+        large_objects: large_objects.unwrap_or_default().into(),
         without_stream: without_stream::list(state).await?,
         stopped_because: migration.stopped_because,
     })
@@ -329,8 +347,7 @@ impl fmt::Display for StatusDocument {
         }
         self.fmt_tables(f)?;
         self.fmt_sequences(f)?;
-        let LargeObjects { total, last_pass } = &self.large_objects;
-        write!(f, "large objects  {total}, last pass {}", text(last_pass))?;
+        self.fmt_large_objects(f)?;
         self.fmt_without_stream(f)
     }
 }
@@ -348,6 +365,23 @@ impl StatusDocument {
             0 => Ok(()),
             more => write!(f, "\n  and {more} more"),
         }
+    }
+
+    fn fmt_large_objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LargeObjects { total, unreadable, unreadable_oids, final_pass_seconds, last_pass, .. } =
+            &self.large_objects;
+        write!(f, "large objects  {total}, last pass {}", last_pass.as_deref().unwrap_or("-"))?;
+        if let Some(seconds) = final_pass_seconds.filter(|_| *total > 0) {
+            write!(f, ", the final one takes about {seconds:.1} s")?;
+        }
+        if *unreadable > 0 {
+            write!(
+                f,
+                "\n  not readable: {unreadable} ({})",
+                sweep::listed_of(unreadable_oids, u64::try_from(*unreadable).unwrap_or(0))
+            )?;
+        }
+        Ok(())
     }
 
     fn fmt_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,7 +26,7 @@ use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::tables::TableState;
-use crate::sweep::large_objects::{self, LargeObjectReport};
+use crate::sweep::large_objects::{self, Crew, Ends, LargeObjectReport};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
 use crate::sweep::{SweepError, both};
 
@@ -215,7 +215,9 @@ async fn final_sequences(ctx: &Context) -> Result<SequenceReport, SweepError> {
 async fn final_large_objects(ctx: &Context, state: &State) -> Result<LargeObjectReport, SweepError> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let report = large_objects::final_pass(&source, &target, state, &ctx.metrics).await?;
+    let crew = Crew::of(&ctx.settings);
+    let ends = Ends { source: &source, target: &target, state, metrics: &ctx.metrics, crew };
+    let report = large_objects::final_pass(ends).await?;
     info!(total = report.total, bytes = report.bytes, "large objects are exact");
     Ok(report)
 }

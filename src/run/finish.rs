@@ -1,5 +1,6 @@
 //! The end, when nothing is written on the source any more: the rows of
-//! unlogged tables, then what was held back, then materialized views.
+//! unlogged tables, then what was held back, then materialized views; large
+//! objects go to their owners.
 //!
 //! Invariant: until it has ended well once, everything that has no stream is
 //! brought in again each time, as the source may have been written to between
@@ -16,6 +17,7 @@ use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
+use crate::sweep::large_objects;
 
 /// What was brought in.
 #[derive(Clone, Copy, Debug)]
@@ -40,13 +42,17 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
     };
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let restored = schema::restore_deferred(state, &session, &DeferredKind::ALL).await?;
-    if restored.failures.is_empty() {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let given = large_objects::owners::give(&ctx.settings, &source, &session, state).await?;
+    if restored.failures.is_empty() && given.refused.is_empty() {
         return Ok(Finished { restored: restored.total(), unlogged_tables });
     }
     for failure in &restored.failures {
         warn!(%failure, "a deferred object could not be restored");
     }
-    Err(Error::NotRestored { failures: restored.failures.iter().map(ToString::to_string).collect() })
+    let more = (given.more_refused > 0).then(|| format!("{} more statements about large objects", given.more_refused));
+    let failures = restored.failures.iter().map(ToString::to_string).chain(given.refused).chain(more).collect();
+    Err(Error::NotRestored { failures })
 }
 
 /// Lists what has no stream anew, and copies the unlogged tables.

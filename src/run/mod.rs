@@ -21,6 +21,7 @@ pub mod resync;
 pub mod retry;
 pub mod sequences;
 pub mod stream;
+pub mod sweeps;
 pub mod worker;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //!   ▲                                                                   │
 //!   └───────── standby status (own timer) ◄──── DurableLsn ◄────────────┘
 //!                      beside: housekeeping (lease, requests, metrics), sequences,
-//!                      tables that are copied anew (resync)
+//!                      large objects, tables that are copied anew (resync)
 //! ```
 //!
 //! Each arrow is bounded. When one part ends, all end, and what is durable is
@@ -25,7 +25,7 @@ use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::resync::{self, Desk};
 use super::worker::{self, WorkerError};
-use super::{Context, identify, resume, sequences};
+use super::{Context, identify, resume, sequences, sweeps};
 use crate::apply::ApplyError;
 use crate::apply::applier::{Applier, Ended, Tools, Totals};
 use crate::apply::pipeline::Pipeline;
@@ -39,6 +39,7 @@ use crate::observe::metrics::Metrics;
 use crate::session::{DbContext, Session};
 use crate::state::State;
 use crate::state::migration::{Migration, SourceIdentity};
+use crate::sweep::large_objects::hints;
 use crate::wire::StatusFeed;
 use crate::wire::WireError;
 use crate::wire::{Messages, PgoutputOptions, Replication, Streaming};
@@ -103,7 +104,8 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
     let Connections { interval, found: _, replication, target } = connections;
     let (steering, asks) = steering();
     let slot = migration.slot.name();
-    let tools = target.tools(&state, &ctx.metrics, &ctx.careful, (Share::Main, slot));
+    let (hints, named) = hints::channel();
+    let tools = Tools { hints: Some(hints), ..target.tools(&state, &ctx.metrics, &ctx.careful, (Share::Main, slot)) };
     let flow =
         Flow { replication, slot, publication: migration.publication.name(), interval, tools, position, until, asks };
     let (durable, watched) = watch::channel(position);
@@ -116,6 +118,7 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
             kept = housekeeping::run(house) => Event::House(kept),
             error = resync::serve(desk, until) => Event::Beside(error),
             never = sequences::run(ctx) => match never {},
+            error = sweeps::large_objects(ctx, &state, named) => Event::House(Err(error)),
         }
     };
     ctx.established();
@@ -245,7 +248,7 @@ impl TargetSide {
     ) -> Tools {
         let TargetSide { pipeline, role, session } = self;
         let (state, metrics, careful) = (Arc::clone(state), metrics.clone(), Arc::clone(careful));
-        Tools { pipeline, role, target: session, state, metrics, careful, share, slot: slot.to_owned() }
+        Tools { pipeline, role, target: session, state, metrics, careful, share, slot: slot.to_owned(), hints: None }
     }
 }
 

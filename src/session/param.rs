@@ -32,6 +32,7 @@ typed! {
     i32 => INT4, INT4_ARRAY;
     i64 => INT8, INT8_ARRAY;
     u32 => OID, OID_ARRAY;
+    f64 => FLOAT8, FLOAT8_ARRAY;
     str => TEXT, TEXT_ARRAY;
     String => TEXT, TEXT_ARRAY;
     Lsn => PG_LSN, PG_LSN_ARRAY;

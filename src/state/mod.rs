@@ -6,6 +6,7 @@
 pub mod control;
 pub mod copying;
 pub mod deferred;
+pub mod large_objects;
 pub mod lease;
 pub mod migration;
 pub mod position;

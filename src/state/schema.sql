@@ -73,12 +73,20 @@ CREATE TABLE walferry.sequences (
     PRIMARY KEY (migration, schema, name)
 );
 
--- One row a migration: the large objects as of the last pass.
+-- One row a migration: the large objects as of the last pass. Whoever writes
+-- them locks this row.
 CREATE TABLE walferry.large_objects (
-    migration  text PRIMARY KEY REFERENCES walferry.migration ON DELETE CASCADE,
-    total      bigint NOT NULL,
-    bytes      bigint NOT NULL,
-    last_pass  timestamptz NOT NULL DEFAULT clock_timestamp()
+    migration        text PRIMARY KEY REFERENCES walferry.migration ON DELETE CASCADE,
+    total            bigint NOT NULL,
+    bytes            bigint NOT NULL,                -- of pg_largeobject on the source
+    last_pass        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    claim            bigint NOT NULL DEFAULT 0,      -- of the process that may write them
+    adopting         boolean NOT NULL DEFAULT false, -- no pass has ended, and the copy carried none
+    scan_xmin        bigint,                         -- all that ended below is on the target; null: compare everything
+    scan_xmax        bigint,                         -- of the same snapshot of the source
+    pass_seconds     double precision,               -- of the last pass, without pauses
+    unreadable       bigint NOT NULL DEFAULT 0,      -- that our role may not read on the source
+    unreadable_oids  oid[] NOT NULL DEFAULT '{}'     -- the first of these
 );
 
 -- The large objects that are the migration's: entered in the transaction that

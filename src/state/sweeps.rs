@@ -1,24 +1,9 @@
-//! What the sweeps know: the sequences as of the last pass, and which large
-//! objects on the target are the migration's own.
-//!
-//! Invariant: a large object's row in `walferry.large_object_oids` is written
-//! in the transaction that creates the object ([`OWN_LARGE_OBJECTS_SQL`]), so
-//! an object of ours is never taken for somebody else's.
+//! What the sweep of the sequences knows: their values as of the last pass.
 
 use std::collections::HashMap;
 
 use super::{State, StateError};
 use crate::sql::TableName;
-
-/// Enters large objects as the migration's own; run it in the transaction that
-/// creates them. Parameters: migration, oid[].
-pub const OWN_LARGE_OBJECTS_SQL: &str = "INSERT INTO walferry.large_object_oids (migration, oid) \
-    SELECT $1, o FROM unnest($2::oid[]) o ON CONFLICT (migration, oid) DO NOTHING";
-
-/// Forgets large objects; run it in the transaction that unlinks them.
-/// Parameters: migration, oid[].
-pub const DISOWN_LARGE_OBJECTS_SQL: &str =
-    "DELETE FROM walferry.large_object_oids WHERE migration = $1 AND oid = ANY ($2::oid[])";
 
 /// A row of `walferry.sequences`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,73 +116,11 @@ impl State {
         self.counts(&sql, "count the sequences").await
     }
 
-    /// Counts the large objects as of the last pass.
-    ///
-    /// # Errors
-    /// When the row cannot be read.
-    pub async fn large_object_counts(&self) -> Result<SweepCounts, StateError> {
-        let sql = format!(
-            "SELECT total, 0::bigint, {} FROM walferry.large_objects WHERE migration = $1",
-            iso8601_sql("last_pass")
-        );
-        self.counts(&sql, "count the large objects").await
-    }
-
     async fn counts(&self, sql: &str, action: &str) -> Result<SweepCounts, StateError> {
         let rows = self.query(sql, &[&self.name()], action).await?;
         Ok(rows
             .first()
             .map(|row| SweepCounts { total: row.get(0), behind: row.get(1), last_pass: row.get(2) })
             .unwrap_or_default())
-    }
-
-    /// Records what a pass over the large objects found: how many, and their
-    /// bytes on the source.
-    ///
-    /// # Errors
-    /// When the target refuses it.
-    pub async fn record_large_objects(&self, total: i64, bytes: i64) -> Result<(), StateError> {
-        self.execute(
-            "INSERT INTO walferry.large_objects (migration, total, bytes) VALUES ($1, $2, $3) \
-             ON CONFLICT (migration) DO UPDATE SET total = excluded.total, bytes = excluded.bytes, \
-             last_pass = pg_catalog.clock_timestamp()",
-            &[&self.name(), &total, &bytes],
-            "record the large objects",
-        )
-        .await?;
-        Ok(())
-    }
-
-    /// Whether the migration has carried large objects before. If it has not,
-    /// objects on the target are a baseline restored by other means, or in the way.
-    ///
-    /// # Errors
-    /// When the row cannot be read.
-    pub async fn has_large_object_record(&self) -> Result<bool, StateError> {
-        let rows = self
-            .query(
-                "SELECT FROM walferry.large_objects WHERE migration = $1",
-                &[&self.name()],
-                "look for the record of the large objects",
-            )
-            .await?;
-        Ok(!rows.is_empty())
-    }
-
-    /// The migration's own large objects above an oid (from the first with
-    /// `None`), in order, at most `limit`.
-    ///
-    /// # Errors
-    /// When the rows cannot be read.
-    pub async fn own_large_objects(&self, above: Option<u32>, limit: i64) -> Result<Vec<u32>, StateError> {
-        let rows = self
-            .query(
-                "SELECT oid FROM walferry.large_object_oids WHERE migration = $1 AND ($2::oid IS NULL OR oid > $2) \
-                 ORDER BY oid LIMIT $3",
-                &[&self.name(), &above, &limit],
-                "read the large objects that are ours",
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

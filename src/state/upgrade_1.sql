@@ -14,4 +14,13 @@ ALTER TABLE walferry.sequences ADD COLUMN target_oid oid;
 ALTER TABLE walferry.sequences ADD COLUMN problem text;
 ALTER TABLE walferry.migration ADD COLUMN finished_at timestamptz;
 
+ALTER TABLE walferry.large_objects
+    ADD COLUMN claim bigint NOT NULL DEFAULT 0,
+    ADD COLUMN adopting boolean NOT NULL DEFAULT false,
+    ADD COLUMN scan_xmin bigint,
+    ADD COLUMN scan_xmax bigint,
+    ADD COLUMN pass_seconds double precision,
+    ADD COLUMN unreadable bigint NOT NULL DEFAULT 0,
+    ADD COLUMN unreadable_oids oid[] NOT NULL DEFAULT '{}';
+
 UPDATE walferry.version SET version = 2;

@@ -41,7 +41,7 @@ pub enum SweepError {
     #[error(
         "{count} large object(s) on the source cannot be read by role {role} ({}); as a superuser there: \
          GRANT pg_read_all_data TO {role} (14 and later), or GRANT SELECT ON pg_catalog.pg_largeobject TO {role}; \
-         or as their owner: GRANT SELECT ON LARGE OBJECT {} TO {role}", listed(.oids), listed(.oids)
+         or as their owner: GRANT SELECT ON LARGE OBJECT {} TO {role}", listed_of(.oids, *.count), listed_of(.oids, 0)
     )]
     UnreadableLargeObjects {
         /// The role, quoted for SQL.
@@ -54,7 +54,7 @@ pub enum SweepError {
     /// Oids of the source's large objects that are taken on the target.
     #[error(
         "{count} large object(s) on the target have an oid of the source's and are not walferry's ({}); \
-         if they are not needed: SELECT lo_unlink(oid) for each of them", listed(.oids)
+         if they are not needed: SELECT lo_unlink(oid) for each of them", listed_of(.oids, *.count)
     )]
     LargeObjectsInUse {
         /// The first of them.
@@ -62,6 +62,9 @@ pub enum SweepError {
         /// How many there are.
         count: u64,
     },
+    /// Another process has taken the carrying of large objects over.
+    #[error("another process carries the large objects of this migration now")]
+    LargeObjectsClaimed,
     /// Two kinds of objects were left out.
     #[error("{0}; and {1}")]
     Both(Box<SweepError>, Box<SweepError>),
@@ -71,7 +74,7 @@ impl SweepError {
     /// Whether everything but what it names was carried.
     fn is_remainder(&self) -> bool {
         match self {
-            SweepError::Wire(_) | SweepError::Db(_) | SweepError::State(_) => false,
+            SweepError::Wire(_) | SweepError::Db(_) | SweepError::State(_) | SweepError::LargeObjectsClaimed => false,
             SweepError::Sequences(_)
             | SweepError::UnreadableLargeObjects { .. }
             | SweepError::LargeObjectsInUse { .. }
@@ -107,9 +110,15 @@ fn sequences_of(problems: &[SequenceProblem]) -> usize {
 
 /// The first items, joined, and how many more there are.
 fn listed(items: &[impl ToString]) -> String {
+    listed_of(items, items.len() as u64)
+}
+
+/// The first items, joined, and how many more of `count` there are.
+pub(crate) fn listed_of(items: &[impl ToString], count: u64) -> String {
     let mut text = items.iter().take(NAMED_OBJECTS).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    if items.len() > NAMED_OBJECTS {
-        text.push_str(&format!(" and {} more", items.len() - NAMED_OBJECTS));
+    let more = count.saturating_sub(items.len().min(NAMED_OBJECTS) as u64);
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
     }
     text
 }

@@ -76,6 +76,11 @@ impl Pair {
         self.info(Side::Target, user, &self.database(Side::Target))
     }
 
+    /// Where the source is, for a role.
+    pub fn source_info(&self, user: &str) -> ConnInfo {
+        self.info(Side::Source, user, &self.database(Side::Source))
+    }
+
     async fn connect(&self, side: Side, user: &str) -> Session {
         Session::connect(&self.info(side, user, &self.database(side)), "walferry-test").await.unwrap()
     }

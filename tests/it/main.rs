@@ -17,6 +17,7 @@ mod fallback;
 mod gentle;
 mod identity;
 mod journey;
+mod large_objects;
 mod lease;
 mod migration;
 mod network;

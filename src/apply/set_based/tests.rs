@@ -25,6 +25,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         equality_schema: "eq".to_owned(),
         can_be_listed: name != "array",
         generation,
+        names_objects: false,
     };
     let table = TableName::new("s", "t");
     let relation = Relation {

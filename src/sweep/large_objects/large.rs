@@ -5,7 +5,8 @@
 //! source's; holes stay cheap, because a target object of the right length has
 //! zeros wherever nothing was written (`inv_read` fills them in).
 
-use super::{Difference, PIECE_BYTES, Pass};
+use super::PIECE_BYTES;
+use super::whole::{Difference, Pass};
 use crate::sweep::SweepError;
 
 /// Pieces hashed by one statement: a gigabyte, some seconds of a server's work.

@@ -1,43 +1,66 @@
-//! Large objects: carried with the copy's snapshot, then compared and carried
-//! again until both sides are equal.
+//! Large objects: carried with the copy, then followed, and exact once the
+//! source's writes have stopped.
 //!
-//! Invariant: a pass makes the target's objects of this migration equal to the
-//! source's in oid, length, content and comment, and touches no others. An
-//! object is the migration's if its oid is in `walferry.large_object_oids`,
-//! which is written in the transaction that creates it; so a pass that was
-//! killed is simply run again.
+//! Invariant: a pass makes the target's objects of this migration equal to what
+//! one snapshot of the source sees in oid, length, content and comment, and
+//! touches no others. An object is the migration's if its oid is in
+//! `walferry.large_object_oids`, which is written in the transaction that creates
+//! it; so a pass that was killed is simply run again.
 //!
-//! A pass walks over the source's oids in batches: both servers hash contents,
-//! and only pieces that differ are transferred. Memory is bounded by
-//! `GROUP_BYTES` and a few lists of `BATCH_OBJECTS`. Source:
-//! `src/backend/storage/large_object/inv_api.c`, `src/backend/libpq/be-fsstubs.c`.
+//! ```text
+//! pages may be read, and a pass has ended before ─► delta: what has changed since
+//! otherwise                                      ─► whole: contents compared by hash
+//! a row that names an object                     ─► hints: that object, at once
+//! ```
+//!
+//! Source: `src/backend/storage/large_object/inv_api.c`,
+//! `src/backend/libpq/be-fsstubs.c`.
 
+mod bound;
+mod carry;
+mod delta;
+pub mod hints;
 mod large;
+pub mod owners;
+mod pages;
 mod reader;
+mod sets;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use self::reader::{Digest, Facts, Listed, Reader};
-use self::writer::{Known, Writer};
+use tokio::sync::Mutex;
+
+use self::bound::{Bound, Changed};
+use self::carry::Carrier;
+use self::delta::Delta;
+use self::pages::Snapshot;
+use self::reader::{Digest, Reader};
+use self::whole::Pass;
+use self::writer::Writer;
 use super::{NAMED_OBJECTS, SweepError};
-use crate::config::Side;
+use crate::config::{ConnInfo, Settings};
 use crate::observe::metrics::Metrics;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
+use crate::state::large_objects::{Claim, LargeObjectsRow};
 
-/// Bytes of a piece: the unit in which contents are compared and transferred.
-/// A multiple of every possible page (2 KiB to 8 KiB), small enough that a few
-/// of them are nothing to either server.
+pub(crate) use self::reader::READABLE_SQL;
+
+/// Bytes of a piece: the unit in which contents are compared and transferred
+/// where pages may not be read. A multiple of every possible page (2 KiB to
+/// 8 KiB), small enough that a few of them are nothing to either server.
 const PIECE_BYTES: i64 = 1 << 20;
 
-/// Objects compared by one statement: large enough that 100,000 objects are a
+/// Objects handled by one statement: large enough that 100,000 objects are a
 /// few hundred round trips, small enough for the locks of one transaction that
 /// unlinks them (max_locks_per_transaction 64 × max_connections 22 of a small
 /// server).
-const BATCH_OBJECTS: i64 = 1000;
+const BATCH_OBJECTS: usize = 1000;
 
 /// Bytes of contents of small objects that are transferred together.
 const GROUP_BYTES: i64 = 8 << 20;
@@ -57,73 +80,212 @@ pub struct LargeObjectReport {
     pub bytes: u64,
 }
 
-/// What is done about an object of the target that has an oid of the source's
-/// and is not recorded as the migration's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unrecorded {
-    /// It is in the way.
-    Refuse,
-    /// It comes from a baseline restored by other means: the migration's from now on.
-    Adopt,
+/// Further sessions on the source, for reading side by side.
+#[derive(Clone, Copy)]
+pub struct Crew<'a> {
+    /// Where it is.
+    pub source: &'a ConnInfo,
+    /// The migration's name.
+    pub name: &'a str,
+    /// How many at most.
+    pub sessions: usize,
 }
 
-/// Carries all large objects as the source's transaction sees them. `source` is
-/// inside a REPEATABLE READ transaction with the copy's snapshot.
+impl<'a> Crew<'a> {
+    /// As many as there are copy workers.
+    pub fn of(settings: &'a Settings) -> Self {
+        Crew { source: &settings.source, name: &settings.name, sessions: settings.jobs }
+    }
+}
+
+/// What a pass works with.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    /// A session on the source, outside of a transaction.
+    pub source: &'a Session,
+    /// A session on the target, outside of a transaction.
+    pub target: &'a Session,
+    /// The migration.
+    pub state: &'a State,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// For sources that are large.
+    pub crew: Crew<'a>,
+}
+
+/// How fast a pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Beside an application that uses the source.
+    Beside,
+    /// As fast as it can.
+    Full,
+}
+
+/// Who writes: a pass holds it for each of its transactions, a hint for as long
+/// as it takes. What is in it are the objects that hints have carried since the
+/// pass under way took its snapshot.
+pub type Turn = Mutex<HashSet<u32>>;
+
+/// What a pass did, and what it had to leave out.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it did.
+    pub report: LargeObjectReport,
+    /// [`SweepError::UnreadableLargeObjects`], [`SweepError::LargeObjectsInUse`] or both.
+    pub left_out: Option<SweepError>,
+}
+
+/// Carries all large objects with the copy.
 ///
 /// # Errors
 /// [`SweepError::LargeObjectsInUse`] before anything is written, when an oid is
-/// taken on the target; [`SweepError::UnreadableLargeObjects`] after all others
-/// have been carried; when a server fails.
-pub async fn copy_initial(
-    source: &Session,
-    target: &Session,
-    state: &State,
-    metrics: &Metrics,
-) -> Result<LargeObjectReport, SweepError> {
-    refuse_taken_oids(source, target, state).await?;
-    if !state.has_large_object_record().await? {
-        state.record_large_objects(0, 0).await?;
+/// taken on the target; when a server fails. What cannot be read is a warning: the
+/// last pass will not end well with it.
+pub async fn copy_initial(ends: Ends<'_>) -> Result<LargeObjectReport, SweepError> {
+    refuse_taken_oids(ends).await?;
+    let claim = ends.state.claim_large_objects(ends.target, true).await?;
+    let outcome = pass(ends, claim, Pace::Full, &Turn::default()).await?;
+    match outcome.left_out {
+        Some(error @ SweepError::UnreadableLargeObjects { .. }) => tracing::warn!("{error}"),
+        Some(error) => return Err(error),
+        None => {}
     }
-    Pass::new(source, target, state, metrics, Unrecorded::Refuse).await?.run().await
+    Ok(outcome.report)
 }
 
-/// Compares all large objects and carries what differs. Exact when the source
-/// is not being written to. Where the copy never carried large objects, those
-/// on the target count as a baseline restored by other means and are taken in.
+/// Makes all large objects equal. Exact when the source is not being written to.
+/// Where the copy never carried large objects, those on the target count as a
+/// baseline restored by other means and are taken in.
 ///
 /// # Errors
 /// [`SweepError::UnreadableLargeObjects`] and [`SweepError::LargeObjectsInUse`]
 /// after all others have been carried; when a server fails.
-pub async fn final_pass(
-    source: &Session,
-    target: &Session,
-    state: &State,
-    metrics: &Metrics,
-) -> Result<LargeObjectReport, SweepError> {
-    let unrecorded = if state.has_large_object_record().await? { Unrecorded::Refuse } else { Unrecorded::Adopt };
+pub async fn final_pass(ends: Ends<'_>) -> Result<LargeObjectReport, SweepError> {
+    let claim = ends.state.claim_large_objects(ends.target, false).await?;
+    let outcome = pass(ends, claim, Pace::Full, &Turn::default()).await?;
+    outcome.left_out.map_or(Ok(outcome.report), Err)
+}
+
+/// A pass: by what has changed where that is known, over everything otherwise.
+///
+/// # Errors
+/// When a server fails; then it is as if there had been none.
+pub async fn pass(ends: Ends<'_>, claim: Claim, pace: Pace, turn: &Turn) -> Result<Outcome, SweepError> {
+    let (source, side) = (ends.source, ends.source.side());
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    source.batch_execute(begin).await.during(Side::Source, "begin to read the large objects")?;
-    let result = async { Pass::new(source, target, state, metrics, unrecorded).await?.run().await }.await;
-    let ended = source.batch_execute("ROLLBACK").await.during(Side::Source, "end reading the large objects");
-    let report = result?;
+    let begun = Instant::now();
+    let mut hinted = turn.lock().await;
+    hinted.clear();
+    source.batch_execute(begin).await.during(side, "begin to read the large objects")?;
+    let result = async {
+        let reader = reader(ends).await?;
+        let snapshot = Snapshot::read(&reader).await?;
+        let done = match by_changes(ends, claim, reader, snapshot).await? {
+            Some(carrier) => {
+                ends.metrics.large_object_passes.with_label_values(&["changes"]).inc();
+                let mut delta = Delta::new(ends, carrier, snapshot, pace);
+                delta.lists().await?;
+                drop(hinted);
+                delta.scan(turn).await?
+            }
+            None => {
+                ends.metrics.large_object_passes.with_label_values(&["everything"]).inc();
+                Pass::new(ends, reader, claim).run().await?
+            }
+        };
+        let took = begun.elapsed().saturating_sub(done.pauses);
+        record(ends, claim, snapshot, &done, took).await?;
+        done.outcome(reader.role().await?)
+    }
+    .await;
+    let ended = source.batch_execute("ROLLBACK").await.during(side, "end reading the large objects");
+    let outcome = result?;
     ended?;
-    Ok(report)
+    Ok(outcome)
+}
+
+/// A reader of the source with the hash that both sides know.
+async fn reader(ends: Ends<'_>) -> Result<Reader<'_>, DbError> {
+    let digest = Digest::of(ends.source.version().min(ends.target.version()));
+    Ok(Reader::of_source(ends.source, ends.metrics).await?.with(digest))
+}
+
+/// What carries by changed pages, where that is possible.
+async fn by_changes<'a>(
+    ends: Ends<'a>,
+    claim: Claim,
+    reader: Reader<'a>,
+    snapshot: Snapshot,
+) -> Result<Option<Carrier<'a>>, SweepError> {
+    let known = ends.state.large_objects().await?;
+    let bound = known.and_then(|known| known.scan_xmin).map(Bound::new);
+    let (Some(page_bytes), Some(bound)) = (reader.page_bytes(), bound) else { return Ok(None) };
+    match bound.changed_before(snapshot.next) {
+        Changed::Everything => Ok(None),
+        changed => Ok(Some(Carrier { reader, writer: Writer::new(ends, claim), page_bytes, changed })),
+    }
+}
+
+/// Records a pass that has carried everything: only now, behind all commits, the
+/// bound moves.
+async fn record(
+    ends: Ends<'_>,
+    claim: Claim,
+    snapshot: Snapshot,
+    done: &Done,
+    took: Duration,
+) -> Result<(), SweepError> {
+    crate::failpoint::hit("large-objects-carried");
+    let row = LargeObjectsRow {
+        total: count(done.report.total),
+        bytes: snapshot.bytes,
+        last_pass: None,
+        scan_xmin: Some(snapshot.bound.get()),
+        scan_xmax: i64::try_from(snapshot.next).ok(),
+        pass_seconds: Some(took.as_secs_f64()),
+        unreadable: count(done.unreadable.count),
+        unreadable_oids: done.unreadable.oids.clone(),
+    };
+    ends.state.record_large_objects(ends.target, claim, &row).await?;
+    ends.metrics.large_objects_unreadable.set(row.unreadable);
+    Ok(())
 }
 
 /// Refuses to begin where the target has objects in the way.
-async fn refuse_taken_oids(source: &Session, target: &Session, state: &State) -> Result<(), SweepError> {
-    let reader = Reader::of_source(source).await?;
+async fn refuse_taken_oids(ends: Ends<'_>) -> Result<(), SweepError> {
+    let reader = Reader::of_source(ends.source, ends.metrics).await?;
     let mut taken = Named::default();
     let mut above = None;
     loop {
-        let listed = reader.list(above, BATCH_OBJECTS).await?;
+        let listed = reader.list(above, BATCH_OBJECTS as i64).await?;
         let Some(last) = listed.last() else { break };
         above = Some(last.oid);
         let oids: Vec<u32> = listed.iter().map(|object| object.oid).collect();
-        let known = writer::known(target, state.name(), &oids).await?;
+        let known = writer::known(ends.target, ends.state.name(), &oids).await?;
         taken.extend(known.iter().filter(|(_, known)| !known.is_ours).map(|(oid, _)| *oid));
     }
     taken.in_use().map_or(Ok(()), Err)
+}
+
+/// What a pass did, before it is judged.
+struct Done {
+    report: LargeObjectReport,
+    unreadable: Named,
+    in_use: Named,
+    /// Time that it spent resting.
+    pauses: Duration,
+}
+
+impl Done {
+    fn outcome(self, role: String) -> Result<Outcome, SweepError> {
+        let left_out = match (self.unreadable.unreadable(role), self.in_use.in_use()) {
+            (None, None) => None,
+            (Some(one), None) | (None, Some(one)) => Some(one),
+            (Some(one), Some(other)) => Some(SweepError::Both(Box::new(one), Box::new(other))),
+        };
+        Ok(Outcome { report: self.report, left_out })
+    }
 }
 
 /// Oids for an error: the first few and how many.
@@ -151,181 +313,6 @@ impl Named {
     fn unreadable(self, role: String) -> Option<SweepError> {
         (self.count > 0).then_some(SweepError::UnreadableLargeObjects { role, oids: self.oids, count: self.count })
     }
-}
-
-/// One pass over all objects.
-struct Pass<'a> {
-    source: Reader<'a>,
-    target: Reader<'a>,
-    writer: Writer<'a>,
-    state: &'a State,
-    unrecorded: Unrecorded,
-    report: LargeObjectReport,
-    /// Bytes of all objects on the source.
-    source_bytes: i64,
-    unreadable: Named,
-    in_use: Named,
-}
-
-/// An object that is not equal on both sides.
-struct Difference {
-    source: Facts,
-    /// The target's object; `None` where it is to be created.
-    target: Option<Facts>,
-}
-
-impl<'a> Pass<'a> {
-    async fn new(
-        source: &'a Session,
-        target: &'a Session,
-        state: &'a State,
-        metrics: &'a Metrics,
-        unrecorded: Unrecorded,
-    ) -> Result<Self, SweepError> {
-        let digest = Digest::of(source.version().min(target.version()));
-        Ok(Pass {
-            source: Reader::of_source(source).await?.with(digest),
-            target: Reader::of_target(target).with(digest),
-            writer: Writer { session: target, migration: state.name(), metrics },
-            state,
-            unrecorded,
-            report: LargeObjectReport::default(),
-            source_bytes: 0,
-            unreadable: Named::default(),
-            in_use: Named::default(),
-        })
-    }
-
-    async fn run(mut self) -> Result<LargeObjectReport, SweepError> {
-        let mut above = None;
-        loop {
-            let listed = self.source.list(above, BATCH_OBJECTS).await?;
-            let Some(last) = listed.last() else { break };
-            above = Some(last.oid);
-            self.batch(&listed).await?;
-        }
-        self.remove_gone().await?;
-        self.state.record_large_objects(count(self.report.total), self.source_bytes).await?;
-        let role = self.source.role().await?;
-        match (self.unreadable.unreadable(role), self.in_use.in_use()) {
-            (None, None) => Ok(self.report),
-            (Some(one), None) | (None, Some(one)) => Err(one),
-            (Some(one), Some(other)) => Err(SweepError::Both(Box::new(one), Box::new(other))),
-        }
-    }
-
-    /// Makes one batch of the source's objects equal.
-    async fn batch(&mut self, listed: &[Listed]) -> Result<(), SweepError> {
-        self.report.total += listed.len() as u64;
-        self.unreadable.extend(listed.iter().filter(|object| !object.is_readable).map(|object| object.oid));
-        let oids: Vec<u32> = listed.iter().filter(|object| object.is_readable).map(|object| object.oid).collect();
-        let known = writer::known(self.writer.session, self.writer.migration, &oids).await?;
-        let oids = self.without_foreign(oids, &known).await?;
-        let differences = self.differences(&oids, &known).await?;
-        self.carry(&differences).await?;
-        self.writer.comment(listed, &oids, &known).await
-    }
-
-    /// Leaves out, or takes in, what is on the target without being recorded.
-    async fn without_foreign(&mut self, oids: Vec<u32>, known: &HashMap<u32, Known>) -> Result<Vec<u32>, SweepError> {
-        let foreign: HashSet<u32> = known.iter().filter(|(_, k)| !k.is_ours).map(|(oid, _)| *oid).collect();
-        if foreign.is_empty() {
-            return Ok(oids);
-        }
-        match self.unrecorded {
-            Unrecorded::Adopt => {
-                self.writer.own(&foreign.into_iter().collect::<Vec<_>>()).await?;
-                Ok(oids)
-            }
-            Unrecorded::Refuse => {
-                self.in_use.extend(foreign.iter().copied());
-                Ok(oids.into_iter().filter(|oid| !foreign.contains(oid)).collect())
-            }
-        }
-    }
-
-    /// Compares a batch: lengths, and hashes of objects of one piece.
-    async fn differences(&mut self, oids: &[u32], known: &HashMap<u32, Known>) -> Result<Vec<Difference>, SweepError> {
-        let present: Vec<u32> = oids.iter().copied().filter(|oid| known.contains_key(oid)).collect();
-        let all_hashed = vec![true; present.len()];
-        let hashed: Vec<bool> = oids.iter().map(|oid| known.contains_key(oid)).collect();
-        let (source, target) =
-            futures_util::try_join!(self.source.facts(oids, &hashed), self.target.facts(&present, &all_hashed))?;
-        let mut target: HashMap<u32, Facts> = target.into_iter().map(|facts| (facts.oid, facts)).collect();
-        self.source_bytes += source.iter().map(|facts| facts.bytes).sum::<i64>();
-        Ok(source
-            .into_iter()
-            .map(|source| Difference { target: target.remove(&source.oid), source })
-            .filter(|difference| !difference.is_equal())
-            .collect())
-    }
-
-    /// Transfers what differs: small objects in groups, the others by pieces.
-    async fn carry(&mut self, differences: &[Difference]) -> Result<(), SweepError> {
-        let (small, large): (Vec<&Difference>, Vec<&Difference>) =
-            differences.iter().partition(|difference| difference.source.bytes <= PIECE_BYTES);
-        for group in groups(&small) {
-            self.carry_group(group).await?;
-        }
-        for difference in large {
-            self.carry_large(difference).await?;
-        }
-        Ok(())
-    }
-
-    /// Transfers small objects together, in one transaction.
-    async fn carry_group(&mut self, group: &[&Difference]) -> Result<(), SweepError> {
-        let oids: Vec<u32> = group.iter().map(|difference| difference.source.oid).collect();
-        let sizes: Vec<i64> = group.iter().map(|difference| difference.source.bytes).collect();
-        let contents = self.source.contents(&oids, &sizes).await?;
-        let shrinking = group
-            .iter()
-            .filter(|d| d.target.as_ref().is_some_and(|t| t.bytes > d.source.bytes))
-            .map(|d| (d.source.oid, d.source.bytes))
-            .collect::<Vec<_>>();
-        let created: HashSet<u32> = group.iter().filter(|d| d.target.is_none()).map(|d| d.source.oid).collect();
-        self.report.bytes += self.writer.write_small(contents, &created, &shrinking).await?;
-        self.report.created += created.len() as u64;
-        self.report.updated += (group.len() - created.len()) as u64;
-        Ok(())
-    }
-
-    /// Unlinks objects of ours that are no longer on the source.
-    async fn remove_gone(&mut self) -> Result<(), SweepError> {
-        let mut above = None;
-        loop {
-            let ours = self.state.own_large_objects(above, BATCH_OBJECTS).await?;
-            let Some(last) = ours.last() else { return Ok(()) };
-            above = Some(*last);
-            let gone = self.source.missing(&ours).await?;
-            if !gone.is_empty() {
-                self.report.removed += self.writer.unlink(&gone).await?;
-            }
-        }
-    }
-}
-
-impl Difference {
-    /// Larger objects have no hash here: their pieces are compared later.
-    fn is_equal(&self) -> bool {
-        let Some(target) = &self.target else { return false };
-        self.source.bytes == target.bytes && self.source.hash.is_some() && self.source.hash == target.hash
-    }
-}
-
-/// Cuts small objects into groups of at most [`GROUP_BYTES`].
-fn groups<'s, 'd>(small: &'s [&'d Difference]) -> Vec<&'s [&'d Difference]> {
-    let mut groups = Vec::new();
-    let (mut begin, mut bytes) = (0, 0);
-    for (index, difference) in small.iter().enumerate() {
-        if bytes + difference.source.bytes > GROUP_BYTES && index > begin {
-            groups.extend(small.get(begin..index));
-            (begin, bytes) = (index, 0);
-        }
-        bytes += difference.source.bytes;
-    }
-    groups.extend(small.get(begin..).filter(|rest| !rest.is_empty()));
-    groups
 }
 
 /// A count as the state stores it.

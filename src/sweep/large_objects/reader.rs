@@ -5,10 +5,14 @@
 //! the rest of a short page that is not the last are zeros, as `inv_read` has
 //! them. Through `lo_get` (owner, ACL, superuser): the server does that.
 
+use std::collections::HashMap;
+
+use prometheus::IntCounter;
 use tokio_postgres::Row;
 
 use super::PIECE_BYTES;
-use crate::session::{DbContext, DbError, Session};
+use crate::observe::metrics::Metrics;
+use crate::session::{DbContext, DbError, Param, Session};
 
 /// `INV_READ` of `src/include/libpq/libpq-fs.h`.
 const INV_READ: i32 = 0x0004_0000;
@@ -37,7 +41,7 @@ impl Digest {
         if version >= 110_000 { Digest::Sha256 } else { Digest::Md5 }
     }
 
-    fn sql(self, bytes: &str) -> String {
+    pub fn sql(self, bytes: &str) -> String {
         match self {
             Digest::Sha256 => format!("sha256({bytes})"),
             Digest::Md5 => format!("decode(md5({bytes}), 'hex')"),
@@ -67,11 +71,21 @@ pub(super) struct Reader<'a> {
     session: &'a Session,
     access: Access,
     digest: Digest,
+    /// Counts the bytes of rows that the source sends.
+    read: Option<&'a IntCounter>,
 }
+
+/// What tells who may read the object `m` through functions.
+/// has_largeobject_privilege is of 18; this is what it does
+/// (`pg_largeobject_aclmask_snapshot` in aclchk.c).
+pub(crate) const READABLE_SQL: &str = "(pg_has_role(m.lomowner, 'USAGE') OR current_setting('is_superuser')::boolean \
+    OR current_setting('lo_compat_privileges')::boolean \
+    OR EXISTS (SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT' \
+               AND CASE WHEN a.grantee = 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END))";
 
 impl<'a> Reader<'a> {
     /// A reader of the source: pages where we may, functions otherwise.
-    pub async fn of_source(session: &'a Session) -> Result<Self, DbError> {
+    pub async fn of_source(session: &'a Session, metrics: &'a Metrics) -> Result<Self, DbError> {
         let row = session
             .query_one(
                 "SELECT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT'), current_setting('block_size')::bigint / 4",
@@ -80,17 +94,70 @@ impl<'a> Reader<'a> {
             .await
             .during(session.side(), "find out how large objects can be read")?;
         let access = if row.get(0) { Access::Pages(row.get(1)) } else { Access::Functions };
-        Ok(Reader { session, access, digest: Digest::Sha256 })
+        let read = Some(&metrics.large_object_read_bytes);
+        Ok(Reader { session, access, digest: Digest::Sha256, read })
     }
 
     /// A reader of the target, where the objects are our own.
     pub fn of_target(session: &'a Session) -> Self {
-        Reader { session, access: Access::Functions, digest: Digest::Sha256 }
+        Reader { session, access: Access::Functions, digest: Digest::Sha256, read: None }
     }
 
     /// The same with the hash that both sides know.
     pub fn with(self, digest: Digest) -> Self {
         Reader { digest, ..self }
+    }
+
+    /// The same over another session.
+    pub fn over<'b>(self, session: &'b Session) -> Reader<'b>
+    where
+        'a: 'b,
+    {
+        Reader { session, ..self }
+    }
+
+    /// Lengths of objects that are there.
+    pub async fn lengths(&self, oids: &[u32]) -> Result<HashMap<u32, i64>, DbError> {
+        let facts = self.facts(oids, &vec![false; oids.len()]).await?;
+        Ok(facts.into_iter().map(|facts| (facts.oid, facts.bytes)).collect())
+    }
+
+    /// The bytes of a full page, where pages may be read.
+    pub fn page_bytes(&self) -> Option<i64> {
+        match self.access {
+            Access::Pages(bytes) => Some(bytes),
+            Access::Functions => None,
+        }
+    }
+
+    /// The hash that both sides know.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The session that is read.
+    pub fn session(&self) -> &'a Session {
+        self.session
+    }
+
+    /// The rows of a statement; what they weigh is counted.
+    pub async fn rows(&self, sql: &str, params: &[&dyn Param], action: &str) -> Result<Vec<Row>, DbError> {
+        let rows = self.session.query(sql, params).await.during(self.session.side(), action)?;
+        self.count(&rows);
+        Ok(rows)
+    }
+
+    /// The row of a statement that has exactly one.
+    pub async fn row(&self, sql: &str, params: &[&dyn Param], action: &str) -> Result<Row, DbError> {
+        let row = self.session.query_one(sql, params).await.during(self.session.side(), action)?;
+        self.count(std::slice::from_ref(&row));
+        Ok(row)
+    }
+
+    fn count(&self, rows: &[Row]) {
+        if let Some(read) = self.read {
+            read.inc_by(rows.iter().map(|row| row.raw_size_bytes() as u64).sum());
+        }
     }
 
     /// Our role, quoted for SQL.
@@ -105,32 +172,31 @@ impl<'a> Reader<'a> {
 
     /// Objects above an oid (from the first with `None`), in order.
     pub async fn list(&self, above: Option<u32>, limit: i64) -> Result<Vec<Listed>, DbError> {
+        let sql = format!("{} WHERE $1::oid IS NULL OR m.oid > $1 ORDER BY m.oid LIMIT $2", self.list_sql());
+        let rows = self.rows(&sql, &[&above, &limit], "list the large objects").await?;
+        Ok(rows.iter().map(listed).collect())
+    }
+
+    /// Those of the oids that are there.
+    pub async fn listed(&self, oids: &[u32]) -> Result<Vec<Listed>, DbError> {
+        let sql = format!("{} WHERE m.oid = ANY ($1::oid[])", self.list_sql());
+        let rows = self.rows(&sql, &[&oids], "look for large objects").await?;
+        Ok(rows.iter().map(listed).collect())
+    }
+
+    fn list_sql(&self) -> String {
         let readable = match self.access {
             Access::Pages(_) => "true",
-            // has_largeobject_privilege is of 18; this is what it does
-            // (`pg_largeobject_aclmask_snapshot` in aclchk.c).
-            Access::Functions => {
-                "(pg_has_role(m.lomowner, 'USAGE') OR current_setting('is_superuser')::boolean \
-                 OR current_setting('lo_compat_privileges')::boolean \
-                 OR EXISTS (SELECT FROM aclexplode(m.lomacl) a WHERE a.privilege_type = 'SELECT' \
-                            AND CASE WHEN a.grantee = 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END))"
-            }
+            Access::Functions => READABLE_SQL,
         };
-        let sql = format!(
-            "SELECT m.oid, {readable}, obj_description(m.oid, 'pg_largeobject') FROM pg_largeobject_metadata m \
-             WHERE $1::oid IS NULL OR m.oid > $1 ORDER BY m.oid LIMIT $2"
-        );
-        let rows = self.session.query(&sql, &[&above, &limit]).await;
-        let rows = rows.during(self.session.side(), "list the large objects")?;
-        Ok(rows.iter().map(|r| Listed { oid: r.get(0), is_readable: r.get(1), comment: r.get(2) }).collect())
+        format!("SELECT m.oid, {readable}, obj_description(m.oid, 'pg_largeobject') FROM pg_largeobject_metadata m")
     }
 
     /// Which of the oids are not (any more) there.
     pub async fn missing(&self, oids: &[u32]) -> Result<Vec<u32>, DbError> {
         let sql = "SELECT o FROM unnest($1::oid[]) o \
                    WHERE NOT EXISTS (SELECT FROM pg_largeobject_metadata m WHERE m.oid = o)";
-        let rows = self.session.query(sql, &[&oids]).await;
-        let rows = rows.during(self.session.side(), "look for removed large objects")?;
+        let rows = self.rows(sql, &[&oids], "look for removed large objects").await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -145,8 +211,7 @@ impl<'a> Reader<'a> {
              FROM unnest($1::oid[], $2::boolean[]) AS o (oid, hashed) CROSS JOIN LATERAL {} s",
             self.bytes_sql()
         );
-        let rows = self.session.query(&sql, &[&oids, &hashed]).await;
-        let rows = rows.during(self.session.side(), "compare large objects")?;
+        let rows = self.rows(&sql, &[&oids, &hashed], "compare large objects").await?;
         Ok(rows.iter().map(|row| Facts { oid: row.get(0), bytes: row.get(1), hash: row.get(2) }).collect())
     }
 
@@ -156,8 +221,7 @@ impl<'a> Reader<'a> {
             "SELECT o.oid, {} FROM unnest($1::oid[], $2::bigint[]) AS o (oid, bytes)",
             self.piece_sql("o.oid", "o.bytes", "0::bigint")
         );
-        let rows = self.session.query(&sql, &[&oids, &bytes]).await;
-        let rows = rows.during(self.session.side(), "read large objects")?;
+        let rows = self.rows(&sql, &[&oids, &bytes], "read large objects").await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
@@ -168,16 +232,15 @@ impl<'a> Reader<'a> {
             "SELECT {}, $2::bigint FROM generate_series($3::bigint, $4::bigint - 1) piece ORDER BY piece",
             self.digest.sql(&piece)
         );
-        let rows = self.session.query(&sql, &[&oid, &bytes, &first, &end]).await;
-        let rows = rows.during(self.session.side(), format!("compare large object {oid}"))?;
+        let rows = self.rows(&sql, &[&oid, &bytes, &first, &end], &format!("compare large object {oid}")).await?;
         Ok(rows.iter().map(|row: &Row| row.get(0)).collect())
     }
 
     /// The piece at an offset of an object of `bytes` bytes.
     pub async fn piece(&self, oid: u32, bytes: i64, offset: i64) -> Result<Vec<u8>, DbError> {
         let sql = format!("SELECT {}, $2::bigint", self.piece_sql("$1::oid", "$2::bigint", "$3::bigint"));
-        let row = self.session.query_one(&sql, &[&oid, &bytes, &offset]).await;
-        Ok(row.during(self.session.side(), format!("read large object {oid}"))?.get(0))
+        let row = self.row(&sql, &[&oid, &bytes, &offset], &format!("read large object {oid}")).await?;
+        Ok(row.get(0))
     }
 
     /// A derived table with the length of the object `o.oid` as `bytes`.
@@ -215,4 +278,8 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+fn listed(row: &Row) -> Listed {
+    Listed { oid: row.get(0), is_readable: row.get(1), comment: row.get(2) }
 }

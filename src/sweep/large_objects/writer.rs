@@ -7,12 +7,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::Ends;
 use super::reader::Listed;
 use crate::config::Side;
 use crate::observe::metrics::Metrics;
 use crate::session::{DbContext, DbError, Param, Session};
 use crate::sql::literal;
-use crate::state::sweeps::{DISOWN_LARGE_OBJECTS_SQL, OWN_LARGE_OBJECTS_SQL};
+use crate::state::large_objects::{CLAIM_IS_OURS_SQL, Claim, DISOWN_LARGE_OBJECTS_SQL, OWN_LARGE_OBJECTS_SQL};
 use crate::sweep::SweepError;
 
 /// `INV_WRITE` of `src/include/libpq/libpq-fs.h`.
@@ -35,16 +36,38 @@ pub(super) async fn known(target: &Session, migration: &str, oids: &[u32]) -> Re
     Ok(rows.iter().map(|row| (row.get(0), Known { is_ours: row.get(1), comment: row.get(2) })).collect())
 }
 
+/// Bytes of an object that lie together.
+pub(super) struct Run {
+    pub oid: u32,
+    pub offset: i64,
+    pub data: Vec<u8>,
+}
+
 /// Writes the migration's objects on the target.
+#[derive(Clone, Copy)]
 pub(super) struct Writer<'a> {
     pub session: &'a Session,
     pub migration: &'a str,
+    pub claim: Claim,
     pub metrics: &'a Metrics,
 }
 
-impl Writer<'_> {
-    pub async fn begin(&self) -> Result<(), DbError> {
-        self.session.batch_execute("BEGIN").await.during(Side::Target, "begin to write large objects")
+impl<'a> Writer<'a> {
+    /// A writer on the target, by the right of a claim.
+    pub fn new(ends: Ends<'a>, claim: Claim) -> Self {
+        Writer { session: ends.target, migration: ends.state.name(), claim, metrics: ends.metrics }
+    }
+
+    /// Begins a transaction that nobody else's can overlap.
+    pub async fn begin(&self) -> Result<(), SweepError> {
+        let params: [&dyn Param; 2] = [&self.migration, &self.claim.number];
+        let begun =
+            tokio::join!(self.session.batch_execute("BEGIN"), self.session.query_opt(CLAIM_IS_OURS_SQL, &params));
+        begun.0.during(Side::Target, "begin to write large objects")?;
+        match begun.1.during(Side::Target, "claim the large objects")? {
+            Some(_) => Ok(()),
+            None => self.end(Err(SweepError::LargeObjectsClaimed)).await,
+        }
     }
 
     /// Commits what succeeded, rolls back what did not; the first error counts.
@@ -100,7 +123,7 @@ impl Writer<'_> {
         Ok(bytes)
     }
 
-    async fn create(&self, objects: Vec<(u32, Vec<u8>)>) -> Result<(), SweepError> {
+    pub async fn create(&self, objects: Vec<(u32, Vec<u8>)>) -> Result<(), SweepError> {
         let (oids, contents): (Vec<u32>, Vec<Vec<u8>>) = objects.into_iter().unzip();
         if oids.is_empty() {
             return Ok(());
@@ -110,7 +133,8 @@ impl Writer<'_> {
         self.own(&oids).await
     }
 
-    async fn shrink(&self, objects: &[(u32, i64)]) -> Result<(), SweepError> {
+    /// Gives objects these lengths; what is added is zeros, as far as it is new.
+    pub async fn shrink(&self, objects: &[(u32, i64)]) -> Result<(), SweepError> {
         let (oids, bytes): (Vec<u32>, Vec<i64>) = objects.iter().copied().unzip();
         if oids.is_empty() {
             return Ok(());
@@ -148,6 +172,39 @@ impl Writer<'_> {
         self.shrink(&[(oid, bytes)]).await
     }
 
+    /// Writes runs of bytes at offsets of objects, inside a transaction.
+    pub async fn put_runs(&self, runs: Vec<Run>) -> Result<u64, SweepError> {
+        let (mut oids, mut offsets, mut contents) = (Vec::new(), Vec::new(), Vec::new());
+        for run in runs {
+            oids.push(run.oid);
+            offsets.push(run.offset);
+            contents.push(run.data);
+        }
+        let bytes = contents.iter().map(|data| data.len() as u64).sum();
+        let sql = "SELECT lo_put(o, f, d) FROM unnest($1::oid[], $2::bigint[], $3::bytea[]) AS t (o, f, d)";
+        self.query(sql, &[&oids, &offsets, &contents], "write large objects").await?;
+        self.metrics.large_object_bytes.inc_by(bytes);
+        Ok(bytes)
+    }
+
+    /// Makes ranges (object, offset, length) zeros where they are not, inside a
+    /// transaction; the objects that were not. Zeros that are holes stay holes.
+    pub async fn clear(&self, ranges: &[(u32, i64, i32)]) -> Result<Vec<u32>, SweepError> {
+        let oids: Vec<u32> = ranges.iter().map(|range| range.0).collect();
+        let offsets: Vec<i64> = ranges.iter().map(|range| range.1).collect();
+        let lengths: Vec<i32> = ranges.iter().map(|range| range.2).collect();
+        // Of constants, so computed once for the statement.
+        let longest = lengths.iter().max().unwrap_or(&0);
+        let zeros = format!("substr(decode(repeat('00', {longest}), 'hex'), 1, t.n)");
+        let sql = format!(
+            "SELECT t.o, lo_put(t.o, t.f, {zeros}) FROM (SELECT * FROM unnest($1::oid[], $2::bigint[], $3::integer[]) \
+             AS t (o, f, n) WHERE lo_get(t.o, t.f, t.n) <> {zeros} OFFSET 0) AS t"
+        );
+        let action = "clear what large objects no longer have";
+        let rows = self.query(&sql, &[&oids, &offsets, &lengths], action).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// Writes a piece at an offset, inside a transaction; nothing for `None`.
     pub async fn put(&self, oid: u32, piece: Option<&(i64, Vec<u8>)>) -> Result<u64, SweepError> {
         let Some((offset, content)) = piece else { return Ok(0) };
@@ -177,19 +234,26 @@ impl Writer<'_> {
         known: &HashMap<u32, Known>,
     ) -> Result<(), SweepError> {
         let ours: HashSet<u32> = oids.iter().copied().collect();
-        let statements: Vec<String> = listed
+        let differing = listed
             .iter()
             .filter(|object| ours.contains(&object.oid))
             .filter(|object| object.comment.as_ref() != known.get(&object.oid).and_then(|k| k.comment.as_ref()))
-            .map(|object| {
-                let comment = object.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
-                format!("COMMENT ON LARGE OBJECT {} IS {comment}", object.oid)
-            })
-            .collect();
-        if statements.is_empty() {
+            .map(|object| (object.oid, object.comment.clone()));
+        self.set_comments(&differing.collect::<Vec<_>>()).await
+    }
+
+    /// Gives objects of ours these comments, in one transaction.
+    pub async fn set_comments(&self, comments: &[(u32, Option<String>)]) -> Result<(), SweepError> {
+        if comments.is_empty() {
             return Ok(());
         }
+        let statement = |(oid, comment): &(u32, Option<String>)| {
+            let comment = comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+            format!("COMMENT ON LARGE OBJECT {oid} IS {comment}")
+        };
+        let statements: Vec<String> = comments.iter().map(statement).collect();
+        self.begin().await?;
         let result = self.session.batch_execute(&statements.join("; ")).await;
-        Ok(result.during(Side::Target, "comment on large objects")?)
+        self.end(result.during(Side::Target, "comment on large objects").map_err(SweepError::from)).await
     }
 }
