@@ -136,8 +136,7 @@ pub struct Sequences {
     pub behind: i64,
     /// When it ended, ISO 8601.
     pub last_pass: Option<String>,
-    /// Which are behind, and which are defined otherwise, at most
-    /// [`PROBLEMS_MAX`].
+    /// Which are behind, and which are defined otherwise; the first thousand.
     #[serde(default)]
     pub problems: Vec<SequenceTrouble>,
 }
