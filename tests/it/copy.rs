@@ -378,14 +378,16 @@ async fn a_worker_that_loses_a_connection_goes_on_and_the_others_do_not_notice()
     let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
     let one_of_two = "SELECT pg_terminate_backend(min(pid)) FROM pg_stat_activity \
          WHERE application_name = $1 AND state = 'active' AND query LIKE 'COPY%' HAVING count(*) = 2";
-    for client in [&source, &target] {
+    let cuts = |daemon: &Walferry| daemon.stderr().matches("a part of the copy was cut off").count();
+    for (n, client) in [(1, &source), (2, &target)] {
         wait_until("one of two workers is terminated", PATIENCE, || {
             assert!(daemon.ended().is_none(), "the daemon has ended:\n{}", daemon.stderr());
             async { !client.query(one_of_two, &[&NAME]).await.unwrap().is_empty() }
         })
         .await;
-        // Its other session goes as well, and then both come again.
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        // What the proxy still holds comes first. Its other session goes as well,
+        // and then both come again.
+        wait_until("the worker has noticed", PATIENCE, || async { cuts(&daemon) == n }).await;
     }
     proxy.delay(Duration::ZERO);
     let daemon = until_streaming(&pair, daemon).await;
