@@ -51,12 +51,14 @@ impl State {
         Ok(())
     }
 
-    /// Forgets the positions of slots whose names begin with `prefix`.
+    /// Forgets the positions of slots whose names begin with `prefix`, but of no
+    /// migration's own: another one may be called like that.
     ///
     /// # Errors
     /// When the target refuses it.
     pub async fn forget_positions(&self, prefix: &str) -> Result<(), StateError> {
-        let sql = "DELETE FROM walferry.position WHERE pg_catalog.left(slot, pg_catalog.length($1)) = $1";
+        let sql = "DELETE FROM walferry.position p WHERE pg_catalog.left(p.slot, pg_catalog.length($1)) = $1 \
+             AND NOT EXISTS (SELECT FROM walferry.migration m WHERE m.slot = p.slot)";
         self.execute(sql, &[&prefix], "forget positions").await?;
         Ok(())
     }

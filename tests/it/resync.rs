@@ -54,6 +54,11 @@ async fn a_damaged_table_is_equal_after_a_resync_under_live_writes() {
     let daemon = streaming(&pair, &[]).await;
     load.more(50).await;
     damage(&pair).await;
+    // Of another migration, whose name begins like a temporary slot's.
+    let other = "INSERT INTO walferry.migration (name, system_identifier, timeline, source_database, source_version, slot, \
+         slot_is_ours, publication, publication_is_ours, phase) VALUES ('walferry_copy_2', '1', 1, 'x', 150000, 'walferry_copy_2', \
+         true, 'p', true, 'stream'); INSERT INTO walferry.position VALUES ('walferry_copy_2', '0/1')";
+    pair.target_client().await.batch_execute(other).await.unwrap();
     let done = Walferry::run(&pair, &["resync", "account", "--json"], PATIENCE).code(0).json();
     assert_eq!((&done["by_daemon"], &done["tables"][0]["table"]), (&true.into(), &"public.account".into()), "{done}");
     load.more(50).await;
@@ -63,7 +68,7 @@ async fn a_damaged_table_is_equal_after_a_resync_under_live_writes() {
     settle(&pair, load).await;
     let positions = "SELECT count(*) FROM walferry.position";
     let count: i64 = pair.target_client().await.query_one(positions, &[]).await.unwrap().get(0);
-    assert_eq!(count, 1, "the second stream's position is forgotten");
+    assert_eq!(count, 2, "the second stream's position is forgotten, and no other");
 }
 
 /// The slot of the new snapshot waits for every transaction of the source; the
