@@ -40,6 +40,16 @@ impl State {
         Ok(rows.first().map(|row| DurableLsn::of(&ReadBack { end_lsn: EndLsn(row.get::<_, Lsn>(0)) })))
     }
 
+    /// Where a position is, held there until the end of the caller's transaction.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub async fn hold_position(&self, slot: &str) -> Result<Option<Lsn>, StateError> {
+        let sql = "SELECT end_lsn FROM walferry.position WHERE slot = $1 FOR UPDATE";
+        let rows = self.query(sql, &[&slot], "hold the position").await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
     /// Enters a position for a slot: the rows on the target that its stream is
     /// about hold every commit before `point`.
     ///

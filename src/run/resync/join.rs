@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, watch};
 use tracing::info;
 
 use super::Desk;
+use crate::apply::ApplyError;
 use crate::apply::steering::{Held, Steering, steering};
 use crate::apply::tables::Share;
 use crate::copy::CopyError;
@@ -75,7 +76,8 @@ pub(super) async fn join(desk: &Desk<'_>, copied: Copied) -> Result<(), Error> {
     }
     let at = EndLsn(end.position.lsn());
     crate::failpoint::hit("resync-joining");
-    hand_over(desk, &tables, &slot, at).await?;
+    let stands = held.get().map(|(held, _)| held.at).ok_or(Error::StreamEnded)?;
+    hand_over(desk, &tables, &slot, (stands, at)).await?;
     crate::failpoint::hit("resync-joined");
     let stood = held.get().map_or(Duration::ZERO, |(_, since): &(Held, Instant)| since.elapsed());
     info!(tables = tables.len(), at = %at.0, stood_still_ms = stood.as_millis(), "the tables have joined the stream");
@@ -108,13 +110,24 @@ async fn steer(
     Ok(())
 }
 
-/// Makes the tables the main stream's from `at` on.
-async fn hand_over(desk: &Desk<'_>, tables: &[TableName], slot: &str, at: EndLsn) -> Result<(), Error> {
+/// Makes the tables the main stream's from `at` on. Its position must be where it
+/// stands: a batch that an earlier session of ours had sent, and that came in
+/// late, may have changed the tables since they were emptied.
+async fn hand_over(
+    desk: &Desk<'_>,
+    tables: &[TableName],
+    slot: &str,
+    (stands, at): (DurableLsn, EndLsn),
+) -> Result<(), Error> {
     let settings = &desk.ctx.settings;
     let own = State::open(Session::connect(&settings.target, &settings.name).await?, desk.state.name()).await?;
     let session = own.session();
     let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "hand tables over");
     run("BEGIN").await?;
+    let main = desk.migration.slot.name();
+    if own.hold_position(main).await? != Some(stands.lsn()) {
+        return Err(ApplyError::PositionMoved { slot: main.to_owned(), expected: stands.lsn() }.into());
+    }
     if own.tables_joined(tables, at).await? != tables.len() as u64 {
         let table = tables.first().cloned().unwrap_or_else(|| TableName::new("", ""));
         return Err(CopyError::Elsewhere(table).into());
