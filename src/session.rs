@@ -12,13 +12,15 @@
 //! transactions stay so: providers set that when a disk is full.
 
 mod param;
+mod row;
 
 use std::ops::Deref;
 
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Row};
 
 pub use param::{Param, Typed};
+pub use row::Row;
 
 use crate::config::{ConnInfo, Side};
 use crate::wire::{self, WireError};
@@ -101,7 +103,8 @@ impl Session {
     /// # Errors
     /// What the driver reports.
     pub async fn query(&self, sql: &str, params: &[&dyn Param]) -> Result<Vec<Row>, tokio_postgres::Error> {
-        self.client.query_typed(sql, &param::typed(params)).await
+        let rows = self.client.query_typed(sql, &param::typed(params)).await?;
+        Ok(rows.into_iter().map(|row| Row::new(row, self.side)).collect())
     }
 
     /// The only row of a statement.
@@ -109,7 +112,7 @@ impl Session {
     /// # Errors
     /// What the driver reports; also when there is none or more than one.
     pub async fn query_one(&self, sql: &str, params: &[&dyn Param]) -> Result<Row, tokio_postgres::Error> {
-        self.client.query_typed_one(sql, &param::typed(params)).await
+        Ok(Row::new(self.client.query_typed_one(sql, &param::typed(params)).await?, self.side))
     }
 
     /// The row of a statement that has one or none.
@@ -117,7 +120,8 @@ impl Session {
     /// # Errors
     /// What the driver reports; also when there is more than one.
     pub async fn query_opt(&self, sql: &str, params: &[&dyn Param]) -> Result<Option<Row>, tokio_postgres::Error> {
-        self.client.query_typed_opt(sql, &param::typed(params)).await
+        let row = self.client.query_typed_opt(sql, &param::typed(params)).await?;
+        Ok(row.map(|row| Row::new(row, self.side)))
     }
 
     /// Executes a statement; the number of rows it affected.

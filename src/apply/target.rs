@@ -227,7 +227,7 @@ impl TargetTable {
     }
 }
 
-fn action(row: &tokio_postgres::Row) -> Action {
+fn action(row: &crate::session::Row) -> Action {
     Action {
         is_parent: row.get(0),
         child: TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
@@ -239,7 +239,7 @@ fn action(row: &tokio_postgres::Row) -> Action {
     }
 }
 
-fn column(row: &tokio_postgres::Row) -> TargetColumn {
+fn column(row: &crate::session::Row) -> TargetColumn {
     let generation = match (row.get::<_, &str>(3), row.get::<_, &str>(4)) {
         (_, "s" | "v") => Generation::Expression,
         ("a", _) => Generation::IdentityAlways,

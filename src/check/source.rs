@@ -1,7 +1,7 @@
 //! The source as a server: settings, rights of the role, versions, and the
 //! replication connection, which is the proof of most of them.
 
-use tokio_postgres::Row;
+use crate::session::Row;
 
 use super::findings::names;
 use super::{CheckError, Findings};

@@ -4,7 +4,7 @@
 //! application's own UPDATE and DELETE fail (`CheckCmdReplicaIdentity` in
 //! `src/backend/executor/execReplication.c`).
 
-use tokio_postgres::Row;
+use crate::session::Row;
 
 use super::findings::names;
 use super::source::Role;

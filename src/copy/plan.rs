@@ -272,7 +272,7 @@ async fn published(source: &Session, publication: &str) -> Result<HashMap<TableN
         "SELECT schemaname::text, tablename::text, {details} FROM pg_catalog.pg_publication_tables WHERE pubname = $1::text"
     );
     let rows = source.query(&sql, &[&publication]).await.during(source.side(), "read what is published")?;
-    let entry = |row: &tokio_postgres::Row| {
+    let entry = |row: &crate::session::Row| {
         let name = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
         (name, Published { columns: row.get(2), row_filter: row.get(3) })
     };

@@ -148,7 +148,7 @@ async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), Cop
         return Ok(());
     }
     let alter = |what: &str| -> Vec<String> {
-        let one = |row: &tokio_postgres::Row| {
+        let one = |row: &crate::session::Row| {
             let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
             format!("ALTER TABLE {} {what} {} {};", table.sql(), row.get::<_, &str>(2), ident(row.get(3)))
         };

@@ -82,7 +82,7 @@ async fn query(
     names: &[&TableName],
     sql: &str,
     action: &str,
-) -> Result<Vec<tokio_postgres::Row>, SchemaError> {
+) -> Result<Vec<crate::session::Row>, SchemaError> {
     let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
     Ok(target.query(sql, &[&schemas, &tables]).await.during(target.side(), action)?)
 }
@@ -99,7 +99,7 @@ async fn foreign_keys(target: &Session, names: &[&TableName]) -> Result<Vec<Remo
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE k.contype = 'f' AND {top} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) ORDER BY 1, 2, 3"
     );
-    let removal = |row: &tokio_postgres::Row| {
+    let removal = |row: &crate::session::Row| {
         let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
         let (name, definition): (&str, &str) = (row.get(2), row.get(3));
         let object = format!("foreign key {} of {table}", ident(name));
@@ -142,7 +142,7 @@ async fn rules(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, S
 
 /// Disables a trigger or rule, and enables it again as it was: for every
 /// session, or always.
-fn switch(row: &tokio_postgres::Row, what: &str) -> Removal {
+fn switch(row: &crate::session::Row, what: &str) -> Removal {
     let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
     let name = ident(row.get(2));
     let always = if row.get::<_, i8>(3) == b'A' as i8 { " ALWAYS" } else { "" };

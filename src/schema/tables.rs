@@ -110,7 +110,7 @@ pub async fn of_source(source: &Session, filter: &TableFilter) -> Result<Vec<Sou
         .collect();
     let oids: Vec<u32> = named.keys().copied().collect();
     let mut columns = columns(source, &oids).await?;
-    let table = |row: &tokio_postgres::Row| {
+    let table = |row: &crate::session::Row| {
         let oid: u32 = row.get("oid");
         let name = TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
         let ancestors: Vec<TableName> =
@@ -160,7 +160,7 @@ pub async fn of_target(
         .during(target.side(), "list the tables")?;
     let oids: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
     let mut columns = columns(target, &oids).await?;
-    let table = |row: &tokio_postgres::Row| {
+    let table = |row: &crate::session::Row| {
         let shape = if row.get(3) { Shape::Partitioned } else { Shape::Plain };
         let columns = columns.remove(&row.get(0)).unwrap_or_default();
         (TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)), TargetTable { columns, shape })
@@ -277,7 +277,7 @@ pub async fn require_empty(target: &Session, tables: &[&TableName]) -> Result<()
             .query(&parts.join(" UNION ALL "), &[])
             .await
             .during(target.side(), "look whether the tables are empty")?;
-        let named = |row: &tokio_postgres::Row| chunk.get(usize::try_from(row.get::<_, i64>(0)).ok()?).map(|t| t.sql());
+        let named = |row: &crate::session::Row| chunk.get(usize::try_from(row.get::<_, i64>(0)).ok()?).map(|t| t.sql());
         full.extend(rows.iter().filter_map(named));
     }
     if full.is_empty() {

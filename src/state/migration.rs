@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use tokio_postgres::Row;
+use crate::session::Row;
 
 use super::{State, StateError};
 use crate::config::Provenance;

@@ -196,7 +196,7 @@ impl State {
         sql: &str,
         params: &[&dyn Param],
         action: &str,
-    ) -> Result<Vec<tokio_postgres::Row>, StateError> {
+    ) -> Result<Vec<crate::session::Row>, StateError> {
         Ok(self.session.query(sql, params).await.during(Side::Target, action)?)
     }
 }

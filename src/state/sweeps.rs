@@ -96,7 +96,7 @@ impl State {
         let sql = "SELECT schema, name, behind, coalesce(problem, 'is not equal') FROM walferry.sequences \
              WHERE migration = $1 AND (behind OR problem IS NOT NULL) ORDER BY behind DESC, schema, name LIMIT $2";
         let rows = self.query(sql, &[&self.name(), &limit], "read the sequences' problems").await?;
-        let problem = |row: &tokio_postgres::Row| {
+        let problem = |row: &crate::session::Row| {
             (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2), row.get(3))
         };
         Ok(rows.iter().map(problem).collect())

@@ -51,7 +51,7 @@ const LIST: &str = "SELECT kind, schema, table_name, \
 pub(super) async fn list(state: &State) -> Result<Vec<WithoutStream>, StatusError> {
     let sql = LIST.replace("RESTORED", &iso8601_sql("restored_at"));
     let rows = state.query(&sql, &[&state.name()], "list what has no stream").await?;
-    let entry = |row: &tokio_postgres::Row| WithoutStream {
+    let entry = |row: &crate::session::Row| WithoutStream {
         kind: row.get(0),
         schema: row.get(1),
         name: row.get(2),

@@ -105,7 +105,7 @@ pub(super) async fn read(
     loop {
         let rows = reader.rows(&fetch, &[], action).await?;
         let is_last = rows.len() < PORTION_PAGES;
-        let page = |row: &tokio_postgres::Row| Page {
+        let page = |row: &crate::session::Row| Page {
             oid: row.get(0),
             number: i64::from(row.get::<_, i32>(1)),
             data: row.get(2),

@@ -7,8 +7,8 @@
 
 use std::collections::HashMap;
 
+use crate::session::Row;
 use prometheus::IntCounter;
-use tokio_postgres::Row;
 
 use super::PIECE_BYTES;
 use crate::observe::metrics::Metrics;

@@ -79,7 +79,7 @@ impl List<'_> {
     }
 
     /// What is in some buckets: oids and, of comments, their text.
-    async fn content(&self, kind: Kind, buckets: &[i32]) -> Result<Vec<tokio_postgres::Row>, DbError> {
+    async fn content(&self, kind: Kind, buckets: &[i32]) -> Result<Vec<crate::session::Row>, DbError> {
         let text = match kind {
             Kind::Objects => "NULL::text",
             Kind::Comments => "d.description",

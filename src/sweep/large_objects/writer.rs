@@ -91,7 +91,7 @@ impl<'a> Writer<'a> {
         sql: &str,
         params: &[&dyn Param],
         action: &str,
-    ) -> Result<Vec<tokio_postgres::Row>, SweepError> {
+    ) -> Result<Vec<crate::session::Row>, SweepError> {
         Ok(self.session.query(sql, params).await.during(Side::Target, action)?)
     }
 

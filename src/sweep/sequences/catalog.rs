@@ -8,7 +8,7 @@
 //! not used: it is null both for a sequence that was never called and for one
 //! that may not be read, as is what `pg_get_sequence_data` (18) returns.
 
-use tokio_postgres::Row;
+use crate::session::Row;
 use tokio_postgres::error::SqlState;
 
 use super::CHUNK_SEQUENCES;
