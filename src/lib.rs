@@ -29,6 +29,7 @@
 
 pub mod apply;
 pub mod assemble;
+pub mod catalog;
 pub mod check;
 pub mod cleanup;
 pub mod cli;

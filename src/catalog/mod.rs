@@ -1,0 +1,6 @@
+//! The facts of both servers' catalogs, each read by one statement and told by
+//! one type.
+//!
+//! Invariant: nothing else in the program asks a catalog for a fact that is
+//! here; whoever needs it takes it from here, `check` and `run` alike. What a
+//! fact means for a migration is not decided here.
