@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{Baseline, BatchBounds, IndexResources, Keep, Provenance, SchemaMode, Settings, Side, TableFilter};
+use crate::config::{
+    Baseline, BatchBounds, IndexResources, Keep, Provenance, PublishWhat, SchemaMode, Settings, Side, TableFilter,
+};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
 use crate::session::Session;
@@ -67,6 +69,7 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         name: NAME.to_owned(),
         slot: Provenance::Ours(NAME.to_owned()),
         publication: Provenance::Ours(NAME.to_owned()),
+        publish: PublishWhat::Listed,
         filter: TableFilter::default(),
         adopt: TableFilter::default(),
         schema,
@@ -78,6 +81,7 @@ pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -
         index_resources: IndexResources::default(),
         copy_rate: None,
         part_size: 1 << 20,
+        snapshot_age: Duration::from_secs(30 * 60),
         wal_warn: None,
         pg_bin: None,
         retry_for: Duration::from_secs(10),

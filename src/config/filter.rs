@@ -9,6 +9,8 @@
 //!
 //! Invariant: a table is left out only because a pattern says so.
 
+use std::fmt;
+
 use super::error::ConfigError;
 use crate::sql::TableName;
 
@@ -37,9 +39,27 @@ enum Unmentioned {
 /// every table.
 #[derive(Clone, Debug, Default)]
 pub struct TableFilter {
-    include: Vec<TablePattern>,
-    exclude: Vec<TablePattern>,
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
     unmentioned: Unmentioned,
+}
+
+/// What the filter says of a name, and the pattern that decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// It takes part.
+    Included {
+        /// The first pattern that says so; `None` where no pattern says what
+        /// to include, and all is.
+        by: Option<&'a Pattern>,
+    },
+    /// A pattern leaves out exactly this name.
+    Excluded {
+        /// The first one that does.
+        by: &'a Pattern,
+    },
+    /// No pattern includes it.
+    NotIncluded,
 }
 
 impl TableFilter {
@@ -67,20 +87,34 @@ impl TableFilter {
         Ok(TableFilter { include, exclude: Vec::new(), unmentioned: Unmentioned::LeftOut })
     }
 
+    /// What the patterns say of a table's name. Exclusion wins.
+    pub fn verdict(&self, table: &TableName) -> Verdict<'_> {
+        if let Some(by) = self.exclude.iter().find(|pattern| pattern.fits(table)) {
+            return Verdict::Excluded { by };
+        }
+        if self.include.is_empty() && self.unmentioned == Unmentioned::Included {
+            return Verdict::Included { by: None };
+        }
+        match self.include.iter().find(|pattern| pattern.fits(table)) {
+            Some(by) => Verdict::Included { by: Some(by) },
+            None => Verdict::NotIncluded,
+        }
+    }
+
     /// Whether the table takes part in the migration.
     pub fn includes(&self, table: &TableName) -> bool {
-        let included = if self.include.is_empty() {
-            self.unmentioned == Unmentioned::Included
-        } else {
-            self.include.iter().any(|pattern| pattern.fits(table))
-        };
-        included && !self.excludes_explicitly(table)
+        matches!(self.verdict(table), Verdict::Included { .. })
     }
 
     /// Whether a pattern leaves out exactly this table, rather than none
     /// including it.
     pub fn excludes_explicitly(&self, table: &TableName) -> bool {
-        self.exclude.iter().any(|pattern| pattern.fits(table))
+        matches!(self.verdict(table), Verdict::Excluded { .. })
+    }
+
+    /// All patterns, those that include first, each as the operator typed it.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.include.iter().chain(&self.exclude)
     }
 
     /// Whether there is no pattern at all.
@@ -90,23 +124,52 @@ impl TableFilter {
 }
 
 /// What a pattern without a dot is about.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Subject {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A table, of any schema.
     Table,
+    /// A schema, with all of its tables.
     Schema,
 }
 
-/// A pattern for the schema (`None` fits all) and one for the table.
-#[derive(Clone, Debug)]
-struct TablePattern {
+/// One pattern of names. For people it is the flag and the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    flag: &'static str,
+    text: String,
+    subject: Subject,
+    /// `None` fits every schema.
     schema: Option<NamePattern>,
+    /// `None` fits every table.
     table: Option<NamePattern>,
 }
 
-impl TablePattern {
-    fn fits(&self, table: &TableName) -> bool {
+impl Pattern {
+    /// The flag that it was given with, without its dashes.
+    pub fn flag(&self) -> &'static str {
+        self.flag
+    }
+
+    /// The pattern as typed, without its neighbours of a list.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is one of tables or of schemas.
+    pub fn subject(&self) -> Subject {
+        self.subject
+    }
+
+    /// Whether a table's name fits it.
+    pub fn fits(&self, table: &TableName) -> bool {
         let fits = |pattern: &Option<NamePattern>, name: &str| pattern.as_ref().is_none_or(|p| p.fits(name));
         fits(&self.schema, &table.schema) && fits(&self.table, &table.name)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{} {}", self.flag, self.text)
     }
 }
 
@@ -118,7 +181,7 @@ enum Glyph {
     AnyRun,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NamePattern(Vec<Glyph>);
 
 impl NamePattern {
@@ -154,51 +217,56 @@ impl NamePattern {
 }
 
 /// All patterns of a flag.
-fn parse_all(flag: &'static str, texts: &[String], subject: Subject) -> Result<Vec<TablePattern>, ConfigError> {
+fn parse_all(flag: &'static str, texts: &[String], subject: Subject) -> Result<Vec<Pattern>, ConfigError> {
     let mut patterns = Vec::new();
     for text in texts {
         let wrong = |why| ConfigError::Pattern { name: flag, pattern: text.clone(), why };
-        for parts in split(text).map_err(wrong)? {
-            patterns.push(assemble(parts, subject).map_err(wrong)?);
+        for (text, parts) in split(text).map_err(wrong)? {
+            let (schema, table) = assemble(parts, subject).map_err(wrong)?;
+            patterns.push(Pattern { flag, text, subject, schema, table });
         }
     }
     Ok(patterns)
 }
 
-fn assemble(parts: Vec<NamePattern>, subject: Subject) -> Result<TablePattern, &'static str> {
+type SchemaAndTable = (Option<NamePattern>, Option<NamePattern>);
+
+fn assemble(parts: Vec<NamePattern>, subject: Subject) -> Result<SchemaAndTable, &'static str> {
     if parts.iter().any(|part| part.0.is_empty()) {
         return Err("a name is empty");
     }
     let mut parts = parts.into_iter();
     match (parts.next(), parts.next(), parts.next(), subject) {
-        (Some(table), None, None, Subject::Table) => Ok(TablePattern { schema: None, table: Some(table) }),
-        (Some(schema), Some(table), None, Subject::Table) => {
-            Ok(TablePattern { schema: Some(schema), table: Some(table) })
-        }
-        (Some(schema), None, None, Subject::Schema) => Ok(TablePattern { schema: Some(schema), table: None }),
+        (Some(table), None, None, Subject::Table) => Ok((None, Some(table))),
+        (Some(schema), Some(table), None, Subject::Table) => Ok((Some(schema), Some(table))),
+        (Some(schema), None, None, Subject::Schema) => Ok((Some(schema), None)),
         (.., Subject::Table) => Err("expected table or schema.table (a dot inside a name goes in double quotes)"),
         (.., Subject::Schema) => Err("expected the name of a schema (a dot inside a name goes in double quotes)"),
     }
 }
 
-/// Splits a text into patterns at commas, and each into its parts at dots.
-fn split(text: &str) -> Result<Vec<Vec<NamePattern>>, &'static str> {
-    let mut patterns = vec![vec![NamePattern::default()]];
+/// Splits a text into patterns at commas, and each into its parts at dots;
+/// beside the parts, the pattern's own stretch of the text.
+fn split(text: &str) -> Result<Vec<(String, Vec<NamePattern>)>, &'static str> {
+    let empty = || (String::new(), vec![NamePattern::default()]);
+    let mut patterns = vec![empty()];
     let mut in_quotes = false;
     let mut chars = text.trim().chars().peekable();
     while let Some(c) = chars.next() {
-        let Some(parts) = patterns.last_mut() else { break };
+        if c == ',' && !in_quotes {
+            patterns.push(empty());
+            while chars.next_if(|c| c.is_whitespace()).is_some() {}
+            continue;
+        }
+        let Some((typed, parts)) = patterns.last_mut() else { break };
+        typed.push(c);
         match c {
             '"' if in_quotes && chars.peek() == Some(&'"') => {
-                chars.next();
+                typed.extend(chars.next());
                 push(parts, [Glyph::Letter('"')]);
             }
             '"' => in_quotes = !in_quotes,
             c if in_quotes => push(parts, [Glyph::Letter(c)]),
-            ',' => {
-                patterns.push(vec![NamePattern::default()]);
-                while chars.next_if(|c| c.is_whitespace()).is_some() {}
-            }
             '.' => parts.push(NamePattern::default()),
             '*' => push(parts, [Glyph::AnyRun]),
             '?' => push(parts, [Glyph::AnyOne]),
@@ -274,6 +342,35 @@ mod tests {
         assert!(filter.includes(&t("app", "x")) && filter.includes(&t("audit", "log")));
         assert!(!filter.includes(&t("app", "tmp_1")) && !filter.includes(&t("audit", "x")));
         assert!(filter.excludes_explicitly(&t("old", "x")) && !filter.excludes_explicitly(&t("audit", "x")));
+    }
+
+    #[test]
+    fn the_filter_says_which_pattern_decided_and_keeps_each_as_it_was_typed() {
+        let filter = TableFilter::parse(&FilterPatterns {
+            tables: strings(&["app.*, \"A,b\"", "Log"]),
+            exclude_tables: strings(&["Audit"]),
+            exclude_schemas: strings(&["old"]),
+            ..Default::default()
+        })
+        .unwrap();
+        let all: Vec<String> = filter.patterns().map(ToString::to_string).collect();
+        assert_eq!(
+            all,
+            ["--tables app.*", "--tables \"A,b\"", "--tables Log", "--exclude-tables Audit", "--exclude-schemas old"]
+        );
+        let by = |verdict: Verdict<'_>| match verdict {
+            Verdict::Included { by } => by.map(ToString::to_string),
+            Verdict::Excluded { by } => Some(format!("not {by}")),
+            Verdict::NotIncluded => None,
+        };
+        assert_eq!(by(filter.verdict(&t("x", "A,b"))).unwrap(), "--tables \"A,b\"");
+        assert_eq!(by(filter.verdict(&t("app", "audit"))).unwrap(), "not --exclude-tables Audit");
+        assert_eq!(by(filter.verdict(&t("old", "log"))).unwrap(), "not --exclude-schemas old");
+        assert_eq!(filter.verdict(&t("x", "Audit")), Verdict::NotIncluded);
+        assert_eq!(TableFilter::default().verdict(&t("x", "y")), Verdict::Included { by: None });
+        // It folds, so it fits no table of that name: whoever knows the tables can say so.
+        let audit = filter.patterns().find(|pattern| pattern.flag() == "exclude-tables").unwrap();
+        assert!(!audit.fits(&t("public", "Audit")) && audit.fits(&t("public", "audit")));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod env;
 pub mod error;
 pub mod filter;
 mod keywords;
+mod near;
 mod passfile;
 pub mod raw;
 mod resolve;
@@ -29,6 +30,7 @@ pub use conninfo::{ConnInfo, Secret};
 pub use env::Env;
 pub use error::{ConfigError, ConnInfoError};
 pub use filter::TableFilter;
+pub use near::near_misses;
 
 /// One of the two ends of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +88,16 @@ impl Provenance {
     }
 }
 
+/// Which tables a publication of our own holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishWhat {
+    /// Those that take part, each by its name.
+    Listed,
+    /// FOR ALL TABLES, those to come included: a table without a replica
+    /// identity that the application creates later cannot be updated there.
+    AllTables,
+}
+
 /// Bounds of one apply batch. Whole source transactions are gathered while the
 /// target is busy, until one of these is reached: no transaction waits for
 /// company.
@@ -133,6 +145,8 @@ pub struct Settings {
     pub slot: Provenance,
     /// The publication on the source.
     pub publication: Provenance,
+    /// What a publication of our own holds.
+    pub publish: PublishWhat,
     /// Which tables take part.
     pub filter: TableFilter,
     /// Tables the operator vouches for: their rows all came through the stream.
@@ -155,6 +169,9 @@ pub struct Settings {
     pub copy_rate: Option<u64>,
     /// Bytes above which a table is copied in parts, and of a part.
     pub part_size: u64,
+    /// How old a snapshot of the copy may be for tables to be begun under it:
+    /// as long as it is held, the source's VACUUM removes nothing newer.
+    pub snapshot_age: Duration,
     /// Bytes of WAL held back during the copy that are worth a warning; `None`
     /// for half of the source's own limit.
     pub wal_warn: Option<u64>,

@@ -124,6 +124,14 @@ pub struct Work {
     #[arg(long, value_name = "PATTERN", help_heading = "What is moved")]
     #[serde(deserialize_with = "one_or_many")]
     pub adopt_tables: Vec<String>,
+    /// Publish with FOR ALL TABLES, tables to come included [default: the tables
+    /// that take part, each by its name]
+    ///
+    /// Needs a superuser on the source. A table that the application creates
+    /// later is published at once: without a primary key or REPLICA IDENTITY its
+    /// UPDATE and DELETE fail on the source.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", help_heading = "What is moved")]
+    pub all_tables: Option<Text>,
     /// Schema on the target: create, existing (its foreign keys and triggers
     /// are held back) or none (left alone) [default: create]
     #[arg(long, value_name = "MODE", help_heading = "What is moved")]
@@ -163,6 +171,10 @@ pub struct Work {
     /// Larger tables are copied in parts of this size, side by side [default: 256MiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
     pub part_size: Option<Text>,
+    /// Tables that are not begun by then get a new snapshot, so that the source
+    /// can vacuum [default: 30m]
+    #[arg(long, value_name = "DURATION", help_heading = "How")]
+    pub snapshot_age: Option<Text>,
     /// Warn when the slot holds back this much WAL during the copy [default: half
     /// of max_slot_wal_keep_size where it is set, else 50GiB]
     #[arg(long, value_name = "SIZE", help_heading = "How")]
@@ -286,6 +298,7 @@ impl Raw {
                 schemas: list(w.schemas, ow.schemas),
                 exclude_schemas: list(w.exclude_schemas, ow.exclude_schemas),
                 adopt_tables: list(w.adopt_tables, ow.adopt_tables),
+                all_tables: w.all_tables.or(ow.all_tables),
                 schema: w.schema.or(ow.schema),
                 owners: w.owners.or(ow.owners),
                 acl: w.acl.or(ow.acl),
@@ -297,6 +310,7 @@ impl Raw {
                 index_workers: w.index_workers.or(ow.index_workers),
                 copy_rate: w.copy_rate.or(ow.copy_rate),
                 part_size: w.part_size.or(ow.part_size),
+                snapshot_age: w.snapshot_age.or(ow.snapshot_age),
                 wal_warn: w.wal_warn.or(ow.wal_warn),
                 pg_bin: w.pg_bin.or(ow.pg_bin),
                 retry_for: w.retry_for.or(ow.retry_for),
@@ -334,6 +348,7 @@ impl Raw {
                 schemas: list("schemas"),
                 exclude_schemas: list("exclude-schemas"),
                 adopt_tables: list("adopt-tables"),
+                all_tables: text("all-tables"),
                 schema: text("schema"),
                 owners: text("owners"),
                 acl: text("acl"),
@@ -345,6 +360,7 @@ impl Raw {
                 index_workers: text("index-workers"),
                 copy_rate: text("copy-rate"),
                 part_size: text("part-size"),
+                snapshot_age: text("snapshot-age"),
                 wal_warn: text("wal-warn"),
                 pg_bin: text("pg-bin"),
                 retry_for: text("retry-for"),

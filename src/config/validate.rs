@@ -11,7 +11,9 @@ use super::conninfo::{Address, Host};
 use super::error::ConfigError;
 use super::filter::{FilterPatterns, TableFilter};
 use super::raw::{Ends, Raw, Text, Work, variable, variables};
-use super::{Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Provenance, SchemaMode, Settings, Side};
+use super::{
+    Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Provenance, PublishWhat, SchemaMode, Settings, Side,
+};
 
 /// Slot, publication, state, lease and application_name without `--name`.
 const DEFAULT_NAME: &str = "walferry";
@@ -47,6 +49,10 @@ const DEFAULT_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 /// busy to the end, and large beside what a statement of its own costs.
 const DEFAULT_PART_BYTES: usize = 256 * 1024 * 1024;
 
+/// Long enough for all tables of most databases; a source that is written to
+/// for longer than this without VACUUM begins to bloat.
+const DEFAULT_SNAPSHOT_AGE: Duration = Duration::from_secs(30 * 60);
+
 /// Sequences are exact at the end anyway; until then a pass is one query.
 const DEFAULT_SEQUENCE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -63,12 +69,14 @@ impl Settings {
         let Raw { ends, work, serve, .. } = raw;
         let (source, target) = connections(&ends, env)?;
         let baseline = baseline(&work, &ends)?;
+        let publish = publish(&work, &ends)?;
         let name = name(ends.name)?;
         let jobs = jobs("jobs", work.jobs.as_ref(), default_jobs())?;
         Ok(Settings {
             source,
             target,
             slot: object("slot", ends.slot, &name)?,
+            publish,
             publication: publication(ends.publication, &name, baseline),
             name,
             filter: TableFilter::parse(&FilterPatterns {
@@ -90,6 +98,7 @@ impl Settings {
             },
             copy_rate: optional_size("copy-rate", work.copy_rate.as_ref())?,
             part_size: bytes(size("part-size", work.part_size.as_ref(), DEFAULT_PART_BYTES)?),
+            snapshot_age: snapshot_age(work.snapshot_age.as_ref())?,
             wal_warn: optional_size("wal-warn", work.wal_warn.as_ref())?,
             pg_bin: work.pg_bin.as_ref().map(|text| PathBuf::from(&text.0)),
             retry_for: duration("retry-for", work.retry_for.as_ref(), DEFAULT_RETRY_FOR)?,
@@ -169,6 +178,17 @@ fn publication(given: Option<Text>, name: &str, baseline: Baseline) -> Provenanc
         (Some(text), _) => Provenance::Existing(text.0),
         (None, Baseline::Restored { .. }) => Provenance::Existing(name.to_owned()),
         (None, Baseline::Copied) => Provenance::Ours(name.to_owned()),
+    }
+}
+
+fn publish(work: &Work, ends: &Ends) -> Result<PublishWhat, ConfigError> {
+    match (truth("all-tables", work.all_tables.as_ref())?, &ends.publication) {
+        (false, _) => Ok(PublishWhat::Listed),
+        (true, None) => Ok(PublishWhat::AllTables),
+        (true, Some(_)) => {
+            let why = "does not go with --publication: one that exists holds what it holds";
+            Err(ConfigError::Together { name: "all-tables", why })
+        }
     }
 }
 
@@ -267,6 +287,20 @@ fn sequence_interval(text: Option<&Text>) -> Result<Duration, ConfigError> {
     }
 }
 
+/// A snapshot costs a slot's creation and a look at all tables: not more often
+/// than once a second; and a day of WAL and dead rows is more than any source
+/// should bear.
+fn snapshot_age(text: Option<&Text>) -> Result<Duration, ConfigError> {
+    const BOUNDS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+    let age = duration("snapshot-age", text, DEFAULT_SNAPSHOT_AGE)?;
+    match text {
+        Some(text) if !BOUNDS.contains(&age) => {
+            Err(wrong("snapshot-age", "a duration from 1s to 24h, such as 30m", text))
+        }
+        _ => Ok(age),
+    }
+}
+
 /// A human size; 1MiB is the least that a stream of rows can be worked in.
 fn size(flag: &'static str, text: Option<&Text>, default: usize) -> Result<usize, ConfigError> {
     const LEAST_BYTES: usize = 1024 * 1024;
@@ -337,6 +371,33 @@ mod tests {
         for (interval, margin) in [("0", "0"), ("99ms", "0"), ("1s", "-1"), ("1s", "many"), ("1s", "1.5")] {
             let error = of(interval, margin).unwrap_err().to_string();
             assert!(error.contains("sequence-") && error.contains("WALFERRY_SEQUENCE_"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_publication_of_all_tables_is_asked_for_and_never_another_s() {
+        let of = |publication: Option<Text>, all_tables: Option<Text>| {
+            let ends = Ends { publication, ..Ends::default() };
+            let raw = Raw::of_flags(ends, Work { all_tables, ..Work::default() }, Serve::default(), Logging::default());
+            Settings::validate(raw.complete(&env()).unwrap(), &env()).map(|settings| settings.publish)
+        };
+        assert_eq!(of(None, None).unwrap(), PublishWhat::Listed);
+        assert_eq!(of(None, text("true")).unwrap(), PublishWhat::AllTables);
+        assert_eq!(of(text("theirs"), text("false")).unwrap(), PublishWhat::Listed);
+        let error = of(text("theirs"), text("true")).unwrap_err().to_string();
+        assert!(error.contains("--all-tables does not go with --publication"), "{error}");
+    }
+
+    #[test]
+    fn a_snapshot_is_turned_over_after_a_second_at_least_and_a_day_at_most() {
+        let of = |age: Option<Text>| {
+            settings(Work { snapshot_age: age, ..Work::default() }, &env()).map(|settings| settings.snapshot_age)
+        };
+        assert_eq!(of(None).unwrap(), Duration::from_secs(1800));
+        assert_eq!(of(text("24h")).unwrap(), Duration::from_secs(86_400));
+        for wrong in ["999ms", "25h", "0", "soon"] {
+            let error = of(text(wrong)).unwrap_err().to_string();
+            assert!(error.contains("--snapshot-age (or WALFERRY_SNAPSHOT_AGE)"), "{error}");
         }
     }
 
