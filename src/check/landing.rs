@@ -7,6 +7,7 @@ use super::findings::names;
 use super::tables::{Kind, Tables};
 use super::target::Migration;
 use super::{CheckError, Findings, foreign};
+use crate::catalog::contents;
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
 use crate::schema;
 use crate::session::{DbContext, Session};
@@ -337,29 +338,23 @@ fn alterable(landed: &[Landed], findings: &mut Findings) {
 
 /// A copy into tables with rows would make them twice, or fail on a key.
 async fn empty(landed: &[Landed], session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let mut filled = Vec::new();
-    for table in landed {
-        if !table.may_read {
-            findings
-                .problem(Side::Target, "tables", format!("whether {} is empty cannot be seen", table.name))
-                .remedy("SELECT on the table and USAGE on its schema are needed, and no row security in force");
-            continue;
-        }
-        let sql = format!("SELECT EXISTS (SELECT FROM {})", table.name.sql());
-        if session.query_one(&sql, &[]).await.during(Side::Target, format!("look into {}", table.name))?.get(0) {
-            filled.push(&table.name);
-        }
+    for table in landed.iter().filter(|table| !table.may_read) {
+        findings
+            .problem(Side::Target, "tables", format!("whether {} is empty cannot be seen", table.name))
+            .remedy("SELECT on the table and USAGE on its schema are needed, and no row security in force");
     }
+    let readable: Vec<&TableName> = landed.iter().filter(|table| table.may_read).map(|table| &table.name).collect();
+    let filled = contents::filled(session, &readable).await?;
     if filled.is_empty() {
         if !landed.is_empty() {
             findings.ok(Side::Target, "tables", format!("{} tables exist and are empty", landed.len()));
         }
         return Ok(());
     }
-    let list: Vec<String> = filled.iter().map(|name| name.sql()).collect();
+    let listed: Vec<&TableName> = filled.iter().map(|filled| &filled.table).collect();
     findings
-        .problem(Side::Target, "tables", format!("{} of the tables have rows: {}", filled.len(), names(&filled)))
+        .problem(Side::Target, "tables", format!("{} of the tables have rows: {}", filled.len(), names(&listed)))
         .remedy("if these rows are not needed:")
-        .sql(format!("TRUNCATE {};", list.join(", ")));
+        .sql(contents::truncate(&filled));
     Ok(())
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::SchemaError;
+use crate::catalog::contents;
 use crate::config::TableFilter;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -260,32 +261,18 @@ pub fn differences<'a>(
     found
 }
 
-/// Tables asked for their emptiness in one statement: enough to save round
-/// trips, few enough for the planner.
-const TABLES_PER_QUERY: usize = 200;
-
-/// Checks that tables of the target hold no row.
+/// Checks that tables of the target hold no row of their own.
 ///
 /// # Errors
 /// [`SchemaError::Mismatch`] with the TRUNCATE that empties those that do.
 pub async fn require_empty(target: &Session, tables: &[&TableName]) -> Result<(), SchemaError> {
-    let mut full = Vec::new();
-    for chunk in tables.chunks(TABLES_PER_QUERY) {
-        let parts: Vec<String> =
-            (0..).zip(chunk).map(|(n, t)| format!("SELECT {n}::int8 WHERE EXISTS (SELECT FROM {})", t.sql())).collect();
-        let rows = target
-            .query(&parts.join(" UNION ALL "), &[])
-            .await
-            .during(target.side(), "look whether the tables are empty")?;
-        let named = |row: &crate::session::Row| chunk.get(usize::try_from(row.get::<_, i64>(0)).ok()?).map(|t| t.sql());
-        full.extend(rows.iter().filter_map(named));
-    }
+    let full = contents::filled(target, tables).await?;
     if full.is_empty() {
         return Ok(());
     }
     Err(SchemaError::Mismatch(vec![format!(
-        "{} to be copied hold rows already; if these can go: TRUNCATE {};",
+        "{} to be copied hold rows already; if these can go: {}",
         if full.len() == 1 { "one of the tables" } else { "some of the tables" },
-        full.join(", ")
+        contents::truncate(&full)
     )]))
 }

@@ -211,6 +211,53 @@ async fn a_parent_that_is_begun_anew_leaves_its_finished_child_alone() {
     pair.assert_equal().await;
 }
 
+/// A parent with rows, and two children that are larger.
+async fn inheriting() -> Pair {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.parent (id int PRIMARY KEY, t text); \
+         CREATE TABLE public.child_1 (PRIMARY KEY (id)) INHERITS (public.parent); \
+         CREATE TABLE public.child_2 (PRIMARY KEY (id)) INHERITS (public.parent); \
+         INSERT INTO public.parent SELECT i, md5(i::text) FROM generate_series(1, 20000) i; \
+         INSERT INTO public.child_1 SELECT i, md5(i::text) FROM generate_series(100001, 190000) i; \
+         INSERT INTO public.child_2 SELECT i, md5(i::text) FROM generate_series(200001, 260000) i",
+    )
+    .await;
+    pair
+}
+
+/// The story: public Pagila, killed in its copy, was asked to truncate the
+/// parent, as its finished children have rows; that took the children's rows,
+/// and the migration ended with 0 without them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_goes_on_by_itself_where_a_parent_waits_behind_its_finished_children() {
+    let pair = inheriting().await;
+    let target = pair.target_client().await;
+    let sql = "SELECT name FROM walferry.tables WHERE migration = $1 AND state = $2 AND name ~ '^(parent|child)'";
+    for failpoint in ["copy-before-commit:2", "copy-before-commit:1"] {
+        let mut command = command_for(&pair, &["run", "--jobs", "1"]);
+        command.env("WALFERRY_FAILPOINT", failpoint);
+        Walferry::spawn(command).wait(PATIENCE);
+        for (state, table) in [("ready", "child_1"), ("copying", "child_2"), ("waiting", "parent")] {
+            assert_eq!(target.query_one(sql, &[&NAME, &state]).await.unwrap().get::<_, &str>(0), table, "{failpoint}");
+        }
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+/// The story: the same with a healthy migration, by a resync of the parent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_of_a_parent_leaves_its_children_alone() {
+    let pair = inheriting().await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.source_sql("UPDATE public.parent SET t = 'new' WHERE id % 7 = 0").await;
+    Walferry::run(&pair, &["resync", "public.parent"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_have_the_rows_and_columns_that_the_publication_lets_through() {
     let pair = pair_with_tables(Pair::builder().source_role(SourceRole::Restricted)).await;

@@ -1,0 +1,115 @@
+//! Whether tables hold rows of their own.
+//!
+//! Invariant: a table that others inherit from is asked about itself alone, as
+//! its children have rows of their own; a partitioned table has its partitions'.
+//! Whatever empties a table says so too ([`Filled::sql`]).
+//!
+//! Source: `RangeVar.inh` in `src/include/nodes/primnodes.h`: without ONLY a
+//! table stands for everything that inherits from it, in TRUNCATE as well.
+
+use std::collections::HashMap;
+
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
+
+/// Tables asked about in one statement: enough to save round trips, few enough
+/// for the planner.
+const TABLES_PER_QUERY: usize = 200;
+
+/// The kind of each of these tables that there is.
+const KINDS: &str = "SELECT n.nspname::text, c.relname::text, c.relkind = 'r' \
+    FROM unnest($1::text[], $2::text[]) AS asked (schema, name) \
+    JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema \
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name AND c.relkind IN ('r', 'p', 'f')";
+
+/// A table that holds rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Its name.
+    pub table: TableName,
+    sql: String,
+}
+
+impl Filled {
+    /// How a statement names it that means these rows and no others.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+}
+
+/// The TRUNCATE that takes these rows away, and no others.
+pub fn truncate(filled: &[Filled]) -> String {
+    let names: Vec<&str> = filled.iter().map(Filled::sql).collect();
+    format!("TRUNCATE {};", names.join(", "))
+}
+
+/// Those of the tables that hold rows; one that is not there holds none.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub async fn filled(session: &Session, tables: &[&TableName]) -> Result<Vec<Filled>, DbError> {
+    let named = names(session, tables).await?;
+    let asked: Vec<(&TableName, &String)> =
+        tables.iter().filter_map(|table| Some((*table, named.get(table)?))).collect();
+    let mut found = Vec::new();
+    for chunk in asked.chunks(TABLES_PER_QUERY) {
+        let parts: Vec<String> = (0..)
+            .zip(chunk)
+            .map(|(n, (_, sql))| format!("SELECT {n}::int8 WHERE EXISTS (SELECT FROM {sql})"))
+            .collect();
+        let rows = session.query(&parts.join(" UNION ALL "), &[]).await;
+        for row in rows.during(session.side(), "look whether the tables are empty")? {
+            let place = usize::try_from(row.take::<i64>(0)?).unwrap_or(usize::MAX);
+            if let Some((table, sql)) = chunk.get(place) {
+                found.push(Filled { table: (*table).clone(), sql: (*sql).clone() });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How a statement names each table that is there, itself alone.
+async fn names(session: &Session, tables: &[&TableName]) -> Result<HashMap<TableName, String>, DbError> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let rows = session.query(KINDS, &[&schemas, &names]).await.during(session.side(), "look for the tables")?;
+    let mut found = HashMap::new();
+    for row in &rows {
+        let table = TableName::new(row.take::<&str>(0)?, row.take::<&str>(1)?);
+        let only = if row.take(2)? { "ONLY " } else { "" };
+        let sql = format!("{only}{}", table.sql());
+        found.insert(table, sql);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::testing::Server;
+
+    /// The story: a parent whose children had been copied counted as full, and
+    /// the TRUNCATE that was printed took the children's rows.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_parent_is_not_full_by_its_childrens_rows_and_a_partitioned_table_is_by_its_partitions() {
+        let server = Server::start().await;
+        let target = server.target().await;
+        target
+            .batch_execute(
+                "CREATE TABLE public.parent (id int); CREATE TABLE public.child () INHERITS (public.parent); \
+                 CREATE TABLE public.root (id int) PARTITION BY LIST (id); \
+                 CREATE TABLE public.leaf PARTITION OF public.root DEFAULT; \
+                 INSERT INTO public.child VALUES (1); INSERT INTO public.leaf VALUES (1)",
+            )
+            .await
+            .unwrap();
+        let name = |name| TableName::new("public", name);
+        let (parent, child, root, absent) = (name("parent"), name("child"), name("root"), name("absent"));
+        let found = filled(&target, &[&parent, &child, &root, &absent]).await.unwrap();
+        assert_eq!(truncate(&found), "TRUNCATE ONLY \"public\".\"child\", \"public\".\"root\";");
+        target.batch_execute("INSERT INTO public.parent VALUES (1)").await.unwrap();
+        let found = filled(&target, &[&parent]).await.unwrap();
+        target.batch_execute(&truncate(&found)).await.unwrap();
+        assert_eq!(filled(&target, &[&parent, &child]).await.unwrap().len(), 1, "the child's row is still there");
+    }
+}
