@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::catalog;
 use crate::config::{Provenance, Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
@@ -228,10 +229,12 @@ fn ours(recorded: &Provenance, flag: &Provenance, what: &str, report: &mut Repor
 }
 
 async fn find_slot(source: &Session, name: &str) -> Result<bool, DbError> {
-    let sql =
-        "SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND database = pg_catalog.current_database()";
-    let rows = source.query(sql, &[&name]).await.during(Side::Source, "look for the slot")?;
-    Ok(!rows.is_empty())
+    let Some(slot) = catalog::slot::find(source, name).await? else { return Ok(false) };
+    let row = source
+        .query_one("SELECT pg_catalog.current_database()::text", &[])
+        .await
+        .during(Side::Source, "read the database's name")?;
+    Ok(slot.database == row.take(0)?)
 }
 
 async fn find_publication(
@@ -290,12 +293,8 @@ fn refuse_by_name_only(settings: &Settings, found: &Found) -> Result<(), Cleanup
 async fn drop_slot(source: &Session, slot: &str) -> Result<(), CleanupError> {
     let deadline = Instant::now() + SLOT_PATIENCE;
     loop {
-        let rows = source
-            .query("SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", &[&slot])
-            .await
-            .during(Side::Source, "look at the slot")?;
-        let Some(row) = rows.first() else { return Ok(()) };
-        match row.get::<_, Option<i32>>(0) {
+        let Some(found) = catalog::slot::find(source, slot).await? else { return Ok(()) };
+        match found.active_pid {
             None => break,
             Some(pid) if Instant::now() >= deadline => {
                 return Err(CleanupError::SlotInUse { slot: slot.to_owned(), pid });

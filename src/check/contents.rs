@@ -2,8 +2,8 @@
 //! that logical replication passes over.
 
 use super::findings::names;
-use super::source::Role;
 use super::{CheckError, Findings};
+use crate::catalog::roles::Role;
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
@@ -38,14 +38,14 @@ async fn sequences(
     let mut denied = Vec::new();
     let mut total = 0;
     for row in &rows {
-        let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-        let owner = row.get::<_, Option<String>>(2).zip(row.get::<_, Option<String>>(3));
+        let name = TableName::new(row.take::<String>(0)?, row.take::<String>(1)?);
+        let owner = row.take::<Option<String>>(2)?.zip(row.take::<Option<String>>(3)?);
         let decides = owner.map_or_else(|| name.clone(), |(schema, table)| TableName::new(schema, table));
         if !settings.filter.includes(&decides) {
             continue;
         }
         total += 1;
-        if !row.get::<_, bool>(4) {
+        if !row.take::<bool>(4)? {
             denied.push(name);
         }
     }
@@ -72,8 +72,8 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
          FROM (SELECT m.oid, {READABLE_SQL} AS readable FROM pg_largeobject_metadata m) o"
     );
     let row = session.query_one(&sql, &[]).await.during(Side::Source, "count the large objects")?;
-    let (total, foreign, may_read_pages): (i64, i64, bool) = (row.get(0), row.get(1), row.get(2));
-    let unreadable: Vec<u32> = row.get(3);
+    let (total, foreign, may_read_pages): (i64, i64, bool) = (row.take(0)?, row.take(1)?, row.take(2)?);
+    let unreadable: Vec<u32> = row.take(3)?;
     if total == 0 {
         findings.ok(Side::Source, "large_objects", "there are no large objects");
     } else if may_read_pages {

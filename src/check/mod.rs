@@ -131,7 +131,7 @@ async fn check_source(
     server::check(settings, source, findings).await;
     let role = group(source, findings, async |s, f| source::check(s, f).await).await?;
     source::replication_connection(settings, &role, findings).await;
-    group(source, findings, async |s, f| slot::check(settings, migration, s, f).await).await;
+    group(source, findings, async |s, f| slot::check(settings, &role, migration, s, f).await).await;
     let tables = group(source, findings, async |s, f| tables::check(settings, &role, s, f).await).await?;
     group(source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
     group(source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;

@@ -4,9 +4,9 @@
 use std::collections::HashSet;
 
 use super::findings::names;
-use super::source::Role;
 use super::tables::{Kind, SourceTable, Tables};
 use super::{CheckError, Findings};
+use crate::catalog::roles::Role;
 use crate::config::{Provenance, Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};

@@ -8,6 +8,7 @@
 use std::time::SystemTime;
 
 use super::{CheckError, Findings, Place};
+use crate::catalog;
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -33,7 +34,7 @@ pub(super) async fn check(settings: &Settings, session: &Session, findings: &mut
 async fn backend(session: &Session) -> Result<i32, DbError> {
     let row =
         session.query_one("SELECT pg_backend_pid()", &[]).await.during(session.side(), "read the backend's pid")?;
-    Ok(row.get(0))
+    row.take(0)
 }
 
 async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
@@ -60,37 +61,36 @@ async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings)
     Ok(())
 }
 
-/// Free connections: of the server, the database and the role.
-const CONNECTIONS: &str = "SELECT r.rolname::text, d.datname::text, r.rolconnlimit, d.datconnlimit, \
-    current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
-      - coalesce(current_setting('reserved_connections', true), '0')::bigint \
-      - (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database) AS server_free, \
-    (SELECT count(*) FROM pg_stat_activity WHERE datname = d.datname) AS database_used, \
-    (SELECT count(*) FROM pg_stat_activity WHERE usename = r.rolname) AS role_used \
-    FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database()";
+/// Of the connections that a server has, those that ordinary roles may use are
+/// what these leave; the last came with 16.
+const SETTINGS: [&str; 3] = ["max_connections", "superuser_reserved_connections", "reserved_connections"];
+
+/// Connections in use: of the server, the database and the role.
+const CONNECTIONS: &str = "SELECT (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database), \
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()), \
+    (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user)";
 
 async fn connections(settings: &Settings, session: &Session, findings: &mut Findings) -> Result<(), DbError> {
     let side = session.side();
     let row = session.query_one(CONNECTIONS, &[]).await.during(side, "count the connections")?;
+    let server = catalog::settings::read(session, &SETTINGS).await?;
+    let [most, for_superusers, reserved] = SETTINGS.map(|name| server.number(name));
+    let server_free = most - for_superusers - reserved - row.take::<i64>(0)?;
+    let role = catalog::roles::current(session).await?;
     let limited = |limit: i32, used: i64| if limit < 0 { i64::MAX } else { i64::from(limit) - used };
     let needed = i64::try_from(settings.jobs).unwrap_or(i64::MAX).saturating_add(CONNECTIONS_BESIDE_JOBS);
-    let (role, database): (String, String) = (row.get(0), row.get(1));
     // Our own connections count as used, so they are a part of what is needed.
     let kinds = [
+        (server_free, "the server".to_owned(), "ALTER SYSTEM SET max_connections = …; -- and restart".to_owned()),
         (
-            row.get::<_, i64>("server_free"),
-            "the server".to_owned(),
-            "ALTER SYSTEM SET max_connections = …; -- and restart".to_owned(),
+            limited(role.database_connection_limit, row.take(1)?),
+            format!("database {}", role.database),
+            format!("ALTER DATABASE {} CONNECTION LIMIT -1;", ident(&role.database)),
         ),
         (
-            limited(row.get("datconnlimit"), row.get("database_used")),
-            format!("database {database}"),
-            format!("ALTER DATABASE {} CONNECTION LIMIT -1;", ident(&database)),
-        ),
-        (
-            limited(row.get("rolconnlimit"), row.get("role_used")),
-            format!("role {role}"),
-            format!("ALTER ROLE {} CONNECTION LIMIT -1;", ident(&role)),
+            limited(role.connection_limit, row.take(2)?),
+            format!("role {}", role.name),
+            format!("ALTER ROLE {} CONNECTION LIMIT -1;", ident(&role.name)),
         ),
     ];
     let mut is_enough = true;
@@ -135,5 +135,5 @@ pub(super) async fn are_different(source: &Session, target: &Session, findings: 
 async fn identity(session: &Session) -> Result<(SystemTime, u32), DbError> {
     let sql = "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()";
     let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
-    Ok((row.get(0), row.get(1)))
+    Ok((row.take(0)?, row.take(1)?))
 }

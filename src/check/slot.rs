@@ -2,24 +2,22 @@
 
 use super::target::Migration;
 use super::{CheckError, Findings};
+use crate::catalog;
+use crate::catalog::roles::Role;
+use crate::catalog::slot::PLUGIN;
 use crate::config::{Provenance, Settings, Side};
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::sql::literal;
 
 pub(super) async fn check(
     settings: &Settings,
+    role: &Role,
     migration: Option<&Migration>,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let name = settings.slot.name();
-    let wal_status = if session.version() >= 130_000 { "wal_status" } else { "NULL::text" };
-    let sql = format!(
-        "SELECT coalesce(plugin = 'pgoutput', false), coalesce(database = current_database(), false), active_pid, {wal_status} \
-         FROM pg_replication_slots WHERE slot_name = $1"
-    );
-    let rows = session.query(&sql, &[&name]).await.during(Side::Source, "look for the slot")?;
-    let Some(row) = rows.first() else {
+    let Some(slot) = catalog::slot::find(session, name).await? else {
         match (&settings.slot, migration) {
             (Provenance::Existing(_), _) => {
                 findings
@@ -42,7 +40,7 @@ pub(super) async fn check(
         }
         return Ok(());
     };
-    let (is_pgoutput, is_here, pid): (bool, bool, Option<i32>) = (row.get(0), row.get(1), row.get(2));
+    let is_ours_in_kind = slot.plugin.as_deref() == Some(PLUGIN) && slot.database.as_deref() == Some(&role.database);
     let drop_it = format!("SELECT pg_drop_replication_slot({});", literal(name).trim());
     let is_expected = matches!(settings.slot, Provenance::Existing(_)) || migration.is_some();
     if !is_expected {
@@ -54,15 +52,15 @@ pub(super) async fn check(
             )
             .remedy("use another --name; or, if nobody needs it, drop it:")
             .sql(drop_it);
-    } else if !is_pgoutput || !is_here {
+    } else if !is_ours_in_kind {
         findings
             .problem(Side::Source, "slot", format!("replication slot {name} is not one of pgoutput in this database"))
             .remedy("use another --slot or --name");
-    } else if row.get::<_, Option<String>>(3).as_deref() == Some("lost") {
+    } else if slot.loss().is_some() {
         findings
             .problem(Side::Source, "slot", format!("replication slot {name} has been invalidated: the WAL it needs is gone"))
             .remedy("begin again: walferry cleanup --yes, then empty the target's database; max_slot_wal_keep_size decides how much WAL a slot may hold");
-    } else if let Some(pid) = pid {
+    } else if let Some(pid) = slot.active_pid {
         findings
             .warning(Side::Source, "slot", format!("replication slot {name} is in use by the server process {pid}"))
             .remedy("a running walferry is asked to hand over by `walferry catchup`; another `walferry run` would be refused");

@@ -1,10 +1,10 @@
 //! The source as a server: settings, rights of the role, versions, and the
 //! replication connection, which is the proof of most of them.
 
-use crate::session::Row;
-
 use super::findings::names;
 use super::{CheckError, Findings};
+use crate::catalog::roles::Role;
+use crate::catalog::{self, settings};
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{ident, literal};
@@ -23,51 +23,35 @@ const MENDED: [(i32, i32); 5] = [(13, 21), (14, 18), (15, 13), (16, 9), (17, 5)]
 /// A transaction older than this will probably outlive the next minute, too.
 const LONG_TRANSACTION_SECONDS: i32 = 60;
 
-/// The role on the source, for the SQL of remedies.
-pub(super) struct Role {
-    /// Its name.
-    pub(super) name: String,
-    /// Whether nothing is denied to it.
-    pub(super) is_superuser: bool,
-    /// Whether it has the attribute, or the membership that stands in for it.
-    may_replicate: bool,
-    /// CREATE on the database.
-    pub(super) may_create: bool,
-    /// The database.
-    pub(super) database: String,
-}
+/// What the source has to be set to, and what it should not be.
+const SETTINGS: [&str; 6] = [
+    "wal_level",
+    "effective_wal_level",
+    "max_replication_slots",
+    "max_wal_senders",
+    "synchronous_standby_names",
+    "max_slot_wal_keep_size",
+];
 
-const FACTS: &str = "SELECT current_user::text AS role, current_database()::text AS database, r.rolsuper, \
-    r.rolreplication OR EXISTS (SELECT FROM pg_roles p WHERE p.rolname = 'rds_replication' AND pg_has_role(p.oid, 'MEMBER')) AS may_replicate, \
-    has_database_privilege(current_database(), 'CREATE') AS may_create, pg_is_in_recovery() AS standby, \
-    current_setting('wal_level') AS wal_level, current_setting('effective_wal_level', true) AS effective_wal_level, \
-    current_setting('max_replication_slots')::bigint AS max_slots, (SELECT count(*) FROM pg_replication_slots) AS slots, \
-    current_setting('max_wal_senders')::bigint AS max_senders, (SELECT count(*) FROM pg_stat_replication) AS senders, \
-    current_setting('synchronous_standby_names') AS sync_names, \
-    coalesce(current_setting('max_slot_wal_keep_size', true), '-1') AS keep_size, \
-    (SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()) AS encoding \
-    FROM pg_roles r WHERE r.rolname = current_user";
+const FACTS: &str = "SELECT pg_is_in_recovery(), (SELECT count(*) FROM pg_stat_replication), \
+    (SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database())";
 
 pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<Role, CheckError> {
     let row = session.query_one(FACTS, &[]).await.during(Side::Source, "read the settings")?;
+    let server = settings::read(session, &SETTINGS).await?;
     version(session.version(), findings);
-    wal_level(session.version(), &row, findings);
-    if row.get("standby") {
+    wal_level(session.version(), &server, findings);
+    if row.take(0)? {
         findings
             .problem(Side::Source, "recovery", "the source is a standby")
             .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");
     }
-    room(&row, "max_replication_slots", "slots", "max_slots", findings);
-    room(&row, "max_wal_senders", "senders", "max_senders", findings);
-    cautions(&row, findings);
+    room(&server, "max_replication_slots", catalog::slot::count(session).await?, findings);
+    room(&server, "max_wal_senders", row.take(1)?, findings);
+    cautions(&server, findings);
+    encoding(row.take(2)?, findings);
     blockers(session, findings).await?;
-    Ok(Role {
-        name: row.get("role"),
-        is_superuser: row.get("rolsuper"),
-        may_replicate: row.get("may_replicate"),
-        may_create: row.get("may_create"),
-        database: row.get("database"),
-    })
+    Ok(catalog::roles::current(session).await?)
 }
 
 fn version(version: i32, findings: &mut Findings) {
@@ -90,9 +74,8 @@ fn version(version: i32, findings: &mut Findings) {
     }
 }
 
-fn wal_level(version: i32, row: &Row, findings: &mut Findings) {
-    let set: String = row.get("wal_level");
-    let level: String = row.get::<_, Option<String>>("effective_wal_level").unwrap_or_else(|| set.clone());
+fn wal_level(version: i32, server: &settings::Settings, findings: &mut Findings) {
+    let level = server.get("effective_wal_level").map_or(server.shown("wal_level"), |setting| &setting.shown);
     if level == "logical" || (version >= RAISES_WAL_LEVEL && level == "replica") {
         findings.ok(Side::Source, "wal_level", format!("wal_level is {level}"));
     } else {
@@ -103,8 +86,8 @@ fn wal_level(version: i32, row: &Row, findings: &mut Findings) {
     }
 }
 
-fn room(row: &Row, setting: &'static str, used: &str, most: &str, findings: &mut Findings) {
-    let (used, most): (i64, i64) = (row.get(used), row.get(most));
+fn room(server: &settings::Settings, setting: &'static str, used: i64, findings: &mut Findings) {
+    let most = server.number(setting);
     if used < most {
         findings.ok(Side::Source, setting, format!("{setting} is {most}, {used} in use"));
     } else {
@@ -115,15 +98,16 @@ fn room(row: &Row, setting: &'static str, used: &str, most: &str, findings: &mut
     }
 }
 
-fn cautions(row: &Row, findings: &mut Findings) {
-    let sync: String = row.get("sync_names");
+fn cautions(server: &settings::Settings, findings: &mut Findings) {
+    let sync = server.shown("synchronous_standby_names");
     if sync.contains('*') {
         findings
-            .warning(Side::Source, "synchronous_standby_names", format!("synchronous_standby_names is {}, so that walferry can become a synchronous standby and commits on the source wait for it", literal(&sync).trim()))
+            .warning(Side::Source, "synchronous_standby_names", format!("synchronous_standby_names is {}, so that walferry can become a synchronous standby and commits on the source wait for it", literal(sync).trim()))
             .remedy("name the standbys instead of *");
     }
-    let keep: String = row.get("keep_size");
-    if keep != "-1" {
+    // The setting came with 13.
+    if let Some(keep) = server.get("max_slot_wal_keep_size").filter(|setting| setting.number != Some(-1)) {
+        let keep = &keep.shown;
         findings
             .warning(
                 Side::Source,
@@ -133,7 +117,9 @@ fn cautions(row: &Row, findings: &mut Findings) {
             .remedy("raise it for the time of the migration:")
             .sql("ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();");
     }
-    let encoding: String = row.get("encoding");
+}
+
+fn encoding(encoding: &str, findings: &mut Findings) {
     if encoding == "SQL_ASCII" {
         findings
             .warning(
@@ -159,7 +145,7 @@ async fn blockers(session: &Session, findings: &mut Findings) -> Result<(), Chec
         );
         finding.remedy("end each of them in its database:");
         for row in &rows {
-            let (gid, database): (String, String) = (row.get(0), row.get(1));
+            let (gid, database): (String, String) = (row.take(0)?, row.take(1)?);
             finding.sql(format!(
                 "COMMIT PREPARED {}; -- or ROLLBACK PREPARED, in {}",
                 literal(&gid).trim(),
@@ -176,7 +162,7 @@ async fn blockers(session: &Session, findings: &mut Findings) -> Result<(), Chec
         .await
         .during(Side::Source, "look for long transactions")?;
     if !rows.is_empty() {
-        let pids: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+        let pids: Vec<i32> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
         let finding = findings.warning(
             Side::Source,
             "long_transactions",

@@ -7,8 +7,8 @@
 use crate::session::Row;
 
 use super::findings::names;
-use super::source::Role;
 use super::{CheckError, Findings};
+use crate::catalog::roles::Role;
 use crate::config::{Provenance, Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};

@@ -2,6 +2,8 @@
 //! and whether the migration has begun.
 
 use super::{CheckError, Findings};
+use crate::catalog::roles::{self, Role};
+use crate::catalog::settings;
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -25,7 +27,7 @@ pub(super) async fn migration(
         )
         .await
         .during(Side::Target, "look for the state schema")?;
-    match (row.get::<_, bool>(0), row.get::<_, bool>(1) && row.get::<_, bool>(2)) {
+    match (row.take(0)?, row.take(1)? && row.take(2)?) {
         (false, _) => return Ok(None),
         (true, false) => {
             findings
@@ -40,28 +42,26 @@ pub(super) async fn migration(
         .query("SELECT phase, consistent_point IS NOT NULL FROM walferry.migration WHERE name = $1", &[&settings.name])
         .await
         .during(Side::Target, "read the state")?;
-    Ok(rows.first().map(|row| {
-        let phase: String = row.get(0);
-        findings.ok(
-            Side::Target,
-            "state",
-            format!("migration {} has begun (phase {phase}) and goes on", settings.name),
-        );
-        Migration { has_slot: row.get(1) }
-    }))
+    let Some(row) = rows.first() else { return Ok(None) };
+    let phase: String = row.take(0)?;
+    findings.ok(Side::Target, "state", format!("migration {} has begun (phase {phase}) and goes on", settings.name));
+    Ok(Some(Migration { has_slot: row.take(1)? }))
 }
 
-const FACTS: &str = "SELECT current_user::text, current_database()::text, pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', \
-    has_database_privilege(current_database(), 'CREATE'), to_regnamespace('walferry') IS NOT NULL";
+const FACTS: &str = "SELECT pg_is_in_recovery(), to_regnamespace('walferry') IS NOT NULL";
+
+/// Whether transactions are read-only unless they say otherwise.
+const READ_ONLY: &str = "default_transaction_read_only";
 
 pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
     let row = session.query_one(FACTS, &[]).await.during(Side::Target, "read the settings")?;
-    let (role, database): (String, String) = (row.get(0), row.get(1));
-    if row.get(2) {
+    let server = settings::read(session, &[READ_ONLY]).await?;
+    let Role { name: role, database, may_create, .. } = roles::current(session).await?;
+    if row.take(0)? {
         findings
             .problem(Side::Target, "writable", "the target is a standby")
             .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");
-    } else if row.get(3) {
+    } else if server.shown(READ_ONLY) == "on" {
         findings
             .problem(
                 Side::Target,
@@ -76,7 +76,7 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
     } else {
         findings.ok(Side::Target, "writable", "the target can be written to");
     }
-    if row.get(4) || row.get(5) {
+    if may_create || row.take(1)? {
         findings.ok(Side::Target, "create", format!("role {role} may create schemas in database {database}"));
     } else {
         findings
@@ -123,7 +123,7 @@ async fn probe(session: &Session, sql: &str) -> Result<bool, DbError> {
                 .query_one("SELECT current_setting('session_replication_role') = 'replica'", &[])
                 .await
                 .during(Side::Target, "read session_replication_role")?;
-            Ok(row.get(0))
+            row.take(0)
         }
         // Denied or not there: an answer. A lost connection is none.
         Err(error) if error.as_db_error().is_some() => Ok(false),

@@ -12,8 +12,9 @@
 //! `src/backend/replication/logical/logical.c`).
 
 use super::{CopyContext, CopyError, plan, publication};
+use crate::catalog;
 use crate::lsn::{EndLsn, Lsn};
-use crate::run::resume::{ResyncError, compare_slot, read_slot, source_end};
+use crate::run::resume::{ResyncError, compare_slot};
 use crate::schema;
 use crate::session::Session;
 use crate::state::StateError;
@@ -42,11 +43,11 @@ pub(super) async fn take(ctx: &CopyContext<'_>, source: &Session, start: Option<
 async fn point(ctx: &CopyContext<'_>, source: &Session, start: Option<Lsn>) -> Result<EndLsn, CopyError> {
     let migration = ctx.state.load().await?.ok_or_else(|| StateError::NoMigration(ctx.state.name().to_owned()))?;
     let name = migration.slot.name();
-    let slot = read_slot(source, name).await?;
+    let slot = catalog::slot::find(source, name).await?;
     let begins = slot.as_ref().and_then(|slot| slot.confirmed_flush);
     let point = start.or(begins).ok_or_else(|| ResyncError::SlotGone(name.to_owned()))?;
     compare_slot(&migration, slot, point)?;
-    let end = source_end(source).await?;
+    let end = catalog::wal::flush_to_end(source).await?;
     if point > end {
         return Err(CopyError::StartAhead { start: point, end });
     }

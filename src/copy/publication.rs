@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use tokio_postgres::error::SqlState;
 
 use super::{CopyContext, CopyError};
+use crate::catalog;
 use crate::config::Provenance;
 use crate::schema::tables::{self, Part, Shape, SourceTable};
 use crate::session::{DbContext, DbError, Session};
@@ -262,11 +263,7 @@ async fn create(source: &Session, name: &str, tables: &[SourceTable]) -> Result<
 /// All tables only as a superuser, without a filter, and unless that would
 /// break the updates of an extension's own table.
 async fn may_publish_all(source: &Session, tables: &[SourceTable]) -> Result<bool, CopyError> {
-    let row = source
-        .query_one("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
-        .await
-        .during(source.side(), "read the role's rights")?;
-    if !row.get::<_, bool>(0) || tables.iter().any(|table| table.part == Part::Filtered) {
+    if !catalog::roles::current(source).await?.is_superuser || tables.iter().any(|table| table.part == Part::Filtered) {
         return Ok(false);
     }
     let extension: Vec<&SourceTable> = tables.iter().filter(|table| table.part == Part::OfExtension).collect();

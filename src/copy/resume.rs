@@ -12,8 +12,9 @@
 //! consistent point, and all its rows are in the stream.
 
 use super::{CopyContext, CopyError};
+use crate::catalog;
 use crate::lsn::EndLsn;
-use crate::run::resume::{ResyncError, compare_slot, read_slot};
+use crate::run::resume::{ResyncError, compare_slot};
 use crate::schema::tables::{self, Part, Shape, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
@@ -42,7 +43,7 @@ pub(super) async fn beginning(ctx: &CopyContext<'_>, source: &Session) -> Result
     let Some(point) = migration.consistent_point.filter(|_| !rows.is_empty()) else {
         return Ok(Beginning::Anew);
     };
-    let slot = read_slot(source, migration.slot.name()).await?;
+    let slot = catalog::slot::find(source, migration.slot.name()).await?;
     let is_finished =
         |row: &TableRow| matches!(row.state, TableState::Indexing | TableState::Joining | TableState::Ready);
     match compare_slot(&migration, slot, point.0) {

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{CopyContext, CopyError};
+use crate::catalog;
 use crate::config::Provenance;
 use crate::session::{DbContext, DbError, Session};
 use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
@@ -46,17 +47,13 @@ pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(),
     };
     let give_up = Instant::now() + RELEASE_DEADLINE;
     loop {
-        let rows = source
-            .query("SELECT active_pid FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text", &[&slot])
-            .await
-            .during(source.side(), "look for the slot")?;
-        let Some(row) = rows.first() else {
+        let Some(found) = catalog::slot::find(source, slot).await? else {
             return Ok(());
         };
         if !was_created_here(ctx, slot).await? {
             return Err(CopyError::ForeignSlot(slot.clone()));
         }
-        match row.get::<_, Option<i32>>(0) {
+        match found.active_pid {
             None => break,
             Some(pid) if Instant::now() >= give_up => return Err(CopyError::SlotInUse { slot: slot.clone(), pid }),
             Some(pid) => tracing::info!(slot, pid, "waiting until the slot of an earlier attempt is released"),
@@ -150,12 +147,9 @@ async fn attempt(
 }
 
 async fn cancel(source: &Session, slot: &str) -> Result<(), DbError> {
+    let Some(pid) = catalog::slot::find(source, slot).await?.and_then(|slot| slot.active_pid) else { return Ok(()) };
     source
-        .query(
-            "SELECT pg_catalog.pg_cancel_backend(active_pid) FROM pg_catalog.pg_replication_slots \
-             WHERE slot_name = $1::text AND active_pid IS NOT NULL",
-            &[&slot],
-        )
+        .query("SELECT pg_catalog.pg_cancel_backend($1)", &[&pid])
         .await
         .during(source.side(), "cancel the creation of the slot")?;
     Ok(())
@@ -189,6 +183,6 @@ async fn blockers(source: &Session) -> Result<String, DbError> {
         )
         .await
         .during(source.side(), "list the transactions in the way")?;
-    let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
     Ok(if names.is_empty() { "none that this role can see".to_owned() } else { names.join(", ") })
 }

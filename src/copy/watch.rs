@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use super::error::WalStage;
 use super::{CopyContext, CopyError};
+use crate::catalog::settings::{self, Setting};
+use crate::catalog::slot::{Slot, WalStatus};
+use crate::catalog::{self, wal};
 use crate::observe::status::human_bytes;
 use crate::run::resume::ResyncError;
 use crate::session::{DbContext, DbError, Session};
@@ -30,11 +33,10 @@ const CLOSED_EVERY: Duration = Duration::from_millis(100);
 /// own: half of the free space that a server is usually given.
 const WARN_BYTES: u64 = 50 << 30;
 
-/// The slot's figures.
+/// What is looked at: the slot, and how far the source may get ahead of it.
 struct Figures {
+    slot: Slot,
     retained_bytes: i64,
-    safe_bytes: Option<i64>,
-    wal_status: Option<String>,
     /// max_slot_wal_keep_size in bytes; `None` without a limit.
     limit_bytes: Option<u64>,
     /// The same as the source shows it.
@@ -76,6 +78,9 @@ pub(super) async fn lease(ctx: &CopyContext<'_>) -> CopyError {
     }
 }
 
+/// How much WAL a slot may hold back; came with 13.
+const WAL_LIMIT: &str = "max_slot_wal_keep_size";
+
 /// Whether the operator has been warned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Warned {
@@ -92,27 +97,13 @@ async fn look(ctx: &CopyContext<'_>, kept: &mut Option<Session>) -> Result<Optio
 }
 
 async fn figures(source: &Session, slot: &str) -> Result<Option<Figures>, DbError> {
-    let (status, safe) = if source.version() >= 130_000 {
-        ("wal_status::text", "safe_wal_size::int8")
-    } else {
-        ("NULL::text", "NULL::int8")
-    };
-    let sql = format!(
-        "SELECT coalesce((pos - restart_lsn)::int8, 0), {safe}, {status}, limits.megabytes, coalesce(limits.shown, '-1') \
-         FROM pg_catalog.pg_replication_slots \
-         CROSS JOIN (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-             ELSE pg_catalog.pg_current_wal_lsn() END) AS w (pos) \
-         LEFT JOIN (SELECT setting::int8, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
-             WHERE name = 'max_slot_wal_keep_size') AS limits (megabytes, shown) ON true \
-         WHERE slot_name = $1"
-    );
-    let row = source.query_opt(&sql, &[&slot]).await.during(source.side(), "look at the slot")?;
-    Ok(row.map(|row| Figures {
-        retained_bytes: row.get(0),
-        safe_bytes: row.get(1),
-        wal_status: row.get(2),
-        limit_bytes: row.get::<_, Option<i64>>(3).and_then(|mb| u64::try_from(mb).ok()).map(|mb| mb << 20),
-        limit: row.get(4),
+    let (slot, end, settings) =
+        tokio::try_join!(catalog::slot::find(source, slot), wal::end(source), settings::read(source, &[WAL_LIMIT]))?;
+    Ok(slot.map(|slot| Figures {
+        retained_bytes: slot.retained_bytes(end).unwrap_or(0),
+        limit_bytes: settings.get(WAL_LIMIT).and_then(Setting::bytes),
+        limit: settings.shown(WAL_LIMIT).to_owned(),
+        slot,
     }))
 }
 
@@ -120,17 +111,17 @@ fn judge(ctx: &CopyContext<'_>, figures: Option<Figures>, warned: &mut Warned) -
     let slot = ctx.settings.slot.name();
     let Some(figures) = figures else { return Err(ResyncError::SlotGone(slot.to_owned()).into()) };
     ctx.metrics.slot_retained_bytes.with_label_values(&[slot]).set(figures.retained_bytes);
-    ctx.metrics.slot_safe_wal_bytes.with_label_values(&[slot]).set(figures.safe_bytes.unwrap_or(-1));
-    let stage = match figures.wal_status.as_deref() {
-        Some("lost") => Some(WalStage::Lost),
-        Some("unreserved") => Some(WalStage::Ending),
+    ctx.metrics.slot_safe_wal_bytes.with_label_values(&[slot]).set(figures.slot.safe_wal_bytes.unwrap_or(-1));
+    let stage = match figures.slot.wal_status {
+        Some(WalStatus::Lost) => Some(WalStage::Lost),
+        Some(WalStatus::Unreserved) => Some(WalStage::Ending),
         _ => None,
     };
     if let Some(stage) = stage {
-        let Figures { retained_bytes, limit, wal_status, .. } = figures;
+        let Figures { retained_bytes, limit, .. } = figures;
         if figures.limit_bytes.is_none() {
             // Not for want of room: the server has other reasons as well.
-            let status = wal_status.unwrap_or_default();
+            let status = figures.slot.loss().unwrap_or_else(|| WalStatus::Unreserved.to_string());
             return Err(ResyncError::SlotLost { slot: slot.to_owned(), status }.into());
         }
         return Err(CopyError::WalRunsOut { slot: slot.to_owned(), stage, retained_bytes, limit });

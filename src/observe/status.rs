@@ -10,9 +10,10 @@ pub use without_stream::WithoutStream;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Settings, Side};
+use crate::catalog;
+use crate::config::Settings;
 use crate::lsn::Lsn;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::large_objects::LargeObjectsRow;
 use crate::state::migration::Migration;
@@ -267,29 +268,20 @@ struct SourceSide {
     slot: Slot,
 }
 
-async fn source_side(source: &Session, slot: &str) -> Result<SourceSide, DbError> {
-    // Both columns are of 13.
-    let safety = if source.version() >= 130_000 { "s.safe_wal_size, s.wal_status" } else { "NULL::bigint, NULL::text" };
-    let sql = format!(
-        "SELECT w.end_lsn, s.slot_name IS NOT NULL, coalesce(s.active, false), \
-         pg_wal_lsn_diff(w.end_lsn, s.restart_lsn)::bigint, {safety} \
-         FROM (SELECT CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0') \
-         ELSE pg_current_wal_flush_lsn() END AS end_lsn) w \
-         LEFT JOIN pg_replication_slots s ON s.slot_name = $1"
-    );
-    let row = source.query_one(&sql, &[&slot]).await.during(Side::Source, "look at the replication slot")?;
-    let is_there: bool = row.get(1);
-    let wal_status = if is_there { row.get(5) } else { Some("missing".to_owned()) };
-    Ok(SourceSide {
-        wal_end: row.get(0),
-        slot: Slot {
-            name: slot.to_owned(),
-            active: row.get(2),
-            retained_bytes: row.get(3),
-            safe_wal_bytes: row.get(4),
-            wal_status,
-        },
-    })
+async fn source_side(source: &Session, name: &str) -> Result<SourceSide, DbError> {
+    let (found, wal_end) = tokio::try_join!(catalog::slot::find(source, name), catalog::wal::end(source))?;
+    let wal_status = match &found {
+        Some(slot) => slot.wal_status.map(|status| status.to_string()),
+        None => Some("missing".to_owned()),
+    };
+    let slot = Slot {
+        name: name.to_owned(),
+        active: found.as_ref().is_some_and(|slot| slot.active_pid.is_some()),
+        retained_bytes: found.as_ref().and_then(|slot| slot.retained_bytes(wal_end)),
+        safe_wal_bytes: found.as_ref().and_then(|slot| slot.safe_wal_bytes),
+        wal_status,
+    };
+    Ok(SourceSide { wal_end, slot })
 }
 
 /// The position with the ages that the target's clock gives it.

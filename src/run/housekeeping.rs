@@ -12,11 +12,12 @@ use tracing::{info, warn};
 
 use super::Context;
 use super::receiver::Heard;
-use crate::config::{ConnInfo, Side};
+use crate::catalog;
+use crate::config::ConnInfo;
 use crate::lsn::{DurableLsn, Lsn};
 use crate::observe::http::Readiness;
 use crate::observe::status;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::Session;
 use crate::state::migration::Migration;
 use crate::state::{State, StateError};
 use crate::wire::WireError;
@@ -114,18 +115,19 @@ async fn figures(house: &House<'_>, source: &mut Option<Session>) -> Result<(), 
         }
         Err(error) => warn!(%error, "cannot renew the status"),
     }
-    match slot_figures(source, house.migration.slot.name()).await {
-        Ok(Some((end, retained, safe))) => {
-            let slot = [house.migration.slot.name()];
-            ctx.metrics.slot_retained_bytes.with_label_values(&slot).set(retained);
-            ctx.metrics.slot_safe_wal_bytes.with_label_values(&slot).set(safe.unwrap_or(-1));
+    let name = house.migration.slot.name();
+    match tokio::try_join!(catalog::slot::find(source, name), catalog::wal::end(source)) {
+        Ok((Some(slot), end)) => {
+            let label = [name];
+            ctx.metrics.slot_retained_bytes.with_label_values(&label).set(slot.retained_bytes(end).unwrap_or(0));
+            ctx.metrics.slot_safe_wal_bytes.with_label_values(&label).set(slot.safe_wal_bytes.unwrap_or(-1));
             let lag = |from: Lsn| i64::try_from(end.bytes_since(from)).unwrap_or(i64::MAX);
             ctx.metrics.receive_lag_bytes.set(lag(house.heard.wal_end()));
             let behind = lag(house.durable.borrow().lsn());
             ctx.metrics.apply_lag_bytes.set(behind);
             ctx.hub.publish_readiness(readiness(behind));
         }
-        Ok(None) => warn!(slot = house.migration.slot.name(), "the slot is gone"),
+        Ok((None, _)) => warn!(slot = name, "the slot is gone"),
         Err(error) => warn!(%error, "cannot read the slot's figures"),
     }
     Ok(())
@@ -137,16 +139,4 @@ fn readiness(lag_bytes: i64) -> Readiness {
     } else {
         Readiness::NotReady(format!("streaming, {lag_bytes} bytes behind the source"))
     }
-}
-
-/// WAL end, bytes retained, bytes that may still be written.
-async fn slot_figures(source: &Session, slot: &str) -> Result<Option<(Lsn, i64, Option<i64>)>, DbError> {
-    let safe = if source.version() >= 130_000 { "safe_wal_size" } else { "NULL::bigint" };
-    let sql = format!(
-        "SELECT pos, (pos - restart_lsn)::bigint, {safe} FROM pg_catalog.pg_replication_slots, \
-         LATERAL (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-                  ELSE pg_catalog.pg_current_wal_lsn() END) w(pos) WHERE slot_name = $1"
-    );
-    let row = source.query_opt(&sql, &[&slot]).await.during(Side::Source, "read the slot's figures")?;
-    Ok(row.map(|row| (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(0), row.get(2))))
 }

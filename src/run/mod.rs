@@ -35,6 +35,7 @@ use tracing::{error, info};
 pub use catchup::{CatchupReport, Finish, catchup};
 
 use crate::apply::applier::Totals;
+use crate::catalog;
 use crate::config::{Provenance, Settings};
 use crate::copy::{self, CopyContext};
 use crate::exit::{Error, chain};
@@ -46,7 +47,7 @@ use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
-use resume::{ResyncError, compare_slot, compare_source, read_slot};
+use resume::{ResyncError, compare_slot, compare_source};
 use retry::Retry;
 use stream::{Reason, Start, StreamEnd, stream};
 
@@ -436,7 +437,7 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
     let slot = migration.slot.name();
     let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
         let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-        Ok(read_slot(&source, slot).await?)
+        Ok(catalog::slot::find(&source, slot).await?)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };
     compare_slot(migration, found, position.lsn())?;

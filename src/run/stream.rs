@@ -25,18 +25,19 @@ use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::resync::{self, Desk};
 use super::worker::{self, WorkerError};
-use super::{Context, identify, resume, sequences, sweeps};
+use super::{Context, identify, sequences, sweeps};
 use crate::apply::ApplyError;
 use crate::apply::applier::{Applier, Ended, Tools, Totals};
 use crate::apply::pipeline::Pipeline;
 use crate::apply::replica_role::{self, ReplicaRole};
 use crate::apply::steering::{Asks, steering};
 use crate::apply::tables::Share;
-use crate::config::{Settings, Side};
+use crate::catalog;
+use crate::config::Settings;
 use crate::exit::Error;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::state::State;
 use crate::state::migration::{Migration, SourceIdentity};
 use crate::sweep::large_objects::hints;
@@ -353,11 +354,9 @@ fn options(publication: &str, version: i32) -> PgoutputOptions {
 
 /// A quarter of the source's wal_sender_timeout, at most ten seconds.
 pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error> {
-    let row = source
-        .query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'", &[])
-        .await
-        .during(Side::Source, "read wal_sender_timeout")?;
-    let timeout = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+    let name = "wal_sender_timeout";
+    let timeout = catalog::settings::read(source, &[name]).await?.number(name);
+    let timeout = u64::try_from(timeout).unwrap_or(0);
     if timeout == 0 {
         return Ok(STATUS_INTERVAL_MAX);
     }
@@ -370,5 +369,5 @@ pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error>
 /// When the source cannot be asked.
 pub async fn end_as_of_now(ctx: &Context) -> Result<EndLsn, Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    Ok(EndLsn(resume::source_end(&source).await?))
+    Ok(EndLsn(catalog::wal::flush_to_end(&source).await?))
 }

@@ -16,13 +16,13 @@ use super::Desk;
 use crate::apply::ApplyError;
 use crate::apply::steering::{Held, Steering, steering};
 use crate::apply::tables::Share;
+use crate::catalog;
 use crate::copy::CopyError;
 use crate::copy::anew::Copied;
 use crate::exit::Error;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
 use crate::run::receiver::Heard;
-use crate::run::resume::source_end;
 use crate::run::stream::{Event, Flow, Reason, TargetSide, status_interval};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
@@ -95,7 +95,7 @@ async fn steer(
 ) -> Result<(), Error> {
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        let end = source_end(source).await?;
+        let end = catalog::wal::flush_to_end(source).await?;
         // The sender lives as long as the stream that this is beside.
         let _reached = second.wait_for(|durable| durable.lsn() >= end).await;
         if begun.elapsed() < CLOSE {

@@ -1,0 +1,63 @@
+//! The end of the server's WAL.
+//!
+//! Invariant: the end of WAL is read here and nowhere else. On a standby it is
+//! what has been replayed.
+//!
+//! Source: a walsender sends flushed WAL only (`GetFlushRecPtr` in
+//! `src/backend/replication/walsender.c`), and an asynchronous commit is
+//! visible before its record is flushed.
+
+use crate::lsn::Lsn;
+use crate::session::{DbContext, DbError, Session};
+
+/// The end of what the server can send by now.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn end(session: &Session) -> Result<Lsn, DbError> {
+    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0') \
+               ELSE pg_catalog.pg_current_wal_flush_lsn() END";
+    session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?.take(0)
+}
+
+/// The end that every transaction which has committed by now is before, once
+/// everything up to it is flushed.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn flush_to_end(session: &Session) -> Result<Lsn, DbError> {
+    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
+               ELSE pg_catalog.pg_current_wal_insert_lsn() END";
+    let row = session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?;
+    let Some(inserted) = row.take(0)? else { return end(session).await };
+    // A commit of our own that assigns a transaction id flushes everything
+    // before it.
+    session
+        .batch_execute("BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_catalog.txid_current(); COMMIT")
+        .await
+        .during(session.side(), "flush the WAL")?;
+    Ok(inserted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::testing::{Pair, SOURCE_OWNER};
+
+    #[tokio::test]
+    async fn a_commit_that_was_not_flushed_yet_is_before_the_end_that_is_flushed_to() {
+        let pair = Pair::new().await;
+        let session = pair.source(SOURCE_OWNER).await;
+        session
+            .batch_execute(
+                "CREATE TABLE public.t (i int); SET synchronous_commit = off; INSERT INTO public.t VALUES (1)",
+            )
+            .await
+            .unwrap();
+        let sql = "SELECT pg_current_wal_insert_lsn()";
+        let inserted: Lsn = session.query_one(sql, &[]).await.unwrap().take(0).unwrap();
+        let flushed_to = flush_to_end(&session).await.unwrap();
+        assert!(flushed_to >= inserted, "{flushed_to} {inserted}");
+        assert!(end(&session).await.unwrap() >= flushed_to);
+    }
+}
