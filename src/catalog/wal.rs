@@ -30,10 +30,15 @@ pub async fn flush_to_end(session: &Session) -> Result<Lsn, DbError> {
                ELSE pg_catalog.pg_current_wal_insert_lsn() END";
     let row = session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?;
     let Some(inserted) = row.take(0)? else { return end(session).await };
-    // A commit of our own that assigns a transaction id flushes everything
-    // before it.
+    // A commit of our own flushes everything before it if it has written
+    // something: one that has only been given a transaction id does not
+    // (`RecordTransactionCommit` in `src/backend/access/transam/xact.c`). No
+    // standby is waited for.
     session
-        .batch_execute("BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_catalog.txid_current(); COMMIT")
+        .batch_execute(
+            "BEGIN; SET LOCAL synchronous_commit = local; \
+             SELECT pg_catalog.txid_current(), pg_catalog.pg_logical_emit_message(false, 'walferry', ''); COMMIT",
+        )
         .await
         .during(session.side(), "flush the WAL")?;
     Ok(inserted)
@@ -44,6 +49,8 @@ mod tests {
     use super::*;
     use crate::sweep::testing::{Pair, SOURCE_OWNER};
 
+    /// The story: the flush was asked of a transaction that had an id and had
+    /// written nothing, which the server commits asynchronously.
     #[tokio::test]
     async fn a_commit_that_was_not_flushed_yet_is_before_the_end_that_is_flushed_to() {
         let pair = Pair::new().await;
