@@ -6,6 +6,7 @@
 //! fact means for a migration is not decided here.
 
 pub mod contents;
+pub mod objects;
 pub mod roles;
 pub mod settings;
 pub mod slot;

@@ -3,14 +3,15 @@
 //! Invariant: an entry begins only at a full header comment outside of every
 //! quoted string, dollar-quoted body and comment, so a function whose body
 //! holds a pasted dump is not torn apart. Joined again in order, the entries
-//! are the dump without its preamble.
+//! are the dump without its preamble. An entry knows which object of the
+//! source's catalog it is, where pg_dump was asked to say so (`--verbose`).
 //!
 //! Source: `_printTocEntry` in `src/bin/pg_dump/pg_backup_archiver.c`.
 
 use super::SchemaError;
 
 /// One entry of the archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     /// The name in the header: "items items_pkey".
     pub(super) name: String,
@@ -22,10 +23,27 @@ pub(super) struct Entry {
     pub(super) owner: String,
     /// Its statements.
     pub(super) sql: String,
+    /// Which object it is.
+    pub(super) identity: Identity,
+}
+
+/// Which object of the source an entry is. Zeros where pg_dump does not say:
+/// comments, privileges and ownership of sequences are known by the entries
+/// that they belong to, attachments of partitions by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// pg_dump's own number of the entry, of this run of one section.
+    pub(super) dump_id: u32,
+    /// The catalog it is in; 0 for row security, which is told by its table's oid.
+    pub(super) class: u32,
+    /// Its oid there.
+    pub(super) oid: u32,
+    /// The entries that it belongs to.
+    pub(super) belongs_to: Vec<u32>,
 }
 
 /// What the header and the end of a dump look like.
-const HEADER: &str = "--\n-- Name: ";
+const HEADERS: [&str; 2] = ["--\n-- Name: ", "--\n-- TOC entry "];
 const COMPLETE: &str = "--\n-- PostgreSQL database dump complete\n";
 
 /// Takes a dump apart. The preamble (settings that an older target may not
@@ -44,7 +62,7 @@ pub(super) fn split(dump: &str) -> Result<Vec<Entry>, SchemaError> {
         }
         let line_start = at == 0 || dump.as_bytes().get(at - 1) == Some(&b'\n');
         let complete = line_start && rest.starts_with(COMPLETE);
-        if complete || (line_start && rest.starts_with(HEADER)) {
+        if complete || (line_start && HEADERS.iter().any(|header| rest.starts_with(header))) {
             if let Some((entry, body)) = header.take() {
                 carried = finish(entry, &carried, dump.get(body..at).unwrap_or_default(), &mut entries);
             }
@@ -64,7 +82,7 @@ pub(super) fn split(dump: &str) -> Result<Vec<Entry>, SchemaError> {
 /// Adds an entry. Settings that pg_dump writes *before* a header belong to the
 /// entry behind it: they are returned, to be carried over.
 fn finish(mut entry: Entry, carried: &str, body: &str, entries: &mut Vec<Entry>) -> String {
-    let mut body = body.trim_end();
+    let mut body = without_timestamp(body.trim_end());
     let mut settings = String::new();
     while let Some((before, last)) = body.rsplit_once('\n') {
         let is_setting = last.starts_with("SET default_") && last.ends_with(';');
@@ -79,27 +97,64 @@ fn finish(mut entry: Entry, carried: &str, body: &str, entries: &mut Vec<Entry>)
     settings
 }
 
-/// Reads "-- Name: a; Type: b; Schema: c; Owner: d" from the right, as the
-/// name may hold anything; returns the header's length in bytes.
+/// Of a verbose dump the last line says when it was completed.
+fn without_timestamp(body: &str) -> &str {
+    match body.rsplit_once('\n') {
+        Some((before, last)) if last.starts_with("-- Completed on ") => before.trim_end(),
+        _ => body,
+    }
+}
+
+/// Reads the header at the start of `text`; returns its length in bytes.
 fn parse_header(text: &str) -> Result<(Entry, usize), SchemaError> {
-    let mut lines = text.splitn(4, '\n');
-    let (Some(open), Some(line), Some("--")) = (lines.next(), lines.next(), lines.next()) else {
+    let mut lines = text.split('\n');
+    let (Some(open), Some(mut line)) = (lines.next(), lines.next()) else {
         return Err(SchemaError::Archive("a header is not closed".to_owned()));
     };
-    let wrong = || SchemaError::Archive(format!("unknown form of header: {line}"));
-    let rest = line.strip_prefix("-- Name: ").ok_or_else(wrong)?;
-    let (rest, owner) = rest.rsplit_once("; Owner: ").ok_or_else(wrong)?;
-    let (rest, schema) = rest.rsplit_once("; Schema: ").ok_or_else(wrong)?;
-    let (name, kind) = rest.rsplit_once("; Type: ").ok_or_else(wrong)?;
+    let mut length = open.len() + 1;
+    let wrong = |line: &str| SchemaError::Archive(format!("unknown form of header: {line}"));
+    let mut identity = Identity::default();
+    while !line.starts_with("-- Name: ") {
+        take_identity(line, &mut identity).ok_or_else(|| wrong(line))?;
+        length += line.len() + 1;
+        line = lines.next().ok_or_else(|| wrong(line))?;
+    }
+    if lines.next() != Some("--") {
+        return Err(SchemaError::Archive("a header is not closed".to_owned()));
+    }
+    let entry = parse_name(line).ok_or_else(|| wrong(line))?;
+    Ok((Entry { identity, ..entry }, length + line.len() + "\n--\n".len()))
+}
+
+/// Reads "-- Name: a; Type: b; Schema: c; Owner: d" from the right, as the
+/// name may hold anything.
+fn parse_name(line: &str) -> Option<Entry> {
+    let rest = line.strip_prefix("-- Name: ")?;
+    let (rest, owner) = rest.rsplit_once("; Owner: ")?;
+    let (rest, schema) = rest.rsplit_once("; Schema: ")?;
+    let (name, kind) = rest.rsplit_once("; Type: ")?;
     let some = |text: &str| if text == "-" { String::new() } else { text.to_owned() };
-    let entry = Entry {
+    Some(Entry {
         name: name.to_owned(),
         kind: kind.to_owned(),
         schema: some(schema),
         owner: some(owner),
-        sql: String::new(),
-    };
-    Ok((entry, open.len() + line.len() + "\n\n--\n".len()))
+        ..Entry::default()
+    })
+}
+
+/// Reads "-- TOC entry 6 (class 2615 OID 16385)" and "-- Dependencies: 6 7".
+fn take_identity(line: &str, identity: &mut Identity) -> Option<()> {
+    if let Some(list) = line.strip_prefix("-- Dependencies:") {
+        identity.belongs_to = list.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+        return Some(());
+    }
+    let (dump_id, rest) = line.strip_prefix("-- TOC entry ")?.split_once(" (class ")?;
+    let (class, oid) = rest.strip_suffix(')')?.split_once(" OID ")?;
+    identity.dump_id = dump_id.parse().ok()?;
+    identity.class = class.parse().ok()?;
+    identity.oid = oid.parse().ok()?;
+    Some(())
 }
 
 /// The length of the token at the start of `rest`: a quoted string, a

@@ -68,6 +68,7 @@ mod tests {
             schema: String::new(),
             owner: String::new(),
             sql: sql.into(),
+            ..Entry::default()
         };
         strip(&mut entry);
         entry.sql

@@ -9,13 +9,13 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
-use super::archive::{self, Entry};
-use super::ownership::Given;
+use super::archive::Entry;
+use super::dump::{Dump, Scope};
 use super::tables::SourceTable;
-use super::{PgDump, SchemaError, append, attver, batch, classify, find_pg_dump, older, ownership, record, source};
-use crate::config::{Keep, Settings};
+use super::{SchemaError, append, batch, classify, find_pg_dump, ownership, record, source};
+use crate::config::Settings;
 use crate::session::{DbContext, DbError, Session};
-use crate::sql::{TableName, ident};
+use crate::sql::ident;
 use crate::state::State;
 use crate::state::deferred::Deferred;
 
@@ -46,20 +46,14 @@ pub(super) async fn run(
     let target = state.session();
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
     source::require_extensions(source, target).await?;
-    let left_out = source::left_out(source, tables).await?;
-    let dump = async |section: &str| {
-        let args = arguments(settings, section, snapshot, &left_out);
-        entries(&pg_dump, settings, &args, target.version()).await
-    };
-    let (mut pre_data, mut post_data) = tokio::try_join!(dump("pre-data"), dump("post-data"))?;
-    let mut given = Given::default();
-    given.take(&mut pre_data);
-    given.take(&mut post_data);
-    ownership::require_roles(source, target, settings.acl, tables, &given.new_owners).await?;
-    drop_dangling_keys(source, tables, &mut post_data).await?;
-    let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());
-    objects.extend(given.into_objects());
-    classify::number(&mut objects);
+    let what = Scope::All { snapshot };
+    let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
+    for along in &dump.taken.others {
+        tracing::warn!("{} is left out, too, as it needs a table that the filter leaves out", along.description);
+    }
+    let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
+    let objects = dump.deferred(tables, target.version());
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");
     restore(state, age(source, target), &pre_data, &objects).await
 }
@@ -78,29 +72,15 @@ pub(super) async fn add(
     }
     let target = state.session();
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
-    let dump = async |section: &str| {
-        let mut args = flags(settings, section);
-        // Quoted parts of a pattern are taken literally.
-        args.extend(new.iter().map(|table| format!("--table={}", table.name.sql())));
-        entries(&pg_dump, settings, &args, target.version()).await
-    };
-    let mut pre_data = dump("pre-data").await?;
-    let mut post_data = dump("post-data").await?;
-    let mut given = Given::default();
-    given.take(&mut pre_data);
-    given.take(&mut post_data);
-    ownership::require_roles(source, target, settings.acl, tables, &given.new_owners).await?;
-    drop_dangling_keys(source, tables, &mut post_data).await?;
+    let what = Scope::Tables(new);
+    let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
     // A partition gets the indexes of a table that is there as it is attached.
     let is_joining = |table: &&SourceTable| !table.ancestors.iter().all(|a| new.iter().any(|other| other.name == *a));
     let joining: Vec<u32> = new.iter().filter(is_joining).map(|table| table.oid).collect();
-    let inherited = source::inherited_indexes(source, &joining).await?;
-    post_data.retain(|entry| {
-        let is_of_index = matches!(entry.kind.as_str(), "CONSTRAINT" | "INDEX" | "INDEX ATTACH");
-        !(is_of_index && inherited.contains(&(entry.schema.clone(), entry.name.clone())))
-    });
-    let mut objects = classify::deferred(&post_data, &source::partitioned(tables), target.version());
-    objects.extend(given.into_objects());
+    dump.drop_indexes(&source::inherited_indexes(source, &joining).await?);
+    let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
+    let objects = dump.deferred(tables, target.version());
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin to create the tables").await?;
     let schemas: HashSet<&str> = new.iter().map(|table| table.name.schema.as_str()).collect();
     for schema in schemas {
@@ -109,7 +89,7 @@ pub(super) async fn add(
             batch(target, &sql, &format!("execute \"{sql}\"")).await?;
         }
     }
-    for entry in pre_data.iter().filter(|entry| classify::is_wanted(entry)) {
+    for entry in &pre_data {
         execute(target, age(source, target), entry).await?;
     }
     append(state, objects).await?;
@@ -118,72 +98,17 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// What pg_dump writes, as a target of this version takes it.
-async fn entries(
-    pg_dump: &PgDump,
-    settings: &Settings,
-    args: &[String],
-    target_version: i32,
-) -> Result<Vec<Entry>, SchemaError> {
-    let mut entries = archive::split(&pg_dump.run(&settings.source, args).await?)?;
-    for entry in &mut entries {
-        attver::strip(entry);
-        older::rewrite(entry, target_version);
-    }
-    Ok(entries)
-}
-
 fn age(source: &Session, target: &Session) -> Age {
     if target.version() / 10_000 < source.version() / 10_000 { Age::Older } else { Age::SameOrNewer }
-}
-
-fn flags(settings: &Settings, section: &str) -> Vec<String> {
-    // Tablespaces are folders of the other server's machine.
-    let always = ["--no-publications", "--no-subscriptions", "--no-tablespaces"];
-    let unwanted = [(settings.owners, "--no-owner"), (settings.acl, "--no-acl")];
-    let unwanted = unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| *flag);
-    let flags = always.into_iter().chain(unwanted).map(str::to_owned);
-    std::iter::once(format!("--section={section}")).chain(flags).collect()
-}
-
-fn arguments(settings: &Settings, section: &str, snapshot: &str, left_out: &[TableName]) -> Vec<String> {
-    let mut args = flags(settings, section);
-    args.extend([format!("--snapshot={snapshot}"), "--exclude-schema=walferry".to_owned()]);
-    // Quoted parts of a pattern are taken literally.
-    args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
-    args
-}
-
-/// A key to a table that the filter leaves out has nothing to point to.
-async fn drop_dangling_keys(
-    source: &Session,
-    tables: &[SourceTable],
-    post_data: &mut Vec<Entry>,
-) -> Result<(), SchemaError> {
-    let dangling = source::keys_to_left_out(source, tables).await?;
-    post_data.retain(|entry| {
-        let is_dangling =
-            entry.kind == "FK CONSTRAINT" && dangling.contains(&(entry.schema.clone(), entry.name.clone()));
-        if is_dangling {
-            tracing::warn!(
-                schema = entry.schema,
-                key = entry.name,
-                "a foreign key to a table that the filter leaves out is left out, too"
-            );
-        }
-        !is_dangling
-    });
-    Ok(())
 }
 
 async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferred]) -> Result<(), SchemaError> {
     let target = state.session();
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin the restore of the schema").await?;
-    let wanted: Vec<&Entry> = pre_data.iter().filter(|entry| classify::is_wanted(entry)).collect();
     // Runs of plain statements are sent without waiting for each other's
     // answers; the first error of a run is the one that counts.
     let needs_a_look = |entry: &Entry| entry.kind == "SCHEMA" || classify::needs_superuser(entry);
-    for run in wanted.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
+    for run in pre_data.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
         for entries in run.chunks(PIPELINED) {
             let executed = join_all(entries.iter().map(|entry| execute(target, age, entry))).await;
             executed.into_iter().collect::<Result<(), _>>()?;

@@ -91,6 +91,7 @@ mod tests {
             schema: String::new(),
             owner: String::new(),
             sql: sql.into(),
+            ..Entry::default()
         };
         rewrite(&mut entry, version);
         entry.sql

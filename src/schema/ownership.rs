@@ -181,7 +181,14 @@ mod tests {
     use super::*;
 
     fn entry(kind: &str, name: &str, sql: &str) -> Entry {
-        Entry { name: name.into(), kind: kind.into(), schema: "s".into(), owner: "o".into(), sql: sql.into() }
+        Entry {
+            name: name.into(),
+            kind: kind.into(),
+            schema: "s".into(),
+            owner: "o".into(),
+            sql: sql.into(),
+            ..Entry::default()
+        }
     }
 
     #[test]

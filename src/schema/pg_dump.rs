@@ -48,10 +48,6 @@ const SYSTEM_ROOTS: u32 = 16;
 const CA_BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// How long pg_dump waits for a table that someone holds exclusively before it
-/// gives up: longer than a usual ALTER TABLE, shorter than a forgotten session.
-const LOCK_WAIT: &str = "--lock-wait-timeout=300s";
-
 /// Bytes of pg_dump's standard error that are worth showing.
 const STDERR_SHOWN: usize = 2000;
 
@@ -190,12 +186,12 @@ impl PgDump {
         command.envs(environment(info, self.version)).env("PGPASSFILE", passfile.path());
         // Its words are looked at, see `was_cut_off`.
         command.env("LC_ALL", "C");
-        command.args(["--schema-only", "--no-password", LOCK_WAIT]).args(args);
+        command.args(["--schema-only", "--no-password"]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let output = command.output().await.map_err(start)?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            let shown: Vec<char> = stderr.trim().chars().rev().take(STDERR_SHOWN).collect();
+            let shown: Vec<char> = without_progress(&stderr).trim().chars().rev().take(STDERR_SHOWN).collect();
             return Err(SchemaError::Dump {
                 program: self.path.clone(),
                 status: output.status.to_string(),
@@ -204,6 +200,13 @@ impl PgDump {
         }
         String::from_utf8(output.stdout).map_err(|error| SchemaError::Archive(format!("it is not UTF-8: {error}")))
     }
+}
+
+/// What a verbose pg_dump says from its first error on; all of it when no line
+/// is marked as one (before 12).
+fn without_progress(stderr: &str) -> &str {
+    let start = stderr.find("pg_dump: error: ").unwrap_or_default();
+    stderr.get(start..).unwrap_or(stderr)
 }
 
 /// A password file (mode 0600) with a line for every host; removed on drop.

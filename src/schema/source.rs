@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::SchemaError;
-use super::tables::{Part, Shape, SourceTable};
+use super::tables::{Shape, SourceTable};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 
@@ -39,51 +39,6 @@ pub(super) async fn require_extensions(source: &Session, target: &Session) -> Re
     } else {
         Err(SchemaError::Extensions(missing.iter().map(|row| row.get(0)).collect()))
     }
-}
-
-/// The relations left out by the filter and the views over them, for
-/// pg_dump's --exclude-table.
-///
-/// # Errors
-/// When the catalog cannot be read.
-pub(super) async fn left_out(source: &Session, tables: &[SourceTable]) -> Result<Vec<TableName>, DbError> {
-    let oids: Vec<u32> = tables.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
-    let rows = source
-        .query(
-            "WITH RECURSIVE out (oid) AS (SELECT unnest($1::oid[]) UNION \
-                SELECT r.ev_class FROM out JOIN pg_catalog.pg_depend d \
-                    ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = out.oid \
-                    AND d.classid = 'pg_catalog.pg_rewrite'::regclass \
-                JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN') \
-             SELECT n.nspname::text, c.relname::text FROM out JOIN pg_catalog.pg_class c ON c.oid = out.oid \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2",
-            &[&oids],
-        )
-        .await
-        .during(source.side(), "list what the filter leaves out")?;
-    Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
-}
-
-/// The foreign keys that point to a table the filter leaves out, as pg_dump
-/// names them: "table constraint" with the schema.
-///
-/// # Errors
-/// When the catalog cannot be read.
-pub(super) async fn keys_to_left_out(
-    source: &Session,
-    tables: &[SourceTable],
-) -> Result<HashSet<(String, String)>, DbError> {
-    let oids: Vec<u32> = tables.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
-    let rows = source
-        .query(
-            "SELECT n.nspname::text, c.relname || ' ' || k.conname FROM pg_catalog.pg_constraint k \
-             JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE k.contype = 'f' AND k.confrelid = ANY ($1::oid[])",
-            &[&oids],
-        )
-        .await
-        .during(source.side(), "list the foreign keys to tables that are left out")?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// The indexes of these tables that are parts of a partitioned table's, as

@@ -10,7 +10,7 @@
 //! a session: neither is on the list.
 
 use super::tables::{Part, Shape, SourceTable};
-use super::{SchemaError, batch, source};
+use super::{SchemaError, batch, left_out, source};
 use crate::config::SchemaMode;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
@@ -66,8 +66,8 @@ pub fn unlogged(tables: &[SourceTable]) -> impl Iterator<Item = &SourceTable> {
 }
 
 async fn views(source: &Session, tables: &[SourceTable]) -> Result<Vec<TableName>, SchemaError> {
-    let left_out = source::left_out(source, tables).await?;
-    Ok(source::filled_views(source, &left_out).await?)
+    let taken = left_out::of_filter(source, tables).await?;
+    Ok(source::filled_views(source, &taken.relations).await?)
 }
 
 /// Those views that the target has, in the same order.

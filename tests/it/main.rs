@@ -19,6 +19,7 @@ mod identity;
 mod journey;
 mod large_objects;
 mod lease;
+mod left_out;
 mod migration;
 mod network;
 mod plans;

@@ -1,0 +1,240 @@
+//! What depends on what among the objects of a database.
+//!
+//! An object is known by its catalog and its oid there, as in `pg_depend`.
+//!
+//! Source: `src/backend/catalog/dependency.c`, and for what pg_dump writes as
+//! one entry with its table (defaults, checks) `getDependencies` and
+//! `repairDependencyLoop` in `src/bin/pg_dump`.
+
+use std::collections::HashSet;
+
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
+
+/// An object by the oid of its catalog, and its own.
+pub type ObjectId = (u32, u32);
+
+/// An object that goes with tables that are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Along {
+    /// Which it is.
+    pub id: ObjectId,
+    /// For people, in the server's words: "view shop.totals".
+    pub description: String,
+}
+
+/// What tables take along when they are left out.
+#[derive(Clone, Debug, Default)]
+pub struct TakenAlong {
+    /// All of it, what is the tables' own (types, keys, triggers) as well, and
+    /// the tables themselves.
+    pub objects: HashSet<ObjectId>,
+    /// What is not the tables' own: views, foreign keys of others, functions
+    /// over their row types, policies and rules of others, and the like.
+    pub others: Vec<Along>,
+    /// The tables, views and sequences among the objects.
+    pub relations: Vec<TableName>,
+    /// Partitions, and indexes of partitions, that stay without what they were
+    /// attached to.
+    pub detached: HashSet<TableName>,
+    /// What cannot come without them, though it is not left out, in words.
+    pub needs: Vec<String>,
+}
+
+/// The objects that depend on the tables $1, those included. Tables that are
+/// not left out end the way, and with them their defaults and checks: these are
+/// what needs the tables. Views follow their rule, composite types their
+/// relation, domains their constraint. Sequences stay as long as anything that
+/// is not left out uses them. Kinds of dependencies of partitions ('P', 'S', 'I')
+/// lead from one partition to another, which is not meant here.
+const GONE: &str = "WITH RECURSIVE tables_gone (classid, objid) AS ( \
+      SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, oid FROM pg_catalog.unnest($1::oid[]) AS oid \
+    UNION \
+      SELECT e.classid, e.objid FROM tables_gone g CROSS JOIN LATERAL ( \
+        SELECT d.classid, d.objid FROM pg_catalog.pg_depend d \
+          WHERE d.refclassid = g.classid AND d.refobjid = g.objid AND d.deptype IN ('n', 'a', 'i') \
+            AND d.classid <> 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
+            AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS \
+              (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('r', 'p', 'f', 'S'))) \
+            AND NOT (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND EXISTS \
+              (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND k.contype IN ('c', 'n') AND k.conrelid <> 0)) \
+        UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, r.ev_class FROM pg_catalog.pg_rewrite r \
+          WHERE g.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = g.objid AND r.rulename = '_RETURN' \
+        UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, c.reltype FROM pg_catalog.pg_class c \
+          WHERE g.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = g.objid AND c.relkind = 'c' \
+        UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, k.contypid FROM pg_catalog.pg_constraint k \
+          WHERE g.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = g.objid AND k.contypid <> 0 \
+      ) AS e (classid, objid)), \
+    sequences_gone AS (SELECT DISTINCT d.objid FROM tables_gone g JOIN pg_catalog.pg_depend d \
+          ON d.refclassid = g.classid AND d.refobjid = g.objid AND d.deptype IN ('a', 'i') \
+          AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+        JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend u \
+          LEFT JOIN pg_catalog.pg_attrdef f ON u.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND f.oid = u.objid \
+          WHERE u.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND u.refobjid = s.oid AND u.deptype = 'n' \
+            AND NOT EXISTS (SELECT FROM tables_gone g WHERE (g.classid, g.objid) = \
+              (CASE WHEN f.oid IS NULL THEN u.classid ELSE 'pg_catalog.pg_class'::pg_catalog.regclass END, coalesce(f.adrelid, u.objid))))), \
+    gone (classid, objid) AS (SELECT classid, objid FROM tables_gone \
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, objid FROM sequences_gone) ";
+
+/// The relation that an object is a part of, and which is gone, or null.
+const PART_OF: &str = "CASE g.classid \
+      WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN (SELECT coalesce( \
+        (SELECT i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid = g.objid), \
+        (SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE d.classid = g.classid AND d.objid = g.objid AND d.objsubid = 0 \
+          AND d.refclassid = g.classid AND d.deptype IN ('a', 'i') LIMIT 1))) \
+      WHEN 'pg_catalog.pg_constraint'::pg_catalog.regclass THEN (SELECT nullif(conrelid, 0) FROM pg_catalog.pg_constraint WHERE oid = g.objid) \
+      WHEN 'pg_catalog.pg_trigger'::pg_catalog.regclass THEN (SELECT tgrelid FROM pg_catalog.pg_trigger WHERE oid = g.objid) \
+      WHEN 'pg_catalog.pg_policy'::pg_catalog.regclass THEN (SELECT polrelid FROM pg_catalog.pg_policy WHERE oid = g.objid) \
+      WHEN 'pg_catalog.pg_rewrite'::pg_catalog.regclass THEN (SELECT ev_class FROM pg_catalog.pg_rewrite WHERE oid = g.objid) \
+      WHEN 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass THEN (SELECT stxrelid FROM pg_catalog.pg_statistic_ext WHERE oid = g.objid) \
+      WHEN 'pg_catalog.pg_type'::pg_catalog.regclass THEN (SELECT nullif(coalesce(nullif(t.typrelid, 0), \
+        (SELECT e.typrelid FROM pg_catalog.pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)), 0) FROM pg_catalog.pg_type t WHERE t.oid = g.objid) \
+      END";
+
+/// What the tables of these oids take along.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn taken_along(session: &Session, tables: &[u32]) -> Result<TakenAlong, DbError> {
+    if tables.is_empty() {
+        return Ok(TakenAlong::default());
+    }
+    let mut taken = TakenAlong::default();
+    let sql = format!(
+        "{GONE} SELECT g.classid, g.objid, n.nspname::text, c.relname::text, \
+           CASE WHEN NOT (c.oid IS NOT NULL AND c.oid = ANY ($1::oid[])) AND NOT EXISTS (SELECT FROM gone p \
+             WHERE p.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND p.objid <> g.objid AND p.objid = {PART_OF}) \
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t \
+             WHERE g.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = g.objid AND t.tgisinternal) \
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t \
+             WHERE g.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = g.objid AND t.typelem <> 0 AND t.typlen = -1) \
+           AND g.classid NOT IN ('pg_catalog.pg_publication_rel'::pg_catalog.regclass) \
+           THEN pg_catalog.pg_describe_object(g.classid, g.objid, 0) END \
+         FROM gone g LEFT JOIN pg_catalog.pg_class c ON g.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+           AND c.oid = g.objid AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S') \
+         LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 5, 1, 2"
+    );
+    let rows = session.query(&sql, &[&tables]).await.during(session.side(), "list what goes with tables left out")?;
+    for row in &rows {
+        let id: ObjectId = (row.take(0)?, row.take(1)?);
+        taken.objects.insert(id);
+        let (schema, name): (Option<String>, Option<String>) = (row.take(2)?, row.take(3)?);
+        taken.relations.extend(schema.zip(name).map(|(schema, name)| TableName { schema, name }));
+        let description: Option<String> = row.take(4)?;
+        taken.others.extend(description.map(|description| Along { id, description }));
+    }
+    taken.relations.sort();
+    taken.detached = detached(session, tables).await?;
+    taken.needs = needs(session, tables).await?;
+    Ok(taken)
+}
+
+/// Partitions of these tables that are none of them, and the partitions'
+/// indexes that are attached to the tables' indexes.
+async fn detached(session: &Session, tables: &[u32]) -> Result<HashSet<TableName>, DbError> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_inherits h \
+         JOIN pg_catalog.pg_class c ON c.oid = h.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = h.inhparent \
+         WHERE coalesce(i.indrelid, h.inhparent) = ANY ($1::oid[])";
+    let rows = session.query(sql, &[&tables]).await.during(session.side(), "list the partitions of tables left out")?;
+    rows.iter().map(|row| Ok(TableName { schema: row.take(0)?, name: row.take(1)? })).collect()
+}
+
+/// Tables that stay and need one that is gone: they inherit from it, or have a
+/// column, a default or a check over something that goes with it.
+async fn needs(session: &Session, tables: &[u32]) -> Result<Vec<String>, DbError> {
+    let sql = format!(
+        "{GONE} SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid), \
+           pg_catalog.pg_describe_object(g.classid, g.objid, 0) \
+         FROM gone g JOIN pg_catalog.pg_depend d ON d.refclassid = g.classid AND d.refobjid = g.objid AND d.deptype IN ('n', 'a') \
+         LEFT JOIN pg_catalog.pg_attrdef f ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND f.oid = d.objid \
+         LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = d.objid \
+           AND k.contype IN ('c', 'n') \
+         JOIN pg_catalog.pg_class c ON c.relkind IN ('r', 'p', 'f') AND c.oid = CASE d.classid \
+           WHEN 'pg_catalog.pg_class'::pg_catalog.regclass THEN d.objid \
+           WHEN 'pg_catalog.pg_attrdef'::pg_catalog.regclass THEN f.adrelid ELSE k.conrelid END \
+         WHERE NOT EXISTS (SELECT FROM gone t WHERE t.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND t.objid = c.oid) \
+           AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'a') ORDER BY 1, 2"
+    );
+    let rows = session.query(&sql, &[&tables]).await.during(session.side(), "list what needs tables left out")?;
+    rows.iter()
+        .map(|row| {
+            let (what, needed): (String, String) = (row.take(0)?, row.take(1)?);
+            Ok(format!("{what} needs {needed}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::testing::{Pair, SOURCE_OWNER};
+
+    const SCHEMA: &str = "
+        CREATE TABLE lost (id int PRIMARY KEY, n serial, note text);
+        CREATE TABLE kept (id int PRIMARY KEY, lost_id int REFERENCES lost, n int DEFAULT nextval('lost_n_seq'));
+        CREATE TABLE also_out (id serial PRIMARY KEY);
+        CREATE VIEW first AS SELECT id FROM lost; CREATE VIEW second AS SELECT id FROM first;
+        CREATE FUNCTION all_of() RETURNS SETOF lost LANGUAGE sql AS 'SELECT * FROM lost';
+        CREATE FUNCTION by_row(lost) RETURNS int LANGUAGE sql AS 'SELECT 1';
+        CREATE VIEW third AS SELECT note FROM all_of();
+        CREATE POLICY p ON kept USING (EXISTS (SELECT FROM lost)); CREATE POLICY own ON lost USING (true);
+        CREATE RULE r AS ON INSERT TO kept DO ALSO DELETE FROM lost;
+        CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (9);
+        CREATE TABLE heir (x int) INHERITS (lost); CREATE TABLE with_row (o lost);
+        CREATE TYPE pair_of AS (a lost, b int);";
+
+    /// The story: a function over the row type, a policy or a rule of another
+    /// table was restored without the table it names, and failed in the middle.
+    #[tokio::test]
+    async fn tables_take_along_what_cannot_be_without_them_and_nothing_else() {
+        let pair = Pair::new().await;
+        let session = pair.source(SOURCE_OWNER).await;
+        session.batch_execute(&format!("SET search_path = public; {SCHEMA} SET search_path = ''")).await.unwrap();
+        let row = session
+            .query_one(
+                "SELECT array_agg(oid) FROM pg_class WHERE relname IN ('lost', 'also_out', 'root') AND relkind IN ('r', 'p')",
+                &[],
+            )
+            .await
+            .unwrap();
+        let taken = taken_along(&session, &row.take::<Vec<u32>>(0).unwrap()).await.unwrap();
+        let others: Vec<&str> = taken.others.iter().map(|along| along.description.as_str()).collect();
+        assert_eq!(
+            others,
+            [
+                "composite type public.pair_of",
+                "constraint kept_lost_id_fkey on table public.kept",
+                "function public.all_of()",
+                "function public.by_row(public.lost)",
+                "policy p on table public.kept",
+                "rule r on table public.kept",
+                "view public.first",
+                "view public.second",
+                "view public.third",
+            ]
+        );
+        let relations: Vec<String> = taken.relations.iter().map(ToString::to_string).collect();
+        // The sequence of "lost" is used by a table that stays.
+        assert_eq!(
+            relations,
+            [
+                "public.also_out",
+                "public.also_out_id_seq",
+                "public.first",
+                "public.lost",
+                "public.root",
+                "public.second",
+                "public.third"
+            ]
+        );
+        assert!(taken.detached.contains(&TableName::new("public", "leaf")), "{:?}", taken.detached);
+        assert!(taken.detached.contains(&TableName::new("public", "leaf_pkey")), "{:?}", taken.detached);
+        assert_eq!(
+            taken.needs,
+            ["column o of table public.with_row needs type public.lost", "table public.heir needs table public.lost"]
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! A dump of the source's schema, ready for this target: what `run` restores,
+//! what `add` restores of single tables, and what `check` tries.
+//!
+//! Invariant: there is one way from pg_dump's output to what is executed.
+
+use std::collections::HashSet;
+
+use super::archive::{self, Entry};
+use super::ownership::Given;
+use super::tables::SourceTable;
+use super::{PgDump, SchemaError, attver, classify, left_out, older, source};
+use crate::catalog::objects::TakenAlong;
+use crate::config::{Keep, Settings};
+use crate::session::Session;
+use crate::sql::TableName;
+use crate::state::deferred::Deferred;
+
+/// How long pg_dump waits for a table that someone holds exclusively before it
+/// gives up: longer than a usual ALTER TABLE, shorter than a forgotten session.
+const LOCK_WAIT: &str = "--lock-wait-timeout=300s";
+
+/// What is dumped.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scope<'a> {
+    /// Everything that takes part, in this snapshot.
+    All { snapshot: &'a str },
+    /// These tables alone.
+    Tables(&'a [SourceTable]),
+}
+
+/// A dump of both sections.
+#[derive(Debug)]
+pub(super) struct Dump {
+    /// What is executed at once.
+    pub(super) pre_data: Vec<Entry>,
+    /// What waits.
+    pub(super) post_data: Vec<Entry>,
+    /// Owners and privileges.
+    pub(super) given: Given,
+    /// What the filter leaves out.
+    pub(super) taken: TakenAlong,
+}
+
+impl Dump {
+    /// Has pg_dump write the schema, and makes it ready for a target of this version.
+    pub(super) async fn read(
+        pg_dump: &PgDump,
+        settings: &Settings,
+        (source, target_version): (&Session, i32),
+        scope: Scope<'_>,
+        tables: &[SourceTable],
+    ) -> Result<Self, SchemaError> {
+        let taken = left_out::of_filter(source, tables).await?;
+        let section = async |section: &str| {
+            let args = arguments(settings, section, scope, &taken.relations);
+            let mut entries = archive::split(&pg_dump.run(&settings.source, &args).await?)?;
+            left_out::remove(&taken, &mut entries);
+            for entry in &mut entries {
+                attver::strip(entry);
+                older::rewrite(entry, target_version);
+            }
+            Ok::<_, SchemaError>(entries)
+        };
+        let (mut pre_data, mut post_data) = tokio::try_join!(section("pre-data"), section("post-data"))?;
+        let mut given = Given::default();
+        given.take(&mut pre_data);
+        given.take(&mut post_data);
+        Ok(Dump { pre_data, post_data, given, taken })
+    }
+
+    /// What is executed at once, in order.
+    pub(super) fn wanted(&self) -> Vec<&Entry> {
+        self.pre_data.iter().filter(|entry| classify::is_wanted(entry)).collect()
+    }
+
+    /// What waits, numbered in order.
+    pub(super) fn deferred(self, tables: &[SourceTable], target_version: i32) -> Vec<Deferred> {
+        let mut objects = classify::deferred(&self.post_data, &source::partitioned(tables), target_version);
+        objects.extend(self.given.into_objects());
+        classify::number(&mut objects);
+        objects
+    }
+
+    /// Takes the entries of post-data out that build these indexes, which come
+    /// with something else.
+    pub(super) fn drop_indexes(&mut self, inherited: &HashSet<(String, String)>) {
+        self.post_data.retain(|entry| {
+            let is_of_index = matches!(entry.kind.as_str(), "CONSTRAINT" | "INDEX" | "INDEX ATTACH");
+            !(is_of_index && inherited.contains(&(entry.schema.clone(), entry.name.clone())))
+        });
+    }
+}
+
+fn arguments(settings: &Settings, section: &str, scope: Scope<'_>, left_out: &[TableName]) -> Vec<String> {
+    // Tablespaces are folders of the other server's machine. Verbose, for what
+    // each entry is.
+    let always = ["--no-publications", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8", "--verbose"];
+    let unwanted = [(settings.owners, "--no-owner"), (settings.acl, "--no-acl")];
+    let unwanted = unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| *flag);
+    let mut args: Vec<String> = always.into_iter().chain(unwanted).map(str::to_owned).collect();
+    args.push(format!("--section={section}"));
+    args.push(LOCK_WAIT.to_owned());
+    // Quoted parts of a pattern are taken literally.
+    match scope {
+        Scope::All { snapshot } => {
+            args.push("--exclude-schema=walferry".to_owned());
+            args.push(format!("--snapshot={snapshot}"));
+            args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
+        }
+        Scope::Tables(tables) => args.extend(tables.iter().map(|table| format!("--table={}", table.name.sql()))),
+    }
+    args
+}

@@ -1,0 +1,48 @@
+//! What the filter leaves out of a dump: tables, and what cannot be without
+//! them.
+//!
+//! Invariant: entries are taken out by the identity of their objects; what
+//! belongs to such an entry (comments, privileges) goes with it. What goes that
+//! is not a table's own is said.
+
+use std::collections::HashSet;
+
+use super::archive::Entry;
+use super::tables::{Part, SourceTable};
+use crate::catalog::objects::{TakenAlong, taken_along};
+use crate::session::{DbError, Session};
+use crate::sql::TableName;
+
+/// The catalog of tables: `RelationRelationId` in `src/include/catalog/pg_class.h`.
+const PG_CLASS: u32 = 1259;
+
+/// The tables that the filter leaves out, with what they take along.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(crate) async fn of_filter(source: &Session, tables: &[SourceTable]) -> Result<TakenAlong, DbError> {
+    let oids: Vec<u32> = tables.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
+    taken_along(source, &oids).await
+}
+
+/// Takes the entries of a section out that are, or belong to, what is left out.
+pub(super) fn remove(taken: &TakenAlong, entries: &mut Vec<Entry>) {
+    let is_gone = |entry: &Entry| {
+        let identity = &entry.identity;
+        let is_attachment = matches!(entry.kind.as_str(), "TABLE ATTACH" | "INDEX ATTACH");
+        match (identity.class, identity.oid) {
+            (0, 0) if is_attachment => {
+                taken.detached.contains(&TableName::new(entry.schema.as_str(), entry.name.as_str()))
+            }
+            (0, 0) => false,
+            (0, table) => taken.objects.contains(&(PG_CLASS, table)),
+            id => taken.objects.contains(&id),
+        }
+    };
+    let gone: HashSet<u32> = entries.iter().filter(|e| is_gone(e)).map(|e| e.identity.dump_id).collect();
+    entries.retain(|entry| {
+        let identity = &entry.identity;
+        let belongs_to_gone = identity.class == 0 && identity.belongs_to.iter().any(|id| gone.contains(id));
+        !(gone.contains(&identity.dump_id) || belongs_to_gone) || identity.dump_id == 0
+    });
+}
