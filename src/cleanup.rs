@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::catalog;
 use crate::config::{Provenance, Settings, Side};
+use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
 use crate::state::deferred::Deferred;
@@ -90,6 +91,19 @@ pub enum CleanupError {
         /// The walsender.
         pid: i32,
     },
+}
+
+impl CleanupError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            CleanupError::Wire(error) | CleanupError::Source(error) => error.fault(),
+            CleanupError::Db(error) => error.fault(),
+            CleanupError::State(error) => error.fault(),
+            CleanupError::HeldBack(_) | CleanupError::NoState { .. } | CleanupError::OtherSource { .. } => Fault::Usage,
+            CleanupError::SlotInUse { .. } => Fault::lasting(Side::Source),
+        }
+    }
 }
 
 /// How long a command that is leaving is waited for.

@@ -14,7 +14,7 @@
 //! 3. **Every target commit equals the source at one commit boundary.** Source
 //!    transactions may be merged; they are never split across a commit.
 //! 4. **Nothing is skipped silently.** What cannot be decoded or applied stops
-//!    the stream with relation, key, LSN, SQLSTATE and what to do ([`exit`]).
+//!    the stream with relation, key, LSN, SQLSTATE and what to do ([`fault`]).
 //! 5. **Everything is bounded.** Queues by bytes, batches by rows, bytes and
 //!    time, retries by a deadline.
 //! 6. **All durable state is on the target**, in the schema `walferry`
@@ -37,8 +37,8 @@ pub mod coalesce;
 pub mod config;
 pub mod copy;
 pub mod demo;
-pub mod exit;
 pub mod failpoint;
+pub mod fault;
 pub mod lsn;
 pub mod observe;
 pub mod pgoutput;

@@ -23,6 +23,7 @@ pub use param::{Param, Typed};
 pub use row::Row;
 
 use crate::config::{ConnInfo, Side};
+use crate::fault::{Fault, sqlstate};
 use crate::wire::{self, WireError};
 
 /// A statement failed on one of the two servers.
@@ -43,6 +44,20 @@ impl DbError {
     pub fn sqlstate(&self) -> Option<&SqlState> {
         self.source.code()
     }
+
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self.sqlstate() {
+            Some(code) => sqlstate::fault(self.side, code.code()),
+            // No SQLSTATE: the connection is gone.
+            None if self.source.is_closed() || is_io(&self.source) => Fault::passing(self.side),
+            None => Fault::Bug,
+        }
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
 /// The server's words with SQLSTATE, detail and hint; the driver's otherwise.
@@ -51,7 +66,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
         return error.to_string();
     };
     let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
-    let parts = if wire::server_error::quotes_the_row(db.code().code()) {
+    let parts = if sqlstate::quotes_the_row(db.code().code()) {
         [("table", db.table()), ("column", db.column()), ("constraint", db.constraint()), ("hint", db.hint())]
     } else {
         [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_()), ("constraint", None)]

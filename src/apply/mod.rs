@@ -32,17 +32,13 @@ mod transaction;
 
 use std::sync::Arc;
 
+use crate::config::Side;
+use crate::fault::{Difference, Fault, Trouble, sqlstate};
 use crate::lsn::{CommitLsn, Lsn};
 use crate::session::DbError;
 use crate::sql::TableName;
 use crate::state::StateError;
 use crate::wire::{ServerError, WireError};
-
-/// SQLSTATE of a value that a unique index has already.
-const UNIQUE_VIOLATION: &str = "23505";
-
-/// SQLSTATE of a row that an exclusion constraint does not let in.
-const EXCLUSION_VIOLATION: &str = "23P01";
 
 /// A table and how its rows are identified: never any value.
 #[derive(Debug, PartialEq, Eq)]
@@ -222,11 +218,37 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            ApplyError::Refused { error, .. }
+            | ApplyError::Deferred { error, .. }
+            | ApplyError::Statement { error, .. }
+            | ApplyError::Net { error, .. } => match sqlstate::trouble(&error.sqlstate) {
+                Trouble::Lasting => Fault::Server(Side::Target, Trouble::NotApplied),
+                trouble => Fault::Server(Side::Target, trouble),
+            },
+            ApplyError::RowCount { .. } => Fault::Differs(Difference::Row),
+            ApplyError::Copied { .. } => Fault::Differs(Difference::LeftOut),
+            ApplyError::Render { .. }
+            | ApplyError::NetRender { .. }
+            | ApplyError::Gone { .. }
+            | ApplyError::Mapping { .. }
+            | ApplyError::Unknown { .. }
+            | ApplyError::Action { .. } => Fault::lasting(Side::Target),
+            ApplyError::PositionMoved { .. } | ApplyError::InOrderAgain(_) => Fault::passing(Side::Target),
+            ApplyError::OutOfStep(_) => Fault::Bug,
+            ApplyError::Wire(error) => error.fault(),
+            ApplyError::Db(error) => error.fault(),
+            ApplyError::State(error) => error.fault(),
+        }
+    }
+
     /// Whether net changes affected other rows than they should: the
     /// statement's own count divides by zero then.
     fn is_wrong_count(&self) -> bool {
         match self {
-            ApplyError::Net { error, .. } => error.sqlstate == transaction::DIVISION_BY_ZERO,
+            ApplyError::Net { error, .. } => error.sqlstate == sqlstate::DIVISION_BY_ZERO,
             ApplyError::Copied { .. } => true,
             _ => false,
         }
@@ -234,6 +256,6 @@ impl ApplyError {
 
     /// Whether net changes met a unique or exclusion constraint.
     fn is_duplicate(&self) -> bool {
-        matches!(self, ApplyError::Net { error, .. } if matches!(error.sqlstate.as_str(), UNIQUE_VIOLATION | EXCLUSION_VIOLATION))
+        matches!(self, ApplyError::Net { error, .. } if matches!(error.sqlstate.as_str(), sqlstate::UNIQUE_VIOLATION | sqlstate::EXCLUSION_VIOLATION))
     }
 }

@@ -14,6 +14,7 @@ use super::replica_role::ReplicaRole;
 use super::set_based::SetStatement;
 use super::target::guard_sql;
 use super::{ApplyError, Label, Place};
+use crate::fault::sqlstate;
 use crate::lsn::{CommitLsn, EndLsn};
 use crate::state::position::MOVE_SQL;
 use crate::wire::ServerError;
@@ -32,9 +33,6 @@ const DEFER_SQL: &str = "SET CONSTRAINTS ALL DEFERRED";
 
 /// Checks what was deferred while the transaction can still be named.
 const CHECK_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
-
-/// SQLSTATE division_by_zero: how the statements above say no.
-pub(super) const DIVISION_BY_ZERO: &str = "22012";
 
 /// What a statement that was sent must answer.
 pub(super) enum Expectation {
@@ -246,7 +244,7 @@ pub(super) fn check(
 }
 
 fn position_error(own: &OwnStatements, expected: EndLsn, error: Box<ServerError>) -> ApplyError {
-    if error.sqlstate == DIVISION_BY_ZERO {
+    if error.sqlstate == sqlstate::DIVISION_BY_ZERO {
         ApplyError::PositionMoved { slot: own.slot.clone(), expected: expected.0 }
     } else {
         ApplyError::Statement { action: "move the position", error }

@@ -108,6 +108,7 @@ impl fmt::Display for Finding {
 pub struct Findings {
     earlier: Vec<Finding>,
     latest: Option<Finding>,
+    unreached: Option<Side>,
 }
 
 impl Findings {
@@ -135,6 +136,17 @@ impl Findings {
         message: impl Into<String>,
     ) -> &mut Finding {
         self.push(finding(place, check, Severity::Problem, message))
+    }
+
+    /// An end cannot be reached.
+    pub fn out_of_reach(&mut self, side: Side, message: String) {
+        self.problem(side, "connection", message);
+        self.unreached.get_or_insert(side);
+    }
+
+    /// The first end that cannot be reached.
+    pub fn unreached(&self) -> Option<Side> {
+        self.unreached
     }
 
     /// A group of checks could not be finished.

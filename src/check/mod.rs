@@ -28,6 +28,7 @@ use serde::Serialize;
 pub use findings::{Finding, Findings, Place, Severity};
 
 use crate::config::{Settings, Side};
+use crate::fault::Exit;
 use crate::session::{DbContext, DbError, Session};
 use crate::wire::WireError;
 
@@ -53,18 +54,28 @@ pub struct Report {
     pub warnings: usize,
     /// All findings, the good ones too.
     pub findings: Vec<Finding>,
+    /// An end that could not be reached.
+    #[serde(skip)]
+    pub unreached: Option<Side>,
 }
 
 impl Report {
-    fn of(findings: Vec<Finding>) -> Self {
+    fn of(findings: Findings) -> Self {
+        let unreached = findings.unreached();
+        let findings = findings.into_list();
         let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
-        Report { ok: problems == 0, problems, warnings, findings }
+        Report { ok: problems == 0, problems, warnings, findings, unreached }
     }
 
-    /// Whether a migration would fail.
-    pub fn is_refused(&self) -> bool {
-        !self.ok
+    /// How the process ends: as `run` would. An end that is out of reach may
+    /// come back; anything else stands in the way.
+    pub fn exit(&self) -> Exit {
+        match self.unreached {
+            Some(side) => Exit::of(side),
+            None if self.ok => Exit::Done,
+            None => Exit::Refused,
+        }
     }
 }
 
@@ -118,7 +129,7 @@ pub async fn run(settings: &Settings) -> Report {
             .await;
         }
     }
-    Report::of(findings.into_list())
+    Report::of(findings)
 }
 
 /// All groups of the source; what the target has to take is given back.
@@ -150,7 +161,7 @@ async fn connect(settings: &Settings, side: Side, findings: &mut Findings) -> Op
             Some(session)
         }
         Err(error) => {
-            findings.problem(side, "connection", format!("cannot connect to {info}: {error}"));
+            findings.out_of_reach(side, format!("cannot connect to {info}: {error}"));
             None
         }
     }

@@ -10,7 +10,7 @@ fn report() -> Report {
         .remedy("let their owner run this:")
         .sql("ALTER TABLE shop.events REPLICA IDENTITY FULL;");
     findings.warning(Side::Target, "extensions", "PostgreSQL lets only a superuser create hstore");
-    Report::of(findings.into_list())
+    Report::of(findings)
 }
 
 #[test]
@@ -39,8 +39,8 @@ fn a_report_for_programs_has_stable_words() {
 
 #[test]
 fn one_problem_refuses_and_warnings_do_not() {
-    assert!(report().is_refused());
+    assert!(report().exit() == crate::fault::Exit::Refused);
     let mut findings = Findings::default();
     findings.warning(Side::Source, "unlogged", "x");
-    assert!(!Report::of(findings.into_list()).is_refused());
+    assert!(Report::of(findings).exit() == crate::fault::Exit::Done);
 }

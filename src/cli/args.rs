@@ -9,23 +9,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::{Ends, Logging, Serve, Work};
 use crate::cleanup::Consent;
 use crate::demo::DemoOptions;
+use crate::fault::Exit;
 use crate::run::{Finish, Until};
 
 /// Pause between two documents of `status --watch`.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done, or asked to stop
-  1  a bug in walferry
-  2  wrong usage or configuration
-  3  check found a problem
-  4  the migration needs a resync
-  6  the source failed
-  7  the target failed
-  8  source and target differ
-130  interrupted before it was done
+/// The exit codes, and where settings come from.
+fn after_help() -> String {
+    let codes: String = Exit::ALL.iter().map(|exit| format!("{exit}\n")).collect();
+    format!("Exit codes:\n{codes}\n{SETTINGS}")
+}
 
+const SETTINGS: &str = "\
 Every setting can also be given as WALFERRY_<FLAG> in the environment, or under
 the flag's name in walferry.toml; a flag goes over the environment, which goes
 over the file. PGUSER, PGPASSWORD, PGSSLMODE and the like fill in what a
@@ -45,7 +41,7 @@ would mean both ends.";
 ///   walferry catchup   --source URI --target URI    drain, once writes have stopped
 ///   walferry cleanup   --source URI --target URI    remove slot, publication, state
 #[derive(Parser)]
-#[command(name = "walferry", version, verbatim_doc_comment, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "walferry", version, verbatim_doc_comment, after_help = after_help(), max_term_width = 100)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,

@@ -4,6 +4,7 @@
 //! for people goes to standard error. Errors are printed once, here.
 
 mod args;
+mod failure;
 mod logging;
 mod output;
 mod signals;
@@ -14,22 +15,13 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use args::{Cli, Command, ResyncArgs};
+use failure::Failure;
 use output::Format;
 
 use crate::config::raw::{Ends, Logging, Raw, Serve, Work};
 use crate::config::{ConfigError, Env, Settings};
-use crate::exit::Error;
+use crate::fault::Exit;
 use crate::run::resync::Kind;
-
-/// Exit code of `check` when a migration would fail.
-const CHECK_REFUSED: u8 = 3;
-
-/// Exit code when the runtime or the result's pipe fails: no other one fits.
-const FAILED: u8 = 1;
-
-/// Exit code of a command that a signal ended before its result: 128 + SIGINT,
-/// as shells count.
-const INTERRUPTED: u8 = 130;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
@@ -38,7 +30,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version go to standard output with 0, errors to
             // standard error with 2. A reader that has left is no failure.
-            let code = u8::try_from(error.exit_code()).unwrap_or(FAILED);
+            let code = u8::try_from(error.exit_code()).unwrap_or(Exit::Bug.code());
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -59,10 +51,7 @@ pub fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot start the runtime");
-            return ExitCode::from(FAILED);
-        }
+        Err(source) => return output::failure(&Failure::Machine { action: "start the runtime", source }, log_format),
     };
     let shutdown = CancellationToken::new();
     let outcome = runtime.block_on(async {
@@ -71,25 +60,7 @@ pub fn main() -> ExitCode {
     });
     match outcome {
         Ok(code) => code,
-        Err(Failure::Command(error)) => output::failure(&error, log_format),
-        Err(Failure::Io(error)) => {
-            tracing::error!(%error, "cannot write the result or receive signals");
-            ExitCode::from(FAILED)
-        }
-    }
-}
-
-/// Why a command has no result.
-enum Failure {
-    /// The command's own error.
-    Command(Error),
-    /// Standard output, or the signal handlers.
-    Io(std::io::Error),
-}
-
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Failure::Command(error.into())
+        Err(error) => output::failure(&error, log_format),
     }
 }
 
@@ -164,29 +135,29 @@ async fn run(action: Action, raw: Raw, env: &Env, shutdown: CancellationToken) -
         }
         Action::Catchup(finish, format) => {
             let report = crate::run::catchup(settings, finish, shutdown).await?;
-            output::result(&report, format).map_err(Failure::Io)?;
+            output::result(&report, format).map_err(Failure::result)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Resync(kind, names, format) => {
             let report = crate::run::resync::command(settings, kind, &names, shutdown).await?;
-            output::result(&report, format).map_err(Failure::Io)?;
+            output::result(&report, format).map_err(Failure::result)?;
             Ok(ExitCode::SUCCESS)
         }
         Action::Check(format) => {
-            let mut refused = false;
+            let mut exit = Exit::Done;
             let code = until_interrupted(&shutdown, async {
                 let report = crate::check::run(&settings).await;
-                refused = report.is_refused();
-                output::result(&report, format).map_err(Failure::Io)
+                exit = report.exit();
+                output::result(&report, format).map_err(Failure::result)
             })
             .await?;
-            Ok(if refused { ExitCode::from(CHECK_REFUSED) } else { code })
+            Ok(if exit == Exit::Done { code } else { exit.into() })
         }
         Action::Status(format, watch) => status(&settings, format, watch, &shutdown).await,
         Action::Cleanup(consent, format) => {
             until_interrupted(&shutdown, async {
                 let report = crate::cleanup::run(&settings, consent).await?;
-                output::result(&report, format).map_err(Failure::Io)
+                output::result(&report, format).map_err(Failure::result)
             })
             .await
         }
@@ -200,7 +171,7 @@ async fn until_interrupted(
 ) -> Result<ExitCode, Failure> {
     tokio::select! {
         outcome = work => outcome.map(|()| ExitCode::SUCCESS),
-        () = shutdown.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+        () = shutdown.cancelled() => Ok(Exit::Interrupted.into()),
     }
 }
 
@@ -217,9 +188,9 @@ async fn status(
             () = shutdown.cancelled() => return Ok(ExitCode::SUCCESS),
         };
         if watch == args::Watch::Yes && format == Format::Human {
-            output::clear_screen().map_err(Failure::Io)?;
+            output::clear_screen().map_err(Failure::result)?;
         }
-        output::result(&document, format).map_err(Failure::Io)?;
+        output::result(&document, format).map_err(Failure::result)?;
         if watch == args::Watch::No || output::reader_has_left() {
             return Ok(ExitCode::SUCCESS);
         }

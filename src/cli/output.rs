@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
+use super::failure::Failure;
 use super::logging::LogFormat;
-use crate::exit::{Error, chain};
+use crate::fault::chain;
 
 /// Form of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,8 @@ fn write(text: &str) -> io::Result<()> {
 }
 
 /// Prints an error with its causes and its remedy; gives its exit code.
-pub(super) fn failure(error: &Error, format: LogFormat) -> ExitCode {
-    let verdict = error.verdict();
+pub(super) fn failure(error: &Failure, format: LogFormat) -> ExitCode {
+    let verdict = error.fault().verdict();
     let message = chain(error);
     let text = match format {
         LogFormat::Human => {
@@ -69,12 +70,12 @@ pub(super) fn failure(error: &Error, format: LogFormat) -> ExitCode {
         }
         LogFormat::Json => {
             let line = serde_json::json!({
-                "level": "ERROR", "message": message, "remedy": verdict.remedy, "exit_code": verdict.code,
+                "level": "ERROR", "message": message, "remedy": verdict.remedy, "exit_code": verdict.exit.code(),
             });
             format!("{line}\n")
         }
     };
     // Nothing is left to tell if standard error is closed.
     let _ = io::stderr().lock().write_all(text.as_bytes());
-    ExitCode::from(verdict.code)
+    verdict.exit.into()
 }

@@ -1,14 +1,13 @@
 //! SIGINT and SIGTERM: the first asks, the second ends.
 
-use std::io;
-
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::INTERRUPTED;
+use super::failure::Failure;
+use crate::fault::Exit;
 
 /// Cancels `shutdown` at the first signal, and ends the process at the second.
-pub(super) fn watch(shutdown: CancellationToken) -> Result<(), super::Failure> {
+pub(super) fn watch(shutdown: CancellationToken) -> Result<(), Failure> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     tokio::spawn(async move {
@@ -19,7 +18,7 @@ pub(super) fn watch(shutdown: CancellationToken) -> Result<(), super::Failure> {
             };
             if shutdown.is_cancelled() {
                 tracing::warn!(signal = name, "ending at once; nothing that is confirmed is lost");
-                std::process::exit(i32::from(INTERRUPTED));
+                std::process::exit(i32::from(Exit::Interrupted.code()));
             }
             tracing::info!(signal = name, "stopping; a second signal ends at once");
             shutdown.cancel();
@@ -28,6 +27,6 @@ pub(super) fn watch(shutdown: CancellationToken) -> Result<(), super::Failure> {
     Ok(())
 }
 
-fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, super::Failure> {
-    signal(kind).map_err(|error: io::Error| super::Failure::Io(error))
+fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|source| Failure::Machine { action: "receive signals", source })
 }

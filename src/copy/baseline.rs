@@ -14,10 +14,10 @@
 use super::{CopyContext, CopyError, plan, publication};
 use crate::catalog;
 use crate::lsn::{EndLsn, Lsn};
-use crate::run::resume::{ResyncError, compare_slot};
 use crate::schema;
 use crate::session::Session;
 use crate::state::StateError;
+use crate::state::resume::{ResyncError, compare_slot};
 
 /// Takes the rows on the target as those of `start`, and registers the tables.
 ///

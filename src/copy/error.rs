@@ -1,15 +1,15 @@
-//! Why a copy did not come to its end. What an error means is decided in
-//! [`crate::exit`].
+//! Why a copy did not come to its end.
 
 use super::board::Failure;
 use crate::config::Side;
+use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
 use crate::observe::status::human_bytes;
-use crate::run::resume::ResyncError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
 use crate::sql::TableName;
 use crate::state::StateError;
+use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
 use crate::wire::WireError;
 
@@ -216,9 +216,62 @@ pub enum CopyError {
         /// The end of the source's WAL.
         end: Lsn,
     },
+    /// A server refused something before anything had been created.
+    #[error(transparent)]
+    Refused(Box<CopyError>),
     /// The process was asked to stop.
     #[error("the copy was stopped; it goes on next time")]
     Stopped,
+}
+
+impl CopyError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            CopyError::Wire(error) => error.fault(),
+            CopyError::Read { source, .. } => source.fault(),
+            CopyError::Db(error) => error.fault(),
+            CopyError::State(error) => error.fault(),
+            CopyError::Schema(error) => error.fault(),
+            CopyError::Sweep(error) => error.fault(),
+            CopyError::Resync(error) => error.fault(),
+            CopyError::Refused(error) => error.fault().before_anything(),
+            CopyError::WalRunsOut { stage: WalStage::Lost, .. } => Fault::NeedsResync,
+            CopyError::WalRunsOut { stage: WalStage::Ending, .. } => Fault::Server(Side::Source, Trouble::WalEnding),
+            CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
+            CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,
+            CopyError::ReplicaIdentity { .. } | CopyError::Publication { .. } | CopyError::ForeignSlot(_) => {
+                Fault::Refused
+            }
+            CopyError::SlotBlocked { .. }
+            | CopyError::NoSnapshot(_)
+            | CopyError::Renamed { .. }
+            | CopyError::Unsettled { .. } => Fault::lasting(Side::Source),
+            CopyError::Elsewhere(_) | CopyError::KeysInForce(_) | CopyError::Triggers { .. } => {
+                Fault::lasting(Side::Target)
+            }
+            CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Fault::passing(Side::Source),
+            CopyError::NotHere { .. }
+            | CopyError::ExistingSlot(_)
+            | CopyError::FilterGrown(_)
+            | CopyError::StartAhead { .. } => Fault::Usage,
+            CopyError::Stopped => Fault::Interrupted,
+        }
+    }
+
+    /// Whether the copy itself tries again, beside what goes on.
+    pub(super) fn is_retried(&self) -> bool {
+        self.fault().is_retried()
+    }
+
+    /// The same where nothing has been created: what the servers said then is
+    /// what `check` finds.
+    pub(super) fn before_anything(self) -> Self {
+        match self {
+            CopyError::Wire(_) | CopyError::Db(_) => CopyError::Refused(Box::new(self)),
+            other => other,
+        }
+    }
 }
 
 /// Whether a slot that runs out of WAL can still be saved.

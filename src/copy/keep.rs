@@ -20,7 +20,6 @@ use super::pause::Pause;
 use super::plan::{self, Job, Planned};
 use super::snapshot::Keeper;
 use super::{CopyContext, CopyError, resume, slot};
-use crate::exit;
 use crate::lsn::EndLsn;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
@@ -120,7 +119,7 @@ impl<'a> Snapshots<'a> {
             generation += 1;
             match self.renew(generation, jobs, board).await {
                 Ok(()) => pause = Pause::new(),
-                Err(error) if exit::copy_is_retried(&error) => {
+                Err(error) if error.is_retried() => {
                     if let Err(error) = pause.after(error, self.ctx, board).await {
                         return error;
                     }

@@ -53,7 +53,6 @@ pub use error::{CopyError, WalStage};
 pub use slot::temporary_prefix;
 
 use crate::config::{Baseline, Settings};
-use crate::exit;
 use crate::failpoint;
 use crate::lsn::EndLsn;
 use crate::observe::metrics::Metrics;
@@ -100,9 +99,9 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let begins = match ctx.settings.baseline {
         Baseline::Copied => until_stopped(ctx, resume::beginning(ctx, &source)).await?,
-        Baseline::Restored { start } => {
-            Beginning::There(until_stopped(ctx, baseline::take(ctx, &source, start)).await?)
-        }
+        Baseline::Restored { start } => Beginning::There(
+            until_stopped(ctx, baseline::take(ctx, &source, start)).await.map_err(CopyError::before_anything)?,
+        ),
     };
     let point = match begins {
         Beginning::There(point) => point,
@@ -131,10 +130,10 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         publication::ensure(ctx, &source).await?;
         slot::clear(ctx, &source).await
     };
-    until_stopped(ctx, prepared).await?;
+    until_stopped(ctx, prepared).await.map_err(CopyError::before_anything)?;
     ctx.progress.note("creating the replication slot");
     // Not simply dropped when the process shall end: the server would go on.
-    let (replication, created) = slot::create(ctx, &source).await?;
+    let (replication, created) = slot::create(ctx, &source).await.map_err(CopyError::before_anything)?;
     let point = created.consistent_point;
     let listed = async {
         ctx.state.set_consistent_point(point).await?;
@@ -214,7 +213,7 @@ async fn rest(
 /// The end of a copy: what cut it off is remembered for the next attempt.
 fn finish(ctx: &CopyContext<'_>, board: &Board, jobs: &[Job], result: Result<(), CopyError>) -> Result<(), CopyError> {
     if let Err(error) = &result
-        && let (true, Some(side)) = (exit::copy_is_retried(error), exit::side_of_copy(error))
+        && let (true, Some(side)) = (error.is_retried(), error.fault().side())
     {
         let cuts = board.cut_off(side, &error.to_string());
         ctx.memory.keep(jobs.iter().map(|job| &job.table).zip(cuts));
@@ -245,7 +244,7 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
             rows?;
             sweeps.await
         }
-        Either::Right((Err(error), _)) if !exit::copy_is_retried(&error) => Err(error),
+        Either::Right((Err(error), _)) if !error.is_retried() => Err(error),
         Either::Right((swept, rows)) => {
             rows.await?;
             swept

@@ -1,5 +1,4 @@
-//! Pauses after lost connections inside the copy, growing as those of
-//! [`crate::run::retry`] do.
+//! Pauses after lost connections inside the copy.
 //!
 //! Invariant: as long as anybody is at work the others may wait for their
 //! connections; when nobody is, the copy as a whole is given back to the retry
@@ -11,14 +10,7 @@ use tokio::time::sleep;
 
 use super::board::Board;
 use super::{CopyContext, CopyError};
-use crate::exit;
-use crate::run::retry::uneven;
-
-/// The first pause; doubled each time.
-const FIRST: Duration = Duration::from_millis(500);
-
-/// The longest pause: an outage that ends is noticed within this time.
-const LONGEST: Duration = Duration::from_secs(20);
+use crate::fault::backoff::Backoff;
 
 /// How long nobody may have been at work: longer than a few attempts to
 /// connect take, short beside `--retry-for`.
@@ -26,12 +18,12 @@ const IDLE: Duration = Duration::from_secs(30);
 
 /// How long to wait next time.
 pub(super) struct Pause {
-    next: Duration,
+    backoff: Backoff,
 }
 
 impl Pause {
     pub(super) fn new() -> Self {
-        Pause { next: FIRST }
+        Pause { backoff: Backoff::default() }
     }
 
     /// Waits before the next attempt.
@@ -47,13 +39,12 @@ impl Pause {
         if board.is_idle_for(IDLE) {
             return Err(error);
         }
-        if let Some(side) = exit::side_of_copy(&error) {
+        if let Some(side) = error.fault().side() {
             ctx.metrics.reconnects.with_label_values(&[&side.to_string()]).inc();
         }
-        let pause = uneven(self.next);
+        let pause = self.backoff.pause();
         tracing::warn!(%error, again_in_ms = pause.as_millis(), "a part of the copy was cut off; trying again");
         sleep(pause).await;
-        self.next = (self.next * 2).min(LONGEST);
         Ok(())
     }
 }

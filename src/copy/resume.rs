@@ -14,11 +14,11 @@
 use super::{CopyContext, CopyError};
 use crate::catalog;
 use crate::lsn::EndLsn;
-use crate::run::resume::{ResyncError, compare_slot};
 use crate::schema::tables::{self, Part, Shape, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::copying::Step;
+use crate::state::resume::{ResyncError, compare_slot};
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::CopyError;
 use crate::config::Settings;
+use crate::fault::sqlstate;
 use crate::session::{DbContext, Session};
 use crate::sql::literal;
 use crate::wire::{Connection, Purpose};
@@ -74,7 +75,9 @@ impl Keeper {
 async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError> {
     let session = Session::connect(&settings.source, &settings.name).await?;
     match session.batch_execute(&import(snapshot)).await.during(session.side(), "import the snapshot") {
-        Err(error) if error.sqlstate().is_some_and(|code| is_gone(code.code())) => Err(CopyError::SnapshotGone),
+        Err(error) if error.sqlstate().is_some_and(|code| sqlstate::is_snapshot_gone(code.code())) => {
+            Err(CopyError::SnapshotGone)
+        }
         result => result.map(|()| session).map_err(CopyError::from),
     }
 }
@@ -83,19 +86,13 @@ async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError
 pub(super) async fn reader(settings: &Settings, snapshot: &str) -> Result<Connection, CopyError> {
     let mut connection = Connection::connect(&settings.source, Purpose::Session, &settings.name).await?;
     match connection.simple_query(&import(snapshot)).await {
-        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
+        Err(error) if error.sqlstate().is_some_and(sqlstate::is_snapshot_gone) => Err(CopyError::SnapshotGone),
         result => result.map(|_| connection).map_err(CopyError::from),
     }
 }
 
 fn import(snapshot: &str) -> String {
     format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}", literal(snapshot))
-}
-
-/// `ImportSnapshot` in `src/backend/utils/time/snapmgr.c`: there is no file of
-/// that name (22023; 42704 from 17 on), or who exported it has ended (55000).
-fn is_gone(sqlstate: &str) -> bool {
-    matches!(sqlstate, "22023" | "42704" | "55000")
 }
 
 async fn current(session: &Session) -> Result<Horizon, CopyError> {
@@ -134,7 +131,7 @@ impl Horizon {
 #[cfg(test)]
 mod unit {
     use super::*;
-    use crate::exit::{Directive, Error};
+    use crate::fault::Fault;
 
     #[test]
     fn a_snapshot_sees_what_is_before_its_end_and_not_in_progress() {
@@ -153,8 +150,8 @@ mod unit {
         {
             assert_eq!(Horizon::parse(text), None, "{text}");
         }
-        let error = Error::from(CopyError::UnreadableSnapshot("7:x:".to_owned()));
+        let error = CopyError::UnreadableSnapshot("7:x:".to_owned());
         assert!(error.to_string().contains("\"7:x:\"") && error.to_string().contains("report"), "{error}");
-        assert_eq!((error.verdict().directive, error.verdict().code), (Directive::Bug, 1));
+        assert_eq!(error.fault(), Fault::Bug);
     }
 }

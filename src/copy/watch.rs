@@ -18,8 +18,8 @@ use crate::catalog::settings::{self, Setting};
 use crate::catalog::slot::{Slot, WalStatus};
 use crate::catalog::{self, wal};
 use crate::observe::status::human_bytes;
-use crate::run::resume::ResyncError;
 use crate::session::{DbContext, DbError, Session};
+use crate::state::resume::ResyncError;
 
 /// Pause between two looks; between two of them a busy source writes some
 /// hundred megabytes.

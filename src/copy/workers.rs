@@ -19,7 +19,6 @@ use super::resume::{self, Found};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::config::{IndexResources, Side};
-use crate::exit;
 use crate::failpoint;
 use crate::schema::{self, Mark};
 use crate::session::{DbContext, DbError, Session};
@@ -174,7 +173,7 @@ impl<'a> Worker<'a> {
             let was_at_work = self.at_work.take().is_some();
             match result {
                 Ok(()) => self.pause = Pause::new(),
-                Err(error) if exit::copy_is_retried(&error) => {
+                Err(error) if error.is_retried() => {
                     self.failed(&task, &error, was_at_work);
                     if was_at_work {
                         self.pause = Pause::new();
@@ -190,7 +189,7 @@ impl<'a> Worker<'a> {
 
     /// Tells the board, and gives both sessions up: neither is in a state to go on.
     fn failed(&mut self, task: &Task, error: &CopyError, was_at_work: bool) {
-        let side = exit::side_of_copy(error).unwrap_or(Side::Source);
+        let side = error.fault().side().unwrap_or(Side::Source);
         let since = match side {
             Side::Source => self.source.take().map(|(_, kept)| kept.since),
             Side::Target => self.target.take().map(|kept| kept.since),

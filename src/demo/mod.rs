@@ -29,6 +29,7 @@ use self::daemon::{Binary, CaughtUp, Daemon, Status};
 use self::server::Server;
 use self::writers::{WriterError, Writers, Written};
 use crate::config::Side;
+use crate::fault::{Difference, Fault};
 use crate::session::{DbContext, DbError};
 
 /// The database on either side.
@@ -137,6 +138,25 @@ pub enum DemoError {
     /// A thread of the demo broke down.
     #[error("a task of the demo broke down: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl DemoError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            DemoError::Differs(_) => Fault::Differs(Difference::Demo),
+            DemoError::Cluster(_) | DemoError::Environment(_) => Fault::Configuration,
+            DemoError::Db(_)
+            | DemoError::Writer(_)
+            | DemoError::Start { .. }
+            | DemoError::Command { .. }
+            | DemoError::Json { .. }
+            | DemoError::Late { .. }
+            | DemoError::Stopped(_)
+            | DemoError::NotRestricted(_)
+            | DemoError::Task(_) => Fault::Machine,
+        }
+    }
 }
 
 /// Runs the demo, telling its story on standard output. Dropping the future

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::status::StatusDocument;
+use crate::fault::Fault;
 
 /// How long requests under way may take once the process is asked to stop: a
 /// scraper that does not read must not hold up a hand-over.
@@ -45,6 +46,15 @@ pub enum HttpError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl HttpError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            HttpError::Bind { .. } | HttpError::Serve { .. } => Fault::Address,
+        }
+    }
 }
 
 /// Whether the migration streams with a lag that is under the bound.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog;
 use crate::config::Settings;
+use crate::fault::Fault;
 use crate::lsn::Lsn;
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
@@ -47,6 +48,17 @@ pub enum StatusError {
     /// There is no such migration, or its state cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+impl StatusError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            StatusError::Wire(error) => error.fault(),
+            StatusError::Db(error) => error.fault(),
+            StatusError::State(error) => error.fault(),
+        }
+    }
 }
 
 /// How a migration stands.

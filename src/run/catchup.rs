@@ -15,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::stream::{self, Reason, Start, end_as_of_now, stream};
-use super::{Context, begin, finish, leave, position, prepare, resync, retrying, wait_for_lease};
+use super::{Context, Error, begin, finish, leave, position, prepare, resync, retrying, wait_for_lease};
 use crate::config::Settings;
-use crate::exit::Error;
 use crate::lsn::EndLsn;
 use crate::schema;
 use crate::schema::tables::{Part, Shape};

@@ -9,9 +9,8 @@
 
 use tracing::{info, warn};
 
-use super::Context;
+use super::{Context, Error};
 use crate::copy;
-use crate::exit::Error;
 use crate::schema::{self, without_stream};
 use crate::session::Session;
 use crate::sql::TableName;

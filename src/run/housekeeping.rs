@@ -14,6 +14,7 @@ use super::Context;
 use super::receiver::Heard;
 use crate::catalog;
 use crate::config::ConnInfo;
+use crate::fault::Fault;
 use crate::lsn::{DurableLsn, Lsn};
 use crate::observe::http::Readiness;
 use crate::observe::status;
@@ -41,6 +42,16 @@ pub enum HouseError {
     /// A session could not be made.
     #[error(transparent)]
     Wire(#[from] WireError),
+}
+
+impl HouseError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            HouseError::State(error) => error.fault(),
+            HouseError::Wire(error) => error.fault(),
+        }
+    }
 }
 
 /// What is kept.

@@ -13,10 +13,10 @@
 //! server has not given up yet, or a command that took over and will leave.
 
 pub mod catchup;
+mod error;
 mod finish;
 pub mod housekeeping;
 pub mod receiver;
-pub mod resume;
 pub mod resync;
 pub mod retry;
 pub mod sequences;
@@ -33,21 +33,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 pub use catchup::{CatchupReport, Finish, catchup};
+pub use error::Error;
 
 use crate::apply::applier::Totals;
 use crate::catalog;
 use crate::config::{Provenance, Settings};
 use crate::copy::{self, CopyContext};
-use crate::exit::{Error, chain};
+use crate::fault::chain;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::http::{self, Hub};
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
+use crate::state::resume::{ResyncError, compare_slot, compare_source};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
-use resume::{ResyncError, compare_slot, compare_source};
 use retry::Retry;
 use stream::{Reason, Start, StreamEnd, stream};
 
@@ -181,7 +182,7 @@ fn hostname() -> String {
 /// `walferry run`.
 ///
 /// # Errors
-/// What ended the migration; [`Error::verdict`] says what to do.
+/// What ended the migration; [`Error::fault`] says what to do.
 pub async fn daemon(settings: Settings, until: Until, shutdown: CancellationToken) -> Result<(), Error> {
     let ctx = Context::new(settings, shutdown)?;
     let serving = match ctx.settings.listen {
@@ -230,7 +231,7 @@ where
     let result = retried(ctx, attempt).await;
     if let Err(last) = &result
         && !last.is_interruption()
-        && !is_anothers(last)
+        && !last.fault().is_anothers()
     {
         record_stop(ctx, &chain(last)).await;
     }
@@ -253,7 +254,7 @@ where
         if error.is_interruption() {
             return Err(error);
         }
-        ctx.metrics.errors.with_label_values(&[error.verdict().directive.as_str()]).inc();
+        ctx.metrics.errors.with_label_values(&[error.fault().directive().as_str()]).inc();
         let has_worked = begun.elapsed() >= STEADY
             || ctx.earlier_totals().transactions > applied
             || ctx.metrics.copied_tables.get() > copied;
@@ -268,7 +269,10 @@ where
 
 /// One attempt of the daemon: everything from connecting on.
 async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
-    let (state, (replication, found)) = tokio::try_join!(lease(ctx), identify(&ctx.settings))?;
+    let (state, (replication, found)) = match tokio::try_join!(lease(ctx), identify(&ctx.settings)) {
+        Ok(both) => both,
+        Err(error) => return Err(before_it_began(ctx, error).await),
+    };
     // Not kept idle for as long as a copy takes.
     drop(replication);
     if let Some(end) = taken_over(ctx, &state).await? {
@@ -303,6 +307,29 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     };
     leave(ctx, &state, &because).await?;
     Ok(end)
+}
+
+/// What a server refuses to a migration that has no slot yet is what `check`
+/// finds, as long as both ends let us in at all.
+async fn before_it_began(ctx: &Context, error: Error) -> Error {
+    let fault = error.fault();
+    if ctx.begun() == Begun::Yes || fault.before_anything() == fault {
+        return error;
+    }
+    let is_new = async {
+        let connect = |info| Session::connect(info, &ctx.settings.name);
+        let (_, target) = tokio::try_join!(connect(&ctx.settings.source), connect(&ctx.settings.target))?;
+        if !State::is_installed(&target).await? {
+            return Ok::<_, Error>(true);
+        }
+        let migration = State::open(target, &ctx.settings.name).await?.load().await?;
+        Ok(migration.is_none_or(|migration| migration.consistent_point.is_none()))
+    };
+    match is_new.await {
+        Ok(true) => Error::Refused(Box::new(error)),
+        // The first error is the one to tell.
+        Ok(false) | Err(_) => error,
+    }
 }
 
 /// While this process was trying to get its connections back, another command
@@ -453,12 +480,6 @@ impl Context {
     }
 }
 
-/// Whether another process is at work: then how the migration stands is its
-/// business, and not that this one has left.
-fn is_anothers(error: &Error) -> bool {
-    matches!(error, Error::State(StateError::Leased { .. }) | Error::LeaseHeld { .. } | Error::TakenOver { .. })
-}
-
 /// Writes into the state why this process gives up, if the target can be reached.
 async fn record_stop(ctx: &Context, because: &str) {
     let record = async {
@@ -477,7 +498,7 @@ async fn record_stop(ctx: &Context, because: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::Directive;
+    use crate::fault::{Directive, Exit};
 
     fn leased() -> StateError {
         StateError::Leased { name: "walferry".to_owned(), holder: "process 7 on host".to_owned() }
@@ -487,11 +508,11 @@ mod tests {
     fn a_lease_that_another_holds_is_the_operators_at_first_and_retried_once_the_work_has_begun() {
         for (begun, directive) in [(Begun::No, Directive::Operator), (Begun::Yes, Directive::Retry)] {
             let error = refused(leased(), begun);
-            let verdict = error.verdict();
-            assert_eq!((verdict.directive, verdict.code), (directive, 7), "{error}");
+            let verdict = error.fault().verdict();
+            assert_eq!((verdict.directive, verdict.exit), (directive, Exit::Target), "{error}");
             assert!(error.to_string().contains("process 7 on host"), "{error}");
             assert!(verdict.remedy.is_some_and(|remedy| remedy.contains("pg_terminate_backend")));
-            assert!(is_anothers(&error), "its state is not written over when this process gives up");
+            assert!(error.fault().is_anothers(), "its state is not written over when this process gives up");
         }
     }
 

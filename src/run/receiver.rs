@@ -14,6 +14,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use futures_util::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::fault::Fault;
 use crate::lsn::{EndLsn, Lsn};
 use crate::wire::StatusFeed;
 use crate::wire::WireError;
@@ -60,6 +61,16 @@ pub enum ReceiverError {
         "the queue to the worker holds {CHUNKS_MAX} chunks and has room for no other, though its bytes are not used up"
     )]
     Full,
+}
+
+impl ReceiverError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            ReceiverError::Wire(error) => error.fault(),
+            ReceiverError::Full => Fault::Bug,
+        }
+    }
 }
 
 /// What the worker gets to see, in the source's order.
@@ -238,7 +249,6 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::exit::{Directive, Error};
     use crate::wire::fake::{Fake, data, serve, start};
     use crate::wire::testing::durable;
 
@@ -271,8 +281,7 @@ mod tests {
         assert!(matches!(ended, ReceiverError::Full), "{ended}");
         assert!(queue.recv().unwrap().inputs.is_empty(), "what was there before is still there");
         assert!(queue.recv().is_err(), "and nothing else");
-        let verdict = Error::from(ended).verdict();
-        assert_eq!((verdict.directive, verdict.code), (Directive::Bug, 1));
+        assert_eq!(ended.fault(), Fault::Bug);
         assert_eq!(feed.sent(), durable(0x10), "nothing of it is confirmed");
     }
 }

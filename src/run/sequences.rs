@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 use super::Context;
-use crate::exit::chain;
+use crate::fault::chain;
 use crate::sweep::SweepError;
 use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
 

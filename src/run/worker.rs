@@ -22,6 +22,7 @@ use super::receiver::{Chunk, Input};
 use crate::apply::batch::{Batch, Batcher};
 use crate::assemble::{AssembleError, Assembler};
 use crate::config::BatchBounds;
+use crate::fault::Fault;
 use crate::lsn::EndLsn;
 use crate::pgoutput::{AbortInfo, DecodeError, Decoder};
 
@@ -44,6 +45,16 @@ pub enum WorkerError {
     /// The thread panicked: a bug.
     #[error("the decoding thread panicked")]
     Panicked,
+}
+
+impl WorkerError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            WorkerError::Spawn(_) => Fault::Machine,
+            WorkerError::Decode(_) | WorkerError::Assemble(_) | WorkerError::Panicked => Fault::Bug,
+        }
+    }
 }
 
 /// Starts the worker. It ends when its input or its output is gone. What it

@@ -29,10 +29,11 @@ pub mod without_stream;
 use std::path::PathBuf;
 
 pub(crate) use ownership::{missing_roles, named_roles};
-pub use pg_dump::{PgDump, find_pg_dump, was_cut_off};
+pub use pg_dump::{PgDump, find_pg_dump};
 pub use restore::{Failure, Mark, Restored, restore_after_rows, restore_deferred};
 
-use crate::config::{SchemaMode, Settings};
+use crate::config::{SchemaMode, Settings, Side};
+use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::deferred::Deferred;
 use crate::state::{State, StateError};
@@ -111,6 +112,27 @@ pub enum SchemaError {
     /// The tables on the target do not fit those of the source.
     #[error("the schema on the target does not fit:\n  {}", .0.join("\n  "))]
     Mismatch(Vec<String>),
+}
+
+impl SchemaError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            SchemaError::Wire(error) => error.fault(),
+            SchemaError::Db(error) => error.fault(),
+            SchemaError::State(error) => error.fault(),
+            SchemaError::Start { .. } => Fault::Machine,
+            SchemaError::Dump { stderr, .. } if pg_dump::was_cut_off(stderr) => Fault::passing(Side::Source),
+            SchemaError::Dump { .. } | SchemaError::Archive(_) => Fault::lasting(Side::Source),
+            // The connection may have been lost in the middle of it; else nothing
+            // of the schema is there.
+            SchemaError::Object { source, .. } => source.fault().before_anything(),
+            SchemaError::NoPgDump { .. }
+            | SchemaError::Extensions(_)
+            | SchemaError::Roles(_)
+            | SchemaError::Mismatch(_) => Fault::Refused,
+        }
+    }
 }
 
 /// Makes the target's schema ready for the rows, as the settings say, once: a

@@ -162,7 +162,7 @@ const CUT_OFF: [&str; 12] = [
 
 /// Whether pg_dump failed because a connection was lost: there is no exit
 /// status that says so.
-pub fn was_cut_off(stderr: &str) -> bool {
+pub(super) fn was_cut_off(stderr: &str) -> bool {
     CUT_OFF.iter().any(|words| stderr.contains(words))
 }
 

@@ -10,10 +10,12 @@ pub mod large_objects;
 pub mod lease;
 pub mod migration;
 pub mod position;
+pub mod resume;
 pub mod sweeps;
 pub mod tables;
 
 use crate::config::Side;
+use crate::fault::{Fault, Trouble};
 use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
@@ -55,6 +57,18 @@ pub enum StateError {
     /// No such migration on the target.
     #[error("there is no migration \"{0}\" on the target")]
     NoMigration(String),
+}
+
+impl StateError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            StateError::Db(error) => error.fault(),
+            StateError::Newer { .. } | StateError::Foreign(_) => Fault::lasting(Side::Target),
+            StateError::Leased { .. } => Fault::Server(Side::Target, Trouble::Leased),
+            StateError::NoMigration(_) => Fault::NoMigration,
+        }
+    }
 }
 
 /// A handle on one migration's state, over a session of its own.

@@ -13,6 +13,8 @@ pub(crate) mod testing;
 
 use std::collections::BTreeSet;
 
+use crate::config::Side;
+use crate::fault::{Difference, Fault};
 use crate::session::DbError;
 use crate::state::StateError;
 use crate::wire::WireError;
@@ -71,6 +73,19 @@ pub enum SweepError {
 }
 
 impl SweepError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            SweepError::Wire(error) => error.fault(),
+            SweepError::Db(error) => error.fault(),
+            SweepError::State(error) => error.fault(),
+            SweepError::Sequences(_) | SweepError::Both(..) => Fault::Differs(Difference::Remainder),
+            SweepError::UnreadableLargeObjects { .. } => Fault::lasting(Side::Source),
+            SweepError::LargeObjectsClaimed => Fault::passing(Side::Target),
+            SweepError::LargeObjectsInUse { .. } => Fault::lasting(Side::Target),
+        }
+    }
+
     /// Whether everything but what it names was carried.
     fn is_remainder(&self) -> bool {
         match self {

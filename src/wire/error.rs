@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{ServerError, frame};
 use crate::config::Side;
 use crate::config::conninfo::TargetSessionAttrs;
+use crate::fault::{Fault, sqlstate};
 
 /// The server at the other end, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,19 +254,23 @@ impl WireError {
         self.server().map(|error| error.sqlstate.as_str())
     }
 
-    /// Whether waiting and connecting again may mend it.
-    pub fn is_transient(&self) -> bool {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
         match self {
             WireError::Resolve { .. }
             | WireError::Connect { .. }
             | WireError::Timeout { .. }
             | WireError::Closed { .. }
-            | WireError::Io { .. } => true,
+            | WireError::Io { .. } => Fault::passing(self.side()),
             // A failover moves what the hosts are.
-            WireError::NotWanted { .. } => true,
-            WireError::Server { error, .. } => error.is_transient(),
-            // The search ends at the first error that is not.
-            WireError::NoSuitableHost { attempts, .. } => attempts.iter().all(WireError::is_transient),
+            WireError::NotWanted { .. } => Fault::passing(self.side()),
+            WireError::Server { error, .. } => sqlstate::fault(self.side(), &error.sqlstate),
+            // The search ends at the first error that does not pass.
+            WireError::NoSuitableHost { attempts, .. } => attempts
+                .iter()
+                .map(WireError::fault)
+                .find(|fault| !fault.is_retried())
+                .unwrap_or(Fault::passing(self.side())),
             WireError::TlsRefused { .. }
             | WireError::Tls { .. }
             | WireError::CertificateFile { .. }
@@ -274,8 +279,13 @@ impl WireError {
             | WireError::Protocol { .. }
             | WireError::FrameTooLarge { .. }
             | WireError::TooOld { .. }
-            | WireError::Driver { .. } => false,
+            | WireError::Driver { .. } => Fault::lasting(self.side()),
         }
+    }
+
+    /// Whether waiting and connecting again may mend it.
+    pub fn is_transient(&self) -> bool {
+        self.fault().is_retried()
     }
 }
 
@@ -294,15 +304,11 @@ fn attrs_name(wanted: TargetSessionAttrs) -> &'static str {
     }
 }
 
-/// What to do about a refusal that only an operator can mend.
-fn server_remedy(error: &ServerError) -> &'static str {
-    match error.sqlstate.as_str() {
-        "28P01" => "; check the password in the URI, PGPASSWORD or ~/.pgpass",
-        "28000" => "; check that the role exists, may log in, and that pg_hba.conf lets it in from here",
-        "3D000" => "; check the database's name",
-        "53300" => "; raise max_connections or max_wal_senders there, or close connections",
-        "55006" => "; another connection uses it: end that process, or wait until the server notices that it is gone",
-        _ => "",
+/// What to do about a refusal, behind the server's words.
+fn server_remedy(error: &ServerError) -> String {
+    match sqlstate::advice(&error.sqlstate) {
+        "" => String::new(),
+        advice => format!("; {advice}"),
     }
 }
 

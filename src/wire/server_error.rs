@@ -9,6 +9,8 @@
 
 use std::fmt;
 
+use crate::fault::sqlstate;
+
 /// An error or notice with all its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerError {
@@ -92,32 +94,12 @@ impl ServerError {
             _ => {}
         }
     }
-
-    /// Whether waiting may mend it: the server starts, stops, is full, or a
-    /// slot is still held by a connection that is on its way out.
-    pub fn is_transient(&self) -> bool {
-        is_transient(&self.sqlstate)
-    }
-}
-
-/// Whether detail and context of an error quote the row (data exceptions,
-/// violated constraints): they are not shown then, names stand for them.
-pub fn quotes_the_row(sqlstate: &str) -> bool {
-    sqlstate.starts_with("22") || sqlstate.starts_with("23")
-}
-
-/// [`ServerError::is_transient`] for a SQLSTATE alone.
-pub fn is_transient(sqlstate: &str) -> bool {
-    // 55006: "replication slot is active", until the server notices that our
-    // previous connection is gone. 40001 on a replication connection is
-    // "initial slot snapshot too large" (snapbuild.c).
-    matches!(sqlstate, "57P01" | "57P02" | "57P03" | "53300" | "55006" | "40001") || sqlstate.starts_with("08")
 }
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
-        let parts = if quotes_the_row(&self.sqlstate) {
+        let parts = if sqlstate::quotes_the_row(&self.sqlstate) {
             [("table", &self.table), ("column", &self.column), ("constraint", &self.constraint), ("hint", &self.hint)]
         } else {
             [("detail", &self.detail), ("hint", &self.hint), ("context", &self.where_), ("constraint", &None)]
@@ -147,7 +129,6 @@ mod tests {
         assert_eq!(error.constraint.as_deref(), Some("t_pkey"));
         assert_eq!(error.routine.as_deref(), Some("_bt_check_unique"));
         assert_eq!(error.to_string(), "duplicate key (SQLSTATE 23505); table: t; constraint: t_pkey; hint: do not");
-        assert!(!error.is_transient());
     }
 
     #[test]
@@ -155,11 +136,5 @@ mod tests {
         for end in 0..BODY.len() {
             assert!(ServerError::parse(&BODY[..end]).is_err(), "{end}");
         }
-    }
-
-    #[test]
-    fn a_slot_that_is_still_held_is_worth_a_second_try() {
-        let error = ServerError { sqlstate: "55006".into(), ..ServerError::default() };
-        assert!(error.is_transient());
     }
 }

@@ -13,6 +13,7 @@ mod copy;
 mod copy_again;
 mod crash;
 mod environment;
+mod exits;
 mod fallback;
 mod gentle;
 mod identity;

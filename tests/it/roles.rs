@@ -185,7 +185,7 @@ async fn an_end_that_cannot_be_reached_is_named_with_its_code_and_without_its_pa
                 assert!(stderr.contains(words) && stderr.contains(side), "{side} {words}: {stderr}");
                 assert!(!stderr.contains("not-this-one") && stdout.is_empty(), "{stderr}{stdout}");
             }
-            let check = run_between(source, target, &["check"], PATIENCE).code(3);
+            let check = run_between(source, target, &["check"], PATIENCE).code(code);
             assert!(check.stdout.contains(words) && !check.stdout.contains("not-this-one"), "{}", check.stdout);
         }
     }

@@ -266,7 +266,7 @@ async fn an_extension_that_the_target_lacks_is_named_before_anything_is_created(
         return eprintln!("both servers or none offer hstore: nothing was tested");
     }
     pair.source_sql("CREATE EXTENSION hstore; CREATE TABLE public.t (id int PRIMARY KEY, a hstore)").await;
-    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(7);
+    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(3);
     assert!(failed.stderr.contains("does not offer an extension of the source: hstore"), "{}", failed.stderr);
     let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace";
     assert_eq!(pair.target_client().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
@@ -281,7 +281,7 @@ async fn an_existing_schema_is_compared_column_by_column_and_everything_is_said_
     let target = pair.target_client().await;
     target.batch_execute(there).await.unwrap();
     let run = ["run", "--until", "caught-up", "--schema", "existing"];
-    let failed = Walferry::run(&pair, &run, PATIENCE).code(7);
+    let failed = Walferry::run(&pair, &run, PATIENCE).code(3);
     for part in [
         "table public.b is not there",
         "ALTER TABLE \"public\".\"a\" ADD COLUMN \"gone\" integer;",
@@ -328,7 +328,7 @@ const OWNED: &str = "
 async fn owners_and_privileges_come_along_when_they_are_asked_for() {
     let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;
     let keep = ["--owners", "--acl"];
-    let failed = Walferry::run(&pair, &["run", "--owners", "--acl"], PATIENCE).code(7);
+    let failed = Walferry::run(&pair, &["run", "--owners", "--acl"], PATIENCE).code(3);
     let mending = ["CREATE ROLE \"Shop owner\";", "GRANT \"Shop owner\" TO \"doadmin\";", "CREATE ROLE \"reader\";"];
     for sql in mending {
         assert!(failed.stderr.contains(sql), "{sql}: {}", failed.stderr);
@@ -351,7 +351,7 @@ async fn a_role_of_a_policy_is_missed_before_the_copy_and_owners_stay_behind_by_
     let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;
     let checked = Walferry::run(&pair, &["check"], PATIENCE).code(3);
     assert!(checked.stdout.contains("CREATE ROLE \"reader\";"), "{}", checked.stdout);
-    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(7);
+    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(3);
     assert!(failed.stderr.contains("CREATE ROLE \"reader\";"), "{}", failed.stderr);
     assert!(!failed.stderr.contains("Shop owner") && !failed.stderr.contains("writer"), "{}", failed.stderr);
     pair.target.psql(SUPERUSER, DATABASE, "CREATE ROLE reader").unwrap();
@@ -367,7 +367,7 @@ async fn an_object_that_cannot_be_created_is_named_with_its_sql_and_counts_once_
     let pair = pair_of(&crate::support::server(), &crate::support::server(), sql).await;
     pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY)").await;
     let run = ["run", "--until", "caught-up"];
-    let failed = Walferry::run(&pair, &run, PATIENCE).code(7);
+    let failed = Walferry::run(&pair, &run, PATIENCE).code(3);
     for part in [
         "cannot create function public.native()",
         "have an administrator",
@@ -385,7 +385,7 @@ async fn what_an_older_target_does_not_know_is_named_with_its_table() {
     let (oldest, newest) = oldest_and_newest();
     let sql = "CREATE TABLE public.modern (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) VIRTUAL)";
     let pair = pair_of(&newest, &oldest, sql).await;
-    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(7);
+    let failed = Walferry::run(&pair, &["run"], PATIENCE).code(3);
     for part in ["cannot create table public.modern", "twice integer GENERATED ALWAYS AS", "older than the source"] {
         assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
     }
@@ -399,7 +399,7 @@ async fn pg_bin_says_which_pg_dump_and_one_older_than_the_source_is_refused() {
         let folder = server.bin_dir.to_str().unwrap().to_owned();
         Walferry::run(&pair, &["run", "--until", "caught-up", "--pg-bin", &folder], PATIENCE)
     };
-    let refused = with(&oldest).code(2);
+    let refused = with(&oldest).code(3);
     assert!(refused.stderr.contains("--pg-bin"), "{}", refused.stderr);
     let done = with(&newest).code(0);
     assert!(done.stderr.contains(newest.bin_dir.to_str().unwrap()), "{}", done.stderr);

@@ -12,9 +12,8 @@ use tracing::info;
 
 use crate::config::{Settings, TableFilter};
 use crate::copy::anew;
-use crate::exit::Error;
 use crate::observe::progress::TableProgress;
-use crate::run::{Context, begin, identify, prepare, retried};
+use crate::run::{Context, Error, begin, identify, prepare, retried};
 use crate::schema;
 use crate::schema::tables::SourceTable;
 use crate::session::Session;

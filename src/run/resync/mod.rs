@@ -30,11 +30,11 @@ use tracing::{error, info, warn};
 
 pub use command::{Kind, ResyncReport, command};
 
-use super::Context;
 use super::retry::Retry;
+use super::{Context, Error};
 use crate::apply::steering::Steering;
 use crate::copy::{CopyContext, anew};
-use crate::exit::{Error, chain, copy_is_retried};
+use crate::fault::chain;
 use crate::lsn::EndLsn;
 use crate::session::Session;
 use crate::state::State;
@@ -177,7 +177,7 @@ pub(super) async fn take_in_published(ctx: &Context, state: &State, migration: &
         anew::enter(&copy, &source, &tables.new).await
     };
     match entered.await {
-        Err(error) if !copy_is_retried(&error) => {
+        Err(error) if !error.fault().is_retried() => {
             warn!(error = chain(&error), "they could not be taken in: the first change of them will stop the stream");
             Ok(())
         }

@@ -9,13 +9,13 @@
 //! that may not be read, as is what `pg_get_sequence_data` (18) returns.
 
 use crate::session::Row;
-use tokio_postgres::error::SqlState;
 
 use super::CHUNK_SEQUENCES;
 use super::definition::Definition;
 use super::problem::{SequenceCause, refusal};
 use super::value::Value;
 use crate::config::TableFilter;
+use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 
@@ -229,5 +229,5 @@ pub(super) async fn wait_less(session: &Session) -> Result<(), DbError> {
 
 /// Whether a sequence was dropped or renamed since it was listed.
 pub(super) fn is_gone(error: &tokio_postgres::Error) -> bool {
-    matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
+    error.code().is_some_and(|code| sqlstate::is_gone(code.code()))
 }

@@ -6,9 +6,10 @@
 //! `confirmed_flush_lsn` without a word
 //! (`src/backend/replication/logical/logical.c`, `CreateDecodingContext`).
 
+use super::migration::{Migration, SourceIdentity};
 use crate::catalog::slot::{PLUGIN, Slot};
+use crate::fault::Fault;
 use crate::lsn::Lsn;
-use crate::state::migration::{Migration, SourceIdentity};
 
 /// Why a migration cannot go on from its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +58,13 @@ pub enum ResyncError {
     /// The copy is complete but the position is missing.
     #[error("the target has no position for slot \"{0}\", although the copy is complete")]
     NoPosition(String),
+}
+
+impl ResyncError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        Fault::NeedsResync
+    }
 }
 
 /// Compares the source with the one the migration began with.

@@ -1,0 +1,155 @@
+//! Why a command that moves data did not come to its end.
+
+use super::housekeeping::HouseError;
+use super::receiver::ReceiverError;
+use super::worker::WorkerError;
+use crate::apply::ApplyError;
+use crate::config::{ConfigError, Side};
+use crate::copy::CopyError;
+use crate::fault::{Difference, Fault, Trouble};
+use crate::observe::http::HttpError;
+use crate::schema::SchemaError;
+use crate::session::DbError;
+use crate::sql::TableName;
+use crate::state::StateError;
+use crate::state::resume::ResyncError;
+use crate::sweep::SweepError;
+use crate::wire::WireError;
+
+/// Why a command that moves data did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A server refused something before anything had been created.
+    #[error(transparent)]
+    Refused(Box<Error>),
+    /// The position and the source do not fit any more.
+    #[error(transparent)]
+    Resync(#[from] ResyncError),
+    /// A connection.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A statement.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// The state on the target.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The schema.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// Receiving.
+    #[error(transparent)]
+    Receiver(#[from] ReceiverError),
+    /// Decoding and assembling.
+    #[error("cannot read the stream: {0}")]
+    Worker(#[from] WorkerError),
+    /// Applying.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Housekeeping beside the stream.
+    #[error(transparent)]
+    House(#[from] HouseError),
+    /// Sequences and large objects.
+    #[error(transparent)]
+    Sweep(#[from] SweepError),
+    /// The HTTP side.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// There is nothing to catch up yet.
+    #[error("the copy of migration \"{name}\" is not complete")]
+    NotCopied {
+        /// The migration.
+        name: String,
+    },
+    /// Tables that the source has and nothing carries.
+    #[error(
+        "rows of table(s) {} are not on the target: they were created on the source after the copy and are not in the publication, or were unlogged then and are not any more",
+        .tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    NotCarried {
+        /// The tables.
+        tables: Vec<TableName>,
+    },
+    /// The daemon could not copy tables beside its stream.
+    #[error("the daemon could not copy the tables: {why}")]
+    NotResynced {
+        /// Its answer.
+        why: String,
+    },
+    /// Deferred objects that the target refused.
+    #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
+    NotRestored {
+        /// Each with its object and the target's words.
+        failures: Vec<String>,
+    },
+    /// The source ended the stream: it shuts down.
+    #[error("the source ended the stream")]
+    StreamEnded,
+    /// The lease that this process had is held by another session: by a command
+    /// that took over, or by its own old one, which the server has not given up.
+    #[error("migration \"{name}\" is being worked on by {holder}")]
+    LeaseHeld {
+        /// The migration.
+        name: String,
+        /// Host and process as far as known.
+        holder: String,
+    },
+    /// Another command took over while this one was at work.
+    #[error("{by} took over")]
+    TakenOver {
+        /// Who.
+        by: String,
+    },
+    /// Asked to stop before it was done.
+    #[error("interrupted before it was done")]
+    Interrupted,
+    /// Something that cannot be.
+    #[error("bug: {0}")]
+    Bug(String),
+}
+
+impl Error {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Error::Usage(_) => Fault::Usage,
+            Error::Config(_) => Fault::Configuration,
+            Error::Refused(error) => error.fault().before_anything(),
+            Error::Resync(error) => error.fault(),
+            Error::Wire(error) => error.fault(),
+            Error::Db(error) => error.fault(),
+            Error::State(error) => error.fault(),
+            Error::Schema(error) => error.fault(),
+            Error::Copy(error) => error.fault(),
+            Error::Receiver(error) => error.fault(),
+            Error::Worker(error) => error.fault(),
+            Error::Apply(error) => error.fault(),
+            Error::House(error) => error.fault(),
+            Error::Sweep(error) => error.fault(),
+            Error::Http(error) => error.fault(),
+            Error::NotCopied { .. } => Fault::NotCopied,
+            Error::NotCarried { .. } => Fault::Differs(Difference::NotCarried),
+            Error::NotResynced { .. } => Fault::NotResynced,
+            Error::NotRestored { .. } => Fault::Server(Side::Target, Trouble::NotRestored),
+            Error::StreamEnded => Fault::passing(Side::Source),
+            Error::LeaseHeld { .. } => Fault::Server(Side::Target, Trouble::LeaseLost),
+            Error::TakenOver { .. } => Fault::TakenOver,
+            Error::Interrupted => Fault::Interrupted,
+            Error::Bug(_) => Fault::Bug,
+        }
+    }
+
+    /// Whether this is the answer to SIGINT or SIGTERM.
+    pub fn is_interruption(&self) -> bool {
+        self.fault() == Fault::Interrupted
+    }
+}
