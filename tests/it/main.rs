@@ -12,6 +12,7 @@ mod columns;
 mod copy;
 mod copy_again;
 mod crash;
+mod ends;
 mod environment;
 mod exits;
 mod fallback;
