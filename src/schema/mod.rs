@@ -24,6 +24,7 @@ mod source;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 pub mod without_stream;
 
 use std::path::PathBuf;

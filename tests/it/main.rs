@@ -37,6 +37,7 @@ mod stops;
 mod strangers;
 mod toast;
 mod transactions;
+mod trial;
 mod truncate;
 mod types;
 mod versions;
