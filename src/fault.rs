@@ -32,8 +32,6 @@ pub enum Fault {
     NoMigration,
     /// The migration's copy is not complete.
     NotCopied,
-    /// The migration has ended well.
-    Ended,
     /// Another command took over.
     TakenOver,
     /// Something that `check` looks at stands in the way of a migration.
@@ -71,6 +69,10 @@ pub enum Trouble {
     NotRestored,
     /// Connections are ended sooner than a table can be copied.
     CutOff,
+    /// A table is written anew before it can be read.
+    Rewritten,
+    /// What belongs to a table's rows cannot be built on them.
+    NotBuilt,
     /// The slot is about to lose its WAL.
     WalEnding,
     /// Another process works on the migration.
@@ -215,10 +217,6 @@ pub const BUG: &str =
 
 const REFUSED: &str = "\"walferry check\" shows everything that stands in the way";
 
-const ENDED: &str = "\"walferry cleanup\" is what is left to do. If the target is not the application's and the source goes on, run \
-     on the target: UPDATE walferry.migration SET finished_at = NULL; then \"run\" and \"catchup\" go on, and take triggers \
-     and foreign keys away again until the next --finish";
-
 const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
      remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
      tables and unlink its large objects) and begin again with \"walferry run\"";
@@ -245,7 +243,6 @@ impl Fault {
             Fault::Address => (Operator, Exit::Usage, "choose another --listen address"),
             Fault::NoMigration => (Operator, Exit::Usage, "start one with \"walferry run\", or name it with --name"),
             Fault::NotCopied => (Operator, Exit::Usage, "start it with \"walferry run\", and catch up once it streams"),
-            Fault::Ended => (Operator, Exit::Refused, ENDED),
             Fault::TakenOver => (Operator, Exit::Usage, "let one command work at a time"),
             Fault::Refused => (Operator, Exit::Refused, REFUSED),
             Fault::NeedsResync => (Operator, Exit::Resync, RESYNC),
@@ -319,6 +316,16 @@ impl Trouble {
                  pooler's maximum life of a connection), connect past it, copy the table faster (--jobs with a smaller \
                  --part-size, a place nearer to both ends), or leave it out with --exclude-tables. Then start again: \
                  the other tables stay",
+            ),
+            Trouble::Rewritten => (
+                Operator,
+                "let what does that pause until the table is copied, or leave the table out with --exclude-tables. \
+                 Then start again: the other tables stay",
+            ),
+            Trouble::NotBuilt => (
+                Operator,
+                "mend the rows on the source, have the table copied anew with \"walferry resync TABLE\", and start \
+                 again: the other tables stay",
             ),
             Trouble::WalEnding => {
                 (Operator, "raise it before the next checkpoint and start again at once: finished tables stay")

@@ -10,4 +10,5 @@ pub mod objects;
 pub mod roles;
 pub mod settings;
 pub mod slot;
+pub mod storage;
 pub mod wal;

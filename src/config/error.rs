@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::{Origin, Side};
+use super::Side;
 
 /// Why a connection string cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub enum ConfigError {
         /// Which.
         side: Side,
         /// The variable that would give it.
-        variable: String,
+        variable: &'static str,
     },
     /// Both ends are the same database.
     #[error(
@@ -129,28 +129,30 @@ pub enum ConfigError {
         why: String,
     },
     /// A setting's value.
-    #[error("{from} must be {expected}{found}")]
+    #[error("--{name} (or {variable}) must be {expected}, not \"{found}\"")]
     Setting {
-        /// Where it was given.
-        from: Origin,
+        /// The flag's name.
+        name: &'static str,
+        /// The variable's name.
+        variable: String,
         /// What is accepted.
-        expected: String,
-        /// ", not" and what was given; empty for a secret.
+        expected: &'static str,
+        /// What was given.
         found: String,
     },
     /// Settings that do not go together.
-    #[error("{from} {why}")]
+    #[error("--{name} {why}")]
     Together {
-        /// Where one of them was given.
-        from: Origin,
+        /// The flag's name.
+        name: &'static str,
         /// What it needs, or does not go with.
         why: &'static str,
     },
     /// A pattern of table or schema names.
-    #[error("the pattern \"{pattern}\" of {from} cannot be used: {why}")]
+    #[error("the pattern \"{pattern}\" of --{name} cannot be used: {why}")]
     Pattern {
-        /// Where it was given.
-        from: Origin,
+        /// The flag's name.
+        name: &'static str,
         /// The pattern.
         pattern: String,
         /// What is wrong with it.

@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use super::board::Board;
 use super::keep::{Held, Snapshots};
 use super::pace::Pace;
+use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
@@ -249,7 +250,7 @@ pub async fn between_runs(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
 pub async fn beside_stream(ctx: &CopyContext<'_>) -> Result<Copied, CopyError> {
     let tables = listed(ctx).await?;
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let (mut replication, created) = slot::create_temporary(ctx, &source).await?;
+    let (mut replication, created) = slot::create_temporary(ctx, &source, Need::Urgent).await?;
     let exported = created.snapshot.ok_or_else(|| CopyError::NoSnapshot(created.name.clone()))?;
     let keeper = Keeper::import(ctx.settings, &exported).await?;
     keeper.settle(&source).await?;
@@ -269,16 +270,21 @@ pub async fn beside_stream(ctx: &CopyContext<'_>) -> Result<Copied, CopyError> {
         purpose: Purpose::BesideStream,
     };
     let copying = async {
-        snapshots.hold(Held { generation: 1, point, keeper }, &jobs, &board).await?;
+        snapshots.hold(Held::first(point, keeper), &jobs, &board).await?;
         tokio::select! {
             biased;
             result = workers::run(&crew) => result,
-            error = snapshots.lost() => Err(error),
+            // What is read under a later one, the second stream takes up there.
+            error = snapshots.keep(&jobs, &board) => Err(error),
         }
+    };
+    let stopped = async {
+        ctx.shutdown.cancelled().await;
+        snapshots.not_creating().await;
     };
     let result = tokio::select! {
         biased;
-        () = ctx.shutdown.cancelled() => Err(CopyError::Stopped),
+        () = stopped => Err(CopyError::Stopped),
         result = copying => result,
         error = awake(&mut replication) => Err(error),
     };

@@ -3,28 +3,32 @@
 //! ```text
 //!           begin            last part committed           objects built
 //! waiting ────────► copying ─────────────────────► indexing ────────────► ready
-//!    ▲                 │ a connection was lost        │ ▲
-//!    └─────────────────┘ (once no part is at work)    └─┘
+//!    ▲                 │ a connection was lost,       │ ▲
+//!    │                 │ or the table written anew    └─┘
+//!    └─────────────────┘ (once no part is at work)
 //! ```
 //!
 //! Invariants: the parts of a table are of one attempt under one snapshot; a
 //! table is begun anew only when none of its parts is at work any more, so no
-//! row of an attempt that was given up can come in behind the emptying. A table
-//! whose every attempt is cut off is given up after [`ATTEMPTS`]; the others go
-//! on.
+//! row of an attempt that was given up can come in behind the emptying; one that
+//! was written anew on the source is begun under a newer snapshot only. A table
+//! whose every attempt is cut off is given up after [`ATTEMPTS`], one that is
+//! written anew before each of them after [`REWRITES`]; the others go on.
 //!
-//! No I/O here: the workers ask what to do, and say how it went.
+//! No I/O here: the workers ask what to do, and say how it went. No step walks
+//! all tables (`books`); only a snapshot that comes or goes does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::books::{Books, Line, Next, Parts, Turn};
+use super::cuts::{Cuts, Failure};
 use super::plan::RowsPlan;
 use super::rows::Tally;
 use crate::config::Side;
-use crate::sql::TableName;
 use crate::state::tables::TableState;
 
 /// Attempts at a table that its connections did not outlive. A single cut may
@@ -33,45 +37,11 @@ use crate::state::tables::TableState;
 /// with its whole length.
 const ATTEMPTS: usize = 5;
 
-/// A lost connection, seen from the table that was in work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The side that was lost.
-    pub side: Side,
-    /// How long that connection had lived.
-    pub lived: Duration,
-    /// Bytes of the table that had come over; `None` while its indexes were
-    /// being built.
-    pub bytes: Option<u64>,
-}
-
-/// What was met at the tables, kept over attempts of the whole copy: a limit
-/// on the life of connections may end the lease's session as well, and with it
-/// everything, before any table can be complete.
-#[derive(Debug, Default)]
-pub struct Memory {
-    cuts: Mutex<HashMap<TableName, Cuts>>,
-}
-
-/// What a table was cut off by.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Cuts {
-    pub(super) failures: Vec<Failure>,
-    /// The server's words the last time.
-    pub(super) last: String,
-}
-
-impl Memory {
-    pub(super) fn of(&self, table: &TableName) -> Cuts {
-        self.cuts.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned().unwrap_or_default()
-    }
-
-    pub(super) fn keep<'a>(&self, tables: impl IntoIterator<Item = (&'a TableName, Cuts)>) {
-        let cuts = tables.into_iter().filter(|(_, cuts)| !cuts.failures.is_empty());
-        *self.cuts.lock().unwrap_or_else(PoisonError::into_inner) =
-            cuts.map(|(table, cuts)| (table.clone(), cuts)).collect();
-    }
-}
+/// Snapshots that a table is given because it was written anew, or emptied, on
+/// the source before it was read. Such a table comes first under the next
+/// snapshot, so a second time is bad luck; who does it every few seconds has to
+/// be asked to stop.
+const REWRITES: usize = 10;
 
 /// What the target's table may hold of an earlier attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,16 +117,29 @@ struct Entry {
     /// Of the rows that are there.
     tally: Option<Arc<Tally>>,
     cuts: Cuts,
+    rewritten: Rewritten,
+}
+
+/// How a table was written anew on the source before it was read.
+#[derive(Clone, Copy, Default)]
+struct Rewritten {
+    times: usize,
+    /// The last generation that it has passed: it needs a newer one.
+    passed: u64,
 }
 
 struct Inner {
     entries: Vec<Entry>,
+    books: Books,
     /// The snapshot that tables can be begun under.
     generation: Option<u64>,
     /// Tables whose indexes may be built at the same time.
     index_jobs: usize,
     at_work: usize,
     worked_at: Instant,
+    /// Entries looked at so far: what the copy's own work grows with.
+    #[cfg(test)]
+    visits: usize,
 }
 
 /// See the module.
@@ -170,6 +153,8 @@ pub(super) struct Board {
 pub(super) struct GivenUp {
     pub(super) table: usize,
     pub(super) cuts: Cuts,
+    /// How often it was written anew before it was read.
+    pub(super) rewrites: usize,
 }
 
 impl Board {
@@ -181,13 +166,21 @@ impl Board {
                 Seed::Rows(leftover) => Stage::Waiting(leftover),
                 Seed::Indexes => Stage::Indexing(Taken::No),
             };
-            let mut entry = Entry { stage, plan: None, tally: None, cuts };
+            let mut entry = Entry { stage, plan: None, tally: None, cuts, rewritten: Rewritten::default() };
             entry.settle();
             entry
         };
-        let entries = tables.into_iter().map(entry).collect();
-        let index_jobs = index_jobs.max(1);
-        let inner = Inner { entries, generation: None, index_jobs, at_work: 0, worked_at: Instant::now() };
+        let mut inner = Inner {
+            entries: tables.into_iter().map(entry).collect(),
+            books: Books::default(),
+            generation: None,
+            index_jobs: index_jobs.max(1),
+            at_work: 0,
+            worked_at: Instant::now(),
+            #[cfg(test)]
+            visits: 0,
+        };
+        inner.write_books();
         Board { inner: Mutex::new(inner), changed: Notify::new() }
     }
 
@@ -196,14 +189,20 @@ impl Board {
     }
 
     /// Changes an entry and wakes whoever waits.
-    fn change<T>(&self, table: usize, act: impl FnOnce(&mut Entry, Option<u64>) -> T) -> Option<T> {
-        let done = {
-            let mut inner = self.inner();
-            let generation = inner.generation;
-            inner.entries.get_mut(table).map(|entry| act(entry, generation))
-        };
+    fn change<T>(&self, table: usize, act: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let done = self.inner().change(table, act);
         self.changed.notify_waiters();
         done
+    }
+
+    /// Changes all entries and wakes whoever waits.
+    fn change_all(&self, act: impl FnOnce(&mut Inner)) {
+        {
+            let mut inner = self.inner();
+            act(&mut inner);
+            inner.write_books();
+        }
+        self.changed.notify_waiters();
     }
 
     /// Waits until `look` finds something.
@@ -227,8 +226,7 @@ impl Board {
 
     /// A snapshot is there: tables can be begun under it, as these plans say.
     pub(super) fn snapshot(&self, generation: u64, plans: Vec<(usize, Arc<RowsPlan>)>) {
-        {
-            let mut inner = self.inner();
+        self.change_all(|inner| {
             for entry in &mut inner.entries {
                 entry.plan = None;
             }
@@ -238,33 +236,44 @@ impl Board {
                 }
             }
             inner.generation = Some(generation);
-        }
-        self.changed.notify_waiters();
+        });
     }
 
-    /// The snapshot is gone. Tables in parts cannot be completed: their other
-    /// parts must see the same rows in the same places. A table that is copied
-    /// as a whole goes on, as its session has the snapshot for itself.
-    pub(super) fn snapshot_lost(&self) {
-        {
-            let mut inner = self.inner();
-            inner.generation = None;
+    /// A snapshot is gone. Tables that have parts left under it cannot be
+    /// completed: these must see the same rows in the same places. A table whose
+    /// parts are all in work goes on, as each session has the snapshot for itself.
+    pub(super) fn snapshot_lost(&self, generation: u64) {
+        self.change_all(|inner| {
+            inner.generation = inner.generation.filter(|present| *present != generation);
             for entry in &mut inner.entries {
                 if let Stage::Copying(copying) = &mut entry.stage
-                    && copying.plan.parts.len() > 1
+                    && copying.plan.generation == generation
+                    && !copying.left.is_empty()
                 {
                     copying.break_off();
                     entry.settle();
                 }
             }
-        }
-        self.changed.notify_waiters();
+        });
     }
 
-    /// Waits until a table could be begun if only there were a snapshot.
+    /// Waits until a table could be begun if only there were a snapshot, or a
+    /// newer one.
     pub(super) async fn snapshot_wanted(&self) {
-        let is_waiting = |entry: &Entry| matches!(entry.stage, Stage::Waiting(_));
-        self.until(|inner| (inner.generation.is_none() && inner.entries.iter().any(is_waiting)).then_some(())).await;
+        self.until(|inner| inner.books.wants_snapshot().then_some(())).await;
+    }
+
+    /// Waits until a table is to be begun under the present snapshot.
+    pub(super) async fn beginning_wanted(&self) {
+        self.until(|inner| inner.books.can_begin().then_some(())).await;
+    }
+
+    /// Whether anything is read under this snapshot, or will be.
+    pub(super) fn needs(&self, generation: u64) -> bool {
+        let inner = self.inner();
+        let books = &inner.books;
+        let is_present = inner.generation == Some(generation);
+        books.uses(generation) || is_present && (books.can_begin() || books.wants_snapshot())
     }
 
     /// The tables whose rows are not there yet.
@@ -275,12 +284,13 @@ impl Board {
         (0..).zip(&inner.entries).filter(|(_, entry)| is_without(entry)).map(|(table, _)| table).collect()
     }
 
-    /// The table was recorded as begun: its first part is the caller's.
-    /// `None` when its snapshot has gone meanwhile.
-    pub(super) fn begun(&self, table: usize, tally: &Arc<Tally>) -> Option<usize> {
-        self.change(table, |entry, generation| {
+    /// The table was recorded as begun: its first part is the caller's, whose
+    /// session has the snapshot. `None` when it cannot be completed, as that has
+    /// gone meanwhile.
+    pub(super) fn begun(&self, table: usize, tally: &Arc<Tally>, held: impl FnOnce(u64) -> bool) -> Option<usize> {
+        self.change(table, |entry| {
             let Stage::Beginning(plan) = &entry.stage else { return None };
-            if plan.parts.len() > 1 && generation != Some(plan.generation) {
+            if plan.parts.len() > 1 && !held(plan.generation) {
                 entry.stage = Stage::Waiting(Leftover::Rows);
                 return None;
             }
@@ -296,9 +306,29 @@ impl Board {
         .flatten()
     }
 
+    /// The table was written anew on the source, or emptied, since the snapshot
+    /// of this generation: what that would show of it is not what it held. It is
+    /// begun under a newer one.
+    pub(super) fn rewritten(&self, table: usize, generation: u64) {
+        self.change(table, |entry| {
+            match &mut entry.stage {
+                Stage::Beginning(_) => entry.stage = Stage::Waiting(Leftover::Rows),
+                Stage::Copying(copying) => {
+                    copying.at_work = copying.at_work.saturating_sub(1);
+                    copying.break_off();
+                }
+                Stage::Waiting(_) | Stage::Indexing(_) | Stage::Ready | Stage::GivenUp => {}
+            }
+            if entry.rewritten.passed < generation {
+                entry.rewritten = Rewritten { times: entry.rewritten.times + 1, passed: generation };
+            }
+            entry.settle();
+        });
+    }
+
     /// A part is committed.
     pub(super) fn part_done(&self, table: usize) -> After {
-        let after = self.change(table, |entry, _| {
+        let after = self.change(table, |entry| {
             let Stage::Copying(copying) = &mut entry.stage else { return After::Broken };
             if !copying.is_broken && copying.left.is_empty() && copying.at_work == 1 {
                 return After::Complete;
@@ -316,12 +346,12 @@ impl Board {
     pub(super) fn rows_there(&self, table: usize, tally: &Arc<Tally>) -> Taken {
         let taken = {
             let mut inner = self.inner();
-            let taken = if inner.has_room_for_indexes() { Taken::Yes } else { Taken::No };
-            if let Some(entry) = inner.entries.get_mut(table) {
+            let taken = if inner.books.has_room(inner.index_jobs) { Taken::Yes } else { Taken::No };
+            inner.change(table, |entry| {
                 entry.stage = Stage::Indexing(taken);
                 entry.tally = Some(Arc::clone(tally));
                 entry.cuts = Cuts::default();
-            }
+            });
             taken
         };
         self.changed.notify_waiters();
@@ -330,12 +360,12 @@ impl Board {
 
     /// An object was built: what was done is not lost with the next connection.
     pub(super) fn object_built(&self, table: usize) {
-        self.change(table, |entry, _| entry.cuts = Cuts::default());
+        self.change(table, |entry| entry.cuts = Cuts::default());
     }
 
     /// The table is complete, or there is nothing to do about it.
     pub(super) fn ready(&self, table: usize) {
-        self.change(table, |entry, _| {
+        self.change(table, |entry| {
             entry.stage = Stage::Ready;
             entry.tally = None;
         });
@@ -344,7 +374,7 @@ impl Board {
     /// What a worker did about the table was cut off; with a failure when it
     /// had really begun. Says whether the table is given up.
     pub(super) fn failed(&self, table: usize, failure: Option<Failure>, words: &str) -> Attempts {
-        let attempts = self.change(table, |entry, _| {
+        let attempts = self.change(table, |entry| {
             if let Some(failure) = failure {
                 entry.cuts.failures.push(failure);
                 entry.cuts.last = words.to_owned();
@@ -394,13 +424,16 @@ impl Board {
     pub(super) fn given_up(&self) -> Vec<GivenUp> {
         let inner = self.inner();
         let is_given_up = |entry: &Entry| matches!(entry.stage, Stage::GivenUp);
-        let given_up = |(table, entry): (usize, &Entry)| GivenUp { table, cuts: entry.cuts.clone() };
+        let given_up = |(table, entry): (usize, &Entry)| {
+            let rewrites = if entry.rewritten.times >= REWRITES { entry.rewritten.times } else { 0 };
+            GivenUp { table, cuts: entry.cuts.clone(), rewrites }
+        };
         (0..).zip(&inner.entries).filter(|(_, entry)| is_given_up(entry)).map(given_up).collect()
     }
 
     /// Tables by the state that the metrics show.
     pub(super) fn count(&self, state: TableState) -> usize {
-        self.inner().entries.iter().filter(|entry| entry.state() == state).count()
+        self.inner().books.count(state)
     }
 
     /// Says that rows flow or an object is built, until the guard is dropped.
@@ -439,35 +472,56 @@ impl Drop for AtWork<'_> {
 }
 
 impl Inner {
-    fn has_room_for_indexes(&self) -> bool {
-        let building = self.entries.iter().filter(|entry| matches!(entry.stage, Stage::Indexing(Taken::Yes)));
-        building.count() < self.index_jobs
+    /// Changes an entry, and its line in the books.
+    fn change<T>(&mut self, table: usize, act: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.visit(1);
+        let entry = self.entries.get_mut(table)?;
+        let before = entry.line(self.generation);
+        let done = act(entry);
+        let after = entry.line(self.generation);
+        if before != after {
+            self.books.strike(table, before);
+            self.books.enter(table, after);
+        }
+        Some(done)
     }
+
+    /// Writes the books anew.
+    fn write_books(&mut self) {
+        self.visit(self.entries.len());
+        self.books = Books::default();
+        for (table, entry) in self.entries.iter().enumerate() {
+            self.books.enter(table, entry.line(self.generation));
+        }
+    }
+
+    #[cfg(test)]
+    fn visit(&mut self, entries: usize) {
+        self.visits += entries;
+    }
+
+    #[cfg(not(test))]
+    fn visit(&self, _entries: usize) {}
 
     /// `Some(None)` when there will never be anything to do again.
     fn pick(&mut self) -> Option<Option<Task>> {
-        let (generation, indexes) = (self.generation, self.has_room_for_indexes());
-        let may_take = |entry: &Entry| indexes || !matches!(entry.stage, Stage::Indexing(_));
-        let mut entries = (0..).zip(&mut self.entries).filter(|(_, entry)| may_take(entry));
-        let task = entries.find_map(|(table, entry)| entry.take(table, generation));
-        if task.is_some() {
-            return Some(task);
+        match self.books.next(self.index_jobs) {
+            Next::Table(table) => self.change(table, |entry| entry.take(table)).flatten().map(Some),
+            Next::Nothing => None,
+            Next::Over => Some(None),
         }
-        let is_over = self.entries.iter().all(|entry| matches!(entry.stage, Stage::Ready | Stage::GivenUp));
-        is_over.then_some(None)
     }
 }
 
 impl Entry {
-    fn take(&mut self, table: usize, generation: Option<u64>) -> Option<Task> {
+    fn take(&mut self, table: usize) -> Option<Task> {
         match &mut self.stage {
             Stage::Indexing(taken @ Taken::No) => {
                 *taken = Taken::Yes;
                 Some(Task::Index { table, tally: self.tally.clone() })
             }
             Stage::Waiting(leftover) => {
-                let plan = self.plan.as_ref().filter(|plan| Some(plan.generation) == generation)?;
-                let (plan, leftover) = (Arc::clone(plan), *leftover);
+                let (plan, leftover) = (Arc::clone(self.plan.as_ref()?), *leftover);
                 self.stage = Stage::Beginning(Arc::clone(&plan));
                 Some(Task::Begin { table, plan, leftover })
             }
@@ -491,18 +545,34 @@ impl Entry {
             }
             _ => {}
         }
-        let is_free = matches!(self.stage, Stage::Waiting(_) | Stage::Indexing(Taken::No));
-        if is_free && self.cuts.failures.len() >= ATTEMPTS {
+        let is_exhausted = match self.stage {
+            Stage::Waiting(_) => self.cuts.failures.len() >= ATTEMPTS || self.rewritten.times >= REWRITES,
+            Stage::Indexing(Taken::No) => self.cuts.failures.len() >= ATTEMPTS,
+            _ => false,
+        };
+        if is_exhausted {
             self.stage = Stage::GivenUp;
         }
     }
 
-    fn state(&self) -> TableState {
+    /// What the books know of it while the snapshot of this generation is there.
+    fn line(&self, generation: Option<u64>) -> Line {
         match &self.stage {
-            Stage::Waiting(_) | Stage::Beginning(_) | Stage::GivenUp => TableState::Waiting,
-            Stage::Copying(_) => TableState::Copying,
-            Stage::Indexing(_) => TableState::Indexing,
-            Stage::Ready => TableState::Ready,
+            Stage::Waiting(_) => {
+                let is_planned = self.plan.as_ref().is_some_and(|plan| Some(plan.generation) == generation);
+                let is_newer = generation.is_some_and(|generation| generation > self.rewritten.passed);
+                let turn = if self.rewritten.times > 0 { Turn::Again } else { Turn::InOrder };
+                if is_planned && is_newer { Line::Begin(turn) } else { Line::Snapshot }
+            }
+            Stage::Beginning(plan) => Line::Beginning(plan.generation),
+            Stage::Copying(copying) => {
+                let parts = if copying.left.is_empty() { Parts::Taken } else { Parts::Left };
+                Line::Copying(copying.plan.generation, parts)
+            }
+            Stage::Indexing(Taken::No) => Line::Index,
+            Stage::Indexing(Taken::Yes) => Line::Building,
+            Stage::Ready => Line::Ready,
+            Stage::GivenUp => Line::GivenUp,
         }
     }
 }

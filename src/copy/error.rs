@@ -1,6 +1,6 @@
 //! Why a copy did not come to its end.
 
-use super::board::Failure;
+use super::cuts::Failure;
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
@@ -163,6 +163,26 @@ pub enum CopyError {
         /// Its words.
         last: String,
     },
+    /// A table was written anew on the source before each attempt to read it.
+    #[error(
+        "table {table} was emptied or written anew on the source {times} times after a snapshot was taken and before it \
+         could be read under it (TRUNCATE, or ALTER TABLE, VACUUM FULL or CLUSTER)"
+    )]
+    Rewritten {
+        /// The table.
+        table: TableName,
+        /// How often.
+        times: usize,
+    },
+    /// What belongs to a table's rows cannot be built on them.
+    #[error("all rows of table {table} are there, but what comes after them cannot be built: {source}")]
+    NotBuilt {
+        /// The table.
+        table: TableName,
+        /// What the target said.
+        #[source]
+        source: DbError,
+    },
     /// A table that is not copied yet has a new name on the source.
     #[error(
         "table {table} was renamed on the source to {now} before it was copied: give it its name back until the copy is \
@@ -238,6 +258,8 @@ impl CopyError {
             CopyError::Refused(error) => error.fault().before_anything(),
             CopyError::WalRunsOut { stage: WalStage::Lost, .. } => Fault::NeedsResync,
             CopyError::WalRunsOut { stage: WalStage::Ending, .. } => Fault::Server(Side::Source, Trouble::WalEnding),
+            CopyError::Rewritten { .. } => Fault::Server(Side::Source, Trouble::Rewritten),
+            CopyError::NotBuilt { .. } => Fault::Server(Side::Target, Trouble::NotBuilt),
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
             CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,
             CopyError::ReplicaIdentity { .. } | CopyError::Publication { .. } | CopyError::ForeignSlot(_) => {

@@ -26,6 +26,8 @@
 pub mod anew;
 mod baseline;
 mod board;
+mod books;
+mod cuts;
 mod error;
 mod keep;
 mod pace;
@@ -48,7 +50,7 @@ mod workers;
 use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
-pub use board::{Failure, Memory};
+pub use cuts::{Failure, Memory};
 pub use error::{CopyError, WalStage};
 pub use slot::temporary_prefix;
 
@@ -153,7 +155,7 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         Ok((keeper, tables))
     };
     let (keeper, tables) = until_stopped(ctx, listed).await?;
-    rest(ctx, &tables, Some(Held { generation: 1, point, keeper }), Purpose::First).await?;
+    rest(ctx, &tables, Some(Held::first(point, keeper)), Purpose::First).await?;
     Ok(point)
 }
 

@@ -9,9 +9,10 @@
 //! Invariant: the ranges follow on one another, the first page is in the first
 //! one (of keys: it is open below), and the last one has no end; so every row
 //! that a snapshot sees is in exactly one of them, as long as nobody writes the
-//! table anew. The keeper locks it (ACCESS SHARE) for that: `TRUNCATE`, `VACUUM
-//! FULL`, `CLUSTER` and `ALTER TABLE` wait. Columns of a primary key are never
-//! NULL. Where the ranges of keys are cut is a matter of speed only.
+//! table anew. Whether somebody has is asked before each part is read
+//! ([`super::snapshot::look`]); no lock is held between two of them. Columns of
+//! a primary key are never NULL. Where the ranges of keys are cut is a matter of
+//! speed only.
 //!
 //! Source: a range of ctids is read by a TID range scan from 14 on
 //! (`src/backend/executor/nodeTidrangescan.c`); before, each would read the
@@ -58,9 +59,15 @@ const HISTOGRAM: &str = "SELECT histogram_bounds::text::int8[] FROM pg_catalog.p
     WHERE schemaname = $1::text AND tablename = $2::text AND attname = $3::text AND NOT inherited \
     AND histogram_bounds IS NOT NULL";
 
+/// Behind this, what it looked at is not locked any more.
+const BEGIN_LOOK: &str = "SAVEPOINT look";
+
+/// A lock that was taken behind a savepoint goes with it.
+const END_LOOK: &str = "ROLLBACK TO SAVEPOINT look; RELEASE SAVEPOINT look";
+
 /// The conditions that split each of these tables into parts of about
 /// `part_size` bytes, by oid; of those that are not split there is none. The
-/// tables that are, are locked.
+/// session is in a transaction, which locks none of them in the end.
 ///
 /// # Errors
 /// When the source cannot be asked.
@@ -72,12 +79,9 @@ pub(super) async fn conditions(
     let keys = if source.version() < RANGE_SCANS { keys(source, large).await? } else { HashMap::new() };
     let splits = large.iter().map(|table| (*table, split(source.version(), keys.get(&table.oid))));
     let splits: Vec<_> = splits.filter(|(_, split)| *split != Split::Whole).collect();
-    let names: Vec<String> = splits.iter().map(|(table, _)| format!("ONLY {}", table.name.sql())).collect();
-    if names.is_empty() {
+    if splits.is_empty() {
         return Ok(HashMap::new());
     }
-    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
-    source.batch_execute(&lock).await.during(source.side(), "hold the large tables in their shape")?;
     let pages = pages(source, large).await?;
     let mut conditions = HashMap::new();
     for (table, split) in splits {
@@ -111,7 +115,7 @@ async fn pages(source: &Session, tables: &[&SourceTable]) -> Result<HashMap<u32,
     let sql = "SELECT o, coalesce(pg_catalog.pg_relation_size(o, 'main'), 0) \
          / pg_catalog.current_setting('block_size')::int8 FROM unnest($1::oid[]) o";
     let rows = source.query(sql, &[&oids]).await.during(source.side(), "read the size of the large tables")?;
-    Ok(rows.iter().map(|row| (row.get(0), u64::try_from(row.get::<_, i64>(1)).unwrap_or_default())).collect())
+    rows.iter().map(|row| Ok((row.take(0)?, u64::try_from(row.take::<i64>(1)?).unwrap_or_default()))).collect()
 }
 
 /// None when it is one part.
@@ -130,7 +134,7 @@ fn page_ranges(pages: u64, parts: u64) -> Vec<String> {
 async fn keys(source: &Session, tables: &[&SourceTable]) -> Result<HashMap<u32, Key>, DbError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let rows = source.query(KEYS, &[&oids]).await.during(source.side(), "read the keys of the large tables")?;
-    Ok(rows.iter().map(|row| (row.get(0), Key { column: row.get(1), type_oid: row.get(2) })).collect())
+    rows.iter().map(|row| Ok((row.take(0)?, Key { column: row.take(1)?, type_oid: row.take(2)? }))).collect()
 }
 
 /// Where a table is cut into about so many parts, by this column.
@@ -138,12 +142,14 @@ async fn cuts(source: &Session, table: &TableName, column: &str, parts: u64) -> 
     let action = || format!("find where to split {table}");
     let row = source.query_opt(HISTOGRAM, &[&table.schema, &table.name, &column]).await;
     if let Some(row) = row.during(source.side(), action())? {
-        return Ok(quantiles(&row.get::<_, Vec<i64>>(0), parts));
+        return Ok(quantiles(&row.take::<Vec<i64>>(0)?, parts));
     }
     let column = ident(column);
     let sql = format!("SELECT min({column})::int8, max({column})::int8 FROM ONLY {}", table.sql());
+    source.batch_execute(BEGIN_LOOK).await.during(source.side(), action())?;
     let row = source.query_one(&sql, &[]).await.during(source.side(), action())?;
-    Ok(match (row.get(0), row.get(1)) {
+    source.batch_execute(END_LOOK).await.during(source.side(), action())?;
+    Ok(match (row.take(0)?, row.take(1)?) {
         (Some(least), Some(greatest)) => equal_widths(least, greatest, parts),
         _ => Vec::new(),
     })

@@ -87,6 +87,7 @@ async fn every_row_is_in_exactly_one_range_of_keys() {
     let pair = Pair::new().await;
     let source = pair.source(SOURCE_OWNER).await;
     source.batch_execute(TABLES).await.unwrap();
+    source.batch_execute("BEGIN").await.unwrap();
     let tables = tables::of_source(&source, &TableFilter::default()).await.unwrap();
     for (name, column, is_split) in
         [("Whole range", "I d", true), ("grown", "id", true), ("several", "a", true), ("emptied", "id", false)]
@@ -106,4 +107,22 @@ async fn every_row_is_in_exactly_one_range_of_keys() {
             assert!(rows > 0 || name == "Whole range", "{name}: nothing in {range}");
         }
     }
+}
+
+/// The story: what was read before the copy of rows began kept every large
+/// table locked until the last one was there.
+#[tokio::test]
+async fn finding_where_to_split_a_table_leaves_no_lock_on_it() {
+    let pair = Pair::new().await;
+    let source = pair.source(SOURCE_OWNER).await;
+    source.batch_execute(TABLES).await.unwrap();
+    source.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+    let tables = tables::of_source(&source, &TableFilter::default()).await.unwrap();
+    let large: Vec<&SourceTable> = tables.iter().collect();
+    assert!(!conditions(&source, &large, 8192).await.unwrap().is_empty());
+    let whole = tables.iter().find(|table| table.name.name == "Whole range").unwrap();
+    assert!(!cuts(&source, &whole.name, "I d", 5).await.unwrap().is_empty());
+    let locked = "SELECT count(*) FROM pg_locks JOIN pg_class c ON c.oid = relation \
+        WHERE pid = pg_backend_pid() AND c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'";
+    assert_eq!(source.query_one(locked, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

@@ -49,6 +49,13 @@ pub(super) struct Job {
     pub(super) objects: Vec<Deferred>,
 }
 
+impl Job {
+    /// What its rows are read from.
+    pub(super) fn unit(&self) -> (&TableName, u32, Shape) {
+        (&self.table, self.source_oid, self.shape)
+    }
+}
+
 /// How a table's rows are read under one snapshot.
 #[derive(Debug)]
 pub(super) struct RowsPlan {
@@ -188,7 +195,7 @@ pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Resul
 }
 
 /// Plans the rows of the jobs in `wanted`, as the snapshot of the session
-/// `source` has them, and locks the tables that are read in parts.
+/// `source` has them.
 ///
 /// # Errors
 /// When a table does not fit the target (any more), is not published, or has
@@ -254,7 +261,7 @@ fn require_published(
     })
 }
 
-/// The conditions of the parts of large tables, by oid; these are locked.
+/// The conditions of the parts of large tables, by oid.
 async fn ranges(
     ctx: &CopyContext<'_>,
     source: &Session,

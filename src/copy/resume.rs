@@ -11,6 +11,8 @@
 //! dropped; so a table that is not in it was created after the slot's
 //! consistent point, and all its rows are in the stream.
 
+use std::collections::HashSet;
+
 use super::{CopyContext, CopyError};
 use crate::catalog;
 use crate::lsn::EndLsn;
@@ -67,12 +69,12 @@ fn takes_part(row: &TableRow) -> bool {
 
 /// Says which tables the source has got since the list was written.
 pub(super) async fn name_new_tables(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<(), CopyError> {
-    let rows = ctx.state.tables().await?;
+    let known: HashSet<u32> = ctx.state.tables().await?.iter().map(|row| row.source_oid).collect();
     let is_new = |table: &&SourceTable| {
         table.part == Part::Included
             && table.shape == Shape::Plain
             && table.ancestors.is_empty()
-            && !rows.iter().any(|row| row.source_oid == table.oid)
+            && !known.contains(&table.oid)
     };
     for table in tables.iter().filter(is_new) {
         tracing::warn!(table = %table.name, "this table was created on the source after the copy began; \

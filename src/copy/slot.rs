@@ -23,6 +23,10 @@ use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, Sna
 /// ones are somebody's forgotten session, which somebody should look at.
 const CREATION_DEADLINE: Duration = Duration::from_secs(600);
 
+/// The same where the copy goes on without: enough for transactions of the
+/// usual length.
+const WELCOME_DEADLINE: Duration = Duration::from_secs(60);
+
 /// Pause between two looks at who is in the way.
 const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
 
@@ -95,9 +99,28 @@ pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(R
     let slot = ctx.settings.slot.name();
     ctx.state.journal(&journal_line(slot)).await?;
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let created = attempt(ctx, source, &mut replication, slot, Lifetime::Permanent).await?;
+    let created = attempt(ctx, source, &mut replication, (slot, Lifetime::Permanent), Need::Urgent).await?;
     tracing::info!(slot, consistent_point = %created.consistent_point.0, "created the replication slot");
     Ok((replication, created))
+}
+
+/// How much a new snapshot is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing goes on without it.
+    Urgent,
+    /// It would only be better to have one: the creation is given up soon, and
+    /// nobody has to be told who is in the way.
+    Welcome,
+}
+
+impl Need {
+    fn deadline(self) -> Duration {
+        match self {
+            Need::Urgent => CREATION_DEADLINE,
+            Need::Welcome => WELCOME_DEADLINE,
+        }
+    }
 }
 
 /// Creates a temporary slot with an exported snapshot: the slot lives as long
@@ -108,13 +131,14 @@ pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(R
 pub(super) async fn create_temporary(
     ctx: &CopyContext<'_>,
     source: &Session,
+    need: Need,
 ) -> Result<(Replication, CreatedSlot), CopyError> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // A name of its own each time: the server may not have noticed yet that an
     // earlier one's connection is gone. At most 40 + 6 + 11 letters.
     let slot = format!("{}{:x}", temporary_prefix(&ctx.settings.name), since_epoch.as_millis());
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let created = attempt(ctx, source, &mut replication, &slot, Lifetime::Temporary).await?;
+    let created = attempt(ctx, source, &mut replication, (&slot, Lifetime::Temporary), need).await?;
     tracing::info!(slot, consistent_point = %created.consistent_point.0, "created a temporary slot for a new snapshot");
     Ok((replication, created))
 }
@@ -128,14 +152,14 @@ async fn attempt(
     ctx: &CopyContext<'_>,
     source: &Session,
     replication: &mut Replication,
-    slot: &str,
-    lifetime: Lifetime,
+    (slot, lifetime): (&str, Lifetime),
+    need: Need,
 ) -> Result<CreatedSlot, CopyError> {
     let options = SlotOptions { lifetime, snapshot: SnapshotAction::Export, failover: Failover::No };
     let mut creation = std::pin::pin!(replication.create_slot(slot, &options));
     let reason = tokio::select! {
         created = &mut creation => return Ok(created?),
-        blockers = watch(source) => CopyError::SlotBlocked { minutes: CREATION_DEADLINE.as_secs() / 60, blockers: blockers? },
+        blockers = watch(source, need) => CopyError::SlotBlocked { minutes: need.deadline().as_secs() / 60, blockers: blockers? },
         () = ctx.shutdown.cancelled() => CopyError::Stopped,
     };
     // Without this the server would go on waiting, and leave the slot.
@@ -156,12 +180,15 @@ async fn cancel(source: &Session, slot: &str) -> Result<(), DbError> {
 }
 
 /// Shows who is in the way until the deadline; returns the last list.
-async fn watch(source: &Session) -> Result<String, DbError> {
-    let give_up = Instant::now() + CREATION_DEADLINE;
+async fn watch(source: &Session, need: Need) -> Result<String, DbError> {
+    let give_up = Instant::now() + need.deadline();
     loop {
         sleep(BLOCKERS_EVERY).await;
         let blockers = blockers(source).await?;
-        tracing::warn!(blockers, "the slot waits until these transactions end");
+        match need {
+            Need::Urgent => tracing::warn!(blockers, "the slot waits until these transactions end"),
+            Need::Welcome => tracing::debug!(blockers, "a new snapshot waits until these transactions end"),
+        }
         if Instant::now() >= give_up {
             return Ok(blockers);
         }

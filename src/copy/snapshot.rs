@@ -1,10 +1,13 @@
-//! The keeper: a session that holds the slot's snapshot for the whole copy and
-//! exports it again for pg_dump and for workers that join late.
+//! The keeper: a session that holds the slot's snapshot and exports it again
+//! for pg_dump and for the workers, who read each table in a transaction of its
+//! own.
 //!
 //! Invariant: nobody copies before every transaction that the snapshot counts
 //! as committed is finished on the source (an exported snapshot can count a
 //! commit whose status is not yet in the commit log). A snapshot that cannot be
 //! read ends the copy: passed over, it would pass for one that waits for nothing.
+//! No row is read of a table that the snapshot does not show as it was. No lock
+//! on a table lasts longer than its rows are being read: the keeper has none.
 //!
 //! Source: `SnapBuildExportSnapshot` in `src/backend/replication/logical/snapbuild.c`;
 //! `pg_snapshot_out` in `src/backend/utils/adt/xid8funcs.c` for the text form.
@@ -14,11 +17,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::CopyError;
+use crate::catalog::storage;
 use crate::config::Settings;
 use crate::fault::sqlstate;
+use crate::schema::tables::Shape;
 use crate::session::{DbContext, Session};
-use crate::sql::literal;
-use crate::wire::{Connection, Purpose};
+use crate::sql::{TableName, literal};
+use crate::wire::{Connection, Purpose, WireError};
 
 /// How long a commit may take to be finished: usually microseconds, longer
 /// where it waits for a synchronous standby.
@@ -41,7 +46,7 @@ impl Keeper {
             .query_one("SELECT pg_catalog.pg_export_snapshot()", &[])
             .await
             .during(session.side(), "export the snapshot again")?;
-        Ok(Keeper { snapshot: row.get(0), session })
+        Ok(Keeper { snapshot: row.take(0)?, session })
     }
 
     /// The session, inside the snapshot's transaction.
@@ -84,11 +89,63 @@ async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError
 
 /// A new connection to the source inside a snapshot, to read rows from.
 pub(super) async fn reader(settings: &Settings, snapshot: &str) -> Result<Connection, CopyError> {
-    let mut connection = Connection::connect(&settings.source, Purpose::Session, &settings.name).await?;
+    let mut connection = connect(settings).await?;
     match connection.simple_query(&import(snapshot)).await {
         Err(error) if error.sqlstate().is_some_and(sqlstate::is_snapshot_gone) => Err(CopyError::SnapshotGone),
         result => result.map(|_| connection).map_err(CopyError::from),
     }
+}
+
+/// A new connection to the source, to read rows from: see [`look`].
+pub(super) async fn connect(settings: &Settings) -> Result<Connection, WireError> {
+    Connection::connect(&settings.source, Purpose::Session, &settings.name).await
+}
+
+/// What a snapshot shows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Sight {
+    /// What it held then.
+    True,
+    /// Something else: it was emptied or written anew since, or it is gone.
+    Passed,
+}
+
+/// Begins a transaction in the snapshot and locks the table in it, so that it is
+/// read as it was looked at: both last until [`leave`].
+///
+/// # Errors
+/// [`CopyError::SnapshotGone`]; when the table cannot be read.
+pub(super) async fn look(
+    connection: &mut Connection,
+    snapshot: &str,
+    (table, oid, shape): (&TableName, u32, Shape),
+) -> Result<Sight, CopyError> {
+    let sql = format!("{}; {}", import(snapshot), storage::lock_and_compare(table, oid, shape));
+    let sight = match connection.simple_query(&sql).await {
+        Ok(rows) => {
+            let is_same = rows.first().and_then(|row| row.first()).is_some_and(|value| value.as_deref() == Some("t"));
+            if is_same { Sight::True } else { Sight::Passed }
+        }
+        Err(error) if error.sqlstate().is_some_and(sqlstate::is_snapshot_gone) => return Err(CopyError::SnapshotGone),
+        Err(error) if has_passed(&error) => Sight::Passed,
+        Err(source) => return Err(CopyError::Read { table: table.clone(), source }),
+    };
+    if sight == Sight::Passed {
+        connection.simple_query("ROLLBACK").await?;
+    }
+    Ok(sight)
+}
+
+/// Ends the transaction that [`look`] began.
+pub(super) async fn leave(connection: &mut Connection) -> Result<(), WireError> {
+    connection.simple_query("COMMIT").await.map(drop)
+}
+
+/// Whether a table or a column that the snapshot has is no longer there: a
+/// statement goes by names, and these are those of now.
+pub(super) fn has_passed(error: &WireError) -> bool {
+    error.sqlstate().is_some_and(sqlstate::is_undefined)
 }
 
 fn import(snapshot: &str) -> String {
@@ -100,7 +157,7 @@ async fn current(session: &Session) -> Result<Horizon, CopyError> {
         .query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[])
         .await
         .during(session.side(), "read the snapshot")?;
-    let text: &str = row.get(0);
+    let text: &str = row.take(0)?;
     Horizon::parse(text).ok_or_else(|| CopyError::UnreadableSnapshot(text.to_owned()))
 }
 

@@ -1,23 +1,27 @@
 //! The workers: each takes what the board has to do, over a pair of sessions
 //! that it makes anew when one is lost.
 //!
-//! Invariant: a table's rows and the record that they are there are one
+//! Invariants: a table's rows and the record that they are there are one
 //! transaction on the target; of a table in parts the record comes after the
 //! last part has committed, in a transaction of its own. What was cut off
-//! before is emptied.
+//! before is emptied. On the source each table or part is a transaction of its
+//! own, in the snapshot: it looks at the table under the lock that the rows are
+//! read under, and no table is locked longer than that.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::board::{After, AtWork, Attempts, Board, Cuts, Failure, GivenUp, Leftover, Taken, Task};
+use super::board::{After, AtWork, Attempts, Board, GivenUp, Leftover, Taken, Task};
+use super::cuts::{Cuts, Failure};
 use super::keep::Snapshots;
 use super::pace::Pace;
 use super::pause::Pause;
 use super::plan::{Job, RowsPlan};
 use super::resume::{self, Found};
 use super::rows::{self, Tally, Within};
-use super::{CopyContext, CopyError, snapshot};
+use super::snapshot::{self, Sight};
+use super::{CopyContext, CopyError};
 use crate::config::{IndexResources, Side};
 use crate::failpoint;
 use crate::schema::{self, Mark};
@@ -92,7 +96,7 @@ pub(super) async fn run(crew: &Crew<'_>) -> Result<(), CopyError> {
     let workers = (0..ctx.settings.jobs.max(1)).map(|_| Worker::new(crew).work());
     futures_util::future::try_join_all(workers).await?;
     if let Some(given_up) = crew.board.given_up().into_iter().next() {
-        return Err(crew.cut_off(given_up));
+        return Err(crew.unfinished(given_up));
     }
     ctx.progress.end();
     last_objects(ctx).await
@@ -136,9 +140,23 @@ impl Crew<'_> {
         }
     }
 
-    fn cut_off(&self, given_up: GivenUp) -> CopyError {
-        let GivenUp { table, cuts: Cuts { failures, last } } = given_up;
+    /// A table was written anew on the source since its snapshot.
+    fn rewritten(&self, table: usize, plan: &RowsPlan) {
+        if let Some(job) = self.jobs.get(table) {
+            tracing::info!(
+                table = %job.table,
+                "emptied, written anew or altered on the source since the snapshot; it is copied under a new one"
+            );
+        }
+        self.board.rewritten(table, plan.generation);
+    }
+
+    fn unfinished(&self, given_up: GivenUp) -> CopyError {
+        let GivenUp { table, cuts: Cuts { failures, last }, rewrites } = given_up;
         let Some(job) = self.jobs.get(table) else { return CopyError::SnapshotGone };
+        if rewrites > 0 {
+            return CopyError::Rewritten { table: job.table.clone(), times: rewrites };
+        }
         let side = failures.last().map_or(Side::Source, |failure| failure.side);
         CopyError::CutOff { table: job.table.clone(), expected_bytes: job.bytes, failures, side, last }
     }
@@ -153,8 +171,7 @@ struct Kept<T> {
 /// A worker's sessions, and what it is at.
 struct Worker<'a> {
     crew: &'a Crew<'a>,
-    /// In the snapshot of this generation.
-    source: Option<(u64, Kept<Connection>)>,
+    source: Option<Kept<Connection>>,
     target: Option<Kept<State>>,
     /// Set while rows flow or an object is built.
     at_work: Option<AtWork<'a>>,
@@ -191,7 +208,7 @@ impl<'a> Worker<'a> {
     fn failed(&mut self, task: &Task, error: &CopyError, was_at_work: bool) {
         let side = error.fault().side().unwrap_or(Side::Source);
         let since = match side {
-            Side::Source => self.source.take().map(|(_, kept)| kept.since),
+            Side::Source => self.source.take().map(|kept| kept.since),
             Side::Target => self.target.take().map(|kept| kept.since),
         };
         (self.source, self.target) = (None, None);
@@ -220,23 +237,31 @@ impl<'a> Worker<'a> {
     }
 
     async fn begin(&mut self, table: usize, plan: &Arc<RowsPlan>, leftover: Leftover) -> Result<(), CopyError> {
-        let Some(job) = self.crew.jobs.get(table) else { return Ok(()) };
-        let bar = || Arc::new(Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes)));
-        self.enter(plan.generation).await?;
-        let target = self.target().await?;
+        let crew = self.crew;
+        let Some(job) = crew.jobs.get(table) else { return Ok(()) };
+        let bar = || Arc::new(Tally::new(crew.ctx.progress.table(&job.table, job.bytes)));
+        let held = crew.snapshots.get(plan.generation)?;
+        let (source, target) = self.ends().await?;
         if leftover == Leftover::Rows && resume::empty(target, &job.table, job.shape).await? == Found::Complete {
             tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
             return self.rows_there(table, &bar()).await;
         }
-        resume::expect(target.begin_table(&job.table).await?, &job.table)?;
+        let (step, sight) =
+            tokio::join!(target.begin_table(&job.table), snapshot::look(source, held.keeper.snapshot(), job.unit()));
+        resume::expect(step?, &job.table)?;
+        drop(held);
+        if sight? == Sight::Passed {
+            crew.rewritten(table, plan);
+            return Ok(());
+        }
         let tally = bar();
         tally.bar().in_parts(u64::try_from(plan.parts.len()).unwrap_or(u64::MAX));
-        match self.crew.board.begun(table, &tally) {
+        match crew.board.begun(table, &tally, |generation| crew.snapshots.get(generation).is_ok()) {
             Some(part) => {
-                self.crew.show();
-                self.part(table, part, plan, &tally).await
+                crew.show();
+                self.rows(table, part, plan, &tally).await
             }
-            None => Ok(()),
+            None => Ok(snapshot::leave(source).await?),
         }
     }
 
@@ -248,28 +273,64 @@ impl<'a> Worker<'a> {
         tally: &Arc<Tally>,
     ) -> Result<(), CopyError> {
         let crew = self.crew;
+        let Some(job) = crew.jobs.get(table) else { return Ok(()) };
+        let held = crew.snapshots.get(plan.generation)?;
+        let (source, _) = self.ends().await?;
+        let sight = snapshot::look(source, held.keeper.snapshot(), job.unit()).await?;
+        drop(held);
+        match sight {
+            Sight::True => self.rows(table, part, plan, tally).await,
+            Sight::Passed => {
+                crew.rewritten(table, plan);
+                Ok(())
+            }
+        }
+    }
+
+    /// The rows of a table or a part that was looked at.
+    async fn rows(
+        &mut self,
+        table: usize,
+        part: usize,
+        plan: &Arc<RowsPlan>,
+        tally: &Arc<Tally>,
+    ) -> Result<(), CopyError> {
+        let crew = self.crew;
         let (Some(job), Some(copy_out)) = (crew.jobs.get(table), plan.parts.get(part)) else { return Ok(()) };
-        self.enter(plan.generation).await?;
-        self.target().await?;
-        let (Some((_, source)), Some(target)) = (&mut self.source, &self.target) else { return Ok(()) };
-        let (source, target) = (&mut source.session, &target.session);
         self.at_work = Some(crew.board.at_work());
-        let ends = (source, target.session(), Within::New);
-        rows::copy(crew.ctx, &crew.pace, ends, &job.table, (plan, copy_out), tally).await?;
+        let (source, target) = self.ends().await?;
+        let ends = (&mut *source, target.session(), Within::New);
+        match rows::copy(crew.ctx, &crew.pace, ends, &job.table, (plan, copy_out), tally).await {
+            Err(CopyError::Read { source, .. }) if snapshot::has_passed(&source) => {
+                (self.source, self.target) = (None, None);
+                crew.rewritten(table, plan);
+                return Ok(());
+            }
+            result => result?,
+        }
         failpoint::hit("copy-before-commit");
-        if plan.parts.len() == 1 {
-            record(target, job, plan, tally).await?;
-            run_sql(target, "COMMIT", job).await?;
-        } else {
-            run_sql(target, "COMMIT", job).await?;
+        let is_whole = plan.parts.len() == 1;
+        let written = async {
+            if is_whole {
+                record(target, job, plan, tally).await?;
+            }
+            run_sql(target, "COMMIT", job).await.map_err(CopyError::from)
+        };
+        // All is read, whatever becomes of the session that did.
+        let (left, written) = tokio::join!(snapshot::leave(source), written);
+        written?;
+        if let Err(error) = left {
+            tracing::debug!(%error, "a session that had read its rows was lost");
+            self.source = None;
+        }
+        if !is_whole {
             tally.bar().part_done();
             failpoint::hit("copy-part");
             match crew.board.part_done(table) {
                 After::More | After::Broken => return Ok(()),
                 After::Complete => {}
             }
-            crew.snapshots.confirm(plan.generation).await?;
-            record(target, job, plan, tally).await?;
+            record(self.target().await?, job, plan, tally).await?;
         }
         failpoint::hit("copy-rows");
         self.rows_there(table, tally).await
@@ -294,7 +355,8 @@ impl<'a> Worker<'a> {
         self.at_work.get_or_insert_with(|| crew.board.at_work());
         let Some(Kept { session: target, .. }) = &self.target else { return Ok(()) };
         for object in &job.objects {
-            if schema::restore_after_rows(target.session(), crew.ctx.state.name(), object).await? == Mark::Set {
+            let restored = schema::restore_after_rows(target.session(), crew.ctx.state.name(), object).await;
+            if restored.map_err(|error| not_built(job, error))? == Mark::Set {
                 crew.board.object_built(table);
             }
         }
@@ -309,16 +371,22 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Makes sure of a session of the source in the snapshot.
-    async fn enter(&mut self, generation: u64) -> Result<(), CopyError> {
-        if self.source.as_mut().is_some_and(|(of, kept)| *of == generation && !kept.session.is_closed()) {
-            return Ok(());
+    /// Makes sure of both sessions.
+    async fn ends(&mut self) -> Result<(&mut Connection, &State), CopyError> {
+        self.target().await?;
+        let kept = self.source.take().map(|mut kept| (kept.session.is_closed(), kept));
+        let source = match kept {
+            Some((false, kept)) => kept,
+            Some((true, _)) | None => {
+                let session = snapshot::connect(self.crew.ctx.settings).await?;
+                Kept { session, since: Instant::now() }
+            }
+        };
+        let source = self.source.insert(source);
+        match &self.target {
+            Some(target) => Ok((&mut source.session, &target.session)),
+            None => Err(CopyError::SnapshotGone),
         }
-        self.source = None;
-        let held = self.crew.snapshots.get(generation)?;
-        let session = snapshot::reader(self.crew.ctx.settings, held.keeper.snapshot()).await?;
-        self.source = Some((generation, Kept { session, since: Instant::now() }));
-        Ok(())
     }
 
     /// Makes sure of a session of the target.
@@ -332,6 +400,15 @@ impl<'a> Worker<'a> {
         };
         Ok(&self.target.insert(kept).session)
     }
+}
+
+/// Trying again mends what passes by itself; not rows that a unique index cannot
+/// be built on.
+fn not_built(job: &Job, error: DbError) -> CopyError {
+    if error.fault().is_retried() {
+        return error.into();
+    }
+    CopyError::NotBuilt { table: job.table.clone(), source: error }
 }
 
 /// Records that all rows of a table are there.

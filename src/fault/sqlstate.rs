@@ -84,6 +84,12 @@ pub fn is_gone(sqlstate: &str) -> bool {
     matches!(sqlstate, "42P01" | "3F000")
 }
 
+/// Whether a table, a column or a schema is not there under its name:
+/// undefined_table, undefined_column, invalid_schema_name.
+pub fn is_undefined(sqlstate: &str) -> bool {
+    matches!(sqlstate, "42P01" | "42703" | "3F000")
+}
+
 /// What importing a snapshot that is gone is answered with
 /// (`ImportSnapshot` in `src/backend/utils/time/snapmgr.c`): there is no file of
 /// that name (22023; 42704 from 17 on), or who exported it has ended (55000).
