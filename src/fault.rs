@@ -32,6 +32,8 @@ pub enum Fault {
     NoMigration,
     /// The migration's copy is not complete.
     NotCopied,
+    /// The migration has ended well.
+    Ended,
     /// Another command took over.
     TakenOver,
     /// Something that `check` looks at stands in the way of a migration.
@@ -217,6 +219,10 @@ pub const BUG: &str =
 
 const REFUSED: &str = "\"walferry check\" shows everything that stands in the way";
 
+const ENDED: &str = "\"walferry cleanup\" is what is left to do. If the target is not the application's and the source goes on, run \
+     on the target: UPDATE walferry.migration SET finished_at = NULL; then \"run\" and \"catchup\" go on, and take triggers \
+     and foreign keys away again until the next --finish";
+
 const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
      remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
      tables and unlink its large objects) and begin again with \"walferry run\"";
@@ -243,6 +249,7 @@ impl Fault {
             Fault::Address => (Operator, Exit::Usage, "choose another --listen address"),
             Fault::NoMigration => (Operator, Exit::Usage, "start one with \"walferry run\", or name it with --name"),
             Fault::NotCopied => (Operator, Exit::Usage, "start it with \"walferry run\", and catch up once it streams"),
+            Fault::Ended => (Operator, Exit::Refused, ENDED),
             Fault::TakenOver => (Operator, Exit::Usage, "let one command work at a time"),
             Fault::Refused => (Operator, Exit::Refused, REFUSED),
             Fault::NeedsResync => (Operator, Exit::Resync, RESYNC),

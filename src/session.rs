@@ -40,6 +40,12 @@ pub struct DbError {
 }
 
 impl DbError {
+    /// What the server says, without what we were about; the driver's words
+    /// when it says nothing.
+    pub fn words(&self) -> String {
+        describe(&self.source)
+    }
+
     /// The SQLSTATE, when the server gave one.
     pub fn sqlstate(&self) -> Option<&SqlState> {
         self.source.code()

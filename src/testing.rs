@@ -9,9 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{
-    Baseline, BatchBounds, IndexResources, Keep, Provenance, PublishWhat, SchemaMode, Settings, Side, TableFilter,
-};
+use crate::config::{BatchBounds, Provenance, SchemaMode, Settings, Side, Values};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
 use crate::session::Session;
@@ -63,34 +61,16 @@ pub(crate) fn over_socket(cluster: &Cluster, side: Side, user: &str, dbname: &st
 
 /// Settings of a migration between these two, with small bounds.
 pub(crate) fn settings(source: ConnInfo, target: ConnInfo, schema: SchemaMode) -> Settings {
+    let declared = Settings::between(source, target, &Values::default()).unwrap();
     Settings {
-        source,
-        target,
-        name: NAME.to_owned(),
-        slot: Provenance::Ours(NAME.to_owned()),
-        publication: Provenance::Ours(NAME.to_owned()),
-        publish: PublishWhat::Listed,
-        filter: TableFilter::default(),
-        adopt: TableFilter::default(),
         schema,
-        owners: Keep::No,
-        acl: Keep::No,
-        baseline: Baseline::Copied,
         jobs: 3,
         index_jobs: 3,
-        index_resources: IndexResources::default(),
-        copy_rate: None,
         part_size: 1 << 20,
-        snapshot_age: Duration::from_secs(30 * 60),
-        wal_warn: None,
-        pg_bin: None,
         retry_for: Duration::from_secs(10),
         batch: BatchBounds { rows: 1000, bytes: 1 << 20 },
         queue_bytes: 1 << 20,
-        sequence_interval: Duration::from_secs(30),
-        large_object_interval: Duration::from_secs(30),
-        sequence_margin: 0,
-        listen: None,
+        ..declared
     }
 }
 

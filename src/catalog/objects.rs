@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
 
 /// An object by the oid of its catalog, and its own.
@@ -164,6 +164,42 @@ async fn needs(session: &Session, tables: &[u32]) -> Result<Vec<String>, DbError
             Ok(format!("{what} needs {needed}"))
         })
         .collect()
+}
+
+/// Objects whose dependents are looked for at once: each is a walk of its own.
+const ROOTS: usize = 200;
+
+/// Which of these objects depend on which, directly or not: pairs of places, the
+/// dependent one second. Only the first objects of many are followed. What
+/// pg_dump writes with its table (defaults, checks) stands for it.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn dependents(session: &Session, objects: &[ObjectId]) -> Result<Vec<(usize, usize)>, DbError> {
+    let sql = "WITH RECURSIVE of AS (SELECT classid, objid, place FROM unnest($1::oid[], $2::oid[]) \
+           WITH ORDINALITY AS o (classid, objid, place)), \
+         reach (root, classid, objid) AS (SELECT place, classid, objid FROM of WHERE place <= $3::int8 AND objid <> 0 \
+         UNION SELECT r.root, e.classid, e.objid FROM reach r CROSS JOIN LATERAL ( \
+           SELECT d.classid, d.objid FROM pg_catalog.pg_depend d WHERE d.refclassid = r.classid AND d.refobjid = r.objid \
+           UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, w.ev_class FROM pg_catalog.pg_rewrite w \
+             WHERE r.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = r.objid AND w.rulename = '_RETURN' \
+           UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, f.adrelid FROM pg_catalog.pg_attrdef f \
+             WHERE r.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND f.oid = r.objid \
+           UNION ALL SELECT CASE WHEN k.contypid = 0 THEN 'pg_catalog.pg_class'::pg_catalog.regclass \
+             ELSE 'pg_catalog.pg_type'::pg_catalog.regclass END, CASE WHEN k.contypid = 0 THEN k.conrelid ELSE k.contypid END FROM pg_catalog.pg_constraint k \
+             WHERE r.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = r.objid AND k.contype IN ('c', 'n') \
+           UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, c.reltype FROM pg_catalog.pg_class c \
+             WHERE r.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = r.objid AND c.relkind = 'c') AS e (classid, objid)) \
+         SELECT r.root, o.place FROM reach r JOIN of o ON o.classid = r.classid AND o.objid = r.objid AND o.place > r.root \
+         ORDER BY 1, 2";
+    let (classes, oids): (Vec<u32>, Vec<u32>) = objects.iter().copied().unzip();
+    let roots = i64::try_from(ROOTS.min(objects.len())).unwrap_or_default();
+    let rows = session.query(sql, &[&classes, &oids, &roots]).await;
+    let rows = rows.during(session.side(), "read what depends on what")?;
+    let place = |row: &Row, column: usize| -> Result<usize, DbError> {
+        Ok(usize::try_from(row.take::<i64>(column)? - 1).unwrap_or_default())
+    };
+    rows.iter().map(|row| Ok((place(row, 0)?, place(row, 1)?))).collect()
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 //! anything is created, with the SQL that mends it.
 //!
 //! Invariant: nothing is changed on either side. Every group of checks runs in
-//! a read-only transaction that is rolled back; what cannot be checked is a
+//! a read-only transaction that is rolled back, and the trial in one of its own
+//! that is rolled back as well; what cannot be checked is a
 //! problem, never an omission.
 //!
 //! One file a group: [`findings`] (what a check says), `server` (both ends:
 //! pooler, connections), `source`, `tables`, `publication`, `slot`, `contents`
 //! (large objects, sequences), `target`, `landing` (the schema on the target,
-//! what is not replicated), `foreign` (foreign servers on the target).
+//! what is not replicated), `foreign` (foreign servers on the target), `trial`
+//! (the schema, tried on the target).
 
 mod contents;
 pub mod findings;
@@ -20,6 +22,7 @@ mod slot;
 mod source;
 mod tables;
 mod target;
+mod trial;
 
 use std::fmt;
 
@@ -127,6 +130,9 @@ pub async fn run(settings: &Settings) -> Report {
                 landing::check(settings, content, migration.as_ref(), s, f).await
             })
             .await;
+            if let Some(source) = &source {
+                group(source, &mut findings, async |s, f| trial::check(settings, migration.as_ref(), s, f).await).await;
+            }
         }
     }
     Report::of(findings)

@@ -1,12 +1,14 @@
-//! Commands and flags, as clap sees them; their texts are the manual.
+//! Commands and their own arguments, as clap sees them; their texts are the
+//! manual. The settings, which several commands share, are added by
+//! [`super::flags`].
 //!
 //! Invariant: a flag of two values becomes an enum before it leaves this file.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{Ends, Logging, Serve, Work};
 use crate::cleanup::Consent;
 use crate::demo::DemoOptions;
 use crate::fault::Exit;
@@ -45,8 +47,6 @@ would mean both ends.";
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
-    #[command(flatten)]
-    pub(super) logging: Logging,
 }
 
 #[derive(Subcommand)]
@@ -55,50 +55,67 @@ pub(super) enum Command {
     ///
     /// Every problem comes with the SQL that mends it. Exits with 3 when there
     /// is one.
-    Check(Box<CheckArgs>),
+    Check(CheckArgs),
     /// Copy the database and follow its changes until stopped
     ///
     /// Brings over schema, rows, indexes, sequences and large objects, and then
     /// applies changes as they happen. Stopped or killed, it goes on from where
     /// it was when started again. SIGINT or SIGTERM: the batch in hand is
     /// finished and confirmed; a second signal ends at once.
-    Run(Box<RunArgs>),
+    Run(RunArgs),
     /// Drain to the source's position as of now, make sequences and large objects exact, exit
     ///
     /// Run it after the application has stopped writing. A running daemon is
     /// asked to hand over.
-    Catchup(Box<CatchupArgs>),
+    Catchup(CatchupArgs),
     /// Copy tables anew while the stream goes on
     ///
     /// A running daemon empties the tables on the target, copies them under a new
     /// snapshot beside its stream, and takes them up where that ends; the other
     /// tables go on meanwhile. Without a daemon this command copies them, and the
     /// next run goes on.
-    Resync(Box<ResyncArgs>),
+    Resync(ResyncArgs),
     /// Take in tables that were created, published or let in by the filter later
     ///
     /// Brings over their definition where the schema is walferry's, adds them to
     /// the publication, and copies them as "resync" does.
-    Add(Box<ResyncArgs>),
+    Add(ResyncArgs),
     /// Say how far the migration is, with or without a running daemon
-    Status(Box<StatusArgs>),
+    Status(StatusArgs),
     /// Remove slot, publication and state of a migration
     ///
     /// Refuses while objects are still held back on the target, and shows the SQL
     /// that brings them in; also when the target knows nothing of the migration.
     /// --yes drops all the same. What was named with --slot or --publication is
     /// never dropped.
-    Cleanup(Box<CleanupArgs>),
+    Cleanup(CleanupArgs),
     /// Watch a whole migration between two throwaway servers on this machine
     Demo(DemoArgs),
+    /// Write completions, man pages or the page of all settings
+    #[command(hide = true, subcommand)]
+    Generate(Generate),
+}
+
+/// What comes of the commands and settings as they are declared.
+#[derive(Subcommand)]
+pub(super) enum Generate {
+    /// Completions of a shell, to standard output
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// A man page for each command, into a folder
+    Man {
+        /// The folder, which exists
+        #[arg(value_hint = clap::ValueHint::DirPath)]
+        folder: PathBuf,
+    },
+    /// The page of all settings (Markdown), to standard output
+    Settings,
 }
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    #[command(flatten)]
-    pub(super) ends: Ends,
-    #[command(flatten)]
-    pub(super) work: Work,
     /// Print the findings as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -113,12 +130,6 @@ enum UntilWord {
 
 #[derive(Args)]
 pub(super) struct RunArgs {
-    #[command(flatten)]
-    pub(super) ends: Ends,
-    #[command(flatten)]
-    pub(super) work: Work,
-    #[command(flatten)]
-    pub(super) serve: Serve,
     /// End by itself at this point instead of when stopped
     #[arg(long, value_name = "WHEN")]
     until: Option<UntilWord>,
@@ -135,10 +146,6 @@ impl RunArgs {
 
 #[derive(Args)]
 pub(super) struct CatchupArgs {
-    #[command(flatten)]
-    pub(super) ends: Ends,
-    #[command(flatten)]
-    pub(super) work: Work,
     /// Also bring in what was held back (foreign keys, triggers) and what has no stream (rows of unlogged tables, data of materialized views)
     #[arg(long)]
     finish: bool,
@@ -158,10 +165,6 @@ pub(super) struct ResyncArgs {
     /// The tables: patterns as for --tables; a partitioned table stands for its partitions
     #[arg(value_name = "TABLE", required = true)]
     pub(super) names: Vec<String>,
-    #[command(flatten)]
-    pub(super) ends: Ends,
-    #[command(flatten)]
-    pub(super) work: Work,
     /// Print what was done as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -176,8 +179,6 @@ pub(super) enum Watch {
 
 #[derive(Args)]
 pub(super) struct StatusArgs {
-    #[command(flatten)]
-    pub(super) ends: Ends,
     /// Print the status as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -194,8 +195,6 @@ impl StatusArgs {
 
 #[derive(Args)]
 pub(super) struct CleanupArgs {
-    #[command(flatten)]
-    pub(super) ends: Ends,
     /// Drop even if objects are held back, or only the names tell what is ours
     #[arg(long)]
     yes: bool,

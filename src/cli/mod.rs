@@ -5,28 +5,31 @@
 
 mod args;
 mod failure;
+mod flags;
+mod generate;
 mod logging;
 mod output;
 mod signals;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command, ResyncArgs};
+use args::{Cli, Command};
 use failure::Failure;
 use output::Format;
 
-use crate::config::raw::{Ends, Logging, Raw, Serve, Work};
-use crate::config::{ConfigError, Env, Settings};
+use crate::config::settings::log::LOG_FORMAT;
+use crate::config::{ConfigError, Env, LogFormat, Settings, Side, Values};
 use crate::fault::Exit;
 use crate::run::resync::Kind;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, flags) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version go to standard output with 0, errors to
             // standard error with 2. A reader that has left is no failure.
@@ -36,13 +39,15 @@ pub fn main() -> ExitCode {
         }
     };
     let env = Env::of_process();
-    let (command, exposed, raw) = match prepare(cli, &env) {
-        Ok(prepared) => prepared,
-        Err((error, log_format)) => return output::failure(&error.into(), log_format),
+    let action = Action::of(cli.command);
+    let flags_format = flags.get(&LOG_FORMAT).unwrap_or(LogFormat::Human);
+    let (exposed, values) = match complete(&action, flags, &env) {
+        Ok(completed) => completed,
+        Err(error) => return output::failure(&error.into(), flags_format),
     };
-    let log_format = match logging::start(&raw.logging) {
+    let log_format = match logging::start(&values) {
         Ok(format) => format,
-        Err(error) => return output::failure(&error.into(), logging::LogFormat::Human),
+        Err(error) => return output::failure(&error.into(), LogFormat::Human),
     };
     for (side, variable) in exposed {
         tracing::warn!(
@@ -56,7 +61,7 @@ pub fn main() -> ExitCode {
     let shutdown = CancellationToken::new();
     let outcome = runtime.block_on(async {
         signals::watch(shutdown.clone())?;
-        run(command, raw, &env, shutdown).await
+        run(action, values, &env, shutdown).await
     });
     match outcome {
         Ok(code) => code,
@@ -73,62 +78,66 @@ enum Action {
     Status(Format, args::Watch),
     Cleanup(crate::cleanup::Consent, Format),
     Demo(crate::demo::DemoOptions),
+    Generate(args::Generate),
 }
 
-type Exposed = Vec<(crate::config::Side, &'static str)>;
+impl Action {
+    fn of(command: Command) -> Self {
+        match command {
+            Command::Check(args) => Action::Check(Format::json_if(args.json)),
+            Command::Run(args) => Action::Run(args.until()),
+            Command::Catchup(args) => Action::Catchup(args.finish(), Format::json_if(args.json)),
+            Command::Resync(args) => Action::Resync(Kind::Resync, args.names, Format::json_if(args.json)),
+            Command::Add(args) => Action::Resync(Kind::Add, args.names, Format::json_if(args.json)),
+            Command::Status(args) => Action::Status(Format::json_if(args.json), args.watch()),
+            Command::Cleanup(args) => Action::Cleanup(args.consent(), Format::json_if(args.json)),
+            Command::Demo(args) => Action::Demo(args.options()),
+            Command::Generate(what) => Action::Generate(what),
+        }
+    }
+}
 
-/// Takes the settings out of the command, and completes them.
-fn prepare(cli: Cli, env: &Env) -> Result<(Action, Exposed, Raw), (ConfigError, logging::LogFormat)> {
-    let flags_format = logging::format_of(&cli.logging).unwrap_or(logging::LogFormat::Human);
-    let (action, ends, work, serve) = split(cli.command);
-    let is_server = matches!(action, Action::Run(_));
-    let raw = Raw::of_flags(ends, work, serve, cli.logging);
-    let exposed = raw.exposed_passwords();
-    let mut raw = match action {
+/// Command and settings of the command line.
+fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<(Cli, Values), clap::Error> {
+    let mut command = flags::command();
+    let matches = command.try_get_matches_from_mut(words)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, flags::given(&matches)))
+}
+
+/// The ends whose password is on the command line, with the variable that would
+/// hide it.
+type Exposed = Vec<(Side, String)>;
+
+/// Completes the flags by environment and file.
+fn complete(action: &Action, flags: Values, env: &Env) -> Result<(Exposed, Values), ConfigError> {
+    let exposed = flags.exposed_passwords();
+    let mut values = match action {
         // The demo has its own two ends; a file that lies about is not meant for it.
-        Action::Demo(_) => raw,
-        _ => raw.complete(env).map_err(|error| (error, flags_format))?,
+        Action::Demo(_) | Action::Generate(_) => flags,
+        _ => flags.complete(env)?,
     };
-    if !is_server {
-        // One file serves all commands; only the daemon listens.
-        raw.serve = Serve::default();
+    if !matches!(action, Action::Run(_)) {
+        values.forget_daemon();
     }
-    Ok((action, exposed, raw))
+    Ok((exposed, values))
 }
 
-fn split(command: Command) -> (Action, Ends, Work, Serve) {
-    match command {
-        Command::Check(args) => (Action::Check(Format::json_if(args.json)), args.ends, args.work, Serve::default()),
-        Command::Run(args) => (Action::Run(args.until()), args.ends, args.work, args.serve),
-        Command::Catchup(args) => {
-            (Action::Catchup(args.finish(), Format::json_if(args.json)), args.ends, args.work, Serve::default())
+async fn run(action: Action, values: Values, env: &Env, shutdown: CancellationToken) -> Result<ExitCode, Failure> {
+    // These two know no migration.
+    let action = match action {
+        Action::Demo(options) => {
+            return until_interrupted(&shutdown, async { Ok(crate::demo::run(options).await?) }).await;
         }
-        Command::Resync(args) => resync(Kind::Resync, *args),
-        Command::Add(args) => resync(Kind::Add, *args),
-        Command::Status(args) => {
-            let action = Action::Status(Format::json_if(args.json), args.watch());
-            (action, args.ends, Work::default(), Serve::default())
+        Action::Generate(what) => {
+            generate::write(what).map_err(Failure::result)?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Command::Cleanup(args) => {
-            let action = Action::Cleanup(args.consent(), Format::json_if(args.json));
-            (action, args.ends, Work::default(), Serve::default())
-        }
-        Command::Demo(args) => (Action::Demo(args.options()), Ends::default(), Work::default(), Serve::default()),
-    }
-}
-
-fn resync(kind: Kind, args: ResyncArgs) -> (Action, Ends, Work, Serve) {
-    let action = Action::Resync(kind, args.names, Format::json_if(args.json));
-    (action, args.ends, args.work, Serve::default())
-}
-
-async fn run(action: Action, raw: Raw, env: &Env, shutdown: CancellationToken) -> Result<ExitCode, Failure> {
-    if let Action::Demo(options) = action {
-        return until_interrupted(&shutdown, async { Ok(crate::demo::run(options).await?) }).await;
-    }
-    let settings = Settings::validate(raw, env)?;
+        action => action,
+    };
+    let settings = Settings::validate(&values, env)?;
     match action {
-        Action::Demo(_) => Ok(ExitCode::SUCCESS),
+        Action::Demo(_) | Action::Generate(_) => Ok(ExitCode::SUCCESS),
         Action::Run(until) => {
             crate::run::daemon(settings, until, shutdown).await?;
             Ok(ExitCode::SUCCESS)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::logging::LogFormat;
+use crate::config::LogFormat;
 use crate::fault::chain;
 
 /// Form of a result.
@@ -48,7 +48,8 @@ pub(super) fn clear_screen() -> io::Result<()> {
     if io::stdout().is_terminal() { write("\x1b[H\x1b[2J") } else { Ok(()) }
 }
 
-fn write(text: &str) -> io::Result<()> {
+/// Writes to standard output. A reader that has left is no error.
+pub(super) fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -1,13 +1,12 @@
 //! Claims about the command line.
 
-use clap::{CommandFactory, Parser};
+use std::collections::BTreeSet;
 
-use super::args::Cli;
 use super::*;
-use crate::config::Side;
+use crate::config::settings;
 
 fn help(command: Option<&str>) -> String {
-    let mut cli = Cli::command().term_width(100);
+    let mut cli = flags::command().term_width(100);
     cli.build();
     let help = match command {
         None => cli.render_long_help(),
@@ -18,24 +17,37 @@ fn help(command: Option<&str>) -> String {
 
 #[test]
 fn the_help_of_the_program_and_of_every_command_is_as_reviewed() {
-    Cli::command().debug_assert();
+    flags::command().debug_assert();
     insta::assert_snapshot!("help", help(None));
-    let names: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-    assert_eq!(names, ["check", "run", "catchup", "resync", "add", "status", "cleanup", "demo"]);
+    let names: Vec<String> = flags::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    assert_eq!(names, ["check", "run", "catchup", "resync", "add", "status", "cleanup", "demo", "generate"]);
     for name in names {
         insta::assert_snapshot!(format!("help_{name}"), help(Some(&name)));
     }
 }
 
-fn prepared(words: &[&str], env: &Env) -> (Action, Exposed, Raw) {
-    let cli = Cli::try_parse_from(std::iter::once("walferry").chain(words.iter().copied())).unwrap();
-    prepare(cli, env).map_err(|(error, _)| error).unwrap()
+#[test]
+fn whoever_takes_a_setting_is_a_command() {
+    let command = flags::command();
+    let commands: BTreeSet<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    for setting in settings::all() {
+        for name in setting.about().taker.commands() {
+            assert!(commands.contains(name), "{name} takes --{}", setting.about().name);
+        }
+    }
+}
+
+fn prepared(words: &[&str], env: &Env) -> (Action, Exposed, Values) {
+    let (cli, flags) = parse(std::iter::once("walferry").chain(words.iter().copied())).unwrap();
+    let action = Action::of(cli.command);
+    let (exposed, values) = complete(&action, flags, env).unwrap();
+    (action, exposed, values)
 }
 
 #[test]
 fn wrong_usage_is_exit_code_2() {
     for words in [&["walferry"][..], &["walferry", "frobnicate"], &["walferry", "status", "--jobs", "3"]] {
-        assert_eq!(Cli::try_parse_from(words).err().unwrap().exit_code(), 2, "{words:?}");
+        assert_eq!(parse(words).err().unwrap().exit_code(), 2, "{words:?}");
     }
 }
 
@@ -43,19 +55,31 @@ fn wrong_usage_is_exit_code_2() {
 fn a_password_in_a_flag_is_noticed_and_one_in_the_environment_is_not() {
     let env = Env::empty().with("WALFERRY_TARGET_PGURI", "postgres://u:p@h/d");
     let (_, exposed, _) = prepared(&["status", "--source", "postgres://u:p@h/d"], &env);
-    assert_eq!(exposed, [(Side::Source, "WALFERRY_SOURCE_PGURI")]);
+    assert_eq!(exposed, [(Side::Source, "WALFERRY_SOURCE_PGURI".to_owned())]);
 }
 
 #[test]
 fn only_run_listens_and_listen_without_value_has_an_address() {
     let env =
         Env::empty().with_user("me").with("WALFERRY_SOURCE_PGURI", "host=a").with("WALFERRY_TARGET_PGURI", "host=b");
-    let settings = |words: &[&str], env: &Env| Settings::validate(prepared(words, env).2, env).unwrap();
+    let settings = |words: &[&str], env: &Env| Settings::validate(&prepared(words, env).2, env).unwrap();
     assert_eq!(settings(&["run"], &env).listen, None);
     assert_eq!(settings(&["run", "--listen"], &env).listen, Some("127.0.0.1:9187".parse().unwrap()));
     let env = env.with("WALFERRY_LISTEN", "0.0.0.0:1");
     assert_eq!(settings(&["run"], &env).listen, Some("0.0.0.0:1".parse().unwrap()));
     assert_eq!(settings(&["catchup"], &env).listen, None);
+}
+
+#[test]
+fn flags_reach_the_settings_from_before_and_behind_the_command_once_or_again_and_again() {
+    let env = Env::empty().with_user("me");
+    let words = ["--log-format", "json", "run", "--source=host=a", "--target=host=b", "--tables", "a", "--tables=b,c"];
+    let (_, _, values) = prepared(&[&words[..], &["--owners", "--acl=no"]].concat(), &env);
+    assert_eq!(values.get(&LOG_FORMAT).unwrap(), LogFormat::Json);
+    let settings = Settings::validate(&values, &env).unwrap();
+    let patterns: Vec<&str> = settings.filter.patterns().map(|pattern| pattern.text()).collect();
+    assert_eq!(patterns, ["a", "b", "c"]);
+    assert_eq!((settings.owners, settings.acl), (crate::config::Keep::Yes, crate::config::Keep::No));
 }
 
 #[test]
@@ -70,4 +94,19 @@ fn flags_of_two_values_reach_the_commands_as_what_they_mean() {
         prepared(&["cleanup", "--yes"], &env).0,
         Action::Cleanup(crate::cleanup::Consent::Given, Format::Human)
     ));
+}
+
+#[test]
+fn completions_know_settings_and_their_words_and_every_command_has_a_man_page() {
+    let mut script = Vec::new();
+    clap_complete::generate(clap_complete::Shell::Bash, &mut flags::command(), "walferry", &mut script);
+    let script = String::from_utf8(script).unwrap();
+    assert!(script.contains("--snapshot-age") && script.contains("create existing none"), "{script}");
+
+    let folder = tempfile::tempdir().unwrap();
+    generate::write(args::Generate::Man { folder: folder.path().to_owned() }).unwrap();
+    for page in ["walferry.1", "walferry-run.1", "walferry-cleanup.1"] {
+        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(page.contains("log\\-format"), "{page}");
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use super::Side;
+use super::{Origin, Side};
 
 /// Why a connection string cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub enum ConfigError {
         /// Which.
         side: Side,
         /// The variable that would give it.
-        variable: &'static str,
+        variable: String,
     },
     /// Both ends are the same database.
     #[error(
@@ -129,30 +129,28 @@ pub enum ConfigError {
         why: String,
     },
     /// A setting's value.
-    #[error("--{name} (or {variable}) must be {expected}, not \"{found}\"")]
+    #[error("{from} must be {expected}{found}")]
     Setting {
-        /// The flag's name.
-        name: &'static str,
-        /// The variable's name.
-        variable: String,
+        /// Where it was given.
+        from: Origin,
         /// What is accepted.
-        expected: &'static str,
-        /// What was given.
+        expected: String,
+        /// ", not" and what was given; empty for a secret.
         found: String,
     },
     /// Settings that do not go together.
-    #[error("--{name} {why}")]
+    #[error("{from} {why}")]
     Together {
-        /// The flag's name.
-        name: &'static str,
+        /// Where one of them was given.
+        from: Origin,
         /// What it needs, or does not go with.
         why: &'static str,
     },
     /// A pattern of table or schema names.
-    #[error("the pattern \"{pattern}\" of --{name} cannot be used: {why}")]
+    #[error("the pattern \"{pattern}\" of {from} cannot be used: {why}")]
     Pattern {
-        /// The flag's name.
-        name: &'static str,
+        /// Where it was given.
+        from: Origin,
         /// The pattern.
         pattern: String,
         /// What is wrong with it.

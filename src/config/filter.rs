@@ -12,6 +12,7 @@
 use std::fmt;
 
 use super::error::ConfigError;
+use super::given::Origin;
 use crate::sql::TableName;
 
 /// The patterns as typed: several a flag, and several a string, by commas.
@@ -220,7 +221,7 @@ impl NamePattern {
 fn parse_all(flag: &'static str, texts: &[String], subject: Subject) -> Result<Vec<Pattern>, ConfigError> {
     let mut patterns = Vec::new();
     for text in texts {
-        let wrong = |why| ConfigError::Pattern { name: flag, pattern: text.clone(), why };
+        let wrong = |why| ConfigError::Pattern { from: Origin::Flag(flag), pattern: text.clone(), why };
         for (text, parts) in split(text).map_err(wrong)? {
             let (schema, table) = assemble(parts, subject).map_err(wrong)?;
             patterns.push(Pattern { flag, text, subject, schema, table });

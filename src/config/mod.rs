@@ -1,22 +1,25 @@
-//! Configuration: as typed ([`raw`]) and as validated ([`Settings`]).
+//! Configuration: as declared ([`settings`]), as typed ([`given`]) and as
+//! validated ([`Settings`]).
 //!
-//! Reading order: [`raw`] (flags, environment, file) → `validate` (meaning and
-//! defaults) → [`conninfo`], made by `resolve` of `uri` or `keywords`,
-//! `service`, `passfile`.
+//! Reading order: [`settings`] (each setting with its type, default and bounds)
+//! → [`given`] (flags, environment, file) → `validate` (what goes together) →
+//! [`conninfo`], made by `resolve` of `uri` or `keywords`, `service`,
+//! `passfile`.
 //!
 //! Invariant: everything behind this module works on validated values only;
-//! each setting is defined once, with its default and the reason for it.
+//! each setting is declared once, with its default and the reason for it.
 
 pub mod conninfo;
 mod env;
 pub mod error;
 pub mod filter;
+pub mod given;
 mod keywords;
 mod near;
 mod passfile;
-pub mod raw;
 mod resolve;
 mod service;
+pub mod settings;
 mod uri;
 mod validate;
 
@@ -30,6 +33,7 @@ pub use conninfo::{ConnInfo, Secret};
 pub use env::Env;
 pub use error::{ConfigError, ConnInfoError};
 pub use filter::TableFilter;
+pub use given::{Origin, Values};
 pub use near::near_misses;
 
 /// One of the two ends of a migration.
@@ -50,8 +54,17 @@ impl std::fmt::Display for Side {
     }
 }
 
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
 /// What walferry does about the schema on the target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, clap::ValueEnum)]
 pub enum SchemaMode {
     /// Create it from the source's, foreign keys and triggers deferred.
     Create,

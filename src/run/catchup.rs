@@ -92,7 +92,8 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     let ctx = Context::new(settings, shutdown)?;
     // Fixed once: a lost connection must not move the goal.
     let goal = OnceCell::new();
-    let mut report = retrying(&ctx, || attempt(&ctx, &goal, finish)).await?;
+    let ended = OnceCell::new();
+    let mut report = retrying(&ctx, || attempt(&ctx, (&goal, &ended), finish)).await?;
     let earlier = ctx.earlier_totals();
     report.transactions += earlier.transactions;
     report.rows += earlier.rows;
@@ -100,7 +101,18 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     Ok(report)
 }
 
-async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Result<CatchupReport, Error> {
+/// `ended` is the report of an end that only remains to be recorded: what it has
+/// brought in must not be taken away again.
+async fn attempt(
+    ctx: &Context,
+    (goal, ended): (&OnceCell<EndLsn>, &OnceCell<CatchupReport>),
+    finish: Finish,
+) -> Result<CatchupReport, Error> {
+    if let Some(report) = ended.get() {
+        let state = open_state(ctx).await?;
+        take_over(ctx, &state).await?;
+        return end_well(ctx, &state, report.clone()).await;
+    }
     let set = || async {
         let until = end_as_of_now(ctx).await?;
         info!(until = %until.0, "catching up");
@@ -126,6 +138,7 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
         until
     };
     let (from, (), ()) = tokio::try_join!(position(ctx, &state, &migration), begin(ctx, &state), set_phase)?;
+    finish::reopen(ctx, &state, finish).await?;
     let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
     let end = stream(ctx, start, connections).await?;
     match end.reason {
@@ -142,27 +155,28 @@ async fn attempt(ctx: &Context, goal: &OnceCell<EndLsn>, finish: Finish) -> Resu
     ctx.add_totals(end.totals);
     let strangers = strangers(ctx, &state).await?;
     let report = sweep(ctx, &state).await?;
-    let finished = match finish {
-        Finish::Yes => Some(finish::finish(ctx, &state).await?),
-        Finish::No => {
-            finish::say_what_waits(&state).await?;
-            None
-        }
-    };
     if !strangers.is_empty() {
+        // Nothing is restored before everything is there.
         leave(ctx, &state, "caught up, but for tables that are not published").await?;
         return Err(Error::NotCarried { tables: strangers });
     }
-    if finished.is_some() {
-        state.set_finished().await?;
+    let report = CatchupReport { end_lsn: end.position.lsn().to_string(), ..report };
+    if finish == Finish::No {
+        finish::say_what_waits(&state).await?;
+        leave(ctx, &state, &format!("caught up to {}", report.end_lsn)).await?;
+        return Ok(report);
     }
-    leave(ctx, &state, &format!("caught up to {}", end.position.lsn())).await?;
-    Ok(CatchupReport {
-        end_lsn: end.position.lsn().to_string(),
-        restored: finished.map(|done| done.restored),
-        unlogged_tables: finished.map(|done| done.unlogged_tables),
-        ..report
-    })
+    let done = finish::finish(ctx, &state).await?;
+    let (restored, unlogged_tables) = (Some(done.restored), Some(done.unlogged_tables));
+    let report = ended.get_or_init(|| async { CatchupReport { restored, unlogged_tables, ..report } }).await;
+    end_well(ctx, &state, report.clone()).await
+}
+
+/// Records that everything is in, and leaves.
+async fn end_well(ctx: &Context, state: &State, report: CatchupReport) -> Result<CatchupReport, Error> {
+    state.set_finished().await?;
+    leave(ctx, state, &format!("caught up to {}", report.end_lsn)).await?;
+    Ok(report)
 }
 
 async fn open_state(ctx: &Context) -> Result<Arc<State>, Error> {

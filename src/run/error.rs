@@ -85,6 +85,14 @@ pub enum Error {
         /// Its answer.
         why: String,
     },
+    /// An end has ended well.
+    #[error(
+        "migration \"{name}\" has ended: catchup --finish brought everything in, and the target may be the application's"
+    )]
+    Ended {
+        /// The migration.
+        name: String,
+    },
     /// Deferred objects that the target refused.
     #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
     NotRestored {
@@ -139,6 +147,7 @@ impl Error {
             Error::NotCopied { .. } => Fault::NotCopied,
             Error::NotCarried { .. } => Fault::Differs(Difference::NotCarried),
             Error::NotResynced { .. } => Fault::NotResynced,
+            Error::Ended { .. } => Fault::Ended,
             Error::NotRestored { .. } => Fault::Server(Side::Target, Trouble::NotRestored),
             Error::StreamEnded => Fault::passing(Side::Source),
             Error::LeaseHeld { .. } => Fault::Server(Side::Target, Trouble::LeaseLost),

@@ -2,18 +2,20 @@
 //! unlogged tables, then what was held back, then materialized views; large
 //! objects go to their owners.
 //!
-//! Invariant: until it has ended well once, everything that has no stream is
-//! brought in again each time, as the source may have been written to between
-//! two attempts; afterwards none of it is touched, as the target may be the
-//! application's by then.
+//! Invariant: an end that did not end well is run again. What it has brought in
+//! that acts on rows is taken away before anything is applied, and comes in again;
+//! rows of unlogged tables that are there by then stay, as they may be the
+//! application's. An end that ended well is the last: afterwards nothing of the
+//! migration is begun again, before the operator says so.
 
 use tracing::{info, warn};
 
-use super::{Context, Error};
+use super::{Context, Error, Finish};
 use crate::copy;
-use crate::schema::{self, without_stream};
+use crate::schema::without_stream::Copied;
+use crate::schema::{self, Keys, without_stream};
 use crate::session::Session;
-use crate::sql::TableName;
+use crate::sql::{TableName, literal};
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
 use crate::sweep::large_objects;
@@ -33,12 +35,7 @@ pub(super) struct Finished {
 /// When a table cannot be copied: then nothing else has been brought in. When
 /// objects were refused: then the others are in.
 pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Error> {
-    let unlogged_tables = if state.load().await?.is_some_and(|migration| migration.finished) {
-        say_what_stays(state).await?;
-        0
-    } else {
-        without_stream(ctx, state).await?
-    };
+    let unlogged_tables = without_stream(ctx, state).await?;
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let restored = schema::restore_deferred(state, &session, &DeferredKind::ALL).await?;
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
@@ -60,7 +57,11 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     // An own session: others' statements must not fall into its transaction.
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
     let tables = schema::tables::of_source(&source, &ctx.settings.filter).await.map_err(schema::SchemaError::from)?;
-    without_stream::list_anew(&own, &source, &tables, ctx.settings.schema).await?;
+    let copied = if schema::has_an_end_begun(&state.deferred().await?) { Copied::Stays } else { Copied::IsForgotten };
+    if copied == Copied::Stays {
+        say_what_stays(state).await?;
+    }
+    without_stream::list_anew(&own, &source, &tables, ctx.settings.schema, copied).await?;
     let copy = ctx.copy(state);
     let copied = tokio::select! {
         biased;
@@ -72,14 +73,41 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
 }
 
 async fn say_what_stays(state: &State) -> Result<(), Error> {
-    let tables = named(state, |kind, _| kind == DeferredKind::Unlogged).await?;
+    let tables = named(state, |kind, is_restored| kind == DeferredKind::Unlogged && is_restored).await?;
     if !tables.is_empty() {
         warn!(
             tables,
-            "an earlier catchup --finish ended well, and the target may be the application's: unlogged tables are not \
-             copied again. If it is not, and the source was written to since, run on the target: \
-             UPDATE walferry.migration SET finished_at = NULL; and then catchup --finish again"
+            "an earlier catchup --finish has copied these unlogged tables and brought triggers or keys in: they are not \
+             emptied and copied again, as their rows may be the application's. If they are not, and the source has \
+             written to them since, run on the target: UPDATE walferry.deferred SET restored_at = NULL WHERE migration = {} \
+             AND kind = '{}'; and then catchup --finish again",
+            literal(state.name()),
+            DeferredKind::Unlogged.as_str()
         );
+    }
+    Ok(())
+}
+
+/// Takes away again what an end brought in that did not end well, before
+/// anything is applied; the lease is held.
+///
+/// # Errors
+/// When the target refuses it.
+pub(super) async fn reopen(ctx: &Context, state: &State, finish: Finish) -> Result<(), Error> {
+    if !schema::has_an_end_begun(&state.deferred().await?) {
+        return Ok(());
+    }
+    let keys = match finish {
+        Finish::Yes => Keys::Acting,
+        Finish::No => Keys::All,
+    };
+    // An own session: others' statements must not fall into its transaction.
+    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
+    let objects = schema::take_away_again(&own, keys).await?;
+    if objects > 0 {
+        let what = "an earlier catchup --finish brought in what acts on rows: it waits for the next --finish again";
+        warn!(objects, "{what}");
+        state.journal(&format!("{what} ({objects} objects)")).await?;
     }
     Ok(())
 }

@@ -286,6 +286,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
         copy_rows(ctx, &state).await?;
         load(&state).await?
     };
+    finish::reopen(ctx, &state, Finish::No).await?;
     let position = position(ctx, &state, &migration).await?;
     resync::take_in_published(ctx, &state, &migration).await?;
     state.set_phase(Phase::Stream).await?;
@@ -407,12 +408,16 @@ pub(crate) async fn identify(settings: &Settings) -> Result<(Replication, Source
     Ok((replication, found))
 }
 
-/// Enters the migration, or makes sure that it is the one that began here.
+/// Enters the migration, or makes sure that it is the one that began here and
+/// has not ended.
 pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity) -> Result<Migration, Error> {
     let migration = match state.load().await? {
         Some(migration) => {
             compare_source(&migration.source, found)?;
             same_objects(&ctx.settings, &migration)?;
+            if migration.finished {
+                return Err(Error::Ended { name: ctx.settings.name.clone() });
+            }
             migration
         }
         None => {

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
 use super::archive::Entry;
-use super::dump::{Dump, Scope};
+use super::dump::{Dump, Patience, Scope};
 use super::tables::SourceTable;
 use super::{SchemaError, append, batch, classify, find_pg_dump, ownership, record, source};
 use crate::config::Settings;
@@ -21,16 +21,16 @@ use crate::state::deferred::Deferred;
 
 /// What pg_dump sets for its entries, as far as every version knows it;
 /// search_path and timeouts are the session's.
-const SETTINGS: &str = "SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content; \
+pub(super) const SETTINGS: &str = "SET LOCAL check_function_bodies = off; SET LOCAL xmloption = content; \
     SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on";
 
 /// Statements on their way at once: few round trips for a schema of thousands,
 /// and no more than `join_all` polls, and so sends, one after the other.
-const PIPELINED: usize = 30;
+pub(super) const PIPELINED: usize = 30;
 
 /// The target's major version beside the source's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Age {
+pub(super) enum Age {
     Older,
     SameOrNewer,
 }
@@ -46,7 +46,7 @@ pub(super) async fn run(
     let target = state.session();
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
     source::require_extensions(source, target).await?;
-    let what = Scope::All { snapshot };
+    let what = (Scope::All { snapshot: Some(snapshot) }, Patience::Run);
     let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
     ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
     for along in &dump.taken.others {
@@ -72,7 +72,7 @@ pub(super) async fn add(
     }
     let target = state.session();
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
-    let what = Scope::Tables(new);
+    let what = (Scope::Tables(new), Patience::Run);
     let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
     ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
     // A partition gets the indexes of a table that is there as it is attached.
@@ -98,7 +98,7 @@ pub(super) async fn add(
     Ok(())
 }
 
-fn age(source: &Session, target: &Session) -> Age {
+pub(super) fn age(source: &Session, target: &Session) -> Age {
     if target.version() / 10_000 < source.version() / 10_000 { Age::Older } else { Age::SameOrNewer }
 }
 
@@ -107,7 +107,6 @@ async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferre
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin the restore of the schema").await?;
     // Runs of plain statements are sent without waiting for each other's
     // answers; the first error of a run is the one that counts.
-    let needs_a_look = |entry: &Entry| entry.kind == "SCHEMA" || classify::needs_superuser(entry);
     for run in pre_data.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
         for entries in run.chunks(PIPELINED) {
             let executed = join_all(entries.iter().map(|entry| execute(target, age, entry))).await;
@@ -119,7 +118,7 @@ async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferre
     Ok(())
 }
 
-async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
+pub(super) async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
     let action = format!("execute \"{}\"", shown(&entry.sql));
     if entry.kind == "SCHEMA" && is_there(target, &entry.name).await? {
         return Ok(());
@@ -130,6 +129,11 @@ async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), Schema
         return Ok(());
     }
     batch(target, &entry.sql, &action).await.map_err(|source| refused(age, entry, source))
+}
+
+/// Whether the target is asked about it before it is executed.
+pub(super) fn needs_a_look(entry: &Entry) -> bool {
+    entry.kind == "SCHEMA" || classify::needs_superuser(entry)
 }
 
 /// Whether an object of a superuser's kind is there. Asked beforehand, as the
@@ -188,7 +192,7 @@ fn shown(sql: &str) -> String {
 }
 
 /// What PostgreSQL says when an object exists.
-const ALREADY_THERE: [SqlState; 4] =
+pub(super) const ALREADY_THERE: [SqlState; 4] =
     [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_FUNCTION, SqlState::DUPLICATE_SCHEMA];
 
 fn refused(age: Age, entry: &Entry, source: DbError) -> SchemaError {

@@ -16,14 +16,20 @@ use crate::sql::TableName;
 use crate::state::deferred::Deferred;
 
 /// How long pg_dump waits for a table that someone holds exclusively before it
-/// gives up: longer than a usual ALTER TABLE, shorter than a forgotten session.
-const LOCK_WAIT: &str = "--lock-wait-timeout=300s";
+/// gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Longer than a usual ALTER TABLE, shorter than a forgotten session.
+    Run,
+    /// As long as a person waits for an answer.
+    Check,
+}
 
 /// What is dumped.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Scope<'a> {
     /// Everything that takes part, in this snapshot.
-    All { snapshot: &'a str },
+    All { snapshot: Option<&'a str> },
     /// These tables alone.
     Tables(&'a [SourceTable]),
 }
@@ -47,12 +53,12 @@ impl Dump {
         pg_dump: &PgDump,
         settings: &Settings,
         (source, target_version): (&Session, i32),
-        scope: Scope<'_>,
+        (scope, patience): (Scope<'_>, Patience),
         tables: &[SourceTable],
     ) -> Result<Self, SchemaError> {
         let taken = left_out::of_filter(source, tables).await?;
         let section = async |section: &str| {
-            let args = arguments(settings, section, scope, &taken.relations);
+            let args = arguments(settings, section, scope, patience, &taken.relations);
             let mut entries = archive::split(&pg_dump.run(&settings.source, &args).await?)?;
             left_out::remove(&taken, &mut entries);
             for entry in &mut entries {
@@ -91,7 +97,13 @@ impl Dump {
     }
 }
 
-fn arguments(settings: &Settings, section: &str, scope: Scope<'_>, left_out: &[TableName]) -> Vec<String> {
+fn arguments(
+    settings: &Settings,
+    section: &str,
+    scope: Scope<'_>,
+    patience: Patience,
+    left_out: &[TableName],
+) -> Vec<String> {
     // Tablespaces are folders of the other server's machine. Verbose, for what
     // each entry is.
     let always = ["--no-publications", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8", "--verbose"];
@@ -99,12 +111,15 @@ fn arguments(settings: &Settings, section: &str, scope: Scope<'_>, left_out: &[T
     let unwanted = unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| *flag);
     let mut args: Vec<String> = always.into_iter().chain(unwanted).map(str::to_owned).collect();
     args.push(format!("--section={section}"));
-    args.push(LOCK_WAIT.to_owned());
+    args.push(match patience {
+        Patience::Run => "--lock-wait-timeout=300s".to_owned(),
+        Patience::Check => "--lock-wait-timeout=10s".to_owned(),
+    });
     // Quoted parts of a pattern are taken literally.
     match scope {
         Scope::All { snapshot } => {
             args.push("--exclude-schema=walferry".to_owned());
-            args.push(format!("--snapshot={snapshot}"));
+            args.extend(snapshot.map(|snapshot| format!("--snapshot={snapshot}")));
             args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
         }
         Scope::Tables(tables) => args.extend(tables.iter().map(|table| format!("--table={}", table.name.sql()))),

@@ -8,10 +8,11 @@
 use super::tables::{self, Part, SourceTable};
 use super::{SchemaError, append, batch, classify, record};
 use crate::config::Baseline;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
+use crate::state::tables::TableState;
 
 /// How long taking keys and triggers away waits for a lock: a target that is
 /// being filled has no other users, so a longer wait hides a mistake.
@@ -38,7 +39,7 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
         tables::require_empty(target, &names).await?;
     }
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
-    let mut objects = take_away(target, &names).await?;
+    let mut objects = take_away(target, &names, Keys::All).await?;
     classify::number(&mut objects);
     record(state, &objects).await?;
     batch(target, "COMMIT", "commit the preparation of the schema").await?;
@@ -51,16 +52,79 @@ pub(super) async fn add(state: &State, tables: &[SourceTable]) -> Result<(), Sch
     let target = state.session();
     let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the tables").await?;
-    let objects = take_away(target, &names).await?;
+    let objects = take_away(target, &names, Keys::All).await?;
     append(state, objects).await?;
     batch(target, "COMMIT", "commit the preparation of the tables").await?;
     Ok(())
 }
 
+/// Which foreign keys are taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// All: rows are to come in any order.
+    All,
+    /// Those that change rows by themselves (ON DELETE CASCADE and the like),
+    /// which the stream brings as well. The others only check; to bring them in
+    /// once more would read their tables once more.
+    Acting,
+}
+
+/// Takes away again what an end has brought in that did not end well, before
+/// anything is applied: a trigger would go over rows that have been through it on
+/// the source. What was brought in stays in the list as restored, and is listed
+/// once more as waiting. Says how many objects wait again.
+///
+/// # Errors
+/// When the target refuses it; nothing has been taken away then.
+pub async fn take_away_again(state: &State, keys: Keys) -> Result<usize, SchemaError> {
+    let listed = state.deferred().await?;
+    if !has_an_end_begun(&listed) {
+        return Ok(0);
+    }
+    let rows = state.tables().await?;
+    let streamed = rows.iter().filter(|row| row.state != TableState::Excluded).map(|row| &row.table);
+    let unlogged = listed.iter().filter(|object| object.kind == DeferredKind::Unlogged).map(|object| &object.table);
+    let names: Vec<&TableName> = streamed.chain(unlogged).collect();
+    let target = state.session();
+    let names = with_roots(target, &names).await?;
+    let names: Vec<&TableName> = names.iter().collect();
+    batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to take triggers and foreign keys away again").await?;
+    let mut objects = take_away(target, &names, keys).await?;
+    let count = objects.len();
+    objects.retain(|object| !listed.iter().any(|other| !other.is_restored && other.sql == object.sql));
+    append(state, objects).await?;
+    batch(target, "COMMIT", "take triggers and foreign keys away again").await?;
+    Ok(count)
+}
+
+/// These tables and what they are partitions of: a partition that comes later gets
+/// the triggers of its root as they are.
+async fn with_roots(target: &Session, names: &[&TableName]) -> Result<Vec<TableName>, SchemaError> {
+    let sql = format!(
+        "WITH RECURSIVE up (oid) AS (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN {OURS} UNION \
+            SELECT i.inhparent FROM up JOIN pg_catalog.pg_class c ON c.oid = up.oid AND c.relispartition \
+            JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
+         SELECT n.nspname::text, c.relname::text FROM up JOIN pg_catalog.pg_class c ON c.oid = up.oid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
+    );
+    let rows = query(target, names, &sql, "list the tables and their roots").await?;
+    let named = |row: &crate::session::Row| {
+        let (schema, name): (String, String) = (row.take(0)?, row.take(1)?);
+        Ok(TableName { schema, name })
+    };
+    Ok(rows.iter().map(named).collect::<Result<_, DbError>>()?)
+}
+
+/// Whether an end has brought something in that acts on rows.
+pub fn has_an_end_begun(listed: &[Deferred]) -> bool {
+    let acts = |kind| matches!(kind, DeferredKind::ForeignKey | DeferredKind::Trigger);
+    listed.iter().any(|object| object.is_restored && acts(object.kind))
+}
+
 /// Takes away what is in the way of these tables' rows, and says what brings it
 /// back.
-async fn take_away(target: &Session, names: &[&TableName]) -> Result<Vec<Deferred>, SchemaError> {
-    let mut removals = foreign_keys(target, names).await?;
+async fn take_away(target: &Session, names: &[&TableName], keys: Keys) -> Result<Vec<Deferred>, SchemaError> {
+    let mut removals = foreign_keys(target, names, keys).await?;
     removals.extend(triggers(target, names).await?);
     removals.extend(rules(target, names).await?);
     // Validations come after all keys: numbers are given in this order.
@@ -91,13 +155,17 @@ fn deferred(kind: DeferredKind, table: &TableName, object: String, sql: String) 
     Deferred { ordinal: 0, kind, table: table.clone(), object, sql, is_restored: false }
 }
 
-async fn foreign_keys(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+async fn foreign_keys(target: &Session, names: &[&TableName], keys: Keys) -> Result<Vec<Removal>, SchemaError> {
+    let meant = match keys {
+        Keys::All => "true",
+        Keys::Acting => "(k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))",
+    };
     let top = if target.version() >= 110_000 { "k.conparentid = 0" } else { "true" };
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, c.relkind = 'p' \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype = 'f' AND {top} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) ORDER BY 1, 2, 3"
+         WHERE k.contype = 'f' AND {top} AND {meant} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) ORDER BY 1, 2, 3"
     );
     let removal = |row: &crate::session::Row| {
         let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));

@@ -24,10 +24,12 @@ mod source;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trial;
 pub mod without_stream;
 
 use std::path::PathBuf;
 
+pub use existing::{Keys, has_an_end_begun, take_away_again};
 pub(crate) use ownership::{missing_roles, named_roles};
 pub use pg_dump::{PgDump, find_pg_dump};
 pub use restore::{Failure, Mark, Restored, restore_after_rows, restore_deferred};

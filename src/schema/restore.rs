@@ -23,7 +23,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 /// tables are none of these: they are copied (`copy::unlogged`). Materialized
 /// views before policies, which may be in force for the owner of the tables as well,
 /// and before owners and privileges, which may take a right from us.
-const ORDER: [DeferredKind; 5] = [
+pub(super) const ORDER: [DeferredKind; 5] = [
     DeferredKind::AfterRows,
     DeferredKind::ForeignKey,
     DeferredKind::Trigger,

@@ -3,8 +3,9 @@
 //!
 //! Invariant: what waits for the end is a row of `walferry.deferred`, written
 //! with the list of tables. The end makes that list anew, as the source has it
-//! then, and everything on it is brought in (again), until an end has ended
-//! well: from then on the target may be the application's.
+//! then, and everything on it is brought in. An end that is run again brings it in
+//! again, but for the rows of unlogged tables once triggers or keys are in: from
+//! then on they may be the application's.
 //!
 //! Foreign tables have their rows elsewhere, and temporary ones have theirs in
 //! a session: neither is on the list.
@@ -36,7 +37,16 @@ pub async fn list(
         SchemaMode::Create | SchemaMode::Existing => views(source, tables).await?,
         SchemaMode::None => Vec::new(),
     };
-    write(state, tables, views).await
+    write(state, tables, views, Copied::IsForgotten).await
+}
+
+/// What becomes of unlogged tables that an earlier end has copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// They are copied again: nobody else has written to them since.
+    IsForgotten,
+    /// They stay: their rows may be the application's by now.
+    Stays,
 }
 
 /// Makes the list anew at the end, with a transaction of its own on `state`'s
@@ -49,13 +59,14 @@ pub async fn list_anew(
     source: &Session,
     tables: &[SourceTable],
     mode: SchemaMode,
+    copied: Copied,
 ) -> Result<(), SchemaError> {
     let views = match mode {
         SchemaMode::Create | SchemaMode::Existing => there(state.session(), views(source, tables).await?).await?,
         SchemaMode::None => Vec::new(),
     };
     batch(state.session(), "BEGIN", "begin to list what has no stream").await?;
-    write(state, tables, views).await?;
+    write(state, tables, views, copied).await?;
     batch(state.session(), "COMMIT", "list what has no stream").await?;
     Ok(())
 }
@@ -86,12 +97,25 @@ async fn there(target: &Session, views: Vec<TableName>) -> Result<Vec<TableName>
     Ok(there)
 }
 
-async fn write(state: &State, tables: &[SourceTable], views: Vec<TableName>) -> Result<(), SchemaError> {
+async fn write(
+    state: &State,
+    tables: &[SourceTable],
+    views: Vec<TableName>,
+    copied: Copied,
+) -> Result<(), SchemaError> {
     let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.as_str()).collect();
-    let delete = "DELETE FROM walferry.deferred WHERE migration = $1 AND kind = ANY ($2::text[])";
-    state.execute(delete, &[&state.name(), &kinds], "forget what has no stream").await?;
-    let last = state.deferred().await?.iter().map(|object| object.ordinal).max().unwrap_or_default();
-    let rows = unlogged(tables).map(|table| rows_of(&table.name));
+    let kept = match copied {
+        Copied::IsForgotten => "",
+        Copied::Stays => DeferredKind::Unlogged.as_str(),
+    };
+    let delete = "DELETE FROM walferry.deferred WHERE migration = $1 AND kind = ANY ($2::text[]) \
+         AND (kind <> $3::text OR restored_at IS NULL)";
+    state.execute(delete, &[&state.name(), &kinds, &kept], "forget what has no stream").await?;
+    let left = state.deferred().await?;
+    let last = left.iter().map(|object| object.ordinal).max().unwrap_or_default();
+    let is_copied =
+        |name: &TableName| left.iter().any(|object| object.kind == DeferredKind::Unlogged && object.table == *name);
+    let rows = unlogged(tables).filter(|table| !is_copied(&table.name)).map(|table| rows_of(&table.name));
     let mut objects: Vec<Deferred> = rows.chain(views.into_iter().map(refresh_of)).collect();
     for (ordinal, object) in (last + 1..).zip(objects.iter_mut()) {
         object.ordinal = ordinal;

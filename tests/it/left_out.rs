@@ -44,6 +44,16 @@ async fn tables_that_are_left_out_take_along_what_needs_them_and_the_rest_moves(
     let run = |command: &'static str, more: &[&'static str]| {
         Walferry::run(&pair, &[&[command], &filter[..], more].concat(), PATIENCE)
     };
+    let check = run("check", &[]).code(0).stdout;
+    for words in [
+        "constraint kept_lost_id_fkey on table shop.kept",
+        "view shop.of_lost",
+        "function shop.rows_of_lost()",
+        "policy by_lost on table shop.kept",
+        "rule also on table shop.audit",
+    ] {
+        assert!(check.contains(words), "no {words} in:\n{check}");
+    }
     let daemon = streaming(&pair, &filter).await;
     pair.source_sql("INSERT INTO shop.kept VALUES (3, NULL); UPDATE shop.leaf SET note = 'more'; INSERT INTO shop.tree VALUES (9); INSERT INTO shop.audit VALUES (2)").await;
     daemon.terminate(PATIENCE).code(0);

@@ -1,0 +1,245 @@
+//! What was typed: flags, then the environment, then the file, setting by
+//! setting, each with the place it came from.
+//!
+//! Invariant: flag over environment over file. A key of the file that is no
+//! setting is an error; no error repeats a secret.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::ConfigError;
+use super::settings::connections::{CONFIG, SOURCE, TARGET};
+use super::settings::value::Value;
+use super::settings::{self, About, Arity, Declared, InFile, Optional, Secrecy, Setting, Taker, value::Uri};
+use super::{ConnInfo, Env, Side, near_misses};
+
+/// The file that is read from the working folder when `--config` is not given.
+const DEFAULT_FILE: &str = "walferry.toml";
+
+/// Where a value came from, so that an error can name the place to mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag, without its dashes.
+    Flag(&'static str),
+    /// A variable of the environment.
+    Variable(String),
+    /// A key of the file.
+    Key {
+        /// The key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag(name) => write!(f, "--{name}"),
+            Origin::Variable(name) => f.write_str(name),
+            Origin::Key { key, path, line } => write!(f, "\"{key}\" in line {line} of {}", path.display()),
+        }
+    }
+}
+
+/// The texts of a setting.
+#[derive(Clone)]
+struct Given {
+    texts: Vec<String>,
+    origin: Origin,
+}
+
+/// What was typed, by the settings' names.
+#[derive(Clone, Default)]
+pub struct Values(BTreeMap<&'static str, Given>);
+
+/// Shows where values come from, and none of them.
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.values().map(|given| given.origin.to_string())).finish()
+    }
+}
+
+impl Values {
+    /// Adds a flag with its texts.
+    #[must_use]
+    pub fn with_flag(mut self, about: &About, texts: Vec<String>) -> Self {
+        self.0.insert(about.name, Given { texts, origin: Origin::Flag(about.name) });
+        self
+    }
+
+    /// Adds what the environment and the file say where no flag does.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be read, or is not understood.
+    pub fn complete(mut self, env: &Env) -> Result<Values, ConfigError> {
+        for setting in settings::all() {
+            if let Some(given) = of_env(env, setting)? {
+                self.0.entry(setting.about().name).or_insert(given);
+            }
+        }
+        let file = match self.find(&CONFIG)? {
+            Some(path) => Some(path),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        if let Some(path) = file {
+            for (name, given) in of_file(&path)? {
+                self.0.entry(name).or_insert(given);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Forgets the daemon's own settings: one file serves all commands.
+    pub fn forget_daemon(&mut self) {
+        for about in settings::all().map(Declared::about).filter(|about| about.taker == Taker::Daemon) {
+            self.0.remove(about.name);
+        }
+    }
+
+    /// The value of a setting, or its default.
+    ///
+    /// # Errors
+    /// [`ConfigError::Setting`] that names the place it came from.
+    pub fn get<T: Value + Clone>(&self, setting: &Setting<T>) -> Result<T, ConfigError> {
+        Ok(self.find(setting)?.unwrap_or_else(|| setting.default.clone()))
+    }
+
+    /// The value of a setting, if it was given.
+    ///
+    /// # Errors
+    /// [`ConfigError::Setting`] that names the place it came from.
+    pub fn find<T: Value, D>(&self, setting: &Setting<T, D>) -> Result<Option<T>, ConfigError> {
+        let Some(given) = self.0.get(setting.about.name) else { return Ok(None) };
+        let wrong = || {
+            let found = match setting.about.secrecy {
+                Secrecy::Open => format!(", not \"{}\"", given.texts.join(",")),
+                Secrecy::Secret => String::new(),
+            };
+            ConfigError::Setting { from: given.origin.clone(), expected: setting.expected(), found }
+        };
+        setting.read(&given.texts).ok_or_else(wrong).map(Some)
+    }
+
+    /// Where a setting came from; its flag where it was not given.
+    pub fn origin<T, D>(&self, setting: &Setting<T, D>) -> Origin {
+        self.origin_of(setting.about.name)
+    }
+
+    fn origin_of(&self, name: &'static str) -> Origin {
+        self.0.get(name).map_or(Origin::Flag(name), |given| given.origin.clone())
+    }
+
+    /// An error about a flag, as one about the place its value came from.
+    pub(super) fn placed(&self, error: ConfigError) -> ConfigError {
+        match error {
+            ConfigError::Pattern { from: Origin::Flag(name), pattern, why } => {
+                ConfigError::Pattern { from: self.origin_of(name), pattern, why }
+            }
+            other => other,
+        }
+    }
+
+    /// The ends whose password is on the command line, with the variable that
+    /// would hide it.
+    pub fn exposed_passwords(&self) -> Vec<(Side, String)> {
+        let is_exposed = |side: &Side| match self.0.get(uri(*side).about.name) {
+            Some(Given { texts, origin: Origin::Flag(_) }) => texts.iter().any(|t| ConnInfo::text_has_password(t)),
+            _ => false,
+        };
+        let sides = [Side::Source, Side::Target].into_iter().filter(is_exposed);
+        sides.map(|side| (side, uri(side).about.variable())).collect()
+    }
+}
+
+/// The connection string's setting of an end.
+pub(super) fn uri(side: Side) -> &'static Optional<Uri> {
+    match side {
+        Side::Source => &SOURCE,
+        Side::Target => &TARGET,
+    }
+}
+
+/// The first of a setting's variables that is there; a secret's may also name a
+/// file, by `_FILE` behind the name.
+fn of_env(env: &Env, setting: &dyn Declared) -> Result<Option<Given>, ConfigError> {
+    for name in setting.about().variables() {
+        if let Some(text) = env.get(&name) {
+            return Ok(Some(Given { texts: vec![text.to_owned()], origin: Origin::Variable(name) }));
+        }
+        let name = format!("{name}_FILE");
+        let path = env.get(&name).filter(|_| setting.about().secrecy == Secrecy::Secret).map(PathBuf::from);
+        if let Some(path) = path {
+            let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::File { path, source })?;
+            return Ok(Some(Given { texts: vec![text.trim().to_owned()], origin: Origin::Variable(name) }));
+        }
+    }
+    Ok(None)
+}
+
+/// The settings of a file.
+fn of_file(path: &Path) -> Result<Vec<(&'static str, Given)>, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    let line_at = |byte: usize| text.bytes().take(byte).filter(|b| *b == b'\n').count() + 1;
+    let wrong = |line: Option<usize>, why: &str| {
+        let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        ConfigError::Toml { path: path.to_owned(), why: format!("{line}{why}") }
+    };
+    let table = DeTable::parse(&text)
+        .map_err(|error| wrong(error.span().map(|span| line_at(span.start)), error.message()))?
+        .into_inner();
+    let mut all = Vec::new();
+    for (key, value) in table {
+        let line = line_at(key.span().start);
+        let setting = settings::named(key.get_ref()).filter(|setting| setting.about().in_file == InFile::Key);
+        let setting = setting.ok_or_else(|| wrong(Some(line), &no_setting(key.get_ref())))?;
+        let key = setting.about().name;
+        let texts = texts_of(value.get_ref(), setting.arity());
+        let texts = texts.ok_or_else(|| {
+            wrong(
+                Some(line),
+                &format!("\"{key}\" must be {}, as a text, a number or a truth value", setting.expected()),
+            )
+        })?;
+        all.push((key, Given { texts, origin: Origin::Key { key, path: path.to_owned(), line } }));
+    }
+    Ok(all)
+}
+
+/// Texts as a flag would have them; a list only where a flag may be repeated.
+fn texts_of(value: &DeValue<'_>, arity: Arity) -> Option<Vec<String>> {
+    match (value, arity) {
+        (DeValue::String(text), _) => Some(vec![text.to_string()]),
+        (DeValue::Integer(number), Arity::One) => Some(vec![number.to_string()]),
+        (DeValue::Boolean(truth), Arity::One) => Some(vec![truth.to_string()]),
+        (DeValue::Array(items), Arity::Many) => items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// What to say of a key that nobody knows.
+fn no_setting(key: &str) -> String {
+    let keys = settings::all().map(Declared::about).filter(|about| about.in_file == InFile::Key);
+    let near = near_misses(&key.replace('_', "-"), keys.map(|about| about.name));
+    let hint = match near.as_slice() {
+        [] => "settings are named like the flags, without \"--\"".to_owned(),
+        near => {
+            format!("did you mean {}?", near.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or "))
+        }
+    };
+    format!("there is no setting \"{key}\" ({hint})")
+}
+
+#[cfg(test)]
+mod tests;

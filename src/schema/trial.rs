@@ -1,0 +1,339 @@
+//! The restore, tried: what `run` will execute is executed in a transaction
+//! that is rolled back, and everything that the target refuses is told.
+//!
+//! Invariants: it is the same dump and the same statements as `run`'s
+//! ([`super::dump`], [`super::create`]), so there is no second rule; nothing
+//! stays, whatever happens, as nothing is committed; every wait has a limit.
+//!
+//! ```text
+//! dump ─ pre-data in runs, one savepoint a run ─ what waits for the rows and the end ─ ROLLBACK
+//!            │ one of the run fails: back to the savepoint, then one by one
+//!            ▼
+//!        refused: with the server's words, or because an earlier one was
+//! ```
+//!
+//! Tables are empty, so indexes and keys cost next to nothing. They take locks,
+//! though, which `run` does not hold all at once: of a large schema only what
+//! `run` restores in one transaction is tried.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio_postgres::error::SqlState;
+
+use super::archive::{Entry, Identity};
+use super::create::{self, ALREADY_THERE, Age, PIPELINED, SETTINGS};
+use super::dump::{Dump, Patience, Scope};
+use super::tables::SourceTable;
+use super::{SchemaError, batch, classify, find_pg_dump, ownership, restore};
+use crate::catalog::objects::{self, ObjectId, TakenAlong};
+use crate::config::Settings;
+use crate::session::{DbError, Session};
+use crate::state::deferred::{Deferred, DeferredKind};
+
+/// Objects up to which what waits is tried as well.
+const TRIED_WHOLE: usize = 5_000;
+
+/// A lock on the target is somebody else's work there; a statement that takes
+/// longer does something else than create an empty object.
+const LIMITS: &str = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'";
+
+/// How long the whole of it may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    /// The program that wrote the dump.
+    pub(crate) pg_dump: PathBuf,
+    /// Objects that were tried, and of how many.
+    pub(crate) tried: (usize, usize),
+    /// What goes with the tables that the filter leaves out.
+    pub(crate) taken: TakenAlong,
+    /// What the target refuses, in order.
+    pub(crate) refused: Vec<Refused>,
+    /// The SQL for roles that are missing.
+    pub(crate) missing_roles: Vec<String>,
+    /// How long it took.
+    pub(crate) took: Duration,
+}
+
+/// An object that the target refuses.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// pg_dump's word, in lower case.
+    pub(crate) kind: String,
+    /// Its name with the schema.
+    pub(crate) name: String,
+    /// What creates it.
+    pub(crate) sql: String,
+    /// The server's words, with advice.
+    pub(crate) error: SchemaError,
+    /// When `run` meets it.
+    pub(crate) when: When,
+    /// Why, as far as it can be told.
+    pub(crate) reason: Reason,
+}
+
+/// When `run` executes an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the rows are copied.
+    First,
+    /// After the rows.
+    AfterRows,
+    /// At the end.
+    End,
+}
+
+/// Why an object is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Something of its name is there.
+    Exists,
+    /// The role may not.
+    Right,
+    /// The server has no room for more locks.
+    Locks,
+    /// It needs something that was refused.
+    Follows(String),
+    /// The server says why.
+    Other,
+}
+
+/// One statement to try.
+struct Piece<'a> {
+    kind: String,
+    name: String,
+    sql: &'a str,
+    entry: Option<&'a Entry>,
+    id: ObjectId,
+    when: When,
+}
+
+/// Whether the next pieces are worth trying.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Further {
+    Yes,
+    No,
+}
+
+/// Tries the restore on a session of its own.
+///
+/// # Errors
+/// When there is no dump, or a connection is lost.
+pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceTable]) -> Result<Trial, SchemaError> {
+    let begun = Instant::now();
+    let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
+    let target = Session::connect(&settings.target, &settings.name).await?;
+    let what = (Scope::All { snapshot: None }, Patience::Check);
+    let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    let missing_roles =
+        match ownership::require_roles(source, &target, settings.acl, tables, &dump.given.new_owners).await {
+            Err(SchemaError::Roles(missing)) => missing,
+            result => result.map(|()| Vec::new())?,
+        };
+    let taken = dump.taken.clone();
+    let first: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
+    let known: HashMap<String, Identity> =
+        dump.pre_data.iter().chain(&dump.post_data).map(|e| (classify::describe(e), e.identity.clone())).collect();
+    let waiting = dump.deferred(tables, target.version());
+    let mut pieces = pieces_of_entries(&first);
+    let all = pieces.len() + waiting.len();
+    if all <= TRIED_WHOLE {
+        pieces.extend(pieces_of_objects(&waiting, &known));
+    }
+    let mut attempt = Attempt { target: &target, age: create::age(source, &target), begun, refused: Vec::new() };
+    batch(&target, &format!("BEGIN; {SETTINGS}; {LIMITS}"), "begin to try the schema").await?;
+    let tried = attempt.all(&pieces).await?;
+    batch(&target, "ROLLBACK", "roll back the trial of the schema").await?;
+    let refused = blame(source, &pieces, attempt.refused).await?;
+    Ok(Trial { pg_dump: pg_dump.path, tried: (tried, all), taken, refused, missing_roles, took: begun.elapsed() })
+}
+
+fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
+    // Comments and the like are known by the entry that they belong to.
+    let by_dump_id: HashMap<u32, ObjectId> =
+        entries.iter().map(|e| (e.identity.dump_id, (e.identity.class, e.identity.oid))).collect();
+    let id = |identity: &Identity| match (identity.class, identity.oid) {
+        (0, 0) => identity.belongs_to.iter().find_map(|id| by_dump_id.get(id)).copied().unwrap_or_default(),
+        id => id,
+    };
+    let piece = |entry| Piece {
+        kind: entry_kind(entry),
+        name: entry_name(entry),
+        sql: &entry.sql,
+        entry: Some(entry),
+        id: id(&entry.identity),
+        when: When::First,
+    };
+    entries.iter().map(piece).collect()
+}
+
+fn entry_kind(entry: &Entry) -> String {
+    entry.kind.to_lowercase()
+}
+
+fn entry_name(entry: &Entry) -> String {
+    if entry.schema.is_empty() { entry.name.clone() } else { format!("{}.{}", entry.schema, entry.name) }
+}
+
+/// What waits, in the order in which it comes in.
+fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identity>) -> Vec<Piece<'a>> {
+    let mut pieces = Vec::new();
+    for kind in restore::ORDER {
+        for object in objects.iter().filter(|object| object.kind == kind) {
+            let of = ["validation of ", "owner of "].iter().find_map(|words| object.object.strip_prefix(words));
+            let identity = known.get(of.unwrap_or(&object.object));
+            pieces.push(Piece {
+                kind: String::new(),
+                name: object.object.clone(),
+                sql: &object.sql,
+                entry: None,
+                id: identity.map(|identity| (identity.class, identity.oid)).unwrap_or_default(),
+                when: if kind == DeferredKind::AfterRows { When::AfterRows } else { When::End },
+            });
+        }
+    }
+    pieces
+}
+
+/// The transaction under way.
+struct Attempt<'a> {
+    target: &'a Session,
+    age: Age,
+    begun: Instant,
+    /// By the piece's place.
+    refused: Vec<(usize, SchemaError)>,
+}
+
+impl Attempt<'_> {
+    /// Tries one after the other; the number of those tried.
+    async fn all(&mut self, pieces: &[Piece<'_>]) -> Result<usize, SchemaError> {
+        let mut tried = 0;
+        let needs_a_look = |piece: &Piece<'_>| piece.entry.is_some_and(create::needs_a_look);
+        for run in pieces.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
+            for chunk in run.chunks(PIPELINED) {
+                if self.begun.elapsed() > DEADLINE || self.chunk(tried, chunk).await? == Further::No {
+                    return Ok(tried);
+                }
+                tried += chunk.len();
+            }
+        }
+        Ok(tried)
+    }
+
+    /// Sends a run at once, in the hope that all of it is taken.
+    async fn chunk(&mut self, first: usize, pieces: &[Piece<'_>]) -> Result<Further, SchemaError> {
+        self.batch("SAVEPOINT walferry_run").await?;
+        let results = join_all(pieces.iter().map(|piece| self.one(piece))).await;
+        if results.iter().all(Result::is_ok) {
+            self.batch("RELEASE SAVEPOINT walferry_run").await?;
+            return Ok(Further::Yes);
+        }
+        self.batch("ROLLBACK TO SAVEPOINT walferry_run").await?;
+        for (place, piece) in (first..).zip(pieces) {
+            self.batch("SAVEPOINT walferry_one").await?;
+            let Err(error) = self.one(piece).await else {
+                self.batch("RELEASE SAVEPOINT walferry_one").await?;
+                continue;
+            };
+            if self.target.is_closed() {
+                return Err(error);
+            }
+            self.batch("ROLLBACK TO SAVEPOINT walferry_one; RELEASE SAVEPOINT walferry_one").await?;
+            let is_full = sqlstate(&error) == Some(&SqlState::OUT_OF_MEMORY);
+            self.refused.push((place, error));
+            if is_full {
+                return Ok(Further::No);
+            }
+        }
+        self.batch("RELEASE SAVEPOINT walferry_run").await?;
+        Ok(Further::Yes)
+    }
+
+    async fn one(&self, piece: &Piece<'_>) -> Result<(), SchemaError> {
+        match piece.entry {
+            Some(entry) => create::execute(self.target, self.age, entry).await,
+            None => Ok(batch(self.target, piece.sql, &format!("restore the {}", piece.name)).await?),
+        }
+    }
+
+    async fn batch(&self, sql: &str) -> Result<(), DbError> {
+        batch(self.target, sql, "try the schema").await
+    }
+}
+
+fn sqlstate(error: &SchemaError) -> Option<&SqlState> {
+    match error {
+        SchemaError::Object { source, .. } | SchemaError::Db(source) => source.sqlstate(),
+        _ => None,
+    }
+}
+
+/// What PostgreSQL says when something is not there that a statement needs.
+const MISSING: [SqlState; 7] = [
+    SqlState::UNDEFINED_TABLE,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::UNDEFINED_OBJECT,
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::INVALID_SCHEMA_NAME,
+    SqlState::WRONG_OBJECT_TYPE,
+    SqlState::INVALID_FOREIGN_KEY,
+];
+
+/// Tells what is refused for a reason of its own from what only follows.
+async fn blame(
+    source: &Session,
+    pieces: &[Piece<'_>],
+    refused: Vec<(usize, SchemaError)>,
+) -> Result<Vec<Refused>, DbError> {
+    let ids: Vec<ObjectId> = refused.iter().map(|(place, _)| pieces.get(*place).map_or((0, 0), |p| p.id)).collect();
+    let mut causes: HashMap<usize, usize> = HashMap::new();
+    for (cause, dependent) in objects::dependents(source, &ids).await? {
+        causes.entry(dependent).or_insert(cause);
+    }
+    let mut found: Vec<Refused> = Vec::new();
+    for (place, (piece, error)) in refused.into_iter().map(|(at, error)| (pieces.get(at), error)).enumerate() {
+        let Some(piece) = piece else { continue };
+        let state = sqlstate(&error).cloned();
+        let is = |states: &[SqlState]| state.as_ref().is_some_and(|state| states.contains(state));
+        let own = match &state {
+            _ if is(&ALREADY_THERE) => Reason::Exists,
+            Some(state) if *state == SqlState::INSUFFICIENT_PRIVILEGE => Reason::Right,
+            Some(state) if *state == SqlState::OUT_OF_MEMORY => Reason::Locks,
+            _ => Reason::Other,
+        };
+        let same = |earlier: &&Refused| ids.get(place) != Some(&(0, 0)) && earlier.sql != piece.sql;
+        let cause = causes.get(&place).and_then(|cause| found.get(*cause)).filter(same);
+        let named = || found.iter().find(|earlier| is(&MISSING) && names_it(&error, &earlier.name));
+        let reason = match cause.or_else(named) {
+            Some(cause) if is(&MISSING) || cause.reason == own || is_part(cause, &own) => Reason::Follows(root(cause)),
+            _ => own,
+        };
+        let (kind, name, sql) = (piece.kind.clone(), piece.name.clone(), piece.sql.to_owned());
+        found.push(Refused { kind, name, sql, error, when: piece.when, reason });
+    }
+    Ok(found)
+}
+
+/// Whether an object that is there, too, is there because its table is.
+fn is_part(cause: &Refused, own: &Reason) -> bool {
+    matches!((&cause.reason, own), (Reason::Follows(_) | Reason::Exists, Reason::Exists | Reason::Other))
+}
+
+/// What an object that follows another follows in the end.
+fn root(cause: &Refused) -> String {
+    match &cause.reason {
+        Reason::Follows(first) => first.clone(),
+        _ => format!("{} {}", cause.kind, cause.name).trim().to_owned(),
+    }
+}
+
+/// Whether the server's words name it: in quotes, or as a routine.
+fn names_it(error: &SchemaError, name: &str) -> bool {
+    let (words, last) = (error.to_string(), name.rsplit(' ').next().unwrap_or(name));
+    words.contains(&format!("\"{last}\"")) || words.contains(&format!("function {last} "))
+}

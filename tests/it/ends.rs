@@ -1,0 +1,130 @@
+//! `catchup --finish`: run again after it has failed, and what comes after it.
+
+use crate::journey::{execute, value};
+use crate::migration::PATIENCE;
+use crate::support::pair::Pair;
+use crate::support::process::Walferry;
+
+/// What acts on rows by itself, of every kind: it has done so on the source.
+const ACTING: &str = "
+    CREATE TABLE parent (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
+    CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE, other int REFERENCES parent);
+    CREATE TABLE audit (id serial PRIMARY KEY, what text);
+    CREATE TABLE measure (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE measure_1 PARTITION OF measure FOR VALUES FROM (0) TO (10);
+    CREATE UNLOGGED TABLE visit (id int PRIMARY KEY, n int);
+    CREATE FUNCTION audited() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO audit (what) VALUES (TG_TABLE_NAME || TG_OP); RETURN NULL; END';
+    CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON parent FOR EACH ROW EXECUTE FUNCTION audited();
+    CREATE TRIGGER audited AFTER INSERT ON measure FOR EACH ROW EXECUTE FUNCTION audited();
+    CREATE TRIGGER audited AFTER INSERT ON visit FOR EACH ROW EXECUTE FUNCTION audited();
+    CREATE RULE audited AS ON INSERT TO child DO ALSO INSERT INTO audit (what) VALUES ('child');
+    INSERT INTO parent (id) SELECT generate_series(1, 20);
+    INSERT INTO child SELECT i, i, 20 FROM generate_series(1, 10) i;
+    INSERT INTO measure SELECT i, i % 10 FROM generate_series(1, 30) i;
+    INSERT INTO visit SELECT i, i FROM generate_series(1, 5) i;
+    CREATE MATERIALIZED VIEW bad AS SELECT 100 / min(n + 1) AS n FROM parent";
+
+/// Writes number `n`: each has its trigger, rule or key at work on the source.
+fn writes(n: i32) -> String {
+    format!(
+        "INSERT INTO parent (id) VALUES ({n}00); INSERT INTO child VALUES ({n}00, {n}00, 20); UPDATE parent SET n = {n} WHERE id = {n}00;
+         DELETE FROM parent WHERE id = {n}; INSERT INTO measure VALUES ({n}00, 5)"
+    )
+}
+
+/// Keys, triggers and rules that are in force, by name.
+const IN_FORCE: &str = "SELECT string_agg(name, ' ' ORDER BY name) FROM (
+    SELECT conrelid::regclass || '.' || conname || ' ' || convalidated AS name FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace
+    UNION ALL SELECT tgrelid::regclass || '.' || tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'
+    UNION ALL SELECT ev_class::regclass || '.' || rulename FROM pg_rewrite WHERE rulename = 'audited' AND ev_enabled = 'O') x";
+
+const ALL_IN_FORCE: &str = "child.audited child.child_other_fkey true child.child_parent_fkey true measure.audited \
+    measure_1.audited parent.audited visit.audited";
+
+/// A pair whose end has failed for one view.
+async fn failed_end() -> Pair {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(ACTING).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.source_sql("INSERT INTO parent VALUES (0, -1)").await;
+    let failed = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7);
+    assert!(failed.stderr.contains("division by zero"), "{}", failed.stderr);
+    assert_eq!(value(&pair.target_client().await, IN_FORCE).await, ALL_IN_FORCE);
+    pair
+}
+
+/// The story: an end failed, its triggers were in, and whatever was run next
+/// applied the stream through them. Audit rows came twice, with exit 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_end_that_failed_the_stream_is_applied_without_what_the_end_brought_in() {
+    let pair = failed_end().await;
+    let target = pair.target_client().await;
+    pair.source_sql(&writes(1)).await;
+    let run = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    assert!(run.stderr.contains("it waits for the next --finish again"), "{}", run.stderr);
+    assert_eq!(value(&target, IN_FORCE).await, "NULL");
+    let waiting =
+        "SELECT count(*) FROM walferry.deferred WHERE restored_at IS NULL AND kind IN ('trigger', 'foreign key')";
+    assert_eq!(value(&target, waiting).await, "9");
+    pair.source_sql(&writes(2)).await;
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    assert_eq!(value(&target, waiting).await, "9", "what waits is not listed once more");
+    // Straight from one failed end to the next one.
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7);
+    pair.source_sql("DELETE FROM parent WHERE id = 0").await;
+    pair.source_sql(&writes(3)).await;
+    pair.source_sql("REFRESH MATERIALIZED VIEW bad").await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    assert_eq!(value(&target, IN_FORCE).await, ALL_IN_FORCE);
+    pair.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_end_that_ended_well_nothing_is_applied_before_the_operator_says_so() {
+    let pair = failed_end().await;
+    let target = pair.target_client().await;
+    pair.source_sql("DELETE FROM parent WHERE id = 0").await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+    pair.source_sql(&writes(1)).await;
+    let rows = "SELECT (SELECT count(*) FROM parent) || ' ' || (SELECT count(*) FROM audit)";
+    let before = value(&target, rows).await;
+    for command in [&["run", "--until", "caught-up"][..], &["catchup"], &["catchup", "--finish"]] {
+        let refused = Walferry::run(&pair, command, PATIENCE).code(3);
+        assert!(refused.stderr.contains("UPDATE walferry.migration SET finished_at = NULL"), "{}", refused.stderr);
+    }
+    assert_eq!(value(&target, rows).await, before);
+    assert_eq!(value(&target, IN_FORCE).await, ALL_IN_FORCE);
+    execute(&target, &["UPDATE walferry.migration SET finished_at = NULL"]).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.source_sql(&writes(2)).await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    assert_eq!(value(&target, IN_FORCE).await, ALL_IN_FORCE);
+    pair.assert_equal().await;
+}
+
+/// The story: an end could not bring everything in, the application went live all
+/// the same, and each further try emptied the unlogged tables under it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_application_wrote_to_unlogged_tables_outlive_the_next_try() {
+    let pair = failed_end().await;
+    let target = pair.target_client().await;
+    // With a trigger on it the table was refused before it was emptied.
+    execute(&target, &["DROP TRIGGER audited ON visit; INSERT INTO visit VALUES (1000, 1)"]).await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7);
+    assert_eq!(value(&target, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM visit").await, "1 2 3 4 5 1000");
+}
+
+/// The story: tables that nothing carried were named only after triggers and
+/// keys had been brought in, and the catch-up that was to follow applied through them.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_brought_in_while_tables_are_missing() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(ACTING).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.source_sql("CREATE TABLE late (id int PRIMARY KEY); ALTER TABLE visit SET LOGGED").await;
+    let refused = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(8);
+    assert!(refused.stderr.contains("public.visit"), "{}", refused.stderr);
+    assert_eq!(value(&pair.target_client().await, IN_FORCE).await, "NULL");
+}
