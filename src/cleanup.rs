@@ -1,11 +1,15 @@
 //! The end of a migration: slot, publication and state are removed.
 //!
-//! Invariants: what the operator named (`--slot`, `--publication`) is never
-//! dropped; nothing is dropped while another process works on the migration;
-//! the state goes last, so that a cleanup that was interrupted can be run
-//! again and finds whatever is left.
+//! Invariants: only what this migration has created and still recognises is
+//! dropped, the slot by its plugin, database and LSNs ([`crate::state::created`]),
+//! the publication by its oid, and only on the server that the migration began
+//! with; whatever else has its names is named with the SQL that drops it.
+//! Nothing is dropped while another process works on the migration. What the
+//! state alone knows is shown before it goes, and it goes last, so that a
+//! cleanup that was interrupted can be run again and finds whatever is left.
 
 use std::fmt;
+use std::io;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,10 +19,12 @@ use crate::config::{Provenance, Settings, Side};
 use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
+use crate::state::created::Recognised;
 use crate::state::deferred::Deferred;
-use crate::state::migration::Migration;
+use crate::state::migration::{Migration, SourceIdentity};
+use crate::state::resume::{ResyncError, compare_source};
 use crate::state::{State, StateError};
-use crate::wire::WireError;
+use crate::wire::{Replication, WireError};
 
 /// How long a slot may stay in use by a connection that is going away: the
 /// server notices a killed client at its next write.
@@ -36,6 +42,15 @@ pub enum Consent {
     Missing,
 }
 
+/// What is cleaned up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Slot, publication and state.
+    Everything,
+    /// The state on the target; the source is not asked.
+    StateOnly,
+}
+
 /// Why nothing, or not everything, was dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
@@ -44,7 +59,7 @@ pub enum CleanupError {
     Wire(#[from] WireError),
     /// The source cannot be reached.
     #[error(
-        "cannot reach the source, whose disk a forgotten slot would fill (if it no longer exists, run on the target: DROP SCHEMA walferry CASCADE)"
+        "cannot reach the source, whose disk a forgotten slot would fill (if it no longer exists, or the slot is of no concern: walferry cleanup --state-only)"
     )]
     Source(#[source] WireError),
     /// A statement failed.
@@ -55,31 +70,33 @@ pub enum CleanupError {
     State(#[from] StateError),
     /// Objects are held back.
     #[error(
-        "{} objects are still held back on the target, and without the state nobody knows how to bring them in: run `walferry catchup --finish`, or run the SQL below there, or drop the state all the same with --yes\n{}",
-        .0.len(), deferred_sql(.0)
+        "{} still held back on the target, and without the state nobody knows how to bring them in: run `walferry catchup --finish`, or run the SQL below there, or drop the state all the same with --yes\n{}",
+        count(.0.len()), deferred_sql(.0)
     )]
     HeldBack(Vec<Deferred>),
-    /// Only the names tell that the objects are ours.
+    /// What is held back could not be shown.
+    #[error("cannot print what is held back, so the state that knows it stays")]
+    Unshown(#[source] io::Error),
+    /// Nobody knows any more whose the objects are.
     #[error(
-        "the target knows of no migration \"{name}\", but the source has {what}: if they are left over from it, drop them with --yes"
+        "the target knows of no migration \"{name}\", so nothing tells whether this is left over from it or is somebody else's; if nobody needs it, run on the source:\n{}",
+        .sql.join("\n")
     )]
     NoState {
         /// The migration.
         name: String,
-        /// What is there.
-        what: String,
+        /// What would drop what is there.
+        sql: Vec<String>,
     },
-    /// The connection strings are not those of the migration.
+    /// The source is not the server of the migration.
     #[error(
-        "migration \"{name}\" is one from database {expected}, and the source given is {found}: use its own --source, or another --name"
+        "migration \"{name}\": {difference}. Nothing is dropped there: use the migration's own --source, or another --name; if that server is gone: walferry cleanup --state-only"
     )]
     OtherSource {
         /// The migration.
         name: String,
-        /// Database and system of the migration.
-        expected: String,
-        /// Those of the connection.
-        found: String,
+        /// What tells the two apart.
+        difference: ResyncError,
     },
     /// Somebody reads from the slot.
     #[error(
@@ -101,6 +118,7 @@ impl CleanupError {
             CleanupError::Db(error) => error.fault(),
             CleanupError::State(error) => error.fault(),
             CleanupError::HeldBack(_) | CleanupError::NoState { .. } | CleanupError::OtherSource { .. } => Fault::Usage,
+            CleanupError::Unshown(_) => Fault::Machine,
             CleanupError::SlotInUse { .. } => Fault::lasting(Side::Source),
         }
     }
@@ -122,6 +140,10 @@ async fn take_lease(state: &State) -> Result<(), StateError> {
     }
 }
 
+fn count(objects: usize) -> String {
+    if objects == 1 { "1 object is".to_owned() } else { format!("{objects} objects are") }
+}
+
 /// The SQL of objects that are held back, with what each is.
 fn deferred_sql(objects: &[Deferred]) -> String {
     let lines = objects.iter().map(|o| {
@@ -140,6 +162,17 @@ pub struct Report {
     pub dropped: Vec<String>,
     /// What was left, and why.
     pub kept: Vec<String>,
+    /// What the target still lacks, and no state knows any more.
+    pub held_back: Vec<HeldBack>,
+}
+
+/// An object that was held back to the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBack {
+    /// What it is.
+    pub object: String,
+    /// What brings it in.
+    pub sql: String,
 }
 
 impl fmt::Display for Report {
@@ -157,18 +190,26 @@ impl fmt::Display for Report {
     }
 }
 
-/// What there is on the source under the migration's names.
-struct Found {
-    slot: Option<String>,
-    publication: Option<String>,
+/// How a cleanup is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Whether `--yes` was said.
+    pub consent: Consent,
+    /// What is cleaned up.
+    pub scope: Scope,
 }
 
-/// Removes slot, publication and state of a migration.
+/// Removes slot, publication and state of a migration. `show` is given the SQL
+/// of what is held back before the state goes that knows it.
 ///
 /// # Errors
 /// [`CleanupError`] when a process works on the migration, objects are held
 /// back and consent is missing, or a statement fails; running it again goes on.
-pub async fn run(settings: &Settings, consent: Consent) -> Result<Report, CleanupError> {
+pub async fn run(
+    settings: &Settings,
+    request: Request,
+    show: impl FnOnce(&str) -> io::Result<()>,
+) -> Result<Report, CleanupError> {
     let mut report = Report { name: settings.name.clone(), ..Report::default() };
     let target = Session::connect(&settings.target, &settings.name).await?;
     let state =
@@ -182,25 +223,23 @@ pub async fn run(settings: &Settings, consent: Consent) -> Result<Report, Cleanu
         }
         None => None,
     };
-    if let (Some(state), Some(_), Consent::Missing) = (&state, &migration, consent) {
-        let held: Vec<Deferred> = state.deferred().await?.into_iter().filter(|object| !object.is_restored).collect();
-        if !held.is_empty() {
-            return Err(CleanupError::HeldBack(held));
+    let mut held = Vec::new();
+    if let (Some(state), Some(_)) = (&state, &migration) {
+        held = state.deferred().await?.into_iter().filter(|object| !object.is_restored).collect();
+    }
+    if !held.is_empty() && request.consent == Consent::Missing {
+        return Err(CleanupError::HeldBack(held));
+    }
+    match (request.scope, &state, &migration) {
+        (Scope::StateOnly, ..) => leave_source(settings, migration.as_ref(), &mut report),
+        (Scope::Everything, Some(state), Some(migration)) => {
+            clean_source(settings, state, migration, &mut report).await?;
         }
+        (Scope::Everything, ..) => refuse_by_name_only(settings).await?,
     }
-    let source = Session::connect(&settings.source, &settings.name).await.map_err(CleanupError::Source)?;
-    let found = look(settings, migration.as_ref(), &source, &mut report).await?;
-    if migration.is_none() && consent == Consent::Missing {
-        refuse_by_name_only(settings, &found)?;
-    }
-    if let Some(slot) = &found.slot {
-        drop_slot(&source, slot).await?;
-        report.dropped.push(format!("replication slot {slot} on the source"));
-    }
-    if let Some(publication) = &found.publication {
-        let sql = format!("DROP PUBLICATION IF EXISTS {}", ident(publication));
-        source.batch_execute(&sql).await.during(Side::Source, "drop the publication")?;
-        report.dropped.push(format!("publication {publication} on the source"));
+    if !held.is_empty() {
+        show(&format!("{}\n", deferred_sql(&held))).map_err(CleanupError::Unshown)?;
+        report.held_back = held.into_iter().map(|o| HeldBack { object: o.object, sql: o.sql }).collect();
     }
     if let Some(state) = &state {
         drop_state(state, migration.as_ref(), &mut report).await?;
@@ -208,117 +247,161 @@ pub async fn run(settings: &Settings, consent: Consent) -> Result<Report, Cleanu
     Ok(report)
 }
 
-/// Finds what is to be dropped on the source, and says what is kept.
-async fn look(
+fn drop_slot_sql(slot: &str) -> String {
+    format!("SELECT pg_catalog.pg_drop_replication_slot({});", literal(slot).trim())
+}
+
+fn drop_publication_sql(publication: &str) -> String {
+    format!("DROP PUBLICATION {};", ident(publication))
+}
+
+/// The source is not asked: what may be there is named.
+fn leave_source(settings: &Settings, migration: Option<&Migration>, report: &mut Report) {
+    let Some(migration) = migration else { return };
+    let kept = |what: &str, object: &Provenance, flag: &Provenance, sql: String| {
+        let why = if is_operators(object, flag) {
+            "it was not made by walferry"
+        } else {
+            "it was not asked; if it is still there: "
+        };
+        let sql = if is_operators(object, flag) { String::new() } else { sql };
+        format!("{what} {} on the source: {why}{sql}", object.name())
+    };
+    let (slot, publication) = (&migration.slot, &migration.publication);
+    report.kept.push(kept("replication slot", slot, &settings.slot, drop_slot_sql(slot.name())));
+    let sql = drop_publication_sql(publication.name());
+    report.kept.push(kept("publication", publication, &settings.publication, sql));
+}
+
+/// Whether state or flags call an object the operator's.
+fn is_operators(recorded: &Provenance, flag: &Provenance) -> bool {
+    matches!(recorded, Provenance::Existing(_)) || *flag == Provenance::Existing(recorded.name().to_owned())
+}
+
+/// Drops what the migration created on the source, and says what is kept.
+async fn clean_source(
     settings: &Settings,
-    migration: Option<&Migration>,
+    state: &State,
+    migration: &Migration,
+    report: &mut Report,
+) -> Result<(), CleanupError> {
+    same_source(settings, migration).await?;
+    let source = Session::connect(&settings.source, &settings.name).await.map_err(CleanupError::Source)?;
+    if is_operators(&migration.slot, &settings.slot) {
+        if catalog::slot::find(&source, migration.slot.name()).await?.is_some() {
+            report.kept.push(not_ours("replication slot", &migration.slot));
+        }
+    } else {
+        clean_slot(state, migration, &source, report).await?;
+    }
+    clean_publication(settings, migration, &source, report).await
+}
+
+fn not_ours(what: &str, object: &Provenance) -> String {
+    format!("{what} {} on the source: it was not made by walferry", object.name())
+}
+
+/// A slot or publication of the same name on another server is another's.
+async fn same_source(settings: &Settings, migration: &Migration) -> Result<(), CleanupError> {
+    let connection = Replication::connect(&settings.source, &settings.name).await;
+    let mut connection = connection.map_err(CleanupError::Source)?;
+    let system = connection.identify_system().await.map_err(CleanupError::Source)?;
+    let found = SourceIdentity::of(system, connection.server_version());
+    compare_source(&migration.source, &found)
+        .map_err(|difference| CleanupError::OtherSource { name: settings.name.clone(), difference })
+}
+
+/// Drops the slot if it is the migration's, with patience for a connection that
+/// is going away.
+async fn clean_slot(
+    state: &State,
+    migration: &Migration,
     source: &Session,
     report: &mut Report,
-) -> Result<Found, CleanupError> {
-    if let Some(migration) = migration {
-        same_source(settings, migration, source).await?;
-    }
-    // What the state says counts; without it, what the flags say.
-    let slot = migration.map_or(&settings.slot, |migration| &migration.slot);
-    let publication = migration.map_or(&settings.publication, |migration| &migration.publication);
-    Ok(Found {
-        slot: ours(slot, &settings.slot, "replication slot", report, find_slot(source, slot.name()).await?),
-        publication: find_publication(source, publication, &settings.publication, report).await?,
-    })
-}
-
-/// The object's name, if it is there and neither state nor flags call it the
-/// operator's.
-fn ours(recorded: &Provenance, flag: &Provenance, what: &str, report: &mut Report, is_there: bool) -> Option<String> {
-    if !is_there {
-        return None;
-    }
-    let name = recorded.name();
-    let is_operators = matches!(recorded, Provenance::Existing(_)) || *flag == Provenance::Existing(name.to_owned());
-    if is_operators {
-        report.kept.push(format!("{what} {name} on the source: it was not made by walferry"));
-        return None;
-    }
-    Some(name.to_owned())
-}
-
-async fn find_slot(source: &Session, name: &str) -> Result<bool, DbError> {
-    let Some(slot) = catalog::slot::find(source, name).await? else { return Ok(false) };
-    let row = source
-        .query_one("SELECT pg_catalog.current_database()::text", &[])
-        .await
-        .during(Side::Source, "read the database's name")?;
-    Ok(slot.database == row.take(0)?)
-}
-
-async fn find_publication(
-    source: &Session,
-    recorded: &Provenance,
-    flag: &Provenance,
-    report: &mut Report,
-) -> Result<Option<String>, DbError> {
-    let name = recorded.name();
-    let sql = "SELECT pg_catalog.pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let rows = source.query(sql, &[&name]).await.during(Side::Source, "look for the publication")?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    if !row.get::<_, bool>(0) && matches!(recorded, Provenance::Ours(_)) {
-        // Made beforehand by the owner of the tables.
-        report.kept.push(format!(
-            "publication {name} on the source: its owner can drop it (DROP PUBLICATION {})",
-            ident(name)
-        ));
-        return Ok(None);
-    }
-    Ok(ours(recorded, flag, "publication", report, true))
-}
-
-/// A slot of the same name on another source belongs to another migration.
-async fn same_source(settings: &Settings, migration: &Migration, source: &Session) -> Result<(), CleanupError> {
-    let row = source
-        .query_one(
-            "SELECT pg_catalog.current_database()::text, system_identifier::text FROM pg_catalog.pg_control_system()",
-            &[],
-        )
-        .await
-        .during(Side::Source, "identify the source")?;
-    let (database, system): (String, String) = (row.get(0), row.get(1));
-    let recorded = &migration.source;
-    if database == recorded.database && system == recorded.system_identifier {
-        return Ok(());
-    }
-    Err(CleanupError::OtherSource {
-        name: settings.name.clone(),
-        expected: format!("\"{}\" of system {}", recorded.database, recorded.system_identifier),
-        found: format!("\"{database}\" of system {system}"),
-    })
-}
-
-fn refuse_by_name_only(settings: &Settings, found: &Found) -> Result<(), CleanupError> {
-    let slot = found.slot.as_ref().map(|slot| format!("a replication slot \"{slot}\""));
-    let publication = found.publication.as_ref().map(|publication| format!("a publication \"{publication}\""));
-    let what: Vec<String> = slot.into_iter().chain(publication).collect();
-    if what.is_empty() {
-        return Ok(());
-    }
-    Err(CleanupError::NoState { name: settings.name.clone(), what: what.join(" and ") })
-}
-
-/// Drops the slot, with patience for a connection that is going away.
-async fn drop_slot(source: &Session, slot: &str) -> Result<(), CleanupError> {
+) -> Result<(), CleanupError> {
+    let name = migration.slot.name();
     let deadline = Instant::now() + SLOT_PATIENCE;
     loop {
-        let Some(found) = catalog::slot::find(source, slot).await? else { return Ok(()) };
+        let Some(found) = catalog::slot::find(source, name).await? else { return Ok(()) };
+        if let Recognised::No(why) = state.recognises(migration, &found).await? {
+            let sql = drop_slot_sql(name);
+            let line = format!(
+                "replication slot {name} on the source: it is not known to be this migration's ({why}); if nobody needs it: {sql}"
+            );
+            report.kept.push(line);
+            return Ok(());
+        }
         match found.active_pid {
             None => break,
             Some(pid) if Instant::now() >= deadline => {
-                return Err(CleanupError::SlotInUse { slot: slot.to_owned(), pid });
+                return Err(CleanupError::SlotInUse { slot: name.to_owned(), pid });
             }
             Some(_) => tokio::time::sleep(SLOT_POLL).await,
         }
     }
-    let sql = format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(slot));
-    source.batch_execute(&sql).await.during(Side::Source, "drop the replication slot")?;
+    source.batch_execute(&drop_slot_sql(name)).await.during(Side::Source, "drop the replication slot")?;
+    report.dropped.push(format!("replication slot {name} on the source"));
     Ok(())
+}
+
+/// A publication that is there under a name.
+struct Published {
+    oid: u32,
+    /// Our role may drop it.
+    is_within_reach: bool,
+}
+
+async fn find_publication(source: &Session, name: &str) -> Result<Option<Published>, DbError> {
+    let sql = "SELECT oid, pg_catalog.pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let row = source.query_opt(sql, &[&name]).await.during(Side::Source, "look for the publication")?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Published { oid: row.take(0)?, is_within_reach: row.take(1)? }))
+}
+
+/// Drops the publication if it is the one that the migration created.
+async fn clean_publication(
+    settings: &Settings,
+    migration: &Migration,
+    source: &Session,
+    report: &mut Report,
+) -> Result<(), CleanupError> {
+    let name = migration.publication.name();
+    let Some(found) = find_publication(source, name).await? else { return Ok(()) };
+    if is_operators(&migration.publication, &settings.publication) {
+        report.kept.push(not_ours("publication", &migration.publication));
+        return Ok(());
+    }
+    let sql = drop_publication_sql(name);
+    let why = match migration.publication_oid {
+        None => Some("it is not known to be made by this migration; if nobody needs it"),
+        Some(ours) if ours != found.oid => Some("it is another one than this migration made; if nobody needs it"),
+        Some(_) if !found.is_within_reach => Some("its owner can drop it"),
+        Some(_) => None,
+    };
+    if let Some(why) = why {
+        report.kept.push(format!("publication {name} on the source: {why}: {sql}"));
+        return Ok(());
+    }
+    source.batch_execute(&sql).await.during(Side::Source, "drop the publication")?;
+    report.dropped.push(format!("publication {name} on the source"));
+    Ok(())
+}
+
+/// Without the state only the names are left, and they prove nothing.
+async fn refuse_by_name_only(settings: &Settings) -> Result<(), CleanupError> {
+    let source = Session::connect(&settings.source, &settings.name).await.map_err(CleanupError::Source)?;
+    let mut sql = Vec::new();
+    if let Provenance::Ours(slot) = &settings.slot
+        && catalog::slot::find(&source, slot).await?.is_some()
+    {
+        sql.push(drop_slot_sql(slot));
+    }
+    if let Provenance::Ours(publication) = &settings.publication
+        && find_publication(&source, publication).await?.is_some()
+    {
+        sql.push(drop_publication_sql(publication));
+    }
+    if sql.is_empty() { Ok(()) } else { Err(CleanupError::NoState { name: settings.name.clone(), sql }) }
 }
 
 /// Removes the migration from the state, and the schema with the last one.
@@ -344,12 +427,14 @@ async fn drop_state(state: &State, migration: Option<&Migration>, report: &mut R
         .query_one("SELECT count(*) FROM walferry.migration", &[])
         .await
         .during(Side::Target, "count the other migrations")?;
-    let others: i64 = row.get(0);
+    let others: i64 = row.take(0)?;
     if others == 0 {
         execute("DROP SCHEMA walferry CASCADE", "drop the schema walferry").await?;
         report.dropped.push("the schema walferry on the target".to_owned());
     } else {
-        report.kept.push(format!("the schema walferry on the target: {others} other migrations are in it"));
+        let who =
+            if others == 1 { "another migration is".to_owned() } else { format!("{others} other migrations are") };
+        report.kept.push(format!("the schema walferry on the target: {who} in it"));
     }
     execute("COMMIT", "commit the removal of the state").await?;
     Ok(())
@@ -372,20 +457,14 @@ mod tests {
             is_restored: false,
         };
         let text = CleanupError::HeldBack(vec![held]).to_string();
-        assert!(text.contains("1 objects are still held back") && text.contains("catchup --finish"), "{text}");
+        assert!(text.contains("1 object is still held back") && text.contains("catchup --finish"), "{text}");
         assert!(text.ends_with("-- fk constraint orders orders_customer_fkey in shop\nALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);"), "{text}");
     }
 
     #[test]
-    fn what_the_operator_named_is_never_dropped() {
-        let ours_of = |recorded: Provenance, flag: Provenance| {
-            let mut report = Report::default();
-            let found = ours(&recorded, &flag, "replication slot", &mut report, true);
-            (found, report.kept.len())
-        };
-        let (made, named) = (|| Provenance::Ours("s".into()), || Provenance::Existing("s".into()));
-        assert_eq!(ours_of(made(), made()), (Some("s".into()), 0));
-        assert_eq!(ours_of(named(), made()), (None, 1));
-        assert_eq!(ours_of(made(), named()), (None, 1));
+    fn what_state_or_flags_call_the_operators_is_the_operators() {
+        let (made, named) = (Provenance::Ours("s".into()), Provenance::Existing("s".into()));
+        assert!(!is_operators(&made, &made));
+        assert!(is_operators(&named, &made) && is_operators(&made, &named));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cleanup::Consent;
+use crate::cleanup::{Consent, Request, Scope};
 use crate::demo::DemoOptions;
 use crate::fault::Exit;
 use crate::run::{Finish, Until};
@@ -195,17 +195,23 @@ impl StatusArgs {
 
 #[derive(Args)]
 pub(super) struct CleanupArgs {
-    /// Drop even if objects are held back, or only the names tell what is ours
+    /// Drop even if objects are held back; the SQL that brings them in is printed
     #[arg(long)]
     yes: bool,
+    /// Drop only the state on the target: for a source that is gone
+    #[arg(long)]
+    state_only: bool,
     /// Print what was dropped as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl CleanupArgs {
-    pub(super) fn consent(&self) -> Consent {
-        if self.yes { Consent::Given } else { Consent::Missing }
+    pub(super) fn request(&self) -> Request {
+        Request {
+            consent: if self.yes { Consent::Given } else { Consent::Missing },
+            scope: if self.state_only { Scope::StateOnly } else { Scope::Everything },
+        }
     }
 }
 

@@ -76,7 +76,7 @@ enum Action {
     Catchup(crate::run::Finish, Format),
     Resync(Kind, Vec<String>, Format),
     Status(Format, args::Watch),
-    Cleanup(crate::cleanup::Consent, Format),
+    Cleanup(crate::cleanup::Request, Format),
     Demo(crate::demo::DemoOptions),
     Generate(args::Generate),
 }
@@ -90,7 +90,7 @@ impl Action {
             Command::Resync(args) => Action::Resync(Kind::Resync, args.names, Format::json_if(args.json)),
             Command::Add(args) => Action::Resync(Kind::Add, args.names, Format::json_if(args.json)),
             Command::Status(args) => Action::Status(Format::json_if(args.json), args.watch()),
-            Command::Cleanup(args) => Action::Cleanup(args.consent(), Format::json_if(args.json)),
+            Command::Cleanup(args) => Action::Cleanup(args.request(), Format::json_if(args.json)),
             Command::Demo(args) => Action::Demo(args.options()),
             Command::Generate(what) => Action::Generate(what),
         }
@@ -163,9 +163,9 @@ async fn run(action: Action, values: Values, env: &Env, shutdown: CancellationTo
             Ok(if exit == Exit::Done { code } else { exit.into() })
         }
         Action::Status(format, watch) => status(&settings, format, watch, &shutdown).await,
-        Action::Cleanup(consent, format) => {
+        Action::Cleanup(request, format) => {
             until_interrupted(&shutdown, async {
-                let report = crate::cleanup::run(&settings, consent).await?;
+                let report = crate::cleanup::run(&settings, request, |sql| output::notice(sql, format)).await?;
                 output::result(&report, format).map_err(Failure::result)
             })
             .await

@@ -43,6 +43,16 @@ pub(super) fn result<T: Serialize + Display>(value: &T, format: Format) -> io::R
     write(&format!("{}\n", text.trim_end()))
 }
 
+/// Prints what must be seen before the result: on standard output, or beside a
+/// document for programs on standard error.
+pub(super) fn notice(text: &str, format: Format) -> io::Result<()> {
+    let text = text.as_bytes();
+    match format {
+        Format::Human => io::stdout().lock().write_all(text).and_then(|()| io::stdout().flush()),
+        Format::Json => io::stderr().lock().write_all(text),
+    }
+}
+
 /// Clears a terminal; does nothing to a file or pipe.
 pub(super) fn clear_screen() -> io::Result<()> {
     if io::stdout().is_terminal() { write("\x1b[H\x1b[2J") } else { Ok(()) }

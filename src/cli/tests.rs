@@ -92,7 +92,13 @@ fn flags_of_two_values_reach_the_commands_as_what_they_mean() {
     ));
     assert!(matches!(
         prepared(&["cleanup", "--yes"], &env).0,
-        Action::Cleanup(crate::cleanup::Consent::Given, Format::Human)
+        Action::Cleanup(
+            crate::cleanup::Request {
+                consent: crate::cleanup::Consent::Given,
+                scope: crate::cleanup::Scope::Everything
+            },
+            Format::Human
+        )
     ));
 }
 

@@ -72,10 +72,15 @@ pub enum CopyError {
     ExistingSlot(String),
     /// A slot of this name is not known to be ours.
     #[error(
-        "slot \"{0}\" exists on the source and was not made for this migration: choose another --name, or, if nobody needs it: \
-         SELECT pg_drop_replication_slot('{0}');"
+        "slot \"{slot}\" exists on the source and was not made for this migration ({why}): choose another --name, or, if nobody \
+         needs it: SELECT pg_drop_replication_slot('{slot}');"
     )]
-    ForeignSlot(String),
+    ForeignSlot {
+        /// The slot.
+        slot: String,
+        /// What tells it from ours.
+        why: String,
+    },
     /// The slot of an earlier attempt is still in use.
     #[error(
         "slot \"{slot}\" of an earlier attempt is still in use on the source by process {pid}: wait until that ends, or: \
@@ -262,7 +267,7 @@ impl CopyError {
             CopyError::NotBuilt { .. } => Fault::Server(Side::Target, Trouble::NotBuilt),
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
             CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,
-            CopyError::ReplicaIdentity { .. } | CopyError::Publication { .. } | CopyError::ForeignSlot(_) => {
+            CopyError::ReplicaIdentity { .. } | CopyError::Publication { .. } | CopyError::ForeignSlot { .. } => {
                 Fault::Refused
             }
             CopyError::SlotBlocked { .. }

@@ -36,7 +36,7 @@ pub(super) async fn ensure(ctx: &CopyContext<'_>, source: &Session) -> Result<()
             use_existing(source, publication, &found, &tables).await?;
             found.all_tables
         }
-        (Provenance::Ours(name), None) => create(source, name, &tables).await?,
+        (Provenance::Ours(name), None) => create(ctx, source, name, &tables).await?,
         (Provenance::Existing(name), None) => {
             let sql = create_sql(name, &tables);
             return Err(CopyError::Publication { name: name.clone(), problem: "does not exist".to_owned(), sql });
@@ -244,7 +244,14 @@ async fn published(source: &Session, name: &str) -> Result<HashSet<TableName>, D
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
 }
 
-async fn create(source: &Session, name: &str, tables: &[SourceTable]) -> Result<AllTables, CopyError> {
+/// Creates the publication; which it is is recorded before it is there for
+/// others, so that it is known as ours wherever this is cut off.
+async fn create(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    name: &str,
+    tables: &[SourceTable],
+) -> Result<AllTables, CopyError> {
     let all = if may_publish_all(source, tables).await? { AllTables::Yes } else { AllTables::No };
     let sql = match all {
         AllTables::Yes => format!("CREATE PUBLICATION {} FOR ALL TABLES", ident(name)),
@@ -255,7 +262,12 @@ async fn create(source: &Session, name: &str, tables: &[SourceTable]) -> Result<
         problem: "does not exist, and this role may not create it".to_owned(),
         sql: create_sql(name, tables),
     };
-    execute(source, &sql, "create the publication", refused).await?;
+    let action = "create the publication";
+    execute(source, &format!("BEGIN; {sql}"), action, refused).await?;
+    let oid = "SELECT oid FROM pg_catalog.pg_publication WHERE pubname = $1::text";
+    let oid = source.query_one(oid, &[&name]).await.during(source.side(), action)?.take(0)?;
+    ctx.state.set_publication_oid(oid).await?;
+    source.batch_execute("COMMIT").await.during(source.side(), action)?;
     tracing::info!(publication = name, all_tables = (all == AllTables::Yes), "created the publication");
     Ok(all)
 }

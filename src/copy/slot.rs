@@ -17,6 +17,8 @@ use super::{CopyContext, CopyError};
 use crate::catalog;
 use crate::config::Provenance;
 use crate::session::{DbContext, DbError, Session};
+use crate::state::StateError;
+use crate::state::created::Recognised;
 use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
 
 /// How long a creation may wait for transactions on the source to end. Longer
@@ -49,13 +51,14 @@ pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(),
         Provenance::Existing(name) => return Err(CopyError::ExistingSlot(name.clone())),
         Provenance::Ours(name) => name,
     };
+    let migration = ctx.state.load().await?.ok_or_else(|| StateError::NoMigration(ctx.state.name().to_owned()))?;
     let give_up = Instant::now() + RELEASE_DEADLINE;
     loop {
         let Some(found) = catalog::slot::find(source, slot).await? else {
             return Ok(());
         };
-        if !was_created_here(ctx, slot).await? {
-            return Err(CopyError::ForeignSlot(slot.clone()));
+        if let Recognised::No(why) = ctx.state.recognises(&migration, &found).await? {
+            return Err(CopyError::ForeignSlot { slot: slot.clone(), why });
         }
         match found.active_pid {
             None => break,
@@ -72,24 +75,6 @@ pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(),
     Ok(())
 }
 
-/// Written into the journal before a slot is created, so that one whose
-/// creation was cut off is known as ours.
-fn journal_line(slot: &str) -> String {
-    format!("creating slot \"{slot}\"")
-}
-
-async fn was_created_here(ctx: &CopyContext<'_>, slot: &str) -> Result<bool, CopyError> {
-    let rows = ctx
-        .state
-        .query(
-            "SELECT FROM walferry.journal WHERE migration = $1 AND what = $2 LIMIT 1",
-            &[&ctx.state.name(), &journal_line(slot)],
-            "read the journal",
-        )
-        .await?;
-    Ok(!rows.is_empty())
-}
-
 /// Creates the slot with an exported snapshot, which lives until the returned
 /// connection is used or dropped.
 ///
@@ -97,7 +82,7 @@ async fn was_created_here(ctx: &CopyContext<'_>, slot: &str) -> Result<bool, Cop
 /// [`CopyError::SlotBlocked`] names the sessions that were in the way.
 pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(Replication, CreatedSlot), CopyError> {
     let slot = ctx.settings.slot.name();
-    ctx.state.journal(&journal_line(slot)).await?;
+    ctx.state.slot_begins(slot, catalog::wal::end(source).await?).await?;
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let created = attempt(ctx, source, &mut replication, (slot, Lifetime::Permanent), Need::Urgent).await?;
     tracing::info!(slot, consistent_point = %created.consistent_point.0, "created the replication slot");

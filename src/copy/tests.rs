@@ -181,7 +181,7 @@ async fn a_slot_of_somebody_else_is_never_dropped() {
     source.query("SELECT pg_create_logical_replication_slot('walferry', 'pgoutput')", &[]).await.unwrap();
     let settings = server.settings(SUPERUSER, SchemaMode::Create);
     let error = server.copy(&settings, &CancellationToken::new()).await.unwrap_err();
-    assert!(matches!(error, CopyError::ForeignSlot(_)), "{error}");
+    assert!(matches!(error, CopyError::ForeignSlot { .. }), "{error}");
     assert_eq!(number(&source, "SELECT count(*) FROM pg_replication_slots").await, 1);
 }
 

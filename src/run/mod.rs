@@ -399,12 +399,7 @@ fn refused(error: StateError, begun: Begun) -> Error {
 pub(crate) async fn identify(settings: &Settings) -> Result<(Replication, SourceIdentity), Error> {
     let mut replication = Replication::connect(&settings.source, &settings.name).await?;
     let system = replication.identify_system().await?;
-    let found = SourceIdentity {
-        system_identifier: system.system_id,
-        timeline: system.timeline,
-        database: system.dbname,
-        version: replication.server_version(),
-    };
+    let found = SourceIdentity::of(system, replication.server_version());
     Ok((replication, found))
 }
 

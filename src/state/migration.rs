@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
-use crate::session::Row;
+use crate::session::{DbError, Row};
 
 use super::{State, StateError};
 use crate::config::Provenance;
 use crate::lsn::{EndLsn, Lsn};
+use crate::wire::SystemIdentity;
 
 /// How far a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +65,14 @@ pub struct SourceIdentity {
     pub version: i32,
 }
 
+impl SourceIdentity {
+    /// The identity of a server that has told it.
+    pub fn of(system: SystemIdentity, version: i32) -> Self {
+        let SystemIdentity { system_id, timeline, dbname, .. } = system;
+        SourceIdentity { system_identifier: system_id, timeline, database: dbname, version }
+    }
+}
+
 /// The row of `walferry.migration`.
 #[derive(Clone, Debug)]
 pub struct Migration {
@@ -73,6 +82,10 @@ pub struct Migration {
     pub slot: Provenance,
     /// The publication.
     pub publication: Provenance,
+    /// Where the source's WAL ended just before we created the slot.
+    pub slot_created: Option<Lsn>,
+    /// The publication that we created.
+    pub publication_oid: Option<u32>,
     /// Whether the publication is FOR ALL TABLES.
     pub publishes_all_tables: bool,
     /// How far it is.
@@ -103,27 +116,30 @@ impl Migration {
     }
 
     fn from_row(row: &Row) -> Result<Self, StateError> {
-        let provenance = |name: &str, ours: &str| {
-            if row.get(ours) { Provenance::Ours(row.get(name)) } else { Provenance::Existing(row.get(name)) }
+        let provenance = |name: &str, ours: &str| -> Result<Provenance, DbError> {
+            let name = row.take(name)?;
+            Ok(if row.take(ours)? { Provenance::Ours(name) } else { Provenance::Existing(name) })
         };
         Ok(Migration {
             source: SourceIdentity {
-                system_identifier: row.get("system_identifier"),
-                timeline: row.get("timeline"),
-                database: row.get("source_database"),
-                version: row.get("source_version"),
+                system_identifier: row.take("system_identifier")?,
+                timeline: row.take("timeline")?,
+                database: row.take("source_database")?,
+                version: row.take("source_version")?,
             },
-            slot: provenance("slot", "slot_is_ours"),
-            publication: provenance("publication", "publication_is_ours"),
-            publishes_all_tables: row.get("publishes_all_tables"),
-            phase: Phase::parse(row.get("phase"))?,
-            schema_restored: row.get("schema_restored"),
-            copied: row.get("copied"),
-            consistent_point: row.get::<_, Option<Lsn>>("consistent_point").map(EndLsn),
-            finished: row.get::<_, Option<SystemTime>>("finished_at").is_some(),
-            stopped_because: row.get("stopped_because"),
-            source_lsn: row.get("source_lsn"),
-            daemon: row.get::<_, Option<String>>("daemon_host").zip(row.get("daemon_pid")),
+            slot: provenance("slot", "slot_is_ours")?,
+            publication: provenance("publication", "publication_is_ours")?,
+            slot_created: row.take("slot_created_lsn")?,
+            publication_oid: row.take("publication_oid")?,
+            publishes_all_tables: row.take("publishes_all_tables")?,
+            phase: Phase::parse(row.take("phase")?)?,
+            schema_restored: row.take("schema_restored")?,
+            copied: row.take("copied")?,
+            consistent_point: row.take::<Option<Lsn>>("consistent_point")?.map(EndLsn),
+            finished: row.take::<Option<SystemTime>>("finished_at")?.is_some(),
+            stopped_because: row.take("stopped_because")?,
+            source_lsn: row.take("source_lsn")?,
+            daemon: row.take::<Option<String>>("daemon_host")?.zip(row.take("daemon_pid")?),
         })
     }
 }

@@ -1,11 +1,11 @@
 -- walferry's durable state: everything a process needs to go on from where
--- another one stopped. Version 2. Readable with psql; written by walferry only.
--- What changes here goes into upgrade_1.sql as well (from version 1 to 2).
+-- another one stopped. Version 3. Readable with psql; written by walferry only.
+-- What changes here goes into upgrade_2.sql as well (from version 2 to 3).
 CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
 CREATE TABLE walferry.version (version integer NOT NULL);
-INSERT INTO walferry.version VALUES (2);
+INSERT INTO walferry.version VALUES (3);
 
 -- One row a migration: where it comes from and how far it is.
 CREATE TABLE walferry.migration (
@@ -18,6 +18,8 @@ CREATE TABLE walferry.migration (
     slot_is_ours           boolean NOT NULL,
     publication            text NOT NULL,
     publication_is_ours    boolean NOT NULL,
+    slot_created_lsn       pg_lsn,          -- end of the source's WAL just before we created the slot
+    publication_oid        oid,             -- of the publication that we created
     publishes_all_tables   boolean NOT NULL DEFAULT false,
     phase                  text NOT NULL CHECK (phase IN ('setup', 'copy', 'stream', 'stopped', 'cutover', 'done')),
     schema_restored        boolean NOT NULL DEFAULT false,

@@ -8,6 +8,7 @@
 mod support;
 
 mod baseline;
+mod cleanup;
 mod columns;
 mod copy;
 mod copy_again;

@@ -1,0 +1,172 @@
+//! What `cleanup` drops, and what it leaves: only what the migration created
+//! and still recognises.
+
+use std::time::Duration;
+
+use walferry::demo::cluster::{Cluster, SUPERUSER};
+
+use crate::migration::{source_admin, traces};
+use crate::support::pair::{APP, DATABASE, PASSWORD, Pair};
+use crate::support::process::{Finished, Walferry, command};
+use crate::support::server;
+
+/// Enough for anything that takes a moment on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TABLES: &str = "CREATE TABLE public.customer (id int PRIMARY KEY); \
+    CREATE TABLE public.orders (id int PRIMARY KEY, customer int REFERENCES public.customer); \
+    INSERT INTO public.customer VALUES (1); INSERT INTO public.orders VALUES (1, 1)";
+
+/// A migration that has caught up and holds a foreign key back.
+async fn caught_up() -> Pair {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(TABLES).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair
+}
+
+/// How many slots and publications of the name "walferry" the source has.
+async fn named(pair: &Pair) -> (i64, i64) {
+    let sql = "SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'walferry'), \
+        (SELECT count(*) FROM pg_publication WHERE pubname = 'walferry')";
+    let row = source_admin(pair).await.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+async fn has_state(pair: &Pair) -> bool {
+    let sql = "SELECT to_regnamespace('walferry') IS NOT NULL";
+    pair.target_client().await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// The lines that say what was kept, each with the SQL at its end.
+fn kept(finished: &Finished) -> Vec<String> {
+    finished.stdout.lines().filter_map(|line| line.strip_prefix("kept ")).map(str::to_owned).collect()
+}
+
+/// The story: slot and publication were dropped by their names. Somebody had
+/// dropped ours and made others for a tool of theirs, which then lost its
+/// changes without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_and_a_publication_that_another_made_under_our_names_stay_with_the_sql_that_drops_them() {
+    let pair = caught_up().await;
+    let source = source_admin(&pair).await;
+    for sql in [
+        "SELECT pg_drop_replication_slot('walferry')",
+        "SELECT pg_create_logical_replication_slot('walferry', 'pgoutput')",
+        "DROP PUBLICATION walferry",
+        "CREATE PUBLICATION walferry FOR TABLE public.orders",
+    ] {
+        source.batch_execute(sql).await.unwrap();
+    }
+    let cleaned = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(0);
+    assert_eq!(named(&pair).await, (1, 1), "{}", cleaned.stdout);
+    assert!(!has_state(&pair).await);
+    let kept = kept(&cleaned);
+    assert!(kept[0].contains("created anew") && kept[1].contains("another one"), "{kept:?}");
+    for line in &kept {
+        let sql = line.rsplit(": ").next().unwrap();
+        source.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+    }
+    assert_eq!(traces(&pair).await, [""; 0]);
+}
+
+/// The story: a slot that was there before ours could be taken for one of ours
+/// whose creation was cut off; and one that another plugin or database has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_of_another_plugin_stays_and_so_does_the_publication_of_an_older_walferry() {
+    let pair = caught_up().await;
+    let source = source_admin(&pair).await;
+    for sql in
+        ["SELECT pg_drop_replication_slot('walferry')", "SELECT pg_create_physical_replication_slot('walferry', true)"]
+    {
+        source.batch_execute(sql).await.unwrap();
+    }
+    let target = pair.target_client().await;
+    target.batch_execute("UPDATE walferry.migration SET publication_oid = NULL").await.unwrap();
+    let cleaned = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(0);
+    assert_eq!(named(&pair).await, (1, 1), "{}", cleaned.stdout);
+    let kept = kept(&cleaned);
+    assert!(kept[0].contains("its plugin is none") && kept[1].contains("not known to be made"), "{kept:?}");
+}
+
+/// The story: the state of a migration, and the connection string of another
+/// server that has a migration under the same names: that one's went.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_dropped_on_another_server_or_in_another_database_than_the_migrations() {
+    let pair = caught_up().await;
+    // Not from the template, whose clusters all have one system identifier.
+    let other = Cluster::builder(&server()).start().unwrap();
+    other
+        .psql(SUPERUSER, "postgres", &format!("CREATE ROLE {APP} LOGIN SUPERUSER REPLICATION PASSWORD '{PASSWORD}'"))
+        .unwrap();
+    let (here, there) = (pair.source.uri(APP, PASSWORD, "other"), other.uri(APP, PASSWORD, DATABASE));
+    pair.source.psql(SUPERUSER, "postgres", "CREATE DATABASE other").unwrap();
+    other.psql(SUPERUSER, "postgres", &format!("CREATE DATABASE {DATABASE}")).unwrap();
+    let made =
+        "SELECT pg_create_logical_replication_slot('walferry', 'pgoutput'); CREATE PUBLICATION walferry FOR ALL TABLES";
+    for sql in made.split("; ") {
+        other.psql(SUPERUSER, DATABASE, sql).unwrap();
+    }
+    for (uri, what) in [(&here, "the database was shop, is other"), (&there, "the system identifier was")] {
+        let refused = Walferry::spawn(command(uri, &pair.target_uri(), &["cleanup", "--yes"])).wait(PATIENCE).code(2);
+        assert!(refused.stderr.contains(what) && refused.stderr.contains("--state-only"), "{}", refused.stderr);
+    }
+    let count = "SELECT (SELECT count(*) FROM pg_replication_slots) + (SELECT count(*) FROM pg_publication)";
+    assert_eq!(other.psql(SUPERUSER, DATABASE, count).unwrap(), "2\n");
+    assert_eq!(named(&pair).await, (1, 1));
+    assert!(has_state(&pair).await);
+    Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(0);
+    assert_eq!(traces(&pair).await, [""; 0]);
+}
+
+/// The story: `cleanup --yes` dropped the only place that knew the SQL of the
+/// keys that were held back, and did not show it; and a source that was gone
+/// had the operator drop the schema by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_goes_without_a_source_when_asked_and_what_it_held_back_is_printed_first() {
+    for json in [false, true] {
+        let mut pair = caught_up().await;
+        let lacks = "SELECT count(*) FROM pg_constraint WHERE conname = 'orders_customer_fkey'";
+        let target = pair.target_client().await;
+        pair.source.stop().unwrap();
+        let refused = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(6);
+        assert!(refused.stderr.contains("cleanup --state-only"), "{}", refused.stderr);
+        let refused = Walferry::run(&pair, &["cleanup", "--state-only"], PATIENCE).code(2);
+        assert!(refused.stderr.contains("2 objects are still held back"), "{}", refused.stderr);
+        assert!(has_state(&pair).await);
+        let arguments: &[&str] = &["cleanup", "--yes", "--state-only", "--json"];
+        let cleaned = Walferry::run(&pair, &arguments[..3 + usize::from(json)], PATIENCE).code(0);
+        assert!(!has_state(&pair).await);
+        assert_eq!(target.query_one(lacks, &[]).await.unwrap().get::<_, i64>(0), 0);
+        let (shown, sql) = if json {
+            let sql = cleaned.json()["held_back"][0]["sql"].as_str().unwrap().to_owned();
+            (&cleaned.stderr, sql)
+        } else {
+            let lines = cleaned.stdout.lines().skip_while(|line| !line.starts_with("ALTER TABLE"));
+            let sql = lines.take_while(|line| !line.starts_with("dropped ")).collect::<Vec<_>>().join("\n");
+            (&cleaned.stdout, sql)
+        };
+        assert!(shown.contains("FOREIGN KEY (customer)"), "{shown}");
+        assert!(cleaned.stdout.contains("pg_drop_replication_slot('walferry')"), "{}", cleaned.stdout);
+        target.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+        assert_eq!(target.query_one(lacks, &[]).await.unwrap().get::<_, i64>(0), 1);
+    }
+}
+
+/// The story: without the state nothing tells whose a slot is, and `--yes`
+/// dropped whatever had the name.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_state_nothing_is_dropped_by_its_name() {
+    let pair = Pair::builder().start().await;
+    let source = source_admin(&pair).await;
+    source.batch_execute("SELECT pg_create_logical_replication_slot('walferry', 'pgoutput')").await.unwrap();
+    source.batch_execute("CREATE PUBLICATION walferry FOR ALL TABLES").await.unwrap();
+    let refused = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(2);
+    assert_eq!(named(&pair).await, (1, 1));
+    for sql in ["SELECT pg_catalog.pg_drop_replication_slot('walferry');", "DROP PUBLICATION \"walferry\";"] {
+        assert!(refused.stderr.contains(sql), "{}", refused.stderr);
+        source.batch_execute(sql).await.unwrap();
+    }
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    assert_eq!(traces(&pair).await, [""; 0]);
+}
