@@ -21,6 +21,7 @@ use args::{Cli, Command};
 use failure::Failure;
 use output::Format;
 
+use crate::config::given::near_variables;
 use crate::config::settings::log::LOG_FORMAT;
 use crate::config::{ConfigError, Env, LogFormat, Settings, Side, Values};
 use crate::fault::Exit;
@@ -53,6 +54,11 @@ pub fn main() -> ExitCode {
         tracing::warn!(
             "the password of the {side} is on the command line, where every user of this machine can see it: use {variable} or ~/.pgpass"
         );
+    }
+    if action.knows_a_migration() {
+        for (name, near) in near_variables(&env) {
+            tracing::warn!("{name} is no setting: did you mean {}?", near.join(" or "));
+        }
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -95,6 +101,12 @@ impl Action {
             Command::Generate(what) => Action::Generate(what),
         }
     }
+
+    /// Whether the environment and the file are meant for it: the demo has its
+    /// own two ends.
+    fn knows_a_migration(&self) -> bool {
+        !matches!(self, Action::Demo(_) | Action::Generate(_))
+    }
 }
 
 /// Command and settings of the command line.
@@ -112,11 +124,7 @@ type Exposed = Vec<(Side, String)>;
 /// Completes the flags by environment and file.
 fn complete(action: &Action, flags: Values, env: &Env) -> Result<(Exposed, Values), ConfigError> {
     let exposed = flags.exposed_passwords();
-    let mut values = match action {
-        // The demo has its own two ends; a file that lies about is not meant for it.
-        Action::Demo(_) | Action::Generate(_) => flags,
-        _ => flags.complete(env)?,
-    };
+    let mut values = if action.knows_a_migration() { flags.complete(env)? } else { flags };
     if !matches!(action, Action::Run(_)) {
         values.forget_daemon();
     }

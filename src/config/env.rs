@@ -55,6 +55,11 @@ impl Env {
         self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The names of all variables, those of empty ones too.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
     /// The home folder.
     pub fn home(&self) -> Option<&Path> {
         self.home.as_deref()

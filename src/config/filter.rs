@@ -13,6 +13,7 @@ use std::fmt;
 
 use super::error::ConfigError;
 use super::given::Origin;
+use super::settings::moved::{EXCLUDE_SCHEMAS, EXCLUDE_TABLES, SCHEMAS, TABLES};
 use crate::sql::TableName;
 
 /// The patterns as typed: several a flag, and several a string, by commas.
@@ -71,10 +72,10 @@ impl TableFilter {
     /// # Errors
     /// [`ConfigError::Pattern`] for a pattern that is not well formed.
     pub fn parse(patterns: &FilterPatterns) -> Result<Self, ConfigError> {
-        let mut include = parse_all("tables", &patterns.tables, Subject::Table)?;
-        include.extend(parse_all("schemas", &patterns.schemas, Subject::Schema)?);
-        let mut exclude = parse_all("exclude-tables", &patterns.exclude_tables, Subject::Table)?;
-        exclude.extend(parse_all("exclude-schemas", &patterns.exclude_schemas, Subject::Schema)?);
+        let mut include = parse_all(TABLES.about.name, &patterns.tables, Subject::Table)?;
+        include.extend(parse_all(SCHEMAS.about.name, &patterns.schemas, Subject::Schema)?);
+        let mut exclude = parse_all(EXCLUDE_TABLES.about.name, &patterns.exclude_tables, Subject::Table)?;
+        exclude.extend(parse_all(EXCLUDE_SCHEMAS.about.name, &patterns.exclude_schemas, Subject::Schema)?);
         Ok(TableFilter { include, exclude, unmentioned: Unmentioned::Included })
     }
 
@@ -113,6 +114,15 @@ impl TableFilter {
         matches!(self.verdict(table), Verdict::Excluded { .. })
     }
 
+    /// The same patterns, each with the place that its setting was given in.
+    #[must_use]
+    pub fn placed(mut self, origin_of: impl Fn(&'static str) -> Origin) -> Self {
+        for pattern in self.include.iter_mut().chain(&mut self.exclude) {
+            pattern.from = origin_of(pattern.flag);
+        }
+        self
+    }
+
     /// All patterns, those that include first, each as the operator typed it.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.include.iter().chain(&self.exclude)
@@ -133,10 +143,11 @@ pub enum Subject {
     Schema,
 }
 
-/// One pattern of names. For people it is the flag and the text.
+/// One pattern of names. For people it is the place and the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     flag: &'static str,
+    from: Origin,
     text: String,
     subject: Subject,
     /// `None` fits every schema.
@@ -146,7 +157,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// The flag that it was given with, without its dashes.
+    /// The name of its setting: its flag, without the dashes.
     pub fn flag(&self) -> &'static str {
         self.flag
     }
@@ -170,7 +181,11 @@ impl Pattern {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--{} {}", self.flag, self.text)
+        match &self.from {
+            Origin::Flag(name) => write!(f, "--{name} {}", self.text),
+            Origin::Variable(name) => write!(f, "{} of {name}", self.text),
+            Origin::Key { .. } => write!(f, "{} of {}", self.text, self.from),
+        }
     }
 }
 
@@ -224,7 +239,7 @@ fn parse_all(flag: &'static str, texts: &[String], subject: Subject) -> Result<V
         let wrong = |why| ConfigError::Pattern { from: Origin::Flag(flag), pattern: text.clone(), why };
         for (text, parts) in split(text).map_err(wrong)? {
             let (schema, table) = assemble(parts, subject).map_err(wrong)?;
-            patterns.push(Pattern { flag, text, subject, schema, table });
+            patterns.push(Pattern { flag, from: Origin::Flag(flag), text, subject, schema, table });
         }
     }
     Ok(patterns)

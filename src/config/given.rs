@@ -131,18 +131,9 @@ impl Values {
         self.origin_of(setting.about.name)
     }
 
-    fn origin_of(&self, name: &'static str) -> Origin {
+    /// The same by the setting's name.
+    pub(super) fn origin_of(&self, name: &'static str) -> Origin {
         self.0.get(name).map_or(Origin::Flag(name), |given| given.origin.clone())
-    }
-
-    /// An error about a flag, as one about the place its value came from.
-    pub(super) fn placed(&self, error: ConfigError) -> ConfigError {
-        match error {
-            ConfigError::Pattern { from: Origin::Flag(name), pattern, why } => {
-                ConfigError::Pattern { from: self.origin_of(name), pattern, why }
-            }
-            other => other,
-        }
     }
 
     /// The ends whose password is on the command line, with the variable that
@@ -180,6 +171,27 @@ fn of_env(env: &Env, setting: &dyn Declared) -> Result<Option<Given>, ConfigErro
         }
     }
     Ok(None)
+}
+
+/// What our variables begin with. Others may begin so as well: Kubernetes gives
+/// every container of a namespace some for a service named walferry.
+const PREFIX: &str = "WALFERRY_";
+
+/// Variables that are no setting's, each with those that it was perhaps meant to
+/// be. One that is like none of them is somebody else's.
+pub fn near_variables(env: &Env) -> Vec<(&str, Vec<String>)> {
+    let variables = |about: &About| match about.secrecy {
+        Secrecy::Open => about.variables(),
+        Secrecy::Secret => about.variables().iter().flat_map(|name| [name.clone(), format!("{name}_FILE")]).collect(),
+    };
+    let ours: Vec<String> = settings::all().flat_map(|setting| variables(setting.about())).collect();
+    let endings = || ours.iter().filter_map(|name| name.strip_prefix(PREFIX));
+    let strangers = env.names().filter(|name| !ours.iter().any(|ours| ours == name));
+    strangers
+        .filter_map(|name| Some((name, near_misses(name.strip_prefix(PREFIX)?, endings()))))
+        .filter(|(_, near)| !near.is_empty())
+        .map(|(name, near)| (name, near.into_iter().map(|ending| format!("{PREFIX}{ending}")).collect()))
+        .collect()
 }
 
 /// The settings of a file.

@@ -19,7 +19,8 @@ use super::settings::moved::{
 use super::settings::value::{Patterns, Switch};
 use super::settings::{Optional, Setting};
 use super::{
-    Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Provenance, PublishWhat, SchemaMode, Settings, Side,
+    Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Origin, Provenance, PublishWhat, SchemaMode, Settings,
+    Side,
 };
 
 /// Copy workers at most, by default: the source serves an application at the
@@ -52,8 +53,7 @@ impl Settings {
             publish: publish(values)?,
             name,
             filter: filter(values)?,
-            adopt: TableFilter::only(ADOPT_TABLES.about.name, &patterns(values, &ADOPT_TABLES)?)
-                .map_err(|error| values.placed(error))?,
+            adopt: adopt(values)?,
             schema: schema_mode(values, baseline)?,
             baseline,
             owners: keep(values, &OWNERS)?,
@@ -134,13 +134,28 @@ fn publish(values: &Values) -> Result<PublishWhat, ConfigError> {
 }
 
 fn filter(values: &Values) -> Result<TableFilter, ConfigError> {
-    TableFilter::parse(&FilterPatterns {
+    let filter = TableFilter::parse(&FilterPatterns {
         tables: patterns(values, &TABLES)?,
         exclude_tables: patterns(values, &EXCLUDE_TABLES)?,
         schemas: patterns(values, &SCHEMAS)?,
         exclude_schemas: patterns(values, &EXCLUDE_SCHEMAS)?,
-    })
-    .map_err(|error| values.placed(error))
+    });
+    placed(values, filter)
+}
+
+fn adopt(values: &Values) -> Result<TableFilter, ConfigError> {
+    placed(values, TableFilter::only(ADOPT_TABLES.about.name, &patterns(values, &ADOPT_TABLES)?))
+}
+
+/// A filter, or its error, that knows where its patterns were given.
+fn placed(values: &Values, filter: Result<TableFilter, ConfigError>) -> Result<TableFilter, ConfigError> {
+    match filter {
+        Ok(filter) => Ok(filter.placed(|name| values.origin_of(name))),
+        Err(ConfigError::Pattern { from: Origin::Flag(name), pattern, why }) => {
+            Err(ConfigError::Pattern { from: values.origin_of(name), pattern, why })
+        }
+        Err(other) => Err(other),
+    }
 }
 
 fn patterns(values: &Values, setting: &Optional<Patterns>) -> Result<Vec<String>, ConfigError> {

@@ -33,6 +33,7 @@ mod resync;
 mod roles;
 mod schema;
 mod sequences;
+mod settings;
 mod snapshots;
 mod stopping;
 mod stops;

@@ -96,3 +96,30 @@ fn every_setting_can_be_given_by_each_of_its_variables_and_by_its_key() {
         assert_eq!(keys.is_ok_and(|key| key == about.name), about.in_file == InFile::Key, "{}", about.name);
     }
 }
+
+#[test]
+fn a_variable_that_is_nearly_a_setting_s_is_named_and_others_are_passed_over() {
+    let near = |name: &str| -> Vec<String> {
+        let env = Env::empty().with("WALFERRY_JOBS", "3").with("WALFERRY_TARGET_PGURI_FILE", "/x").with(name, "x");
+        near_variables(&env).into_iter().flat_map(|(found, near)| [vec![found.to_owned()], near].concat()).collect()
+    };
+    assert_eq!(near("WALFERRY_EXCLUDE_TABLE")[..2], ["WALFERRY_EXCLUDE_TABLE", "WALFERRY_EXCLUDE_TABLES"]);
+    assert_eq!(near("WALFERRY_SOURCE")[..2], ["WALFERRY_SOURCE", "WALFERRY_SOURCE_PGURI"]);
+    assert_eq!(near("WALFERRY_RETRYFOR")[1], "WALFERRY_RETRY_FOR");
+    // Of Kubernetes, of our own tests and benchmarks, of others.
+    for name in [
+        "WALFERRY_SERVICE_HOST",
+        "WALFERRY_SERVICE_PORT",
+        "WALFERRY_PORT",
+        "WALFERRY_PORT_9187_TCP",
+        "WALFERRY_PORT_9187_TCP_ADDR",
+        "WALFERRY_FAILPOINT",
+        "WALFERRY_TEST_SEED",
+        "WALFERRY_TEST_PG_BINDIRS",
+        "WALFERRY_BENCH_SCALE",
+        "WALFERRY_IMAGE",
+        "PATH",
+    ] {
+        assert_eq!(near(name), [""; 0], "{name}");
+    }
+}

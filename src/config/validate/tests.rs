@@ -117,6 +117,19 @@ fn rows_that_are_there_already_need_a_slot_and_a_schema_that_is_there() {
 }
 
 #[test]
+fn a_pattern_knows_where_it_was_given() {
+    let env = env().with("WALFERRY_EXCLUDE_TABLES", "Audit,\"log\"");
+    let settings = settings_of(&[(&SCHEMAS, "app")], &env).unwrap();
+    let all: Vec<String> = settings.filter.patterns().map(ToString::to_string).collect();
+    assert_eq!(all, ["--schemas app", "Audit of WALFERRY_EXCLUDE_TABLES", "\"log\" of WALFERRY_EXCLUDE_TABLES"]);
+}
+
+#[test]
+fn defaults_in_words_say_what_is_decided() {
+    assert!(JOBS.default.0.ends_with(&format!("at most {DEFAULT_JOBS_AT_MOST}")));
+}
+
+#[test]
 fn patterns_of_tables_and_schemas_add_up() {
     let settings = settings(&[(&TABLES, "b"), (&SCHEMAS, "s")]).unwrap();
     let includes = |schema: &str, name: &str| settings.filter.includes(&TableName::new(schema, name));

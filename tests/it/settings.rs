@@ -1,0 +1,74 @@
+//! Settings as the program takes them: flag over environment over file, and an
+//! error that names the place to mend. No server is asked: whatever is wrong
+//! here is found before anything is connected to.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::process::{Finished, Walferry, command};
+
+/// A port that nobody listens on answers at once, so that a setting that was
+/// taken shows in another exit code than 2.
+const NOBODY: &str = "postgres://u@127.0.0.1:1/a";
+const NOBODY_ELSE: &str = "postgres://u@127.0.0.1:1/b";
+
+fn walferry(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Finished {
+    let mut command = command(NOBODY, NOBODY_ELSE, arguments);
+    prepare(&mut command);
+    Walferry::spawn(command).wait(Duration::from_secs(30))
+}
+
+#[test]
+fn a_wrong_value_is_exit_code_2_and_named_where_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("walferry.toml");
+    std::fs::write(&file, "name = \"shop\"\njobs = 0\n").unwrap();
+
+    let wrong_file = walferry(&["check"], |command| {
+        command.current_dir(folder.path());
+    });
+    let wrong_variable = walferry(&["check"], |command| {
+        command.current_dir(folder.path()).env("WALFERRY_JOBS", "129");
+    });
+    let wrong_flag = walferry(&["check", "--jobs", "many"], |command| {
+        command.current_dir(folder.path()).env("WALFERRY_JOBS", "129");
+    });
+    for (finished, place) in [
+        (wrong_file, "\"jobs\" in line 2 of walferry.toml must be a number from 1 to 128, not \"0\""),
+        (wrong_variable, "WALFERRY_JOBS must be a number from 1 to 128, not \"129\""),
+        (wrong_flag, "--jobs must be a number from 1 to 128, not \"many\""),
+    ] {
+        let finished = finished.code(2);
+        assert!(finished.stderr.contains(place), "{}", finished.stderr);
+    }
+}
+
+/// A key that is misspelt would be a setting that is silently not set.
+#[test]
+fn a_misspelt_key_ends_with_the_nearest_setting_and_a_misspelt_variable_is_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("w.toml"), "exclude-table = \"audit\"\n").unwrap();
+    let wrong = walferry(&["check", "--config", folder.path().join("w.toml").to_str().unwrap()], |_| {}).code(2);
+    assert!(
+        wrong.stderr.contains("there is no setting \"exclude-table\" (did you mean \"exclude-tables\""),
+        "{}",
+        wrong.stderr
+    );
+
+    let warned = walferry(&["status"], |command| {
+        command.env("WALFERRY_EXCLUDE_TABLE", "audit").env("WALFERRY_SERVICE_HOST", "10.0.0.1");
+    });
+    assert!(
+        warned.stderr.contains("WALFERRY_EXCLUDE_TABLE is no setting: did you mean WALFERRY_EXCLUDE_TABLES"),
+        "{}",
+        warned.stderr
+    );
+    assert!(!warned.stderr.contains("WALFERRY_SERVICE_HOST"), "{}", warned.stderr);
+    assert_ne!(warned.status.code(), Some(2), "{}", warned.stderr);
+}
+
+#[test]
+fn the_settings_page_that_the_program_writes_is_the_one_of_the_repository() {
+    let written = walferry(&["generate", "settings"], |_| {}).code(0);
+    assert_eq!(written.stdout, include_str!("../../docs/settings.md"));
+}
