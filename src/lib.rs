@@ -52,3 +52,4 @@ pub mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod wire;
+mod words;

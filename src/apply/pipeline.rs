@@ -19,8 +19,9 @@ use super::render::Shape;
 use super::set_based::SetStatement;
 use crate::config::{ConnInfo, Side};
 use crate::lsn::{Durable, EndLsn};
-use crate::session;
-use crate::wire::{self, Connection, Frame, FrameReader, FrameWriter, Peer, Purpose, ServerError, WireError};
+use crate::wire::{
+    self, Connection, Frame, FrameReader, FrameWriter, NOTICE_LOSS, Peer, Purpose, ServerError, WireError,
+};
 
 /// Bytes gathered before they are written to the socket: large enough that a
 /// system call is negligible, small enough to stay in the cache.
@@ -158,7 +159,7 @@ impl Pipeline {
         for setting in plan_settings(self.version) {
             self.command(&format!("SET {setting}")).await?;
         }
-        for setting in session::NOTICE_LOSS {
+        for setting in NOTICE_LOSS {
             self.command(setting).await?;
         }
         // What is answered COMMIT must be durable, whatever the role's default.

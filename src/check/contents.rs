@@ -7,8 +7,8 @@ use crate::catalog::roles::Role;
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
-use crate::sweep;
 use crate::sweep::large_objects::READABLE_SQL;
+use crate::words;
 
 pub(super) async fn check(
     settings: &Settings,
@@ -100,7 +100,7 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
                 format!(
                     "role {} may not read {foreign} of {total} large objects, which others own: {}",
                     role.name,
-                    sweep::listed_of(&unreadable, u64::try_from(foreign).unwrap_or(0))
+                    words::listed_of(&unreadable, u64::try_from(foreign).unwrap_or(0))
                 ),
             )
             .remedy("let a superuser run this, or use the role that owns them:")

@@ -20,8 +20,8 @@ use crate::state::large_objects::LargeObjectsRow;
 use crate::state::migration::Migration;
 use crate::state::tables::TableState;
 use crate::state::{State, StateError};
-use crate::sweep;
 use crate::wire::WireError;
+use crate::words::listed_of;
 
 /// A position that moved lately and has at most this many bytes to go is
 /// seconds behind, whatever the age of the last commit: an idle source still
@@ -381,7 +381,7 @@ impl StatusDocument {
             write!(
                 f,
                 "\n  not readable: {unreadable} ({})",
-                sweep::listed_of(unreadable_oids, u64::try_from(*unreadable).unwrap_or(0))
+                listed_of(unreadable_oids, u64::try_from(*unreadable).unwrap_or(0))
             )?;
         }
         Ok(())

@@ -18,11 +18,9 @@ use crate::fault::{Difference, Fault};
 use crate::session::DbError;
 use crate::state::StateError;
 use crate::wire::WireError;
+use crate::words::{listed, listed_of};
 
 use sequences::SequenceProblem;
-
-/// How many objects an error names; the rest is counted.
-const NAMED_OBJECTS: usize = 20;
 
 /// Why a sweep is not complete.
 #[derive(Debug, thiserror::Error)]
@@ -121,19 +119,4 @@ pub async fn both<A, B>(
 /// How many sequences these problems are about.
 fn sequences_of(problems: &[SequenceProblem]) -> usize {
     problems.iter().map(|problem| &problem.sequence).collect::<BTreeSet<_>>().len()
-}
-
-/// The first items, joined, and how many more there are.
-fn listed(items: &[impl ToString]) -> String {
-    listed_of(items, items.len() as u64)
-}
-
-/// The first items, joined, and how many more of `count` there are.
-pub(crate) fn listed_of(items: &[impl ToString], count: u64) -> String {
-    let mut text = items.iter().take(NAMED_OBJECTS).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let more = count.saturating_sub(items.len().min(NAMED_OBJECTS) as u64);
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
 }

@@ -17,19 +17,19 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_postgres::NoTls;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, NoTls};
 
 use super::stream::Stream;
 use super::{CancelKey, Connection, FrameReader, Purpose, WireError};
 use crate::config::conninfo::ConnInfo;
-use crate::session::Session;
 
-/// Connects an ordinary session, prepared as [`crate::session::preparation`] says.
+/// Connects an ordinary session, prepared as [`super::preparation`] says; its
+/// server's `server_version_num` comes along.
 ///
 /// # Errors
 /// [`WireError`] when no host lets us in.
-pub async fn client(info: &ConnInfo, application_name: &str) -> Result<Session, WireError> {
+pub async fn client(info: &ConnInfo, application_name: &str) -> Result<(Client, i32), WireError> {
     let connection = Connection::connect(info, Purpose::Session, application_name).await?;
     let version = connection.server_version();
     let peer = connection.peer().clone();
@@ -47,7 +47,7 @@ pub async fn client(info: &ConnInfo, application_name: &str) -> Result<Session, 
             tracing::warn!(%peer, "a session was lost: {reason}");
         }
     });
-    Ok(Session::new(client, info.side, version))
+    Ok((client, version))
 }
 
 /// A socket on which the server greets for a second time.

@@ -31,7 +31,7 @@ const REPLICATION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// SQL, prepared as [`crate::session::preparation`] says.
+    /// SQL, prepared as [`super::preparation`] says.
     Session,
     /// Logical replication (`replication=database`).
     Replication,

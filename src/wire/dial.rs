@@ -22,11 +22,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::auth::Channel;
 use super::connection::{CancelKey, Connection, Purpose, Startup};
+use super::prepare::{preparation, replication_preparation};
 use super::stream::{self, Stream};
 use super::tls::{Offer, TlsSettings};
 use super::{Peer, WireError, frame, tls_verify};
 use crate::config::conninfo::{Address, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::session;
 
 /// Where a socket leads.
 #[derive(Clone, Copy)]
@@ -345,21 +345,10 @@ fn pooler_or(error: WireError) -> WireError {
 async fn prepare(connection: &mut Connection, purpose: Purpose) -> Result<(), WireError> {
     let version = connection.server_version();
     let sql = match purpose {
-        Purpose::Session => session::preparation(version),
+        Purpose::Session => preparation(version),
         Purpose::Replication => replication_preparation(version),
     };
     connection.simple_query(&sql).await.map(drop)
-}
-
-/// One statement: a walsender below PostgreSQL 15 does not take several.
-fn replication_preparation(version: i32) -> String {
-    let mut sql = String::from("SELECT pg_catalog.set_config('search_path', '', false)");
-    for (since, setting) in [(140_000, "idle_session_timeout"), (170_000, "transaction_timeout")] {
-        if version >= since {
-            sql.push_str(&format!(", pg_catalog.set_config('{setting}', '0', false)"));
-        }
-    }
-    sql
 }
 
 /// Whether the session is of the wanted kind. From PostgreSQL 14 on the server

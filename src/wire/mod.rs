@@ -23,6 +23,7 @@ mod copy_out;
 mod dial;
 mod error;
 mod frame;
+mod prepare;
 pub mod replication;
 pub mod server_error;
 mod status;
@@ -46,6 +47,7 @@ pub use copy_out::{CopyOut, Gathered};
 pub use dial::cancel;
 pub use error::{AuthError, Peer, WireError};
 pub use frame::{Frame, FrameReader, FrameWriter, server_error};
+pub use prepare::{NOTICE_LOSS, preparation};
 pub use replication::{
     CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, SlotOptions, SnapshotAction, Streaming,
     SystemIdentity,

@@ -42,12 +42,13 @@ use self::pages::Snapshot;
 use self::reader::{Digest, Reader};
 use self::whole::Pass;
 use self::writer::Writer;
-use super::{NAMED_OBJECTS, SweepError};
+use super::SweepError;
 use crate::config::{ConnInfo, Settings};
 use crate::observe::metrics::Metrics;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
 use crate::state::large_objects::{Claim, LargeObjectsRow};
+use crate::words::NAMED_OBJECTS;
 
 pub(crate) use self::reader::READABLE_SQL;
 

@@ -35,12 +35,13 @@ use self::catalog::{IfGone, Sequence, is_gone};
 use self::pairs::{Match, matches};
 use self::plan::{Change, plan};
 use self::value::Value;
-use super::{SweepError, listed};
+use super::SweepError;
 use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::sweeps::SequenceRow;
+use crate::words::listed;
 
 pub use problem::{Blame, SequenceCause, SequenceProblem};
 pub use sweep::{Newly, SequenceSweep};

@@ -9,16 +9,17 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{SequencePass, SequenceReport, SweepError, listed, pass};
+use super::{SequencePass, SequenceReport, SweepError, pass};
 use crate::config::{Settings, Side};
 use crate::observe::metrics::Metrics;
 use crate::session::{DbContext, Session};
 use crate::state::State;
 use crate::state::lease::LOCK_CLASS;
+use crate::words::listed;
 
 /// How long a pass that another process left behind is waited for: its
 /// statements end sooner, but a server notices a lost client only after two
-/// minutes ([`crate::session::NOTICE_LOSS`]).
+/// minutes ([`crate::wire::NOTICE_LOSS`]).
 const TURN_WAIT: &str = "SET lock_timeout = '150s'";
 
 /// Both sessions, the target's with the lock.

@@ -1,0 +1,19 @@
+//! Lists in messages: some names, and how many more.
+
+/// How many objects a message names; the rest is counted.
+pub(crate) const NAMED_OBJECTS: usize = 20;
+
+/// The first items, joined, and how many more there are.
+pub(crate) fn listed(items: &[impl ToString]) -> String {
+    listed_of(items, items.len() as u64)
+}
+
+/// The first items, joined, and how many more of `count` there are.
+pub(crate) fn listed_of(items: &[impl ToString], count: u64) -> String {
+    let mut text = items.iter().take(NAMED_OBJECTS).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let more = count.saturating_sub(items.len().min(NAMED_OBJECTS) as u64);
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
