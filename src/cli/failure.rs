@@ -27,6 +27,14 @@ pub(super) enum Failure {
     /// The demo did not end well.
     #[error(transparent)]
     Demo(#[from] DemoError),
+    /// Something panicked.
+    #[error("walferry panicked at {place}: {words}")]
+    Panicked {
+        /// File and line.
+        place: String,
+        /// What it said.
+        words: String,
+    },
     /// Standard output, the signal handlers, or the runtime.
     #[error("cannot {action}")]
     Machine {
@@ -52,6 +60,7 @@ impl Failure {
             Failure::Status(error) => error.fault(),
             Failure::Cleanup(error) => error.fault(),
             Failure::Demo(error) => error.fault(),
+            Failure::Panicked { .. } => Fault::Bug,
             Failure::Machine { .. } => Fault::Machine,
         }
     }

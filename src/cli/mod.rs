@@ -9,6 +9,7 @@ mod flags;
 mod generate;
 mod logging;
 mod output;
+mod panic;
 mod signals;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ use crate::run::resync::Kind;
 
 /// Runs the program on the process's arguments.
 pub fn main() -> ExitCode {
+    panic::end_on_panic(LogFormat::Human);
     let (cli, flags) = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
         Ok(format) => format,
         Err(error) => return output::failure(&error.into(), LogFormat::Human),
     };
+    panic::end_on_panic(log_format);
     for (side, variable) in exposed {
         tracing::warn!(
             "the password of the {side} is on the command line, where every user of this machine can see it: use {variable} or ~/.pgpass"

@@ -22,6 +22,7 @@ use super::receiver::{Chunk, Input};
 use crate::apply::batch::{Batch, Batcher};
 use crate::assemble::{AssembleError, Assembler};
 use crate::config::BatchBounds;
+use crate::failpoint;
 use crate::fault::Fault;
 use crate::lsn::EndLsn;
 use crate::pgoutput::{AbortInfo, DecodeError, Decoder};
@@ -142,6 +143,7 @@ impl Worker {
     }
 
     fn digest(&mut self, chunk: Chunk) -> Result<Flow, WorkerError> {
+        failpoint::hit("worker");
         let Chunk { inputs, permit } = chunk;
         self.batcher.occupy(permit);
         for input in inputs {

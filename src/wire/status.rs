@@ -23,6 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Peer, RequestReply, StatusWriter, WireError};
+use crate::failpoint;
 use crate::lsn::DurableLsn;
 
 /// How long the last status may take to be written: a server that has not read
@@ -177,6 +178,7 @@ async fn report(mut writer: StatusWriter, shared: &Shared, mut timer: Interval) 
             _ = durable.changed() => RequestReply::No,
             _ = timer.tick() => RequestReply::No,
         };
+        failpoint::hit("status");
         let position = *durable.borrow_and_update();
         writer.send(position, reply).await?;
         shared.sent.send_replace(position);
