@@ -69,6 +69,8 @@ pub struct Metrics {
     pub errors: IntCounterVec,
     /// Reconnects, by `side`.
     pub reconnects: IntCounterVec,
+    /// Looks at the source, for figures only, that failed.
+    pub look_failures: IntCounter,
     /// Memory of the process that is resident; 0 where the system does not say.
     pub resident_memory_bytes: IntGauge,
     /// Always 1, by `version`.
@@ -130,6 +132,8 @@ impl Metrics {
                 .gauge("large_objects_unreadable", "Large objects that cannot be read on the source")?,
             errors: maker.counters("errors_total", "Errors met", "class")?,
             reconnects: maker.counters("reconnects_total", "Connections lost and made again", "side")?,
+            look_failures: maker
+                .counter("look_failures_total", "Looks at the source, for figures only, that failed")?,
             resident_memory_bytes: maker.gauge("resident_memory_bytes", "Resident memory of the process")?,
             build_info: maker.gauges("build_info", "Always 1; the version is the label", "version")?,
             registry: maker.registry,

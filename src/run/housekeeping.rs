@@ -1,23 +1,25 @@
 //! Beside the stream: signs of life, requests from other commands, the slot's
 //! figures, the status document.
 //!
-//! Invariant: nothing here touches rows; a figure that cannot be read is
-//! logged and tried again, but the loss of the lease's session ends the stream.
+//! Invariant: nothing here touches rows. What the source is only looked at for
+//! never ends the stream: a session for figures that is refused or lost, and a
+//! query that is refused or does not end, is logged, counted and tried again.
+//! The loss of the lease's session does end it.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::Context;
 use super::receiver::Heard;
 use crate::catalog;
 use crate::config::ConnInfo;
-use crate::fault::Fault;
+use crate::fault::{Fault, chain};
 use crate::lsn::{DurableLsn, Lsn};
 use crate::observe::http::Readiness;
-use crate::observe::status;
+use crate::observe::status::{self, StatusDocument, StatusError};
 use crate::session::Session;
 use crate::state::migration::Migration;
 use crate::state::{State, StateError};
@@ -29,6 +31,10 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the figures are renewed.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long a look at the source may take: far longer than its few queries, and
+/// a request to hand over waits behind it.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+
 /// A lag up to one WAL segment counts as ready: less than a busy source writes
 /// in a second or two, more than an idle one ever does.
 const READY_LAG_BYTES: i64 = 16 << 20;
@@ -39,9 +45,6 @@ pub enum HouseError {
     /// The state, and with it the lease, is out of reach.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A session could not be made.
-    #[error(transparent)]
-    Wire(#[from] WireError),
 }
 
 impl HouseError {
@@ -49,7 +52,6 @@ impl HouseError {
     pub fn fault(&self) -> Fault {
         match self {
             HouseError::State(error) => error.fault(),
-            HouseError::Wire(error) => error.fault(),
         }
     }
 }
@@ -76,7 +78,7 @@ pub struct House<'a> {
 /// # Errors
 /// When the lease's session is lost.
 pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
-    let mut source = None;
+    let mut looks = Looks::default();
     let mut figures_at: Option<Instant> = None;
     loop {
         if let Some(request) = house.state.pending_hand_over().await? {
@@ -89,7 +91,7 @@ pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
                 .state
                 .heartbeat(&house.ctx.hostname, house.ctx.pid, Some(house.heard.wal_end()).filter(|l| *l != Lsn::ZERO))
                 .await?;
-            figures(&house, &mut source).await?;
+            looks.take(&house).await;
         }
         tokio::select! {
             () = house.stop.cancelled() => std::future::pending::<()>().await,
@@ -102,6 +104,74 @@ fn is_due(last: Option<Instant>, interval: Duration) -> bool {
     last.is_none_or(|last| last.elapsed() >= interval)
 }
 
+/// Whether the last look at the source told us something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sight {
+    #[default]
+    Clear,
+    /// It did not, and it has been said.
+    Lost,
+}
+
+/// Looks at the source, for figures only.
+#[derive(Default)]
+struct Looks {
+    session: Option<Session>,
+    sight: Sight,
+}
+
+impl Looks {
+    /// Renews metrics and the status document, as far as they can be had.
+    async fn take(&mut self, house: &House<'_>) {
+        let metrics = &house.ctx.metrics;
+        let why = match tokio::time::timeout(LOOK_LIMIT, self.look(house)).await {
+            Ok(Ok(())) => {
+                if std::mem::take(&mut self.sight) == Sight::Lost {
+                    info!("the source's figures can be read again");
+                }
+                return;
+            }
+            Ok(Err(error)) => chain(&error),
+            Err(_) => {
+                self.session = None;
+                format!("no answer within {} s", LOOK_LIMIT.as_secs())
+            }
+        };
+        metrics.look_failures.inc();
+        if std::mem::replace(&mut self.sight, Sight::Lost) == Sight::Lost {
+            debug!(why, "the figures cannot be read; trying again");
+        } else {
+            warn!(why, "the figures cannot be read; the stream goes on, and they are tried again");
+        }
+        // As far as the stream itself has heard.
+        show_lag(house, house.heard.wal_end());
+    }
+
+    async fn look(&mut self, house: &House<'_>) -> Result<(), StatusError> {
+        let ctx = house.ctx;
+        let source = match kept(&mut self.session, &ctx.settings.source, ctx).await {
+            Ok(source) => source,
+            Err(error) => {
+                show(ctx, status::collect_with(None, house.state).await?);
+                return Err(error.into());
+            }
+        };
+        show(ctx, status::collect_with(Some(source), house.state).await?);
+        let name = house.migration.slot.name();
+        let (slot, end) = tokio::try_join!(catalog::slot::find(source, name), catalog::wal::end(source))?;
+        match slot {
+            Some(slot) => {
+                let label = [name];
+                ctx.metrics.slot_retained_bytes.with_label_values(&label).set(slot.retained_bytes(end).unwrap_or(0));
+                ctx.metrics.slot_safe_wal_bytes.with_label_values(&label).set(slot.safe_wal_bytes.unwrap_or(-1));
+                show_lag(house, end);
+            }
+            None => warn!(slot = name, "the slot is gone"),
+        }
+        Ok(())
+    }
+}
+
 /// The session that is kept, or a new one when it is lost.
 async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context) -> Result<&'s Session, WireError> {
     let session = match place.take() {
@@ -111,37 +181,24 @@ async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context
     Ok(place.insert(session))
 }
 
-/// Renews metrics and the status document.
-async fn figures(house: &House<'_>, source: &mut Option<Session>) -> Result<(), HouseError> {
-    let ctx = house.ctx;
-    let source = kept(source, &ctx.settings.source, ctx).await?;
-    match status::collect_with(Some(source), house.state).await {
-        Ok(document) => {
-            ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
-            for state in ["waiting", "copying", "indexing", "joining", "ready"] {
-                let count = document.tables.iter().filter(|table| table.state == state).count();
-                ctx.metrics.tables.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-            ctx.hub.publish_status(document);
-        }
-        Err(error) => warn!(%error, "cannot renew the status"),
+/// Publishes a status document.
+fn show(ctx: &Context, document: StatusDocument) {
+    ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
+    for state in ["waiting", "copying", "indexing", "joining", "ready"] {
+        let count = document.tables.iter().filter(|table| table.state == state).count();
+        ctx.metrics.tables.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
-    let name = house.migration.slot.name();
-    match tokio::try_join!(catalog::slot::find(source, name), catalog::wal::end(source)) {
-        Ok((Some(slot), end)) => {
-            let label = [name];
-            ctx.metrics.slot_retained_bytes.with_label_values(&label).set(slot.retained_bytes(end).unwrap_or(0));
-            ctx.metrics.slot_safe_wal_bytes.with_label_values(&label).set(slot.safe_wal_bytes.unwrap_or(-1));
-            let lag = |from: Lsn| i64::try_from(end.bytes_since(from)).unwrap_or(i64::MAX);
-            ctx.metrics.receive_lag_bytes.set(lag(house.heard.wal_end()));
-            let behind = lag(house.durable.borrow().lsn());
-            ctx.metrics.apply_lag_bytes.set(behind);
-            ctx.hub.publish_readiness(readiness(behind));
-        }
-        Ok((None, _)) => warn!(slot = name, "the slot is gone"),
-        Err(error) => warn!(%error, "cannot read the slot's figures"),
-    }
-    Ok(())
+    ctx.hub.publish_status(document);
+}
+
+/// Publishes how far the stream is behind the end of the source's WAL.
+fn show_lag(house: &House<'_>, end: Lsn) {
+    let metrics = &house.ctx.metrics;
+    let lag = |from: Lsn| i64::try_from(end.bytes_since(from)).unwrap_or(i64::MAX);
+    metrics.receive_lag_bytes.set(lag(house.heard.wal_end()));
+    let behind = lag(house.durable.borrow().lsn());
+    metrics.apply_lag_bytes.set(behind);
+    house.ctx.hub.publish_readiness(readiness(behind));
 }
 
 fn readiness(lag_bytes: i64) -> Readiness {

@@ -2,9 +2,10 @@
 
 use walferry::demo::cluster::SUPERUSER;
 
-use crate::migration::{PATIENCE, traces};
-use crate::support::pair::{DATABASE, Pair, SourceRole};
-use crate::support::process::Walferry;
+use crate::migration::{PATIENCE, streaming, traces};
+use crate::support::pair::{APP, DATABASE, Pair, SourceRole};
+use crate::support::process::{Walferry, command_for};
+use crate::support::wait_until;
 
 /// What stands in the way: its name, the SQL that brings it about and the one
 /// that mends it, for the superuser of the source, and the arguments.
@@ -89,4 +90,58 @@ async fn a_source_that_gives_no_slot_ends_run_as_it_ends_check() {
     let pair = Pair::builder().source_setting("wal_level", "replica").start().await;
     pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY)").await;
     refused_by_both(&pair, &Cause { name: "wal_level", made: "", mended: "", arguments: &[] });
+}
+
+/// The story: a panic in a task left the others waiting for it, and one in the
+/// main thread ended the process with 101, which no table knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_any_thread_or_task_ends_the_process_as_a_bug_and_nothing_is_lost() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t VALUES (1)").await;
+    // The copy, the thread that decodes, the task that confirms.
+    for point in ["copy-rows:1:panic", "worker:1:panic", "status:1:panic"] {
+        let mut command = command_for(&pair, &["run"]);
+        command.env("WALFERRY_FAILPOINT", point);
+        let ended = Walferry::spawn(command).wait(PATIENCE).code(1);
+        for words in
+            ["walferry panicked at src/failpoint.rs", "what to do: this is a bug in walferry; nothing was lost"]
+        {
+            assert!(ended.stderr.contains(words), "{point}, \"{words}\":\n{}", ended.stderr);
+        }
+        pair.source_sql("INSERT INTO public.t SELECT max(id) + 1 FROM public.t").await;
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
+
+/// The story: the stream of a healthy migration ended with 6 because a session
+/// that only reads figures was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_for_figures_that_is_refused_does_not_end_the_stream() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY)").await;
+    let mut daemon = streaming(&pair, &[]).await;
+    let admin = |sql: &str| pair.source.psql(SUPERUSER, DATABASE, sql).unwrap();
+    // The walsender stays; nobody else comes in again.
+    admin(&format!("ALTER ROLE {APP} NOLOGIN"));
+    admin(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{APP}' AND backend_type = 'client backend'"
+    ));
+    wait_until("the refusal is spoken of", PATIENCE, async || daemon.stderr().contains("the figures cannot be read"))
+        .await;
+    admin("INSERT INTO public.t SELECT generate_series(1, 100)");
+    let target = pair.target_client().await;
+    wait_until("the rows arrive all the same", PATIENCE, async || {
+        let sql = "SELECT count(*) FROM public.t";
+        target.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 100
+    })
+    .await;
+    assert!(daemon.ended().is_none(), "it goes on");
+    admin(&format!("ALTER ROLE {APP} LOGIN"));
+    wait_until("the figures are back", PATIENCE, async || daemon.stderr().contains("figures can be read again")).await;
+    let ended = daemon.terminate(PATIENCE).code(0);
+    assert!(!ended.stderr.contains("the work was cut short"), "{}", ended.stderr);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
 }
