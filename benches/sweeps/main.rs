@@ -111,7 +111,7 @@ impl Rig {
         };
         let servers = [start()?, start()?];
         let info = |side, cluster: &Cluster, user| {
-            ConnInfo::parse(side, &cluster.socket_uri(user, DATABASE), &Env::of_process())
+            ConnInfo::parse(side, &cluster.socket_uri(user, DATABASE), &Env::of_process()?)
         };
         let source_info = info(Side::Source, &servers[0], SUPERUSER)?;
         let target_info = info(Side::Target, &servers[1], "mover")?;

@@ -7,6 +7,12 @@ use tracing_subscriber::EnvFilter;
 use crate::config::settings::log::{LOG_FORMAT, LOG_LEVEL};
 use crate::config::{ConfigError, LogFormat, Values};
 
+/// The form that was asked for, as far as it is known: for errors before the log
+/// is started.
+pub(super) fn known_format(values: &Values) -> LogFormat {
+    values.get(&LOG_FORMAT).unwrap_or(LogFormat::Human)
+}
+
 /// Starts the log.
 pub(super) fn start(values: &Values) -> Result<LogFormat, ConfigError> {
     let format = values.get(&LOG_FORMAT)?;

@@ -23,7 +23,6 @@ use failure::Failure;
 use output::Format;
 
 use crate::config::given::near_variables;
-use crate::config::settings::log::LOG_FORMAT;
 use crate::config::{ConfigError, Env, LogFormat, Settings, Side, Values};
 use crate::fault::Exit;
 use crate::run::resync::Kind;
@@ -41,16 +40,18 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let env = Env::of_process();
+    let env = match Env::of_process() {
+        Ok(env) => env,
+        Err(error) => return output::failure(&error.into(), logging::known_format(&flags)),
+    };
     let action = Action::of(cli.command);
-    let flags_format = flags.get(&LOG_FORMAT).unwrap_or(LogFormat::Human);
     let (exposed, values) = match complete(&action, flags, &env) {
         Ok(completed) => completed,
-        Err(error) => return output::failure(&error.into(), flags_format),
+        Err((error, format)) => return output::failure(&error.into(), format),
     };
     let log_format = match logging::start(&values) {
         Ok(format) => format,
-        Err(error) => return output::failure(&error.into(), LogFormat::Human),
+        Err(error) => return output::failure(&error.into(), logging::known_format(&values)),
     };
     panic::end_on_panic(log_format);
     for (side, variable) in exposed {
@@ -124,10 +125,17 @@ fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result
 /// hide it.
 type Exposed = Vec<(Side, String)>;
 
-/// Completes the flags by environment and file.
-fn complete(action: &Action, flags: Values, env: &Env) -> Result<(Exposed, Values), ConfigError> {
+/// Completes the flags by environment and file. An error comes with the form of
+/// the log, as far as it was known by then.
+fn complete(action: &Action, flags: Values, env: &Env) -> Result<(Exposed, Values), (ConfigError, LogFormat)> {
     let exposed = flags.exposed_passwords();
-    let mut values = if action.knows_a_migration() { flags.complete(env)? } else { flags };
+    let mut values = flags;
+    if action.knows_a_migration() {
+        let format = logging::known_format(&values);
+        values = values.with_env(env).map_err(|error| (error, format))?;
+        let format = logging::known_format(&values);
+        values = values.with_file().map_err(|error| (error, format))?;
+    }
     if !matches!(action, Action::Run(_)) {
         values.forget_daemon();
     }

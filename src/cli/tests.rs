@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::settings;
+use crate::config::settings::{self, log::LOG_FORMAT};
 
 fn help(command: Option<&str>) -> String {
     let mut cli = flags::command().term_width(100);
@@ -40,7 +40,7 @@ fn whoever_takes_a_setting_is_a_command() {
 fn prepared(words: &[&str], env: &Env) -> (Action, Exposed, Values) {
     let (cli, flags) = parse(std::iter::once("walferry").chain(words.iter().copied())).unwrap();
     let action = Action::of(cli.command);
-    let (exposed, values) = complete(&action, flags, env).unwrap();
+    let (exposed, values) = complete(&action, flags, env).map_err(|(error, _)| error).unwrap();
     (action, exposed, values)
 }
 

@@ -7,6 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::error::ConfigError;
+use super::given::Origin;
+
+/// What the variables that are read here begin with: ours, and libpq's with the
+/// ones that are common for connection strings.
+const READ_PREFIXES: [&str; 2] = ["WALFERRY_", "PG"];
+
 /// What configuration may read of the process's surroundings.
 #[derive(Clone, Default)]
 pub struct Env {
@@ -16,12 +23,28 @@ pub struct Env {
 }
 
 impl Env {
-    /// The surroundings of this process. Variables that are not UTF-8 are
-    /// treated as absent: none of those read here can be meant that way.
-    pub fn of_process() -> Self {
-        let variables =
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-        Env { variables, home: std::env::home_dir(), user: whoami::username().ok() }
+    /// The surroundings of this process.
+    ///
+    /// # Errors
+    /// [`ConfigError::Setting`] for a variable of ours or libpq's that is not
+    /// UTF-8: an exclusion that is not understood must not look as if there
+    /// were none.
+    pub fn of_process() -> Result<Self, ConfigError> {
+        let mut variables = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            // No variable that is read here has such a name.
+            let Ok(name) = name.into_string() else { continue };
+            let is_read = READ_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            match value.into_string() {
+                Ok(value) => drop(variables.insert(name, value)),
+                Err(_) if is_read => {
+                    let (from, expected) = (Origin::Variable(name), "text in UTF-8".to_owned());
+                    return Err(ConfigError::Setting { from, expected, found: String::new() });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(Env { variables, home: std::env::home_dir(), user: whoami::username().ok() })
     }
 
     /// Surroundings without anything.

@@ -77,12 +77,28 @@ impl Values {
     ///
     /// # Errors
     /// When a file that is named cannot be read, or is not understood.
-    pub fn complete(mut self, env: &Env) -> Result<Values, ConfigError> {
+    pub fn complete(self, env: &Env) -> Result<Values, ConfigError> {
+        self.with_env(env)?.with_file()
+    }
+
+    /// Adds what the environment says where no flag does.
+    ///
+    /// # Errors
+    /// When the file of a secret cannot be read.
+    pub fn with_env(mut self, env: &Env) -> Result<Values, ConfigError> {
         for setting in settings::all() {
             if let Some(given) = of_env(env, setting)? {
                 self.0.entry(setting.about().name).or_insert(given);
             }
         }
+        Ok(self)
+    }
+
+    /// Adds what the file says where nothing else does.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be read, or is not understood.
+    pub fn with_file(mut self) -> Result<Values, ConfigError> {
         let file = match self.find(&CONFIG)? {
             Some(path) => Some(path),
             None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),

@@ -2,6 +2,7 @@
 //! error that names the place to mend. No server is asked: whatever is wrong
 //! here is found before anything is connected to.
 
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -71,4 +72,30 @@ fn a_misspelt_key_ends_with_the_nearest_setting_and_a_misspelt_variable_is_warne
 fn the_settings_page_that_the_program_writes_is_the_one_of_the_repository() {
     let written = walferry(&["generate", "settings"], |_| {}).code(0);
     assert_eq!(written.stdout, include_str!("../../docs/settings.md"));
+}
+
+/// Variables that are not UTF-8 counted as absent: the exclusion was passed over
+/// without a word.
+#[test]
+fn a_variable_that_is_no_text_is_an_error_and_not_absent() {
+    let no_text = std::ffi::OsStr::from_bytes(b"t\xe9l\xe9phones");
+    for name in ["WALFERRY_EXCLUDE_TABLES", "PGPASSWORD"] {
+        let finished = walferry(&["check"], |command| {
+            command.env(name, no_text);
+        });
+        let finished = finished.code(2);
+        assert!(finished.stderr.contains(&format!("{name} must be text in UTF-8")), "{}", finished.stderr);
+    }
+}
+
+/// The form was taken from the flags alone, as long as the file was not read.
+#[test]
+fn an_error_of_the_file_has_the_form_that_the_environment_asks_for() {
+    let wrong = walferry(&["check", "--config", "/nonexistent.toml"], |command| {
+        command.env("WALFERRY_LOG_FORMAT", "json");
+    });
+    let wrong = wrong.code(2);
+    let line: serde_json::Value = serde_json::from_str(&wrong.stderr).unwrap();
+    assert_eq!(line["exit_code"], 2);
+    assert!(line["message"].as_str().unwrap().contains("/nonexistent.toml"), "{line}");
 }

@@ -84,7 +84,7 @@ fn a_secret_can_come_from_a_file_and_is_never_shown() {
 }
 
 #[test]
-fn every_setting_can_be_given_by_each_of_its_variables_and_by_its_key() {
+fn every_setting_is_taken_from_its_flag_before_its_variables_before_its_key() {
     for setting in settings::all() {
         let about = setting.about();
         for variable in about.variables() {
@@ -92,9 +92,19 @@ fn every_setting_can_be_given_by_each_of_its_variables_and_by_its_key() {
             assert_eq!(given.origin, Origin::Variable(variable));
         }
         let file = File::with(&format!("{} = \"x\"\n", about.name));
-        let keys = of_file(&file.0.path().join("w.toml")).map(|given| given[0].0);
-        assert_eq!(keys.is_ok_and(|key| key == about.name), about.in_file == InFile::Key, "{}", about.name);
+        let values = Values::default().complete(&file.env());
+        if about.in_file == InFile::Nothing {
+            assert!(values.is_err(), "{}", about.name);
+            continue;
+        }
+        assert!(matches!(values.unwrap().origin_of(about.name), Origin::Key { line: 1, .. }), "{}", about.name);
+        let env = file.env().with(&about.variable(), "x");
+        let values = Values::default().complete(&env).unwrap();
+        assert_eq!(values.origin_of(about.name), Origin::Variable(about.variable()));
+        let values = Values::default().with_flag(about, vec!["x".into()]).complete(&env).unwrap();
+        assert_eq!(values.origin_of(about.name), Origin::Flag(about.name));
     }
+    assert!(CONFIG.default.0.contains(DEFAULT_FILE));
 }
 
 #[test]

@@ -88,8 +88,8 @@ super::settings! {
             help: "Larger tables are copied in parts of this size, side by side",
             why: "A part takes seconds to minutes, so that no worker is left alone with the largest table. Before 14 a \
                   source reads parts by the first column of the primary key where that is an integer; a table without \
-                  such a key is copied by one worker. TRUNCATE, VACUUM FULL, CLUSTER and ALTER TABLE on such a table \
-                  wait until the copy is over, and the application waits behind them.",
+                  such a key is copied by one worker. TRUNCATE, VACUUM FULL, CLUSTER and ALTER TABLE wait only while a \
+                  part of the table is being read.",
             ..HOW
         },
         ByteSize::mib(256),
