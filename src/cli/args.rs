@@ -54,7 +54,7 @@ pub(super) enum Command {
     /// Look at both ends and say what would make a migration fail; change nothing
     ///
     /// Every problem comes with the SQL that mends it. Exits with 3 when there
-    /// is one.
+    /// is one, with 6 or 7 when an end cannot be reached.
     Check(CheckArgs),
     /// Copy the database and follow its changes until stopped
     ///

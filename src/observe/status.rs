@@ -326,7 +326,8 @@ async fn position(state: &State, slot: &str) -> Result<Option<Position>, StatusE
             "read the position",
         )
         .await?;
-    Ok(rows.first().map(|row| Position { end: row.get(0), commit_age: row.get(1), moved_age: row.get(2) }))
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Position { end: row.take(0)?, commit_age: row.take(1)?, moved_age: row.take(2)? }))
 }
 
 /// For people: one fact a line, and only the tables that are not ready.

@@ -192,7 +192,7 @@ async fn counters(source: &Session) -> Result<Option<i64>, DbError> {
                WHERE relid IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_largeobject_metadata'::regclass, \
                                'pg_catalog.pg_description'::regclass)";
     let row = source.query_one(sql, &[]).await.during(source.side(), "look at the counters of the large objects")?;
-    Ok(row.get(0))
+    row.take(0)
 }
 
 #[cfg(test)]

@@ -40,7 +40,10 @@ impl State {
                 "ask the daemon for a resync",
             )
             .await?;
-        rows.first().map(|row| row.get(0)).ok_or_else(|| StateError::Foreign("the request was not written".to_owned()))
+        match rows.first() {
+            Some(row) => Ok(row.take(0)?),
+            None => Err(StateError::Foreign("the request was not written".to_owned())),
+        }
     }
 
     /// The oldest request for a resync that is open.
@@ -56,7 +59,8 @@ impl State {
                 "look for requests",
             )
             .await?;
-        Ok(rows.first().map(|row| Resync { id: row.get(0), tables: row.get(1), requested_by: row.get(2) }))
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Resync { id: row.take(0)?, tables: row.take(1)?, requested_by: row.take(2)? }))
     }
 
     /// Answers one request.
@@ -80,7 +84,8 @@ impl State {
     pub async fn answer_to(&self, id: i64) -> Result<Option<String>, StateError> {
         let rows =
             self.query("SELECT answer FROM walferry.control WHERE id = $1", &[&id], "look for the answer").await?;
-        Ok(rows.first().and_then(|row| row.get(0)))
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(row.take(0)?)
     }
 
     /// Asks the daemon to finish its batch, confirm it and leave.
@@ -111,7 +116,8 @@ impl State {
                 "look for requests",
             )
             .await?;
-        Ok(rows.first().map(|row| HandOver { id: row.get(0), requested_by: row.get(1) }))
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(HandOver { id: row.take(0)?, requested_by: row.take(1)? }))
     }
 
     /// Answers every request that is open: by the one who hands over, and by

@@ -113,12 +113,12 @@ impl State {
         rows.iter()
             .map(|row| {
                 Ok(Deferred {
-                    ordinal: row.get("ordinal"),
-                    kind: DeferredKind::parse(row.get("kind"))?,
-                    table: TableName::new(row.get::<_, &str>("schema"), row.get::<_, &str>("table_name")),
-                    object: row.get("object"),
-                    sql: row.get("sql"),
-                    is_restored: row.get("is_restored"),
+                    ordinal: row.take("ordinal")?,
+                    kind: DeferredKind::parse(row.take("kind")?)?,
+                    table: TableName::new(row.take::<&str>("schema")?, row.take::<&str>("table_name")?),
+                    object: row.take("object")?,
+                    sql: row.take("sql")?,
+                    is_restored: row.take("is_restored")?,
                 })
             })
             .collect()

@@ -74,7 +74,7 @@ impl State {
                    ON CONFLICT (migration) DO UPDATE SET claim = l.claim + 1 RETURNING claim, adopting";
         let row = session.query_one(sql, &[&self.name(), &adopts]).await;
         let row = row.during(Side::Target, "claim the large objects")?;
-        Ok(Claim { number: row.get(0), adopts: row.get(1) })
+        Ok(Claim { number: row.take(0)?, adopts: row.take(1)? })
     }
 
     /// From now on contents may differ anywhere, until a pass ends.
@@ -136,15 +136,16 @@ impl State {
             iso8601_sql("last_pass")
         );
         let rows = self.query(&sql, &[&self.name()], "read what is known of the large objects").await?;
-        Ok(rows.first().map(|row| LargeObjectsRow {
-            total: row.get(0),
-            bytes: row.get(1),
-            last_pass: row.get(2),
-            scan_xmin: row.get(3),
-            scan_xmax: row.get(4),
-            pass_seconds: row.get(5),
-            unreadable: row.get(6),
-            unreadable_oids: row.get(7),
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(LargeObjectsRow {
+            total: row.take(0)?,
+            bytes: row.take(1)?,
+            last_pass: row.take(2)?,
+            scan_xmin: row.take(3)?,
+            scan_xmax: row.take(4)?,
+            pass_seconds: row.take(5)?,
+            unreadable: row.take(6)?,
+            unreadable_oids: row.take(7)?,
         }))
     }
 
@@ -162,6 +163,6 @@ impl State {
                 "read the large objects that are ours",
             )
             .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        rows.iter().map(|row| Ok(row.take(0)?)).collect()
     }
 }

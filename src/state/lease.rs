@@ -21,7 +21,7 @@ impl State {
                 "take the lease",
             )
             .await?;
-        if rows.iter().all(|row| row.get::<_, bool>(0)) {
+        if rows.first().map_or(Ok(false), |row| row.take(0))? {
             return Ok(());
         }
         let holder = match self.load().await? {
@@ -59,6 +59,6 @@ impl State {
                 "look for the lease",
             )
             .await?;
-        Ok(rows.iter().any(|row| row.get(0)))
+        Ok(rows.first().map_or(Ok(false), |row| row.take(0))?)
     }
 }

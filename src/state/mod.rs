@@ -88,7 +88,7 @@ impl State {
             .query_one("SELECT pg_catalog.to_regclass('walferry.version') IS NOT NULL", &[])
             .await
             .during(Side::Target, "look for the state schema")?;
-        Ok(row.get(0))
+        Ok(row.take(0)?)
     }
 
     /// Creates the schema if it is not there, and opens the migration `name`.
@@ -155,7 +155,7 @@ impl State {
         let [row] = rows.as_slice() else {
             return Err(StateError::Foreign(format!("walferry.version has {} rows", rows.len())));
         };
-        Ok(row.get(0))
+        Ok(row.take(0)?)
     }
 
     /// Opens the state of the migration `name`; the schema must exist. One that

@@ -37,7 +37,8 @@ impl State {
     pub async fn position(&self, slot: &str) -> Result<Option<DurableLsn>, StateError> {
         let rows =
             self.query("SELECT end_lsn FROM walferry.position WHERE slot = $1", &[&slot], "read the position").await?;
-        Ok(rows.first().map(|row| DurableLsn::of(&ReadBack { end_lsn: EndLsn(row.get::<_, Lsn>(0)) })))
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(DurableLsn::of(&ReadBack { end_lsn: EndLsn(row.take::<Lsn>(0)?) })))
     }
 
     /// Where a position is, held there until the end of the caller's transaction.
@@ -47,7 +48,7 @@ impl State {
     pub async fn hold_position(&self, slot: &str) -> Result<Option<Lsn>, StateError> {
         let sql = "SELECT end_lsn FROM walferry.position WHERE slot = $1 FOR UPDATE";
         let rows = self.query(sql, &[&slot], "hold the position").await?;
-        Ok(rows.first().map(|row| row.get(0)))
+        Ok(rows.first().map(|row| row.take(0)).transpose()?)
     }
 
     /// Enters a position for a slot: the rows on the target that its stream is

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{State, StateError};
+use crate::session::Row;
 use crate::sql::TableName;
 
 /// A row of `walferry.sequences`.
@@ -73,7 +74,7 @@ impl State {
                 "record the sequences",
             )
             .await?;
-        Ok(gone.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+        gone.iter().map(name).collect()
     }
 
     /// The target's oids by the source's, as of earlier passes.
@@ -84,7 +85,7 @@ impl State {
         let sql = "SELECT source_oid, target_oid FROM walferry.sequences \
              WHERE migration = $1 AND source_oid IS NOT NULL AND target_oid IS NOT NULL";
         let rows = self.query(sql, &[&self.name()], "read the sequences' counterparts").await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
     }
 
     /// The sequences with a problem as of the last pass, at most `limit`: those
@@ -96,10 +97,7 @@ impl State {
         let sql = "SELECT schema, name, behind, coalesce(problem, 'is not equal') FROM walferry.sequences \
              WHERE migration = $1 AND (behind OR problem IS NOT NULL) ORDER BY behind DESC, schema, name LIMIT $2";
         let rows = self.query(sql, &[&self.name(), &limit], "read the sequences' problems").await?;
-        let problem = |row: &crate::session::Row| {
-            (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2), row.get(3))
-        };
-        Ok(rows.iter().map(problem).collect())
+        rows.iter().map(|row| Ok((name(row)?, row.take(2)?, row.take(3)?))).collect()
     }
 
     /// Counts the sequences as of the last pass.
@@ -118,9 +116,12 @@ impl State {
 
     async fn counts(&self, sql: &str, action: &str) -> Result<SweepCounts, StateError> {
         let rows = self.query(sql, &[&self.name()], action).await?;
-        Ok(rows
-            .first()
-            .map(|row| SweepCounts { total: row.get(0), behind: row.get(1), last_pass: row.get(2) })
-            .unwrap_or_default())
+        let Some(row) = rows.first() else { return Ok(SweepCounts::default()) };
+        Ok(SweepCounts { total: row.take(0)?, behind: row.take(1)?, last_pass: row.take(2)? })
     }
+}
+
+/// A name in the first two columns.
+fn name(row: &Row) -> Result<TableName, StateError> {
+    Ok(TableName::new(row.take::<String>(0)?, row.take::<String>(1)?))
 }

@@ -51,14 +51,17 @@ const LIST: &str = "SELECT kind, schema, table_name, \
 pub(super) async fn list(state: &State) -> Result<Vec<WithoutStream>, StatusError> {
     let sql = LIST.replace("RESTORED", &iso8601_sql("restored_at"));
     let rows = state.query(&sql, &[&state.name()], "list what has no stream").await?;
-    let entry = |row: &crate::session::Row| WithoutStream {
-        kind: row.get(0),
-        schema: row.get(1),
-        name: row.get(2),
-        state: row.get(3),
-        at: row.get(4),
-    };
-    Ok(rows.iter().map(entry).collect())
+    rows.iter()
+        .map(|row| {
+            Ok(WithoutStream {
+                kind: row.take(0)?,
+                schema: row.take(1)?,
+                name: row.take(2)?,
+                state: row.take(3)?,
+                at: row.take(4)?,
+            })
+        })
+        .collect()
 }
 
 impl fmt::Display for WithoutStream {
