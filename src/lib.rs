@@ -40,8 +40,6 @@ pub mod demo;
 pub mod failpoint;
 pub mod fault;
 pub mod lsn;
-#[cfg(test)]
-mod modules_test;
 pub mod observe;
 pub mod pgoutput;
 pub mod relation;
