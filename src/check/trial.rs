@@ -146,14 +146,13 @@ fn one(refused: &Refused, trial: &Trial, findings: &mut Findings) {
     let when = match refused.when {
         When::First => "",
         When::AfterRows => " (after the rows)",
-        When::End => " (at the end, catchup --finish)",
+        When::End | When::Administrator => " (at the end, catchup --finish)",
     };
     let what = format!("{} {}", refused.kind, refused.name);
     let message = format!("cannot create {}{when}: {}", what.trim(), words(&refused.error));
-    let is_event_trigger = refused.name.starts_with("event trigger ");
     let finding = match refused.reason {
         // Comes last of all, and keeps nothing else back.
-        Reason::Right if is_event_trigger => findings.warning(Side::Target, "trial", message),
+        Reason::Right if refused.when == When::Administrator => findings.warning(Side::Target, "trial", message),
         _ => findings.problem(Side::Target, "trial", message),
     };
     match refused.reason {
@@ -164,7 +163,7 @@ fn one(refused: &Refused, trial: &Trial, findings: &mut Findings) {
         Reason::Locks => {
             finding.remedy("run restores the schema in one transaction, too: raise max_locks_per_transaction there, and restart the server");
         }
-        _ if !trial.missing_roles.is_empty() && refused.when == When::End => {
+        _ if !trial.missing_roles.is_empty() && matches!(refused.when, When::End | When::Administrator) => {
             finding.remedy("roles are missing: let an administrator run this:");
             for sql in &trial.missing_roles {
                 finding.sql(sql.clone());

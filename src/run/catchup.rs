@@ -19,6 +19,7 @@ use super::{Context, Error, begin, finish, leave, position, prepare, resync, ret
 use crate::config::Settings;
 use crate::lsn::EndLsn;
 use crate::schema;
+use crate::schema::Leftover;
 use crate::schema::tables::{Part, Shape};
 use crate::session::Session;
 use crate::sql::TableName;
@@ -63,6 +64,9 @@ pub struct CatchupReport {
     /// Unlogged tables copied, with `--finish`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unlogged_tables: Option<u64>,
+    /// What only an administrator of the target can bring in, with `--finish`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub administrators: Option<Vec<Leftover>>,
 }
 
 impl fmt::Display for CatchupReport {
@@ -77,6 +81,9 @@ impl fmt::Display for CatchupReport {
         }
         if let Some(tables @ 1..) = self.unlogged_tables {
             write!(f, ", {tables} unlogged tables copied")?;
+        }
+        for left in self.administrators.iter().flatten() {
+            write!(f, "\nleft to an administrator of the target: {}: {}", left.object, left.sql)?;
         }
         Ok(())
     }
@@ -168,7 +175,9 @@ async fn attempt(
     }
     let done = finish::finish(ctx, &state).await?;
     let (restored, unlogged_tables) = (Some(done.restored), Some(done.unlogged_tables));
-    let report = ended.get_or_init(|| async { CatchupReport { restored, unlogged_tables, ..report } }).await;
+    let administrators = Some(done.administrators);
+    let report = CatchupReport { restored, unlogged_tables, administrators, ..report };
+    let report = ended.get_or_init(|| async { report }).await;
     end_well(ctx, &state, report.clone()).await
 }
 
@@ -209,6 +218,7 @@ async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
         seconds: 0.0,
         restored: None,
         unlogged_tables: None,
+        administrators: None,
     })
 }
 

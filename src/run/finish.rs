@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{Context, Error, Finish};
 use crate::copy;
 use crate::schema::without_stream::Copied;
-use crate::schema::{self, Keys, without_stream};
+use crate::schema::{self, Keys, Leftover, without_stream};
 use crate::session::Session;
 use crate::sql::{TableName, literal};
 use crate::state::State;
@@ -21,12 +21,14 @@ use crate::state::deferred::DeferredKind;
 use crate::sweep::large_objects;
 
 /// What was brought in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Finished {
     /// Objects that were held back.
     pub(super) restored: u64,
     /// Unlogged tables copied.
     pub(super) unlogged_tables: u64,
+    /// What is left to an administrator.
+    pub(super) administrators: Vec<Leftover>,
 }
 
 /// Brings everything in; the stream has ended, and the lease is held.
@@ -41,7 +43,10 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let given = large_objects::owners::give(&ctx.settings, &source, &session, state).await?;
     if restored.failures.is_empty() && given.refused.is_empty() {
-        return Ok(Finished { restored: restored.total(), unlogged_tables });
+        for left in &restored.administrators {
+            warn!(object = left.object, sql = left.sql, "only an administrator of the target can bring this in");
+        }
+        return Ok(Finished { restored: restored.total(), unlogged_tables, administrators: restored.administrators });
     }
     for failure in &restored.failures {
         warn!(%failure, "a deferred object could not be restored");

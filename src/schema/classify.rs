@@ -5,6 +5,8 @@
 //!
 //! Source: the `.description` of the archive entries in `src/bin/pg_dump/pg_dump.c`.
 
+use std::collections::HashSet;
+
 use super::archive::{self, Entry};
 use super::source::PartitionedTables;
 use crate::sql::{TableName, ident};
@@ -34,15 +36,41 @@ pub(super) fn needs_superuser(entry: &Entry) -> bool {
         "OPERATOR FAMILY",
         "PROCEDURAL LANGUAGE",
         "TEXT SEARCH PARSER",
+        "SHELL TYPE",
+        "TEXT SEARCH PARSER",
         "TEXT SEARCH TEMPLATE",
+        "TRANSFORM",
     ];
-    let is_native = || entry.sql.contains("LANGUAGE c ") || entry.sql.contains("LANGUAGE c\n");
-    kinds.contains(&entry.kind.as_str()) || (entry.kind == "FUNCTION" && is_native())
+    let natives = ["LANGUAGE c ", "LANGUAGE c\n", "LANGUAGE internal ", "LANGUAGE internal\n"];
+    let is_native = || natives.iter().any(|language| entry.sql.contains(language));
+    let is_base_type = || entry.sql.contains("\n    INTERNALLENGTH = ");
+    match entry.kind.as_str() {
+        "FUNCTION" => is_native(),
+        "TYPE" => is_base_type(),
+        kind => kinds.contains(&kind),
+    }
+}
+
+/// Whether only an administrator may give it, so that it waits for the end:
+/// event triggers and what belongs to them. `others` are the entries that need a
+/// superuser.
+pub(super) fn is_administrators(entry: &Entry, others: &HashSet<u32>) -> bool {
+    let is_note = matches!(entry.kind.as_str(), "COMMENT" | "SECURITY LABEL" | "ACL");
+    entry.kind == "EVENT TRIGGER"
+        || (is_note && entry.name.starts_with("EVENT TRIGGER "))
+        || (is_note && entry.identity.belongs_to.iter().any(|id| others.contains(id)))
+}
+
+/// pg_dump's numbers of the entries that need a superuser.
+pub(super) fn superusers(entries: &[Entry]) -> HashSet<u32> {
+    entries.iter().filter(|entry| needs_superuser(entry)).map(|entry| entry.identity.dump_id).collect()
 }
 
 /// When an entry of post-data comes in.
 pub(super) fn kind_of(entry: &Entry) -> DeferredKind {
     match entry.kind.as_str() {
+        // An UPDATE of another column passes on a value that violates it.
+        "CHECK CONSTRAINT" if entry.sql.starts_with("ALTER DOMAIN ") => DeferredKind::Other,
         "CONSTRAINT" | "CHECK CONSTRAINT" | "INDEX" | "INDEX ATTACH" | "STATISTICS" => DeferredKind::AfterRows,
         // Their queries need a primary key (GROUP BY id), so pg_dump puts them
         // off; indexes and triggers may be theirs.
@@ -50,7 +78,8 @@ pub(super) fn kind_of(entry: &Entry) -> DeferredKind {
         // A view whose query needed a primary key: other objects may need the view.
         "RULE" if entry.name.ends_with(" _RETURN") => DeferredKind::AfterRows,
         "FK CONSTRAINT" => DeferredKind::ForeignKey,
-        "TRIGGER" | "RULE" | "EVENT TRIGGER" => DeferredKind::Trigger,
+        "TRIGGER" | "RULE" => DeferredKind::Trigger,
+        _ if is_administrators(entry, &HashSet::new()) => DeferredKind::Administrator,
         _ => DeferredKind::Other,
     }
 }
@@ -81,6 +110,13 @@ pub(super) fn deferred(entries: &[Entry], partitioned: &PartitionedTables, targe
     }
     objects.extend(validations);
     objects
+}
+
+/// An entry that an administrator has to give if our role may not.
+pub(super) fn of_administrator(entry: &Entry) -> Deferred {
+    let table = TableName::new(entry.schema.clone(), "");
+    let (object, sql) = (describe(entry), entry.sql.clone());
+    Deferred { ordinal: 0, kind: DeferredKind::Administrator, table, object, sql, is_restored: false }
 }
 
 /// Gives objects their numbers in order.
@@ -118,7 +154,9 @@ fn without_validation(entry: &Entry, table: &TableName) -> Option<(String, Strin
 fn table_of(entry: &Entry) -> Option<TableName> {
     let sql = entry.sql.as_str();
     let rest = match entry.kind.as_str() {
-        "CONSTRAINT" | "CHECK CONSTRAINT" | "FK CONSTRAINT" | "ROW SECURITY" => {
+        // A CHECK goes to the children as well, whose rows may not be there yet: it is
+        // of no single table.
+        "CONSTRAINT" | "FK CONSTRAINT" | "ROW SECURITY" => {
             let rest = sql.strip_prefix("ALTER ").and_then(|rest| rest.split_once("TABLE "))?.1;
             rest.strip_prefix("ONLY ").unwrap_or(rest)
         }

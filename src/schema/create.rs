@@ -58,8 +58,8 @@ pub(super) async fn run(
     restore(state, age(source, target), &pre_data, &objects).await
 }
 
-/// Brings over single tables, with their partitions' and columns' sequences; see
-/// [`super::add`]. What they need besides (types, functions) must be there.
+/// Brings over single tables, with their columns' sequences and others that their
+/// defaults use, as far as these are not there; see [`super::add`]. What they need besides (types, functions) must be there.
 pub(super) async fn add(
     settings: &Settings,
     state: &State,
@@ -71,8 +71,9 @@ pub(super) async fn add(
         return Ok(());
     }
     let target = state.session();
+    let sequences = source::sequences_of_defaults(source, target, new).await?;
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
-    let what = (Scope::Tables(new), Patience::Run);
+    let what = (Scope::Tables(new, &sequences), Patience::Run);
     let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
     ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
     // A partition gets the indexes of a table that is there as it is attached.
@@ -82,7 +83,8 @@ pub(super) async fn add(
     let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
     let objects = dump.deferred(tables, target.version());
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin to create the tables").await?;
-    let schemas: HashSet<&str> = new.iter().map(|table| table.name.schema.as_str()).collect();
+    let names = new.iter().map(|table| &table.name).chain(&sequences);
+    let schemas: HashSet<&str> = names.map(|name| name.schema.as_str()).collect();
     for schema in schemas {
         if !is_there(target, schema).await? {
             let sql = format!("CREATE SCHEMA {}", ident(schema));
@@ -164,12 +166,19 @@ async fn is_made(target: &Session, entry: &Entry) -> Result<bool, DbError> {
         "TEXT SEARCH TEMPLATE" => {
             "pg_catalog.pg_ts_template JOIN pg_catalog.pg_namespace n ON n.oid = tmplnamespace WHERE n.nspname = $1::text AND tmplname = $2::text"
         }
+        "TYPE" | "SHELL TYPE" => {
+            "pg_catalog.pg_type JOIN pg_catalog.pg_namespace n ON n.oid = typnamespace WHERE n.nspname = $1::text AND typname = $2::text"
+        }
+        "TRANSFORM" => {
+            "pg_catalog.pg_transform JOIN pg_catalog.pg_language l ON l.oid = trflang WHERE pg_catalog.format('TRANSFORM FOR %s LANGUAGE %I', \
+             pg_catalog.format_type(trftype, NULL), l.lanname) = $2::text"
+        }
         _ => return Ok(false),
     };
     // Both parameters have a use, whatever the kind.
     let sql = format!("SELECT $1::text IS NOT NULL AND $2::text IS NOT NULL AND EXISTS (SELECT FROM {found})");
     let action = || format!("look for {} {}", entry.kind.to_lowercase(), entry.name);
-    Ok(target.query_one(&sql, &[&entry.schema, &entry.name]).await.during(target.side(), action())?.get(0))
+    target.query_one(&sql, &[&entry.schema, &entry.name]).await.during(target.side(), action())?.take(0)
 }
 
 async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
@@ -177,7 +186,7 @@ async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
         .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::text)", &[&schema])
         .await
         .during(target.side(), format!("look for the schema {}", ident(schema)))?;
-    Ok(row.get(0))
+    row.take(0)
 }
 
 /// Characters of a statement that are worth showing: most are shorter, and the

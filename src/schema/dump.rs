@@ -30,8 +30,8 @@ pub(super) enum Patience {
 pub(super) enum Scope<'a> {
     /// Everything that takes part, in this snapshot.
     All { snapshot: Option<&'a str> },
-    /// These tables alone.
-    Tables(&'a [SourceTable]),
+    /// These tables alone, and sequences that their defaults use.
+    Tables(&'a [SourceTable], &'a [TableName]),
 }
 
 /// A dump of both sections.
@@ -41,6 +41,8 @@ pub(super) struct Dump {
     pub(super) pre_data: Vec<Entry>,
     /// What waits.
     pub(super) post_data: Vec<Entry>,
+    /// Comments on what an administrator makes.
+    administrators: Vec<Entry>,
     /// Owners and privileges.
     pub(super) given: Given,
     /// What the filter leaves out.
@@ -71,7 +73,10 @@ impl Dump {
         let mut given = Given::default();
         given.take(&mut pre_data);
         given.take(&mut post_data);
-        Ok(Dump { pre_data, post_data, given, taken })
+        let superusers = classify::superusers(&pre_data);
+        let (administrators, pre_data) =
+            pre_data.into_iter().partition(|entry| classify::is_administrators(entry, &superusers));
+        Ok(Dump { pre_data, post_data, administrators, given, taken })
     }
 
     /// What is executed at once, in order.
@@ -83,6 +88,7 @@ impl Dump {
     pub(super) fn deferred(self, tables: &[SourceTable], target_version: i32) -> Vec<Deferred> {
         let mut objects = classify::deferred(&self.post_data, &source::partitioned(tables), target_version);
         objects.extend(self.given.into_objects());
+        objects.extend(self.administrators.iter().map(classify::of_administrator));
         classify::number(&mut objects);
         objects
     }
@@ -122,7 +128,10 @@ fn arguments(
             args.extend(snapshot.map(|snapshot| format!("--snapshot={snapshot}")));
             args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
         }
-        Scope::Tables(tables) => args.extend(tables.iter().map(|table| format!("--table={}", table.name.sql()))),
+        Scope::Tables(tables, sequences) => {
+            let names = tables.iter().map(|table| &table.name).chain(sequences);
+            args.extend(names.map(|name| format!("--table={}", name.sql())));
+        }
     }
     args
 }

@@ -1,5 +1,6 @@
 //! A schema that exists on the target: its foreign keys are dropped and its
-//! triggers and rules disabled until the end.
+//! triggers and rules disabled until the end; CHECK constraints that are NOT VALID
+//! are dropped until the rows are there, those of domains until the end.
 //!
 //! Invariant: everything is recorded with the SQL that brings it back, in the
 //! transaction that takes it away. Source: an ordinary owner may `DISABLE
@@ -8,8 +9,8 @@
 use super::tables::{self, Part, SourceTable};
 use super::{SchemaError, append, batch, classify, record};
 use crate::config::Baseline;
-use crate::session::{DbContext, DbError, Session};
-use crate::sql::{TableName, ident};
+use crate::session::{DbContext, DbError, Row, Session};
+use crate::sql::{TableName, ident, literal};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
 use crate::state::tables::TableState;
@@ -39,7 +40,11 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
         tables::require_empty(target, &names).await?;
     }
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
-    let mut objects = take_away(target, &names, Keys::All).await?;
+    let checks = match baseline {
+        Baseline::Copied => Checks::Away,
+        _ => Checks::Stay,
+    };
+    let mut objects = take_away(target, &names, (Keys::All, checks)).await?;
     classify::number(&mut objects);
     record(state, &objects).await?;
     batch(target, "COMMIT", "commit the preparation of the schema").await?;
@@ -52,7 +57,7 @@ pub(super) async fn add(state: &State, tables: &[SourceTable]) -> Result<(), Sch
     let target = state.session();
     let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the tables").await?;
-    let objects = take_away(target, &names, Keys::All).await?;
+    let objects = take_away(target, &names, (Keys::All, Checks::Away)).await?;
     append(state, objects).await?;
     batch(target, "COMMIT", "commit the preparation of the tables").await?;
     Ok(())
@@ -67,6 +72,16 @@ pub enum Keys {
     /// which the stream brings as well. The others only check; to bring them in
     /// once more would read their tables once more.
     Acting,
+}
+
+/// Whether CHECK constraints that are NOT VALID are taken away: rows from before
+/// them may violate them, and would not be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checks {
+    /// They are, until the rows are there.
+    Away,
+    /// They stay: no row is copied, and the stream's pass them as they did on the source.
+    Stay,
 }
 
 /// Takes away again what an end has brought in that did not end well, before
@@ -89,7 +104,7 @@ pub async fn take_away_again(state: &State, keys: Keys) -> Result<usize, SchemaE
     let names = with_roots(target, &names).await?;
     let names: Vec<&TableName> = names.iter().collect();
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to take triggers and foreign keys away again").await?;
-    let mut objects = take_away(target, &names, keys).await?;
+    let mut objects = take_away(target, &names, (keys, Checks::Stay)).await?;
     let count = objects.len();
     objects.retain(|object| !listed.iter().any(|other| !other.is_restored && other.sql == object.sql));
     append(state, objects).await?;
@@ -108,7 +123,7 @@ async fn with_roots(target: &Session, names: &[&TableName]) -> Result<Vec<TableN
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2"
     );
     let rows = query(target, names, &sql, "list the tables and their roots").await?;
-    let named = |row: &crate::session::Row| {
+    let named = |row: &Row| {
         let (schema, name): (String, String) = (row.take(0)?, row.take(1)?);
         Ok(TableName { schema, name })
     };
@@ -123,10 +138,18 @@ pub fn has_an_end_begun(listed: &[Deferred]) -> bool {
 
 /// Takes away what is in the way of these tables' rows, and says what brings it
 /// back.
-async fn take_away(target: &Session, names: &[&TableName], keys: Keys) -> Result<Vec<Deferred>, SchemaError> {
+async fn take_away(
+    target: &Session,
+    names: &[&TableName],
+    (keys, checks): (Keys, Checks),
+) -> Result<Vec<Deferred>, SchemaError> {
     let mut removals = foreign_keys(target, names, keys).await?;
-    removals.extend(triggers(target, names).await?);
-    removals.extend(rules(target, names).await?);
+    if checks == Checks::Away {
+        removals.extend(unproved_checks(target, names).await?);
+    }
+    removals.extend(unproved_domains(target, names).await?);
+    removals.extend(switches(target, names, TRIGGERS, "TRIGGER").await?);
+    removals.extend(switches(target, names, RULES, "RULE").await?);
     // Validations come after all keys: numbers are given in this order.
     let (first, last): (Vec<_>, Vec<_>) =
         removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
@@ -141,12 +164,7 @@ const OURS: &str = "(SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (sche
     JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name)";
 
-async fn query(
-    target: &Session,
-    names: &[&TableName],
-    sql: &str,
-    action: &str,
-) -> Result<Vec<crate::session::Row>, SchemaError> {
+async fn query(target: &Session, names: &[&TableName], sql: &str, action: &str) -> Result<Vec<Row>, SchemaError> {
     let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
     Ok(target.query(sql, &[&schemas, &tables]).await.during(target.side(), action)?)
 }
@@ -155,6 +173,13 @@ fn deferred(kind: DeferredKind, table: &TableName, object: String, sql: String) 
     Deferred { ordinal: 0, kind, table: table.clone(), object, sql, is_restored: false }
 }
 
+/// What brings a comment back, on a line behind what it is about.
+fn with_comment(on: &str, comment: Option<&str>) -> String {
+    comment.map_or_else(String::new, |text| format!("\nCOMMENT ON CONSTRAINT {on} IS {};", literal(text)))
+}
+
+/// The foreign keys of these tables and to them. One whose triggers somebody has
+/// disabled, which only a superuser can, is not in force and stays.
 async fn foreign_keys(target: &Session, names: &[&TableName], keys: Keys) -> Result<Vec<Removal>, SchemaError> {
     let meant = match keys {
         Keys::All => "true",
@@ -162,62 +187,119 @@ async fn foreign_keys(target: &Session, names: &[&TableName], keys: Keys) -> Res
     };
     let top = if target.version() >= 110_000 { "k.conparentid = 0" } else { "true" };
     let sql = format!(
-        "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, c.relkind = 'p' \
+        "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, c.relkind = 'p', \
+            pg_catalog.obj_description(k.oid, 'pg_constraint') \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype = 'f' AND {top} AND {meant} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) ORDER BY 1, 2, 3"
+         WHERE k.contype = 'f' AND {top} AND {meant} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) \
+            AND NOT coalesce((SELECT pg_catalog.bool_and(g.tgenabled = 'D') FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid), false) \
+         ORDER BY 1, 2, 3"
     );
-    let removal = |row: &crate::session::Row| {
-        let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-        let (name, definition): (&str, &str) = (row.get(2), row.get(3));
-        let object = format!("foreign key {} of {table}", ident(name));
-        let add = format!("ALTER TABLE {} ADD CONSTRAINT {} {definition}", table.sql(), ident(name));
-        let partitioned_now = row.get::<_, bool>(5) && target.version() < classify::PARTITIONED_NOT_VALID;
-        let objects = if row.get::<_, bool>(4) && !partitioned_now {
-            let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {};", table.sql(), ident(name));
-            vec![
-                deferred(DeferredKind::ForeignKey, &table, object.clone(), format!("{add} NOT VALID;")),
-                deferred(DeferredKind::ForeignKey, &table, format!("validation of {object}"), validate),
-            ]
-        } else {
-            vec![deferred(DeferredKind::ForeignKey, &table, object, format!("{add};"))]
-        };
-        Removal { deferred: objects, sql: format!("ALTER TABLE {} DROP CONSTRAINT {}", table.sql(), ident(name)) }
-    };
+    let version = target.version();
     let rows = query(target, names, &sql, "list the foreign keys").await?;
-    Ok(rows.iter().map(removal).collect())
+    Ok(rows.iter().map(|row| foreign_key(row, version)).collect::<Result<_, DbError>>()?)
 }
 
-async fn triggers(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+fn foreign_key(row: &Row, version: i32) -> Result<Removal, DbError> {
+    let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+    let (name, definition) = (ident(row.take(2)?), row.take::<&str>(3)?);
+    let object = format!("foreign key {name} of {table}");
+    let comment = with_comment(&format!("{name} ON {}", table.sql()), row.take(6)?);
+    let add = format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition}", table.sql());
+    let partitioned_now = row.take(5)? && version < classify::PARTITIONED_NOT_VALID;
+    let deferred = if row.take(4)? && !partitioned_now {
+        let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {name};", table.sql());
+        vec![
+            deferred(DeferredKind::ForeignKey, &table, object.clone(), format!("{add} NOT VALID;{comment}")),
+            deferred(DeferredKind::ForeignKey, &table, format!("validation of {object}"), validate),
+        ]
+    } else {
+        vec![deferred(DeferredKind::ForeignKey, &table, object, format!("{add};{comment}"))]
+    };
+    Ok(Removal { deferred, sql: format!("ALTER TABLE {} DROP CONSTRAINT {name}", table.sql()) })
+}
+
+/// CHECK constraints that are NOT VALID, those of parents before the children's
+/// own. They go to the children as well, so they are of no single table.
+async fn unproved_checks(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let enforced = if target.version() >= 180_000 { "k.conenforced" } else { "true" };
     let sql = format!(
-        "SELECT n.nspname::text, c.relname::text, g.tgname::text, g.tgenabled FROM pg_catalog.pg_trigger g \
-         JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid IN {OURS} ORDER BY 1, 2, 3"
+        "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), \
+            pg_catalog.obj_description(k.oid, 'pg_constraint') \
+         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE k.contype = 'c' AND NOT k.convalidated AND {enforced} AND k.conislocal AND k.conrelid IN {OURS} \
+         ORDER BY (WITH RECURSIVE up (oid) AS (SELECT k.conrelid UNION SELECT i.inhparent FROM up \
+            JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) SELECT pg_catalog.count(*) FROM up), 1, 2, 3"
     );
-    let rows = query(target, names, &sql, "list the triggers").await?;
-    Ok(rows.iter().map(|row| switch(row, "TRIGGER")).collect())
+    let removal = |row: &Row| {
+        let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+        let (name, definition) = (ident(row.take(2)?), row.take::<&str>(3)?);
+        let comment = with_comment(&format!("{name} ON {}", table.sql()), row.take(4)?);
+        let add = format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition};{comment}", table.sql());
+        let none = TableName::new(table.schema.clone(), "");
+        let object = format!("check constraint {name} of {table}");
+        Ok(Removal {
+            deferred: vec![deferred(DeferredKind::AfterRows, &none, object, add)],
+            sql: format!("ALTER TABLE {} DROP CONSTRAINT {name}", table.sql()),
+        })
+    };
+    let rows = query(target, names, &sql, "list the check constraints that are not valid").await?;
+    Ok(rows.iter().map(removal).collect::<Result<_, DbError>>()?)
 }
 
-async fn rules(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+/// Constraints of the columns' domains that are NOT VALID: an UPDATE of another
+/// column passes on a value that violates them, so they wait for the end.
+async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
     let sql = format!(
-        "SELECT n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled FROM pg_catalog.pg_rewrite r \
-         JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ('O', 'A') AND c.oid IN {OURS} ORDER BY 1, 2, 3"
+        "SELECT n.nspname::text, t.typname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), \
+            pg_catalog.obj_description(k.oid, 'pg_constraint') \
+         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_type t ON t.oid = k.contypid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+         WHERE k.contype = 'c' AND NOT k.convalidated AND EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+            WHERE a.atttypid = t.oid AND NOT a.attisdropped AND a.attrelid IN {OURS}) ORDER BY 1, 2, 3"
     );
-    let rows = query(target, names, &sql, "list the rules").await?;
-    Ok(rows.iter().map(|row| switch(row, "RULE")).collect())
+    let removal = |row: &Row| {
+        let domain = TableName { schema: row.take(0)?, name: row.take(1)? };
+        let (name, definition) = (ident(row.take(2)?), row.take::<&str>(3)?);
+        let comment = with_comment(&format!("{name} ON DOMAIN {}", domain.sql()), row.take(4)?);
+        let add = format!("ALTER DOMAIN {} ADD CONSTRAINT {name} {definition};{comment}", domain.sql());
+        let none = TableName::new(domain.schema.clone(), "");
+        let object = format!("constraint {name} of domain {domain}");
+        Ok(Removal {
+            deferred: vec![deferred(DeferredKind::Other, &none, object, add)],
+            sql: format!("ALTER DOMAIN {} DROP CONSTRAINT {name}", domain.sql()),
+        })
+    };
+    let rows = query(target, names, &sql, "list the constraints of domains that are not valid").await?;
+    Ok(rows.iter().map(removal).collect::<Result<_, DbError>>()?)
 }
 
-/// Disables a trigger or rule, and enables it again as it was: for every
+/// Triggers that are in force, with the letter that says when.
+const TRIGGERS: &str = "SELECT n.nspname::text, c.relname::text, g.tgname::text, g.tgenabled FROM pg_catalog.pg_trigger g \
+     JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid IN ";
+
+/// The same of rules.
+const RULES: &str = "SELECT n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled FROM pg_catalog.pg_rewrite r \
+     JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+     WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ('O', 'A') AND c.oid IN ";
+
+/// Disables triggers or rules, and enables them again as they were: for every
 /// session, or always.
-fn switch(row: &crate::session::Row, what: &str) -> Removal {
-    let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-    let name = ident(row.get(2));
-    let always = if row.get::<_, i8>(3) == b'A' as i8 { " ALWAYS" } else { "" };
-    let enable = format!("ALTER TABLE ONLY {} ENABLE{always} {what} {name};", table.sql());
-    let object = format!("{} {name} of {table}", what.to_lowercase());
-    Removal {
-        deferred: vec![deferred(DeferredKind::Trigger, &table, object, enable)],
-        sql: format!("ALTER TABLE ONLY {} DISABLE {what} {name}", table.sql()),
-    }
+async fn switches(target: &Session, names: &[&TableName], sql: &str, what: &str) -> Result<Vec<Removal>, SchemaError> {
+    let switch = |row: &Row| {
+        let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+        let name = ident(row.take(2)?);
+        let always = if row.take::<i8>(3)? == b'A' as i8 { " ALWAYS" } else { "" };
+        let enable = format!("ALTER TABLE ONLY {} ENABLE{always} {what} {name};", table.sql());
+        let object = format!("{} {name} of {table}", what.to_lowercase());
+        Ok(Removal {
+            deferred: vec![deferred(DeferredKind::Trigger, &table, object, enable)],
+            sql: format!("ALTER TABLE ONLY {} DISABLE {what} {name}", table.sql()),
+        })
+    };
+    let sql = format!("{sql}{OURS} ORDER BY 1, 2, 3");
+    let rows = query(target, names, &sql, &format!("list the {}s", what.to_lowercase())).await?;
+    Ok(rows.iter().map(switch).collect::<Result<_, DbError>>()?)
 }

@@ -20,6 +20,7 @@ mod older;
 mod ownership;
 mod pg_dump;
 mod restore;
+mod same;
 mod source;
 pub mod tables;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use std::path::PathBuf;
 pub use existing::{Keys, has_an_end_begun, take_away_again};
 pub(crate) use ownership::{missing_roles, named_roles};
 pub use pg_dump::{PgDump, find_pg_dump};
-pub use restore::{Failure, Mark, Restored, restore_after_rows, restore_deferred};
+pub use restore::{Failure, Leftover, Mark, Restored, restore_after_rows, restore_deferred};
 
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;

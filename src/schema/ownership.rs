@@ -40,6 +40,7 @@ enum Rank {
 impl Given {
     /// Takes owners and privileges out of the entries of a section.
     pub(super) fn take(&mut self, entries: &mut Vec<Entry>) {
+        let superusers = classify::superusers(entries);
         entries.retain_mut(|entry| {
             if !classify::is_wanted(entry) {
                 return true;
@@ -54,7 +55,11 @@ impl Given {
                 }
             };
             let sql = std::mem::take(&mut entry.sql);
-            self.objects.push((rank, deferred(&classify::describe(entry), entry, sql)));
+            let mut object = deferred(&classify::describe(entry), entry, sql);
+            if classify::is_administrators(entry, &superusers) {
+                object.kind = DeferredKind::Administrator;
+            }
+            self.objects.push((rank, object));
             false
         });
     }
@@ -71,7 +76,10 @@ impl Given {
             "SEQUENCE" => Rank::OwnerOfSequence,
             _ => Rank::Owner,
         };
-        let owner = deferred(&format!("owner of {}", classify::describe(entry)), entry, statement.to_owned());
+        let mut owner = deferred(&format!("owner of {}", classify::describe(entry)), entry, statement.to_owned());
+        if classify::needs_superuser(entry) || entry.kind == "EVENT TRIGGER" {
+            owner.kind = DeferredKind::Administrator;
+        }
         let rest = rest.trim_end().to_owned();
         self.objects.push((rank, owner));
         self.new_owners.insert(entry.owner.clone());
@@ -140,7 +148,7 @@ pub(crate) async fn named_roles(source: &Session, acl: Keep, left_out: &[u32]) -
             (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = ANY ($1::oid[])) {of_privileges})"
     );
     let rows = source.query(&sql, &[&left_out]).await.during(source.side(), "list the roles that the schema names")?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    rows.iter().map(|row| row.take(0)).collect()
 }
 
 /// The SQL that makes the target have these roles, and our role able to give
@@ -165,11 +173,11 @@ pub(crate) async fn missing_roles(
     let rows = target.query(&sql, &[&all, &owners]).await.during(target.side(), "look for the roles")?;
     let mut missing = Vec::new();
     for row in &rows {
-        let (name, ours): (&str, &str) = (row.get(0), row.get(3));
-        if row.get(1) {
+        let (name, ours): (&str, &str) = (row.take(0)?, row.take(3)?);
+        if row.take(1)? {
             missing.push(format!("CREATE ROLE {};", ident(name)));
         }
-        if row.get(2) {
+        if row.take(2)? {
             missing.push(format!("GRANT {} TO {};", ident(name), ident(ours)));
         }
     }

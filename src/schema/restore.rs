@@ -2,13 +2,15 @@
 //! the end.
 //!
 //! Invariant: an object and its mark as restored are one transaction, and an
-//! object that is there already counts as restored, so a run that was cut off
-//! is simply run again.
+//! object that is there already in the same shape ([`super::same`]) counts as
+//! restored, so a run that was cut off is simply run again. What only an
+//! administrator can give is named and keeps nothing back.
 
 use std::collections::HashSet;
 
 use tokio_postgres::error::SqlState;
 
+use super::same::{self, There};
 use super::{SchemaError, batch};
 use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
@@ -23,12 +25,13 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 /// tables are none of these: they are copied (`copy::unlogged`). Materialized
 /// views before policies, which may be in force for the owner of the tables as well,
 /// and before owners and privileges, which may take a right from us.
-pub(super) const ORDER: [DeferredKind; 5] = [
+pub(super) const ORDER: [DeferredKind; 6] = [
     DeferredKind::AfterRows,
     DeferredKind::ForeignKey,
     DeferredKind::Trigger,
     DeferredKind::MaterializedView,
     DeferredKind::Other,
+    DeferredKind::Administrator,
 ];
 
 /// An object that could not be brought in.
@@ -48,6 +51,15 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// What an administrator of the target has to run.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Leftover {
+    /// The object, for people.
+    pub object: String,
+    /// The SQL that brings it in.
+    pub sql: String,
+}
+
 /// What [`restore_deferred`] did: objects brought in now, by kind.
 #[derive(Debug, Default)]
 pub struct Restored {
@@ -57,14 +69,16 @@ pub struct Restored {
     pub foreign_keys: u64,
     /// Foreign keys validated.
     pub validated: u64,
-    /// Triggers, event triggers and rules.
+    /// Triggers and rules.
     pub triggers: u64,
-    /// Policies, comments and the like.
+    /// Policies, comments, event triggers and the like.
     pub others: u64,
     /// Materialized views refreshed.
     pub materialized_views: u64,
     /// Those that could not be brought in.
     pub failures: Vec<Failure>,
+    /// Those that only an administrator can bring in.
+    pub administrators: Vec<Leftover>,
 }
 
 impl Restored {
@@ -79,7 +93,7 @@ impl Restored {
             DeferredKind::ForeignKey if is_validation(object) => &mut self.validated,
             DeferredKind::ForeignKey => &mut self.foreign_keys,
             DeferredKind::Trigger => &mut self.triggers,
-            DeferredKind::Other => &mut self.others,
+            DeferredKind::Other | DeferredKind::Administrator => &mut self.others,
             DeferredKind::MaterializedView => &mut self.materialized_views,
             DeferredKind::Unlogged => return,
         };
@@ -106,6 +120,10 @@ pub async fn restore_deferred(
     let mut restored = Restored::default();
     let mut failed: HashSet<String> = HashSet::new();
     for kind in ORDER.iter().filter(|kind| kinds.contains(kind)) {
+        if *kind == DeferredKind::Administrator && !restored.failures.is_empty() {
+            // An event trigger would be fired by what is still to come.
+            break;
+        }
         for object in objects.iter().filter(|object| object.kind == *kind && !object.is_restored) {
             let key = object.object.strip_prefix("validation of ");
             if key.is_some_and(|key| failed.contains(key)) {
@@ -114,6 +132,10 @@ pub async fn restore_deferred(
             match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
                 Ok(_) => restored.count(object),
                 Err(error) if session.is_closed() => return Err(error.into()),
+                Err(error) if is_administrators(object, &error, &restored) => {
+                    let Deferred { object, sql, .. } = object.clone();
+                    restored.administrators.push(Leftover { object, sql });
+                }
                 Err(error) => {
                     failed.insert(object.object.clone());
                     restored.failures.push(Failure { object: object.object.clone(), sql: object.sql.clone(), error });
@@ -122,6 +144,14 @@ pub async fn restore_deferred(
         }
     }
     Ok(restored)
+}
+
+/// Whether an object is missing only for want of a right that administrators
+/// have, or belongs to one that is.
+fn is_administrators(object: &Deferred, error: &DbError, restored: &Restored) -> bool {
+    let follows = || !restored.administrators.is_empty() && error.sqlstate() == Some(&SqlState::UNDEFINED_OBJECT);
+    object.kind == DeferredKind::Administrator
+        && (error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) || follows())
 }
 
 /// Brings in one object during the copy, waiting for locks as long as it
@@ -134,28 +164,71 @@ pub async fn restore_after_rows(session: &Session, migration: &str, object: &Def
 }
 
 async fn restore_one(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
-    let result = attempt(session, migration, object, settings).await;
-    if let Err(error) = &result {
-        let there = [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_FUNCTION];
-        let is_there = error.sqlstate().is_some_and(|state| there.contains(state));
-        let rolled_back = batch(session, "ROLLBACK", "roll back").await;
-        // A session that cannot even roll back is lost; the first error says why.
-        if is_there && rolled_back.is_ok() {
+    let error = match attempt(session, migration, object, &object.sql, settings).await {
+        Ok(mark) => return Ok(mark),
+        Err(error) => error,
+    };
+    if session.is_closed() || !may_be_there(object, &error) {
+        return Err(error);
+    }
+    match same::look(session, &object.sql).await? {
+        There::Same { rest } => {
             tracing::warn!(object = object.object, "it is on the target already and is taken as restored");
-            return mark(session, migration, object).await;
+            attempt(session, migration, object, &rest, settings).await
         }
+        There::Other(there) => {
+            if let Some(there) = there {
+                tracing::warn!(object = object.object, there, "another one of this name is on the target");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Whether the target may have refused an object because it is there. The right
+/// to create something is looked at before its name.
+fn may_be_there(object: &Deferred, error: &DbError) -> bool {
+    let states = [
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_FUNCTION,
+        // "multiple primary keys for table"
+        SqlState::INVALID_TABLE_DEFINITION,
+    ];
+    let is_right = error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+    error.sqlstate().is_some_and(|state| states.contains(state))
+        || (is_right && object.kind == DeferredKind::Administrator)
+}
+
+async fn attempt(
+    session: &Session,
+    migration: &str,
+    object: &Deferred,
+    sql: &str,
+    settings: &str,
+) -> Result<Mark, DbError> {
+    let result = transaction(session, migration, object, sql, settings).await;
+    if result.is_err() && batch(session, "ROLLBACK", "roll back").await.is_err() {
+        // A session that cannot even roll back is lost; the first error says why.
+        tracing::debug!("cannot roll back");
     }
     result
 }
 
-async fn attempt(session: &Session, migration: &str, object: &Deferred, settings: &str) -> Result<Mark, DbError> {
+async fn transaction(
+    session: &Session,
+    migration: &str,
+    object: &Deferred,
+    sql: &str,
+    settings: &str,
+) -> Result<Mark, DbError> {
     // One behind the other in a single round trip: they are sent in this order.
     let begin = format!("BEGIN; {settings}");
     let what = format!("restore the {}", object.object);
     let (begun, mark) = tokio::join!(batch(session, &begin, &what), mark(session, migration, object));
     begun?;
     let mark = mark?;
-    let sql = if mark == Mark::Set { object.sql.as_str() } else { "" };
+    let sql = if mark == Mark::Set { sql } else { "" };
     // On a line of its own, as the last one may end with a comment. Behind an
     // error the server passes over what is left.
     batch(session, &format!("{sql};\nCOMMIT"), &what).await?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::SchemaError;
 use super::tables::{Shape, SourceTable};
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
 
 /// The partitioned tables of the source.
@@ -24,7 +24,7 @@ pub(super) async fn require_extensions(source: &Session, target: &Session) -> Re
         .query("SELECT extname::text FROM pg_catalog.pg_extension ORDER BY extname", &[])
         .await
         .during(source.side(), "list the extensions")?;
-    let used: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    let used: Vec<&str> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
     let missing = target
         .query(
             "SELECT used FROM unnest($1::text[]) AS used WHERE NOT EXISTS \
@@ -37,7 +37,7 @@ pub(super) async fn require_extensions(source: &Session, target: &Session) -> Re
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(SchemaError::Extensions(missing.iter().map(|row| row.get(0)).collect()))
+        Err(SchemaError::Extensions(missing.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?))
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn inherited_indexes(source: &Session, tables: &[u32]) -> Resul
         )
         .await
         .during(source.side(), "list the indexes of partitions")?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
 }
 
 /// Every materialized view that holds data on the source, each after those it
@@ -86,6 +86,38 @@ pub(super) async fn filled_views(source: &Session, left_out: &[TableName]) -> Re
         )
         .await
         .during(source.side(), "list the materialized views")?;
-    let views = rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1)));
-    Ok(views.filter(|view| !left_out.contains(view)).collect())
+    let views: Vec<TableName> = rows.iter().map(named).collect::<Result<_, _>>()?;
+    Ok(views.into_iter().filter(|view| !left_out.contains(view)).collect())
+}
+
+/// The sequences that defaults of these tables use and the target does not have.
+/// pg_dump brings those that a column owns with its table, and no others.
+///
+/// # Errors
+/// When a catalog cannot be read.
+pub(super) async fn sequences_of_defaults(
+    source: &Session,
+    target: &Session,
+    tables: &[SourceTable],
+) -> Result<Vec<TableName>, DbError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let sql = "SELECT DISTINCT n.nspname::text, s.relname::text FROM pg_catalog.pg_attrdef f \
+         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid \
+            AND d.refclassid = 'pg_catalog.pg_class'::regclass \
+         JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S' JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace \
+         WHERE f.adrelid = ANY ($1::oid[]) ORDER BY 1, 2";
+    let rows = source.query(sql, &[&oids]).await.during(source.side(), "list the sequences of the tables' defaults")?;
+    let used: Vec<TableName> = rows.iter().map(named).collect::<Result<_, _>>()?;
+    let (schemas, names): (Vec<&str>, Vec<&str>) = used.iter().map(|s| (s.schema.as_str(), s.name.as_str())).unzip();
+    let sql = "SELECT schema, name FROM unnest($1::text[], $2::text[]) AS used (schema, name) WHERE NOT EXISTS \
+         (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+          WHERE n.nspname = used.schema AND c.relname = used.name) ORDER BY 1, 2";
+    let rows =
+        target.query(sql, &[&schemas, &names]).await.during(target.side(), "look for the sequences of defaults")?;
+    rows.iter().map(named).collect()
+}
+
+/// The name in the first two columns.
+fn named(row: &Row) -> Result<TableName, DbError> {
+    Ok(TableName { schema: row.take(0)?, name: row.take(1)? })
 }

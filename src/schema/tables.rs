@@ -206,13 +206,20 @@ pub fn require_fit<'a>(
     target: &HashMap<TableName, TargetTable>,
 ) -> Result<(), SchemaError> {
     let mut wrong = Vec::new();
-    for table in tables {
+    let tables: Vec<&SourceTable> = tables.collect();
+    // A column of a partitioned table comes to its partitions with it.
+    let lacks = |name: &TableName, column: &str| {
+        tables.iter().any(|table| table.name == *name)
+            && target.get(name).is_some_and(|there| there.columns.iter().all(|other| other.name != column))
+    };
+    for table in &tables {
         let Some(there) = target.get(&table.name) else {
             wrong.push(format!("table {} is not there: create it, or leave it out with --exclude-tables", table.name));
             continue;
         };
         let missing =
             table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
+        let missing = missing.filter(|c| !table.ancestors.iter().any(|ancestor| lacks(ancestor, &c.name)));
         let sql = table.name.sql();
         wrong.extend(missing.map(|c| format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&c.name), c.type_sql)));
         let beyond =

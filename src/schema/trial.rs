@@ -86,6 +86,8 @@ pub(crate) enum When {
     AfterRows,
     /// At the end.
     End,
+    /// Last of all, or by an administrator.
+    Administrator,
 }
 
 /// Why an object is refused.
@@ -193,7 +195,11 @@ fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identi
                 sql: &object.sql,
                 entry: None,
                 id: identity.map(|identity| (identity.class, identity.oid)).unwrap_or_default(),
-                when: if kind == DeferredKind::AfterRows { When::AfterRows } else { When::End },
+                when: match kind {
+                    DeferredKind::AfterRows => When::AfterRows,
+                    DeferredKind::Administrator => When::Administrator,
+                    _ => When::End,
+                },
             });
         }
     }

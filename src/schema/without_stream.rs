@@ -13,7 +13,7 @@
 use super::tables::{Part, Shape, SourceTable};
 use super::{SchemaError, batch, left_out, source};
 use crate::config::SchemaMode;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
@@ -88,8 +88,8 @@ async fn there(target: &Session, views: Vec<TableName>) -> Result<Vec<TableName>
          JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
          JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'm'";
     let rows = target.query(sql, &[&schemas, &names]).await.during(target.side(), "look for the materialized views")?;
-    let found: Vec<TableName> =
-        rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect();
+    let named = |row: &Row| Ok(TableName { schema: row.take(0)?, name: row.take(1)? });
+    let found: Vec<TableName> = rows.iter().map(named).collect::<Result<_, DbError>>()?;
     let (there, absent): (Vec<TableName>, Vec<TableName>) = views.into_iter().partition(|view| found.contains(view));
     for view in absent {
         tracing::warn!(%view, "the source has this materialized view, the target does not: it is not refreshed");

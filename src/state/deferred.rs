@@ -12,7 +12,7 @@ pub enum DeferredKind {
     AfterRows,
     /// A foreign key: at the end, NOT VALID, then validated.
     ForeignKey,
-    /// A trigger, an event trigger or a rule, absent or disabled until the end.
+    /// A trigger or a rule, absent or disabled until the end.
     Trigger,
     /// The rows of an unlogged table: copied at the end, before keys and triggers.
     Unlogged,
@@ -20,17 +20,22 @@ pub enum DeferredKind {
     MaterializedView,
     /// Anything else that post-data brings: policies, comments on them.
     Other,
+    /// What only an administrator may give: event triggers, comments on and owners
+    /// of what only an administrator can create. Last of all, as event triggers
+    /// would be fired by the others; what the role may not keeps nothing back.
+    Administrator,
 }
 
 impl DeferredKind {
     /// Every kind.
-    pub const ALL: [DeferredKind; 6] = [
+    pub const ALL: [DeferredKind; 7] = [
         DeferredKind::AfterRows,
         DeferredKind::ForeignKey,
         DeferredKind::Trigger,
         DeferredKind::Unlogged,
         DeferredKind::MaterializedView,
         DeferredKind::Other,
+        DeferredKind::Administrator,
     ];
 
     /// The word in the state.
@@ -42,6 +47,7 @@ impl DeferredKind {
             DeferredKind::Unlogged => "unlogged table",
             DeferredKind::MaterializedView => "materialized view",
             DeferredKind::Other => "other",
+            DeferredKind::Administrator => "administrator",
         }
     }
 
@@ -53,6 +59,7 @@ impl DeferredKind {
             "unlogged table" => DeferredKind::Unlogged,
             "materialized view" => DeferredKind::MaterializedView,
             "other" => DeferredKind::Other,
+            "administrator" => DeferredKind::Administrator,
             unknown => return Err(StateError::Foreign(format!("unknown kind \"{unknown}\" of deferred object"))),
         })
     }

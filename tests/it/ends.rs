@@ -1,8 +1,10 @@
 //! `catchup --finish`: run again after it has failed, and what comes after it.
 
+use walferry::demo::cluster::SUPERUSER;
+
 use crate::journey::{execute, value};
 use crate::migration::PATIENCE;
-use crate::support::pair::Pair;
+use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
 
 /// What acts on rows by itself, of every kind: it has done so on the source.
@@ -127,4 +129,72 @@ async fn nothing_is_brought_in_while_tables_are_missing() {
     let refused = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(8);
     assert!(refused.stderr.contains("public.visit"), "{}", refused.stderr);
     assert_eq!(value(&pair.target_client().await, IN_FORCE).await, "NULL");
+}
+
+/// What an ordinary role may not create, comment on or give away.
+const ADMINISTRATORS: &str = "
+    CREATE FUNCTION native() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler'";
+
+const OWNERS: &str = "
+    COMMENT ON FUNCTION native() IS 'only its owner may say this';
+    CREATE FUNCTION watched() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+    CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'DROP TABLE') EXECUTE FUNCTION watched();
+    COMMENT ON EVENT TRIGGER watch IS 'it''s watched';
+    CREATE TABLE t (id int PRIMARY KEY, n int);
+    CREATE FUNCTION audited() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+    CREATE TRIGGER audited BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION audited();
+    INSERT INTO t VALUES (1, 1)";
+
+/// The story: an end could never come to a good one where the source had an event
+/// trigger, or a comment on something that an administrator had to create.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_an_administrator_can_give_is_named_keeps_nothing_back_and_counts_once_it_is_there() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(ADMINISTRATORS).await;
+    pair.source_sql(OWNERS).await;
+    pair.target.psql(SUPERUSER, DATABASE, ADMINISTRATORS).unwrap();
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let finished = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0);
+    assert!(finished.stderr.contains("only an administrator"), "{}", finished.stderr);
+    let left = finished.json()["administrators"].as_array().unwrap().clone();
+    let sql: Vec<&str> = left.iter().map(|left| left["sql"].as_str().unwrap()).collect();
+    assert_eq!(sql.len(), 3, "{sql:?}");
+    let target = pair.target_client().await;
+    let triggers = "SELECT string_agg(tgname, ' ') FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgenabled = 'O'";
+    assert_eq!(value(&target, triggers).await, "audited");
+    pair.assert_equal().await;
+    // They run it, and it is looked at once more.
+    pair.target.psql(SUPERUSER, DATABASE, &sql.join(" ")).unwrap();
+    execute(&target, &["UPDATE walferry.migration SET finished_at = NULL"]).await;
+    let again = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0);
+    assert_eq!(again.json()["administrators"].as_array().unwrap().len(), 0);
+    assert_eq!(value(&target, "SELECT count(*) FROM walferry.deferred WHERE restored_at IS NULL").await, "0");
+    pair.assert_equal().await;
+}
+
+/// The story: an index of another table had the name of a primary key, which
+/// counted as restored; the table went on without one, with exit 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_counts_as_there_by_its_definition_and_not_by_its_name() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE INDEX by_n ON t (n); INSERT INTO t VALUES (1, 1)",
+    )
+    .await;
+    let target = pair.target_client().await;
+    execute(&target, &["CREATE TABLE other (n int); CREATE UNIQUE INDEX t_pkey ON other (n)"]).await;
+    let run = ["run", "--until", "caught-up"];
+    let refused = Walferry::run(&pair, &run, PATIENCE).code(7);
+    assert!(refused.stderr.contains("\"t_pkey\" already exists"), "{}", refused.stderr);
+    let has_key = "SELECT count(*) FROM pg_constraint WHERE conrelid = 't'::regclass AND contype = 'p'";
+    assert_eq!(value(&target, has_key).await, "0");
+    // The same key counts, whoever has made it, and a key of another column does not.
+    execute(&target, &["DROP TABLE other; ALTER TABLE t ADD CONSTRAINT t_pkey PRIMARY KEY (n)"]).await;
+    Walferry::run(&pair, &run, PATIENCE).code(7);
+    execute(&target, &["ALTER TABLE t DROP CONSTRAINT t_pkey, ADD CONSTRAINT t_pkey PRIMARY KEY (id)"]).await;
+    let done = Walferry::run(&pair, &run, PATIENCE).code(0);
+    assert!(done.stderr.contains("is taken as restored"), "{}", done.stderr);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+    assert_eq!(value(&target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'").await, "2");
 }

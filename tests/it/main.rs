@@ -15,6 +15,7 @@ mod copy_again;
 mod crash;
 mod ends;
 mod environment;
+mod existing;
 mod exits;
 mod fallback;
 mod gentle;
