@@ -6,6 +6,9 @@
 //! fact means for a migration is not decided here.
 
 pub mod contents;
+pub mod database;
+pub mod extensions;
+pub mod large_objects;
 pub mod objects;
 pub mod roles;
 pub mod settings;

@@ -35,8 +35,8 @@ impl Needs {
         let wrappers = source.query(&wrappers, &[]).await.during(Side::Source, "list the foreign data wrappers")?;
         let roles = source.query(&roles, &[]).await.during(Side::Source, "list the user mappings")?;
         Ok(Needs {
-            wrappers: wrappers.iter().map(|row| row.get(0)).collect(),
-            roles: roles.iter().map(|row| row.get(0)).collect(),
+            wrappers: wrappers.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?,
+            roles: roles.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -49,8 +49,8 @@ pub(super) async fn check(needs: &Needs, target: &Session, findings: &mut Findin
     let rows =
         target.query(sql, &[&needs.wrappers]).await.during(Side::Target, "look for the foreign data wrappers")?;
     for row in &rows {
-        let (wrapper, role): (String, String) = (row.get(0), row.get(1));
-        let (is_there, may_use, is_superuser): (bool, bool, bool) = (row.get(2), row.get(3), row.get(4));
+        let (wrapper, role): (String, String) = (row.take(0)?, row.take(1)?);
+        let (is_there, may_use, is_superuser): (bool, bool, bool) = (row.take(2)?, row.take(3)?, row.take(4)?);
         if may_use || (!is_there && is_superuser) {
             continue;
         }
@@ -70,7 +70,7 @@ pub(super) async fn check(needs: &Needs, target: &Session, findings: &mut Findin
     }
     let sql = "SELECT name FROM unnest($1::text[]) AS name WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) ORDER BY 1";
     let rows = target.query(sql, &[&needs.roles]).await.during(Side::Target, "look for roles of user mappings")?;
-    let missing: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let missing: Vec<String> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
     if missing.is_empty() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use super::{CheckError, Findings, foreign};
 use crate::catalog::contents;
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
 use crate::schema;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::sweep::large_objects::owners;
 
@@ -31,7 +31,7 @@ const ENCODING: &str = "SELECT pg_encoding_to_char(encoding)::text FROM pg_datab
 impl Content {
     /// Reads the rest of it from the source.
     pub(super) async fn read(settings: &Settings, session: &Session, tables: Tables) -> Result<Self, CheckError> {
-        let encoding = session.query_one(ENCODING, &[]).await.during(Side::Source, "read the encoding")?.get(0);
+        let encoding = session.query_one(ENCODING, &[]).await.during(Side::Source, "read the encoding")?.take(0)?;
         let rows = session
             .query("SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
             .await
@@ -42,7 +42,7 @@ impl Content {
             Keep::No => Vec::new(),
         };
         let foreign = foreign::Needs::read(session).await?;
-        let extensions = rows.iter().map(|row| row.get(0)).collect();
+        let extensions = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
         Ok(Content { tables, encoding, extensions, roles, owners, foreign })
     }
 }
@@ -99,7 +99,7 @@ fn not_replicated(settings: &Settings, content: &Content, findings: &mut Finding
 }
 
 async fn encoding(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let encoding: String = session.query_one(ENCODING, &[]).await.during(Side::Target, "read the encoding")?.get(0);
+    let encoding: String = session.query_one(ENCODING, &[]).await.during(Side::Target, "read the encoding")?.take(0)?;
     if encoding == content.encoding {
         findings.ok(Side::Target, "encoding", format!("both databases are {encoding}"));
     } else if encoding == "UTF8" {
@@ -109,7 +109,7 @@ async fn encoding(content: &Content, session: &Session, findings: &mut Findings)
             .query_one("SELECT current_database()::text", &[])
             .await
             .during(Side::Target, "read the database's name")?
-            .get(0);
+            .take(0)?;
         findings
             .problem(
                 Side::Target,
@@ -127,8 +127,14 @@ async fn extensions(content: &Content, session: &Session, findings: &mut Finding
         .query("SELECT name::text, installed_version IS NOT NULL FROM pg_available_extensions", &[])
         .await
         .during(Side::Target, "list the extensions")?;
-    let available: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    let installed: HashSet<String> = rows.iter().filter(|row| row.get(1)).map(|row| row.get(0)).collect();
+    let (mut available, mut installed) = (HashSet::<String>::new(), HashSet::<String>::new());
+    for row in &rows {
+        let name: String = row.take(0)?;
+        if row.take(1)? {
+            installed.insert(name.clone());
+        }
+        available.insert(name);
+    }
     let absent: Vec<&String> = content.extensions.iter().filter(|name| !available.contains(*name)).collect();
     if !absent.is_empty() {
         findings
@@ -143,7 +149,8 @@ async fn extensions(content: &Content, session: &Session, findings: &mut Finding
     );
     let rows =
         session.query(&sql, &[&content.extensions]).await.during(Side::Target, "list the untrusted extensions")?;
-    let restricted: Vec<String> = rows.iter().map(|row| row.get(0)).filter(|name| !installed.contains(name)).collect();
+    let mut restricted: Vec<String> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
+    restricted.retain(|name| !installed.contains(name));
     if restricted.is_empty() {
         if absent.is_empty() {
             findings.ok(
@@ -210,7 +217,7 @@ async fn schemas(content: &Content, session: &Session, findings: &mut Findings) 
         .await
         .during(Side::Target, "look at the schemas")?;
     for row in &rows {
-        let (schema, role): (String, String) = (row.get(0), row.get(1));
+        let (schema, role): (String, String) = (row.take(0)?, row.take(1)?);
         findings
             .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema}"))
             .remedy("let its owner run this:")
@@ -259,14 +266,16 @@ async fn tables(
         .during(Side::Target, "look for the tables")?;
     let landed: Vec<Landed> = rows
         .iter()
-        .map(|row| Landed {
-            name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
-            may_write: row.get(2),
-            may_read: row.get(3),
-            may_hold_back: row.get(4),
-            role: row.get(5),
+        .map(|row| {
+            Ok(Landed {
+                name: TableName { schema: row.take(0)?, name: row.take(1)? },
+                may_write: row.take(2)?,
+                may_read: row.take(3)?,
+                may_hold_back: row.take(4)?,
+                role: row.take(5)?,
+            })
         })
-        .collect();
+        .collect::<Result<_, DbError>>()?;
     if settings.schema == SchemaMode::Create {
         not_there_yet(&landed, findings);
         return Ok(());

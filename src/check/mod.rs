@@ -9,13 +9,15 @@
 //! One file a group: [`findings`] (what a check says), `server` (both ends:
 //! pooler, connections), `source`, `tables`, `publication`, `slot`, `contents`
 //! (large objects, sequences), `target`, `landing` (the schema on the target,
-//! what is not replicated), `foreign` (foreign servers on the target), `trial`
+//! what is not replicated), `foreign` (foreign servers on the target), `meeting`
+//! (what both ends are asked for together), `trial`
 //! (the schema, tried on the target).
 
 mod contents;
 pub mod findings;
 mod foreign;
 mod landing;
+mod meeting;
 mod publication;
 mod server;
 mod slot;
@@ -131,6 +133,8 @@ pub async fn run(settings: &Settings) -> Report {
             })
             .await;
             if let Some(source) = &source {
+                let ends = (source, target);
+                meet(settings, migration.as_ref(), ends, &mut findings).await;
                 group(source, &mut findings, async |s, f| trial::check(settings, migration.as_ref(), s, f).await).await;
             }
         }
@@ -189,6 +193,18 @@ async fn group<T>(
     }
     .await;
     outcome.map_err(|error| findings.unfinished(session.side().into(), &error)).ok()
+}
+
+/// Questions to both ends; they change nothing, or take it back themselves.
+async fn meet(
+    settings: &Settings,
+    migration: Option<&target::Migration>,
+    ends: (&Session, &Session),
+    findings: &mut Findings,
+) {
+    if let Err(error) = meeting::check(settings, migration, ends, findings).await {
+        findings.unfinished(Place::Here, &error);
+    }
 }
 
 /// pg_dump brings the schema over, so it is only needed when that is asked for.

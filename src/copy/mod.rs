@@ -66,6 +66,7 @@ use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::tables::TableState;
+use crate::sweep::extension_rows::{Stage, carry};
 use crate::sweep::large_objects::{self, Ends};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceSweep};
 use board::Board;
@@ -262,6 +263,9 @@ async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let sequences = SequenceSweep::connect(settings).await?;
     Newly::default().log(&sequences.pass(settings, ctx.metrics, SequencePass::Initial).await?);
     drop(sequences);
+    for left in carry(settings, Stage::Before).await?.left {
+        tracing::warn!(left, "rows that belong to an extension stay behind");
+    }
     let (source, target) = tokio::try_join!(
         Session::connect(&settings.source, &settings.name),
         Session::connect(&settings.target, &settings.name)

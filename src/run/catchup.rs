@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::stream::{self, Reason, Start, end_as_of_now, stream};
-use super::{Context, Error, begin, finish, leave, position, prepare, resync, retrying, wait_for_lease};
+use super::{Context, Error, begin, extensions, finish, leave, position, prepare, resync, retrying, wait_for_lease};
 use crate::config::Settings;
 use crate::lsn::EndLsn;
 use crate::schema;
@@ -162,6 +162,7 @@ async fn attempt(
     ctx.add_totals(end.totals);
     let strangers = strangers(ctx, &state).await?;
     let report = sweep(ctx, &state).await?;
+    extensions::rows(ctx, finish).await?;
     if !strangers.is_empty() {
         // Nothing is restored before everything is there.
         leave(ctx, &state, "caught up, but for tables that are not published").await?;

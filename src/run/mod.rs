@@ -14,6 +14,7 @@
 
 pub mod catchup;
 mod error;
+mod extensions;
 mod finish;
 pub mod housekeeping;
 pub mod receiver;

@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
 use super::tables::SourceTable;
-use super::{SchemaError, append, batch, classify, find_pg_dump, ownership, record, source};
+use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source};
 use crate::config::Settings;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -53,7 +53,16 @@ pub(super) async fn run(
         tracing::warn!("{} is left out, too, as it needs a table that the filter leaves out", along.description);
     }
     let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
-    let objects = dump.deferred(tables, target.version());
+    let mut objects = dump.deferred(tables, target.version());
+    let of_database = database::read(settings, source, target).await?;
+    for (sql, words) in &of_database.administrators {
+        tracing::warn!(
+            sql,
+            "a property of the source's database stays behind, unless an administrator gives it: {words}"
+        );
+    }
+    objects.extend(of_database.ours);
+    classify::number(&mut objects);
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");
     restore(state, age(source, target), &pre_data, &objects).await
 }

@@ -7,7 +7,7 @@
 //! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
 
 use super::tables::{self, Part, SourceTable};
-use super::{SchemaError, append, batch, classify, record};
+use super::{SchemaError, append, batch, classify, logged, record};
 use crate::config::Baseline;
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident, literal};
@@ -32,6 +32,8 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
     let included = || tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
     let there = tables::of_target(target, included().map(|table| &table.name)).await?;
     tables::require_fit(included(), &there)?;
+    let logged: Vec<&SourceTable> = included().filter(|table| table.part == Part::Included).collect();
+    logged::require_logged(target, &logged).await?;
     for difference in tables::differences(included(), &there) {
         tracing::warn!("{difference}");
     }

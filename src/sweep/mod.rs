@@ -1,4 +1,5 @@
-//! What logical replication leaves behind: sequences and large objects.
+//! What logical replication leaves behind: sequences, large objects, rows of
+//! extensions.
 //!
 //! Invariant: a sweep compares and carries differences, so it can be run at
 //! any time and any number of times; it is exact when the source is not being
@@ -6,6 +7,7 @@
 //! `RelationIsLogicallyLogged` (`src/include/utils/rel.h`) leaves catalogs out,
 //! and `sequence.c` logs pages, not changes.
 
+pub mod extension_rows;
 pub mod large_objects;
 pub mod sequences;
 #[cfg(test)]

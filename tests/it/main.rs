@@ -8,6 +8,7 @@
 mod support;
 
 mod baseline;
+mod beside;
 mod cleanup;
 mod columns;
 mod copy;

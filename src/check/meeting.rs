@@ -1,0 +1,182 @@
+//! What both ends are asked for together: whether existing tables fit, oids of
+//! large objects, the order of text, what belongs to the database itself, rows of
+//! extensions.
+//!
+//! Invariant: the questions are `run`'s own functions, asked before anything is
+//! created.
+
+use std::collections::HashMap;
+
+use super::findings::names;
+use super::target::Migration;
+use super::{CheckError, Findings};
+use crate::catalog::extensions::{ConfigTable, config_tables};
+use crate::catalog::{database, large_objects};
+use crate::config::{SchemaMode, Settings, Side};
+use crate::schema::tables::{self, Part, SourceTable, TargetTable};
+use crate::schema::{self, SchemaError};
+use crate::session::Session;
+use crate::sql::{TableName, ident};
+use crate::sweep::extension_rows;
+use crate::words;
+
+pub(super) async fn check(
+    settings: &Settings,
+    migration: Option<&Migration>,
+    (source, target): (&Session, &Session),
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    order_of_text(source, target, findings).await?;
+    if migration.is_some() {
+        return Ok(());
+    }
+    taken_oids(source, target, findings).await?;
+    rows_of_extensions(settings, source, target, findings).await?;
+    match settings.schema {
+        SchemaMode::Create => of_database(settings, source, target, findings).await,
+        SchemaMode::Existing | SchemaMode::None => fit(settings, source, target, findings).await,
+    }
+}
+
+/// Rows are compared and found by equality, which is the same everywhere, and
+/// indexes are built anew; bounds of partitions are not.
+async fn order_of_text(source: &Session, target: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let (here, there) = (database::read(source).await?, database::read(target).await?);
+    if here.locale == there.locale {
+        findings.ok(Side::Target, "collation", format!("both databases sort text alike ({})", here.locale));
+        return Ok(());
+    }
+    let sorted = database::sorted_partitions(source).await?;
+    let mut message = format!(
+        "text sorts differently: the source's database is {}, the target's {}; queries and checks that compare text may answer differently",
+        here.locale, there.locale
+    );
+    if !sorted.is_empty() {
+        message.push_str(&format!(
+            "; and rows may not fit the partitions they are in, which are ranges of text: {}",
+            names(&sorted)
+        ));
+    }
+    findings
+        .warning(Side::Target, "collation", message)
+        .remedy("create the target's database with the source's locale (CREATE DATABASE … TEMPLATE template0 …)");
+    Ok(())
+}
+
+async fn taken_oids(source: &Session, target: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let taken = large_objects::in_both(source, target).await?;
+    if !taken.is_empty() {
+        let count = u64::try_from(taken.len()).unwrap_or(u64::MAX);
+        let finding = findings.problem(
+            Side::Target,
+            "large_objects",
+            format!(
+                "large objects of the source's oids are on the target already: {}",
+                words::listed_of(&taken, count)
+            ),
+        );
+        finding.remedy("if they are not needed there:");
+        finding.sql(format!("SELECT lo_unlink(oid) FROM unnest(ARRAY{taken:?}) AS oid;"));
+    }
+    Ok(())
+}
+
+/// Existing tables, by the same functions as the run's.
+async fn fit(
+    settings: &Settings,
+    source: &Session,
+    target: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let mut ours = tables::of_source(source, &settings.filter).await?;
+    ours.retain(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let there: HashMap<TableName, TargetTable> = tables::of_target(target, ours.iter().map(|t| &t.name)).await?;
+    // Those that are not there are named with the tables.
+    let present = || ours.iter().filter(|table| there.contains_key(&table.name));
+    if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there) {
+        let finding = findings.problem(Side::Target, "columns", "tables of the target do not fit those of the source");
+        finding.remedy("let their owner run this there:");
+        lines.into_iter().for_each(|line| {
+            finding.sql(line);
+        });
+    }
+    for difference in tables::differences(present(), &there) {
+        findings.warning(Side::Target, "columns", difference);
+    }
+    if settings.schema == SchemaMode::Existing {
+        let logged: Vec<&SourceTable> = present().filter(|table| table.part == Part::Included).collect();
+        for line in schema::unlogged_on_target(target, &logged).await? {
+            findings.problem(Side::Target, "unlogged", line.what).remedy("let its owner run this there:").sql(line.sql);
+        }
+    }
+    Ok(())
+}
+
+/// Settings, comment and privileges of the database.
+async fn of_database(
+    settings: &Settings,
+    source: &Session,
+    target: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let found = match schema::database::read(settings, source, target).await {
+        Ok(found) => found,
+        Err(SchemaError::Db(error)) => return Err(error.into()),
+        Err(error) => {
+            findings.problem(Side::Target, "database", error.to_string());
+            return Ok(());
+        }
+    };
+    if !found.ours.is_empty() {
+        let listed: Vec<&str> = found.ours.iter().map(|object| object.object.as_str()).collect();
+        findings.ok(Side::Target, "database", format!("comes at the end (catchup --finish): {}", names(&listed)));
+    }
+    if !found.administrators.is_empty() {
+        let words: Vec<&str> = found.administrators.iter().map(|(_, words)| words.as_str()).collect();
+        let message = format!("properties of the source's database stay behind: {}", names(&words));
+        let finding = findings.warning(Side::Target, "database", message);
+        finding.remedy("let an administrator run this at the end:");
+        for (sql, _) in &found.administrators {
+            finding.sql(sql.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Configuration tables of extensions: what may not be read or written is named.
+async fn rows_of_extensions(
+    settings: &Settings,
+    source: &Session,
+    target: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let ours = extension_rows::of_source(settings, source).await?;
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let there = config_tables(target).await?;
+    let denied = |table: &&ConfigTable| there.iter().any(|other| other.table == table.table && !other.may_write);
+    let unread: Vec<&TableName> = ours.iter().filter(|table| !table.may_read).map(|table| &table.table).collect();
+    let unwritten: Vec<&TableName> = ours.iter().filter(denied).map(|table| &table.table).collect();
+    for (side, tables, rights) in
+        [(Side::Source, unread, "SELECT"), (Side::Target, unwritten, "SELECT, INSERT, DELETE")]
+    {
+        if tables.is_empty() {
+            continue;
+        }
+        let finding = findings.warning(
+            side,
+            "extension_rows",
+            format!("rows that belong to extensions stay behind, as the role may not reach them: {}", names(&tables)),
+        );
+        finding.remedy("let an administrator run this:");
+        let info = if side == Side::Source { &settings.source } else { &settings.target };
+        for table in tables {
+            finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {};", ident(&table.schema), ident(&info.user)));
+            finding.sql(format!("GRANT {rights} ON {} TO {};", table.sql(), ident(&info.user)));
+        }
+    }
+    let listed: Vec<&TableName> = ours.iter().map(|table| &table.table).collect();
+    findings.ok(Side::Source, "extension_rows", format!("rows of extensions come along: {}", names(&listed)));
+    Ok(())
+}
