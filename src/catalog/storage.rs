@@ -21,21 +21,29 @@
 //! `ATRewriteTables` in `src/backend/commands/tablecmds.c`; `pg_relation_filenode`
 //! in `src/backend/utils/adt/dbsize.c` (by the syscache, so as of now).
 
-use crate::schema::tables::Shape;
 use crate::sql::{TableName, literal};
+
+/// Whose files are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The table's own: what inherits from it is another table.
+    Own,
+    /// Those of a partitioned table's partitions, of all levels.
+    Partitions,
+}
 
 /// SQL for the simple protocol, to be run in a transaction with an older
 /// snapshot: locks the table (ACCESS SHARE) until that ends, and answers one
 /// value, true if the snapshot shows the table as it was.
-pub fn lock_and_compare(table: &TableName, oid: u32, shape: Shape) -> String {
+pub fn lock_and_compare(table: &TableName, oid: u32, extent: Extent) -> String {
     // Not LOCK TABLE, which wants a right to the whole table: some columns may do.
-    let (only, oids) = match shape {
-        Shape::Plain => ("ONLY ", format!("SELECT '{oid}'::pg_catalog.oid")),
-        Shape::Partitioned => ("", partitions(oid)),
+    let (only, oids) = match extent {
+        Extent::Own => ("ONLY ", format!("SELECT '{oid}'::pg_catalog.oid")),
+        Extent::Partitions => ("", partitions(oid)),
     };
-    let whole = match shape {
-        Shape::Plain => "true".to_owned(),
-        Shape::Partitioned => format!(
+    let whole = match extent {
+        Extent::Own => "true".to_owned(),
+        Extent::Partitions => format!(
             "(SELECT pg_catalog.array_agg(oid ORDER BY oid) FROM seen) = (SELECT pg_catalog.array_agg(relid::pg_catalog.oid \
              ORDER BY relid::pg_catalog.oid) FROM pg_catalog.pg_partition_tree('{oid}'::pg_catalog.regclass))"
         ),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::CopyError;
-use crate::catalog::storage;
+use crate::catalog::storage::{self, Extent};
 use crate::config::Settings;
 use crate::fault::sqlstate;
 use crate::schema::tables::Shape;
@@ -121,7 +121,11 @@ pub(super) async fn look(
     snapshot: &str,
     (table, oid, shape): (&TableName, u32, Shape),
 ) -> Result<Sight, CopyError> {
-    let sql = format!("{}; {}", import(snapshot), storage::lock_and_compare(table, oid, shape));
+    let extent = match shape {
+        Shape::Plain => Extent::Own,
+        Shape::Partitioned => Extent::Partitions,
+    };
+    let sql = format!("{}; {}", import(snapshot), storage::lock_and_compare(table, oid, extent));
     let sight = match connection.simple_query(&sql).await {
         Ok(rows) => {
             let is_same = rows.first().and_then(|row| row.first()).is_some_and(|value| value.as_deref() == Some("t"));

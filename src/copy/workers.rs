@@ -26,6 +26,7 @@ use crate::config::{IndexResources, Side};
 use crate::failpoint;
 use crate::schema::{self, Mark};
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::DeferredKind;
 use crate::state::tables::{TableRow, TableState};
@@ -111,7 +112,8 @@ async fn last_objects(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     }
     let target = worker_session(ctx).await?;
     for object in &left {
-        schema::restore_after_rows(&target, ctx.state.name(), object).await?;
+        let restored = schema::restore_after_rows(&target, ctx.state.name(), object).await;
+        restored.map_err(|error| not_built(&object.table, error))?;
     }
     Ok(())
 }
@@ -356,7 +358,7 @@ impl<'a> Worker<'a> {
         let Some(Kept { session: target, .. }) = &self.target else { return Ok(()) };
         for object in &job.objects {
             let restored = schema::restore_after_rows(target.session(), crew.ctx.state.name(), object).await;
-            if restored.map_err(|error| not_built(job, error))? == Mark::Set {
+            if restored.map_err(|error| not_built(&job.table, error))? == Mark::Set {
                 crew.board.object_built(table);
             }
         }
@@ -404,11 +406,11 @@ impl<'a> Worker<'a> {
 
 /// Trying again mends what passes by itself; not rows that a unique index cannot
 /// be built on.
-fn not_built(job: &Job, error: DbError) -> CopyError {
+fn not_built(table: &TableName, error: DbError) -> CopyError {
     if error.fault().is_retried() {
         return error.into();
     }
-    CopyError::NotBuilt { table: job.table.clone(), source: error }
+    CopyError::NotBuilt { table: table.clone(), source: error }
 }
 
 /// Records that all rows of a table are there.

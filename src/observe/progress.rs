@@ -367,8 +367,10 @@ impl TableInner {
 
 impl Drop for TableInner {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        // Or each drawing would walk over all that have been.
+        if let (Some(bar), Sink::Bars(bars)) = (&self.bar, &self.progress.sink) {
             bar.finish_and_clear();
+            bars.remove(bar);
         }
     }
 }

@@ -304,3 +304,49 @@ async fn a_slot_that_waits_says_for_whom_and_leaves_nothing_when_it_is_given_up(
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(busy.query_one(slots, &[]).await.unwrap().get::<_, i64>(0), 0, "none is left");
 }
+
+/// The story: an index of the source had been corrupt, and its table has rows
+/// that no unique index can be built on. Whatever was done about them on the
+/// source, the rows on the target stayed, and so did the error, at every start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_index_cannot_be_built_is_copied_anew_on_request_and_the_others_stay() {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.doubled (id int PRIMARY KEY, v int); CREATE UNIQUE INDEX once ON public.doubled (v); \
+         INSERT INTO public.doubled SELECT i, i FROM generate_series(1, 1000) i; \
+         UPDATE pg_index SET indisready = false WHERE indexrelid = 'once'::regclass",
+    )
+    .await;
+    pair.source_sql("INSERT INTO public.doubled VALUES (1001, 7)").await;
+    pair.source_sql("UPDATE pg_index SET indisready = true WHERE indexrelid = 'once'::regclass").await;
+    let run = ["run", "--until", "caught-up"];
+    let refused = Walferry::run(&pair, &run, PATIENCE).code(7);
+    for words in
+        ["table public.doubled are there, but", "could not create unique index \"once\"", "walferry resync TABLE"]
+    {
+        assert!(refused.stderr.contains(words), "no \"{words}\" in:\n{}", refused.stderr);
+    }
+    pair.source_sql("DELETE FROM public.doubled WHERE id = 1001; REINDEX TABLE public.doubled").await;
+    Walferry::run(&pair, &run, PATIENCE).code(7);
+    Walferry::run(&pair, &["resync", "public.nothing"], PATIENCE).code(2);
+    let report = Walferry::run(&pair, &["resync", "public.doubled"], PATIENCE).code(0);
+    assert!(
+        report.stdout.contains("public.doubled: emptied; the next \"walferry run\" copies it"),
+        "{}",
+        report.stdout
+    );
+    let target = pair.target_client().await;
+    let snapshots =
+        "SELECT name FROM walferry.tables WHERE migration = $1 AND state = 'ready' AND snapshot_lsn IS NOT NULL";
+    let ready = target.query(snapshots, &[&NAME]).await.unwrap().len();
+    let ended = Walferry::run(&pair, &run, PATIENCE).code(0);
+    assert!(ready == 0 || !ended.stderr.contains("copied public.account"), "{}", ended.stderr);
+    catch_up(&pair);
+    pair.assert_equal().await;
+    assert_eq!(states(&target, "ready").await, target_tables(&target).await);
+}
+
+async fn target_tables(target: &Client) -> i64 {
+    let sql = "SELECT count(*) FROM walferry.tables WHERE migration = $1 AND state <> 'excluded'";
+    target.query_one(sql, &[&NAME]).await.unwrap().get(0)
+}

@@ -40,6 +40,7 @@ mod snapshots;
 mod stopping;
 mod stops;
 mod strangers;
+mod terminal;
 mod toast;
 mod transactions;
 mod trial;

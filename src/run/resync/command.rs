@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::again;
 use crate::config::{Settings, TableFilter};
 use crate::copy::anew;
 use crate::observe::progress::TableProgress;
@@ -54,15 +55,20 @@ pub struct ResyncedTable {
     pub rows: i64,
     /// Bytes of COPY data.
     pub bytes: i64,
-    /// The stream takes the table up here.
+    /// The stream takes the table up here; none yet while the first copy is not
+    /// complete, and the next `run` copies the table.
     pub snapshot_lsn: Option<String>,
 }
 
 impl fmt::Display for ResyncReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for table in &self.tables {
-            let from = table.snapshot_lsn.as_deref().unwrap_or("unknown");
-            writeln!(f, "{}: {} rows copied; the stream has it from {from} on", table.table, table.rows)?;
+            match &table.snapshot_lsn {
+                Some(from) => {
+                    writeln!(f, "{}: {} rows copied; the stream has it from {from} on", table.table, table.rows)?
+                }
+                None => writeln!(f, "{}: emptied; the next \"walferry run\" copies it anew", table.table)?,
+            }
         }
         let by = if self.by_daemon { "beside the running stream" } else { "no daemon is running" };
         write!(f, "{} table(s) in {:.1} s, {by}", self.tables.len(), self.seconds)
@@ -86,6 +92,13 @@ pub async fn command(
     let patterns =
         patterns.iter().map(|pattern| Ok((pattern.as_str(), TableFilter::only(flag, std::slice::from_ref(pattern))?)));
     let patterns = patterns.collect::<Result<Vec<_>, Error>>()?;
+    if kind == Kind::Resync && !is_copied(&ctx).await? {
+        let state = state(&ctx).await?;
+        let waiting =
+            |table: TableName| ResyncedTable { table: table.to_string(), rows: 0, bytes: 0, snapshot_lsn: None };
+        let tables = again::let_wait(&ctx, &state, &patterns).await?.into_iter().map(waiting).collect();
+        return Ok(ResyncReport { tables, by_daemon: false, seconds: begun.elapsed().as_secs_f64() });
+    }
     let names = names(&ctx, kind, &patterns).await?;
     let (names, bytes): (Vec<TableName>, Vec<u64>) = names.into_iter().unzip();
     ctx.progress.begin(names.len(), bytes.iter().sum());
@@ -100,6 +113,13 @@ pub async fn command(
         snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.0.to_string()),
     };
     Ok(ResyncReport { tables: copied.map(table).collect(), by_daemon, seconds: begun.elapsed().as_secs_f64() })
+}
+
+/// Whether the migration's first copy is complete.
+async fn is_copied(ctx: &Context) -> Result<bool, Error> {
+    let state = state(ctx).await?;
+    let migration = state.load().await?.ok_or_else(|| StateError::NoMigration(state.name().to_owned()))?;
+    Ok(migration.copied)
 }
 
 async fn state(ctx: &Context) -> Result<State, Error> {

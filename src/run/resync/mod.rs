@@ -20,6 +20,7 @@
 //! Source: `src/backend/replication/logical/tablesync.c` does the same with a
 //! second worker (SYNCWAIT, CATCHUP, SYNCDONE).
 
+mod again;
 mod command;
 mod join;
 
