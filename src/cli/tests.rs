@@ -116,3 +116,29 @@ fn completions_know_settings_and_their_words_and_every_command_has_a_man_page() 
         assert!(page.contains("log\\-format"), "{page}");
     }
 }
+
+/// Flags of other programs that the README names: cargo's, of our benchmarks, of
+/// docker, of pg_dump.
+const OTHERS: [&str; 6] = ["build", "locked", "no-pgcopydb", "release", "server", "snapshot"];
+
+#[test]
+fn every_flag_that_the_readme_names_is_there() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut command = flags::command();
+    command.build();
+    let flags_of = |command: &clap::Command| -> Vec<String> {
+        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+    };
+    let flags: BTreeSet<String> = command.get_subcommands().flat_map(flags_of).chain(flags_of(&command)).collect();
+    // What stands behind a letter, a dash or a "!" is a line or a comment.
+    let ends = |c: char| !(c.is_ascii_lowercase() || c == '-');
+    let named = readme.match_indices("--").filter_map(|(at, dashes)| {
+        let before = readme[..at].chars().next_back().unwrap_or(' ');
+        let name = readme[at + dashes.len()..].split(ends).next().unwrap_or_default();
+        let is_flag = !before.is_ascii_alphanumeric() && !"-!|".contains(before) && !name.is_empty();
+        (is_flag && !name.starts_with('-')).then_some(name)
+    });
+    for name in named {
+        assert!(flags.contains(name) || OTHERS.contains(&name), "README.md names --{name}, which no command takes");
+    }
+}
