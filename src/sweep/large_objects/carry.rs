@@ -24,6 +24,7 @@ use super::pages::{self, Page, Region};
 use super::reader::Reader;
 use super::writer::{self, Writer};
 use super::{LargeObjectReport, PIECE_BYTES};
+use crate::session::Row;
 use crate::sweep::SweepError;
 
 /// Holes asked for at once: the source sorts the pages of sparse objects for it.
@@ -163,7 +164,8 @@ impl Carrier<'_> {
                         WHERE loid = ANY ($1::oid[]) GROUP BY loid) p ON p.loid = o.oid"
         );
         let rows = self.reader.rows(&sql, &[&oids], "look at large objects").await?;
-        Ok(rows.iter().map(|row| Shape { oid: row.get(0), bytes: row.get(1), is_sparse: row.get(2) }).collect())
+        let shape = |row: &Row| Ok(Shape { oid: row.take(0)?, bytes: row.take(1)?, is_sparse: row.take(2)? });
+        rows.iter().map(shape).collect()
     }
 
     /// Makes the target's objects zeros wherever the source's have no page; those
@@ -182,7 +184,7 @@ impl Carrier<'_> {
                 self.reader.rows(&sql, &[&oids, &behind.0, &behind.1], "look for holes of large objects").await?;
             let mut pieces = Vec::new();
             for row in &rows {
-                let (oid, first, last): (u32, i32, i32) = (row.get(0), row.get(1), row.get(2));
+                let (oid, first, last): (u32, i32, i32) = (row.take(0)?, row.take(1)?, row.take(2)?);
                 let bytes = (i64::from(first) * self.page_bytes, (i64::from(last) + 1) * self.page_bytes);
                 pieces.extend(pieces_of(bytes.0, bytes.1).map(|(at, length)| (oid, at, length)));
                 // The page behind the hole is there.

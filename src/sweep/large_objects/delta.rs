@@ -116,7 +116,9 @@ impl<'a> Delta<'a> {
         let changed = self.carrier.changed.sql("m.xmin");
         let sql = format!("SELECT m.oid FROM pg_largeobject_metadata m WHERE {changed} ORDER BY m.oid");
         let rows = self.carrier.reader.rows(&sql, &[], "look for changed large objects").await?;
-        Ok(rows.iter().map(|row| row.get(0)).filter(|oid| !self.whole.contains(oid)).collect())
+        let mut oids: Vec<u32> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
+        oids.retain(|oid| !self.whole.contains(oid));
+        Ok(oids)
     }
 
     async fn comments(&self, ours: &List<'_>, theirs: &List<'_>) -> Result<(), SweepError> {
@@ -180,7 +182,7 @@ impl<'a> Delta<'a> {
             return Ok(Vec::new());
         }
         let row = leader.query_one("SELECT pg_export_snapshot()", &[]).await;
-        let snapshot: String = row.during(leader.side(), "export a snapshot")?.get(0);
+        let snapshot: String = row.during(leader.side(), "export a snapshot")?.take(0)?;
         let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{snapshot}'");
         let mut sessions = Vec::new();
         for _ in 0..wanted {

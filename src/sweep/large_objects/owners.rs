@@ -69,7 +69,7 @@ pub async fn give(settings: &Settings, source: &Session, target: &Session, state
 pub async fn names(source: &Session) -> Result<Vec<String>, DbError> {
     let sql = "SELECT r.rolname::text FROM pg_roles r WHERE r.oid IN (SELECT lomowner FROM pg_largeobject_metadata)";
     let rows = source.query(sql, &[]).await.during(source.side(), "list the owners of large objects")?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    rows.iter().map(|row| row.take(0)).collect()
 }
 
 /// Grants go first: the role may not be able to give any once the object is
@@ -100,15 +100,15 @@ async fn held(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Held>, DbE
     let rows = session.query(sql, &[&oids]).await.during(session.side(), "read who owns the large objects")?;
     let mut held: HashMap<u32, Held> = HashMap::new();
     for row in &rows {
-        let object = held.entry(row.get(0)).or_default();
-        object.owner = row.get(1);
-        let grantee = match (row.get::<_, Option<u32>>(2), row.get::<_, Option<&str>>(3)) {
+        let object = held.entry(row.take(0)?).or_default();
+        object.owner = row.take(1)?;
+        let grantee = match (row.take::<Option<u32>>(2)?, row.take::<Option<&str>>(3)?) {
             (Some(0), _) => "PUBLIC".to_owned(),
             (Some(_), Some(name)) => ident(name),
             // No right, or one of a role that is gone.
             _ => continue,
         };
-        object.rights.insert((grantee, row.get(4), row.get(5)));
+        object.rights.insert((grantee, row.take(4)?, row.take(5)?));
     }
     Ok(held)
 }

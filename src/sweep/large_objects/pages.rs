@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::bound::{Bound, Changed};
 use super::reader::Reader;
 use super::writer::Run;
-use crate::session::{DbContext, DbError};
+use crate::session::{DbContext, DbError, Row};
 
 /// Pages of a portion: 4 MiB, which both ends and we hold a few of.
 const PORTION_PAGES: usize = 2048;
@@ -76,8 +76,8 @@ impl Snapshot {
         let sql = "SELECT txid_snapshot_xmin(s), txid_snapshot_xmax(s), pg_relation_size('pg_catalog.pg_largeobject') \
                    FROM (SELECT txid_current_snapshot() AS s OFFSET 0) x";
         let row = reader.row(sql, &[], "look at the snapshot").await?;
-        let next = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
-        Ok(Snapshot { bound: Bound::new(row.get(0)), next, bytes: row.get(2) })
+        let next = u64::try_from(row.take::<i64>(1)?).unwrap_or(0);
+        Ok(Snapshot { bound: Bound::new(row.take(0)?), next, bytes: row.take(2)? })
     }
 }
 
@@ -105,12 +105,10 @@ pub(super) async fn read(
     loop {
         let rows = reader.rows(&fetch, &[], action).await?;
         let is_last = rows.len() < PORTION_PAGES;
-        let page = |row: &crate::session::Row| Page {
-            oid: row.get(0),
-            number: i64::from(row.get::<_, i32>(1)),
-            data: row.get(2),
+        let page = |row: &Row| {
+            Ok::<_, DbError>(Page { oid: row.take(0)?, number: i64::from(row.take::<i32>(1)?), data: row.take(2)? })
         };
-        let pages: Vec<Page> = rows.iter().map(page).collect();
+        let pages: Vec<Page> = rows.iter().map(page).collect::<Result<_, _>>()?;
         drop(rows);
         if (!pages.is_empty() && out.send(pages).await.is_err()) || is_last {
             break;

@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
             )
             .await
             .during(session.side(), "find out how large objects can be read")?;
-        let access = if row.get(0) { Access::Pages(row.get(1)) } else { Access::Functions };
+        let access = if row.take(0)? { Access::Pages(row.take(1)?) } else { Access::Functions };
         let read = Some(&metrics.large_object_read_bytes);
         Ok(Reader { session, access, digest: Digest::Sha256, read })
     }
@@ -167,21 +167,21 @@ impl<'a> Reader<'a> {
             .query_one("SELECT quote_ident(current_user)", &[])
             .await
             .during(self.session.side(), "ask for the role")?;
-        Ok(row.get(0))
+        row.take(0)
     }
 
     /// Objects above an oid (from the first with `None`), in order.
     pub async fn list(&self, above: Option<u32>, limit: i64) -> Result<Vec<Listed>, DbError> {
         let sql = format!("{} WHERE $1::oid IS NULL OR m.oid > $1 ORDER BY m.oid LIMIT $2", self.list_sql());
         let rows = self.rows(&sql, &[&above, &limit], "list the large objects").await?;
-        Ok(rows.iter().map(listed).collect())
+        rows.iter().map(listed).collect()
     }
 
     /// Those of the oids that are there.
     pub async fn listed(&self, oids: &[u32]) -> Result<Vec<Listed>, DbError> {
         let sql = format!("{} WHERE m.oid = ANY ($1::oid[])", self.list_sql());
         let rows = self.rows(&sql, &[&oids], "look for large objects").await?;
-        Ok(rows.iter().map(listed).collect())
+        rows.iter().map(listed).collect()
     }
 
     fn list_sql(&self) -> String {
@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
         let sql = "SELECT o FROM unnest($1::oid[]) o \
                    WHERE NOT EXISTS (SELECT FROM pg_largeobject_metadata m WHERE m.oid = o)";
         let rows = self.rows(sql, &[&oids], "look for removed large objects").await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        rows.iter().map(|row| row.take(0)).collect()
     }
 
     /// Lengths of objects, and hashes of those that are marked and fit a piece.
@@ -212,7 +212,7 @@ impl<'a> Reader<'a> {
             self.bytes_sql()
         );
         let rows = self.rows(&sql, &[&oids, &hashed], "compare large objects").await?;
-        Ok(rows.iter().map(|row| Facts { oid: row.get(0), bytes: row.get(1), hash: row.get(2) }).collect())
+        rows.iter().map(|row| Ok(Facts { oid: row.take(0)?, bytes: row.take(1)?, hash: row.take(2)? })).collect()
     }
 
     /// Contents of objects of at most one piece, of the given lengths.
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
             self.piece_sql("o.oid", "o.bytes", "0::bigint")
         );
         let rows = self.rows(&sql, &[&oids, &bytes], "read large objects").await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
     }
 
     /// Hashes of the pieces `first..end` of an object of `bytes` bytes.
@@ -233,14 +233,14 @@ impl<'a> Reader<'a> {
             self.digest.sql(&piece)
         );
         let rows = self.rows(&sql, &[&oid, &bytes, &first, &end], &format!("compare large object {oid}")).await?;
-        Ok(rows.iter().map(|row: &Row| row.get(0)).collect())
+        rows.iter().map(|row| row.take(0)).collect()
     }
 
     /// The piece at an offset of an object of `bytes` bytes.
     pub async fn piece(&self, oid: u32, bytes: i64, offset: i64) -> Result<Vec<u8>, DbError> {
         let sql = format!("SELECT {}, $2::bigint", self.piece_sql("$1::oid", "$2::bigint", "$3::bigint"));
         let row = self.row(&sql, &[&oid, &bytes, &offset], &format!("read large object {oid}")).await?;
-        Ok(row.get(0))
+        row.take(0)
     }
 
     /// A derived table with the length of the object `o.oid` as `bytes`.
@@ -280,6 +280,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn listed(row: &Row) -> Listed {
-    Listed { oid: row.get(0), is_readable: row.get(1), comment: row.get(2) }
+fn listed(row: &Row) -> Result<Listed, DbError> {
+    Ok(Listed { oid: row.take(0)?, is_readable: row.take(1)?, comment: row.take(2)? })
 }

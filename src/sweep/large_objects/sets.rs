@@ -74,8 +74,10 @@ impl List<'_> {
         let from = self.tables_sql(kind);
         let sql = format!("SELECT (m.oid::bigint % {BUCKETS})::integer, count(*), {hash} {from} GROUP BY 1");
         let rows = self.reader.rows(&sql, &[&self.migration], "compare the lists of large objects").await?;
-        let total = rows.iter().map(|row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0)).sum();
-        Ok((total, rows.iter().map(|row| (row.get(0), row.get(2))).collect()))
+        let counts: Vec<i64> = rows.iter().map(|row| row.take(1)).collect::<Result<_, _>>()?;
+        let total = counts.into_iter().map(|count| u64::try_from(count).unwrap_or(0)).sum();
+        let hashes = rows.iter().map(|row| Ok((row.take(0)?, row.take(2)?)));
+        Ok((total, hashes.collect::<Result<_, DbError>>()?))
     }
 
     /// What is in some buckets: oids and, of comments, their text.
@@ -99,8 +101,8 @@ pub(super) async fn objects(source: &List<'_>, target: &List<'_>, digest: Digest
     for buckets in differing(&ours, &theirs).chunks(BUCKETS_AT_ONCE) {
         let (ours, theirs) =
             futures_util::try_join!(source.content(Kind::Objects, buckets), target.content(Kind::Objects, buckets))?;
-        let ours: HashSet<u32> = ours.iter().map(|row| row.get(0)).collect();
-        let theirs: HashSet<u32> = theirs.iter().map(|row| row.get(0)).collect();
+        let ours: HashSet<u32> = ours.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
+        let theirs: HashSet<u32> = theirs.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
         found.new.extend(ours.difference(&theirs));
         found.gone.extend(theirs.difference(&ours));
     }
@@ -122,9 +124,10 @@ pub(super) async fn comments(
     for buckets in differing(&ours, &theirs).chunks(BUCKETS_AT_ONCE) {
         let (ours, theirs) =
             futures_util::try_join!(source.content(Kind::Comments, buckets), target.content(Kind::Comments, buckets))?;
-        let mut theirs: HashMap<u32, String> = theirs.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let mut theirs: HashMap<u32, String> =
+            theirs.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect::<Result<_, DbError>>()?;
         for row in &ours {
-            let (oid, text): (u32, String) = (row.get(0), row.get(1));
+            let (oid, text): (u32, String) = (row.take(0)?, row.take(1)?);
             if theirs.remove(&oid).as_ref() != Some(&text) {
                 found.push((oid, Some(text)));
             }

@@ -33,7 +33,7 @@ pub(super) async fn known(target: &Session, migration: &str, oids: &[u32]) -> Re
                obj_description(m.oid, 'pg_largeobject') \
                FROM pg_largeobject_metadata m WHERE m.oid = ANY ($2::oid[])";
     let rows = target.query(sql, &[&migration, &oids]).await.during(Side::Target, "look for large objects")?;
-    Ok(rows.iter().map(|row| (row.get(0), Known { is_ours: row.get(1), comment: row.get(2) })).collect())
+    rows.iter().map(|row| Ok((row.take(0)?, Known { is_ours: row.take(1)?, comment: row.take(2)? }))).collect()
 }
 
 /// Bytes of an object that lie together.
@@ -202,7 +202,7 @@ impl<'a> Writer<'a> {
         );
         let action = "clear what large objects no longer have";
         let rows = self.query(&sql, &[&oids, &offsets, &lengths], action).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        rows.iter().map(|row| Ok(row.take(0)?)).collect()
     }
 
     /// Writes a piece at an offset, inside a transaction; nothing for `None`.
