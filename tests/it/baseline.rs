@@ -81,7 +81,7 @@ async fn a_baseline_that_cannot_be_followed_is_refused_with_the_reason() {
     assert!(words.contains("--schema existing or none"), "{words}");
     let words = refused(&["--no-copy", "--slot", "nowhere", "--publication", "theirs"], 4);
     assert!(words.contains("slot \"nowhere\" no longer exists"), "{words}");
-    let words = refused(&["--no-copy", "--slot", "theirs", "--publication", "nowhere", "--name", "other"], 6);
+    let words = refused(&["--no-copy", "--slot", "theirs", "--publication", "nowhere", "--name", "other"], 3);
     assert!(words.contains("publication \"nowhere\" on the source does not exist"), "{words}");
     let named = |more: &[&'static str]| [&arguments(more)[..], &["--name", "another"]].concat();
     let words = refused(&named(&["--start-lsn", "FFFF/0"]), 2);
