@@ -150,7 +150,7 @@ async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), Cop
     let alter = |what: &str| -> Vec<String> {
         let one = |row: &crate::session::Row| {
             let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-            format!("ALTER TABLE {} {what} {} {};", table.sql(), row.get::<_, &str>(2), ident(row.get(3)))
+            format!("ALTER TABLE ONLY {} {what} {} {};", table.sql(), row.get::<_, &str>(2), ident(row.get(3)))
         };
         rows.iter().map(one).collect()
     };
