@@ -5,6 +5,7 @@
 //! here; whoever needs it takes it from here, `check` and `run` alike. What a
 //! fact means for a migration is not decided here.
 
+pub mod activity;
 pub mod contents;
 pub mod database;
 pub mod extensions;

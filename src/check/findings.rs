@@ -152,6 +152,14 @@ impl Findings {
     /// A group of checks could not be finished.
     pub fn unfinished(&mut self, place: Place, error: &CheckError) {
         self.problem(place, "unfinished", format!("some checks could not be made: {error}"));
+        let side = match place {
+            Place::Source => Side::Source,
+            Place::Target => Side::Target,
+            Place::Here => return,
+        };
+        if error.is_loss() {
+            self.unreached.get_or_insert(side);
+        }
     }
 
     /// All findings in the order they were made.

@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::findings::names;
 use super::tables::{Kind, Tables};
-use super::target::Migration;
 use super::{CheckError, Findings, foreign};
 use crate::catalog::contents;
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
 use crate::schema;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
+use crate::state::resume::Standing;
 use crate::sweep::large_objects::owners;
 
 /// What the target has to take.
@@ -50,7 +50,7 @@ impl Content {
 pub(super) async fn check(
     settings: &Settings,
     content: &Content,
-    migration: Option<&Migration>,
+    migration: Option<&Standing>,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {

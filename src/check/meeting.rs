@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 
 use super::findings::names;
-use super::target::Migration;
 use super::{CheckError, Findings};
 use crate::catalog::extensions::{ConfigTable, config_tables};
 use crate::catalog::{database, large_objects};
@@ -17,17 +16,18 @@ use crate::schema::tables::{self, Part, SourceTable, TargetTable};
 use crate::schema::{self, SchemaError};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
+use crate::state::resume::Standing;
 use crate::sweep::extension_rows;
 use crate::words;
 
 pub(super) async fn check(
     settings: &Settings,
-    migration: Option<&Migration>,
+    standing: Option<&Standing>,
     (source, target): (&Session, &Session),
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     order_of_text(source, target, findings).await?;
-    if migration.is_some() {
+    if standing.is_some() {
         return Ok(());
     }
     taken_oids(source, target, findings).await?;

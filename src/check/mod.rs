@@ -12,12 +12,14 @@
 //! what is not replicated), `foreign` (foreign servers on the target), `meeting`
 //! (what both ends are asked for together), `trial`
 //! (the schema, tried on the target).
+//! `patience` bounds them all.
 
 mod contents;
 pub mod findings;
 mod foreign;
 mod landing;
 mod meeting;
+mod patience;
 mod publication;
 mod server;
 mod slot;
@@ -35,6 +37,7 @@ pub use findings::{Finding, Findings, Place, Severity};
 use crate::config::{Settings, Side};
 use crate::fault::Exit;
 use crate::session::{DbContext, DbError, Session};
+use crate::state::resume::Standing;
 use crate::wire::WireError;
 
 /// Why a group of checks could not be finished.
@@ -64,6 +67,16 @@ pub struct Report {
     pub unreached: Option<Side>,
 }
 
+impl CheckError {
+    /// Whether the session was lost, rather than a question refused.
+    fn is_loss(&self) -> bool {
+        match self {
+            CheckError::Wire(error) => error.fault().is_retried(),
+            CheckError::Db(error) => error.sqlstate().is_none() && error.fault().is_retried(),
+        }
+    }
+}
+
 impl Report {
     fn of(findings: Findings) -> Self {
         let unreached = findings.unreached();
@@ -71,6 +84,12 @@ impl Report {
         let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
         Report { ok: problems == 0, problems, warnings, findings, unreached }
+    }
+
+    /// The problems alone, for a start that they refuse.
+    pub fn refusal(&self) -> String {
+        let problems = self.findings.iter().filter(|finding| finding.severity == Severity::Problem);
+        problems.map(|finding| format!("\n{}:\n{finding}", finding.place).trim_end().to_owned()).collect()
     }
 
     /// How the process ends: as `run` would. An end that is out of reach may
@@ -107,56 +126,89 @@ pub async fn run(settings: &Settings) -> Report {
     let mut findings = Findings::default();
     let source = connect(settings, Side::Source, &mut findings).await;
     let target = connect(settings, Side::Target, &mut findings).await;
-    let migration = match &target {
-        Some(target) => {
-            group(target, &mut findings, async |s, f| target::migration(settings, s, f).await).await.flatten()
-        }
-        None => None,
-    };
-    let mut content = None;
-    if let Some(source) = &source {
-        content = check_source(settings, source, migration.as_ref(), &mut findings).await;
-        pg_dump(settings, source.version(), &mut findings);
-    }
-    if let Some(target) = &target {
-        server::check(settings, target, &mut findings).await;
-        group(target, &mut findings, async |s, f| target::check(s, f).await).await;
-        target::probe_replication_role(target, &mut findings).await;
-        // Remedies for the target would hit the source if the two were one.
-        let are_different = match &source {
-            Some(source) => server::are_different(source, target, &mut findings).await,
-            None => false,
-        };
-        if let (Some(content), true) = (&content, are_different) {
-            group(target, &mut findings, async |s, f| {
-                landing::check(settings, content, migration.as_ref(), s, f).await
-            })
-            .await;
-            if let Some(source) = &source {
-                let ends = (source, target);
-                meet(settings, migration.as_ref(), ends, &mut findings).await;
-                group(source, &mut findings, async |s, f| trial::check(settings, migration.as_ref(), s, f).await).await;
-            }
-        }
-    }
+    predicates(settings, Asked::All, source.as_ref(), target.as_ref(), &mut findings).await;
     Report::of(findings)
+}
+
+/// Which predicates are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// All.
+    All,
+    /// All but those about the schema on the target: a start compares and
+    /// restores it itself, and says more.
+    AllButSchema,
+}
+
+/// What a first start asks before it creates anything: the same, but for the
+/// schema on the target.
+///
+/// # Errors
+/// When a session is lost.
+pub async fn before_anything(settings: &Settings, source: &Session, target: &Session) -> Result<Report, DbError> {
+    patience::limit(source).await?;
+    patience::limit(target).await?;
+    let mut findings = Findings::default();
+    predicates(settings, Asked::AllButSchema, Some(source), Some(target), &mut findings).await;
+    Ok(Report::of(findings))
+}
+
+/// Everything that is asked of the ends that are there.
+async fn predicates(
+    settings: &Settings,
+    asked: Asked,
+    source: Option<&Session>,
+    target: Option<&Session>,
+    findings: &mut Findings,
+) {
+    let mut standing = None;
+    if let Some(target) = target {
+        standing =
+            group(settings, target, findings, async |s, f| target::migration(settings, s, f).await).await.flatten();
+    }
+    let standing = standing.as_ref();
+    let mut content = None;
+    if let Some(source) = source {
+        content = check_source(settings, source, standing, findings).await;
+        pg_dump(settings, source.version(), findings);
+    }
+    let Some(target) = target else { return };
+    server::check(settings, target, findings).await;
+    group(settings, target, findings, async |s, f| target::check(s, f).await).await;
+    target::probe_replication_role(target, findings).await;
+    let Some(source) = source else { return };
+    // Remedies for the target would hit the source if the two were one.
+    if !server::are_different(source, target, findings).await {
+        return;
+    }
+    if standing.is_none()
+        && let Err(error) = server::swapped(settings, source, target, findings).await
+    {
+        findings.unfinished(Place::Here, &error.into());
+    }
+    if let (Asked::All, Some(content)) = (asked, &content) {
+        group(settings, target, findings, async |s, f| landing::check(settings, content, standing, s, f).await).await;
+        meet(settings, standing, (source, target), findings).await;
+        group(settings, source, findings, async |s, f| trial::check(settings, standing, s, f).await).await;
+    }
 }
 
 /// All groups of the source; what the target has to take is given back.
 async fn check_source(
     settings: &Settings,
     source: &Session,
-    migration: Option<&target::Migration>,
+    standing: Option<&Standing>,
     findings: &mut Findings,
 ) -> Option<landing::Content> {
     server::check(settings, source, findings).await;
-    let role = group(source, findings, async |s, f| source::check(s, f).await).await?;
-    source::replication_connection(settings, &role, findings).await;
-    group(source, findings, async |s, f| slot::check(settings, &role, migration, s, f).await).await;
-    let tables = group(source, findings, async |s, f| tables::check(settings, &role, s, f).await).await?;
-    group(source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
-    group(source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;
-    group(source, findings, async |s, _| landing::Content::read(settings, s, tables).await).await
+    let role = group(settings, source, findings, async |s, f| source::check(s, f).await).await?;
+    let identity = source::replication_connection(settings, &role, findings).await;
+    let known = slot::Known { role: &role, standing, source: identity.as_ref() };
+    group(settings, source, findings, async |s, f| slot::check(settings, &known, s, f).await).await;
+    group(settings, source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;
+    let tables = group(settings, source, findings, async |s, f| tables::check(settings, &role, s, f).await).await?;
+    group(settings, source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
+    group(settings, source, findings, async |s, _| landing::Content::read(settings, s, tables).await).await
 }
 
 async fn connect(settings: &Settings, side: Side, findings: &mut Findings) -> Option<Session> {
@@ -164,7 +216,12 @@ async fn connect(settings: &Settings, side: Side, findings: &mut Findings) -> Op
         Side::Source => &settings.source,
         Side::Target => &settings.target,
     };
-    match Session::connect(info, &settings.name).await {
+    let session = async {
+        let session = Session::connect(info, &settings.name).await?;
+        patience::limit(&session).await?;
+        Ok::<_, CheckError>(session)
+    };
+    match session.await {
         Ok(session) => {
             let (major, minor) = (session.version() / 10_000, session.version() % 10_000);
             findings.ok(side, "connection", format!("{info} answers, PostgreSQL {major}.{minor}"));
@@ -180,29 +237,31 @@ async fn connect(settings: &Settings, side: Side, findings: &mut Findings) -> Op
 /// Runs a group of checks in a read-only transaction. A group that fails is a
 /// problem of its own; the others go on.
 async fn group<T>(
+    settings: &Settings,
     session: &Session,
     findings: &mut Findings,
     checks: impl AsyncFnOnce(&Session, &mut Findings) -> Result<T, CheckError>,
 ) -> Option<T> {
-    let outcome = async {
-        let side = session.side();
+    let side = session.side();
+    let work = async {
         session.batch_execute("BEGIN READ ONLY").await.during(side, "begin a read-only transaction")?;
         let outcome = checks(session, findings).await;
         session.batch_execute("ROLLBACK").await.during(side, "end a read-only transaction")?;
         outcome
+    };
+    let (outcome, waiting) = patience::watched(settings, session, work).await;
+    match outcome {
+        Ok(value) => Some(value),
+        Err(error) => {
+            patience::explain(side, &error, waiting.as_ref(), findings);
+            None
+        }
     }
-    .await;
-    outcome.map_err(|error| findings.unfinished(session.side().into(), &error)).ok()
 }
 
 /// Questions to both ends; they change nothing, or take it back themselves.
-async fn meet(
-    settings: &Settings,
-    migration: Option<&target::Migration>,
-    ends: (&Session, &Session),
-    findings: &mut Findings,
-) {
-    if let Err(error) = meeting::check(settings, migration, ends, findings).await {
+async fn meet(settings: &Settings, standing: Option<&Standing>, ends: (&Session, &Session), findings: &mut Findings) {
+    if let Err(error) = meeting::check(settings, standing, ends, findings).await {
         findings.unfinished(Place::Here, &error);
     }
 }

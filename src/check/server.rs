@@ -7,9 +7,10 @@
 
 use std::time::SystemTime;
 
+use super::patience::{self, backend};
 use super::{CheckError, Findings, Place};
 use crate::catalog;
-use crate::config::{Settings, Side};
+use crate::config::{SchemaMode, Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
 
@@ -31,12 +32,6 @@ pub(super) async fn check(settings: &Settings, session: &Session, findings: &mut
     }
 }
 
-async fn backend(session: &Session) -> Result<i32, DbError> {
-    let row =
-        session.query_one("SELECT pg_backend_pid()", &[]).await.during(session.side(), "read the backend's pid")?;
-    row.take(0)
-}
-
 async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
     let side = session.side();
     let info = match side {
@@ -45,6 +40,7 @@ async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings)
     };
     let first = backend(session).await?;
     let other = Session::connect(info, &settings.name).await?;
+    patience::limit(&other).await?;
     other.batch_execute("BEGIN READ ONLY").await.during(side, "begin a transaction")?;
     let mut is_direct = backend(&other).await? != first;
     for _ in 0..TRANSACTIONS {
@@ -136,4 +132,38 @@ async fn identity(session: &Session) -> Result<(SystemTime, u32), DbError> {
     let sql = "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()";
     let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
     Ok((row.take(0)?, row.take(1)?))
+}
+
+/// Tables of nobody's but the database's own; an extension's are none.
+const TABLES: &str = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+      AND n.nspname NOT IN ('information_schema', 'walferry') \
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
+
+/// Whether the two look as if they had been given the wrong way round. `--schema
+/// none` says that the target's tables are somebody's business.
+pub(super) async fn swapped(
+    settings: &Settings,
+    source: &Session,
+    target: &Session,
+    findings: &mut Findings,
+) -> Result<(), DbError> {
+    if settings.schema == SchemaMode::None {
+        return Ok(());
+    }
+    let count = async |session: &Session| -> Result<i64, DbError> {
+        session.query_one(TABLES, &[]).await.during(session.side(), "count the tables")?.take(0)
+    };
+    let (here, there) = tokio::try_join!(count(source), count(target))?;
+    if here == 0 && there > 0 {
+        let has = if there == 1 { "one".to_owned() } else { format!("{there} of them") };
+        findings
+            .problem(
+                Place::Here,
+                "swapped",
+                format!("the source has no tables, and the target has {has}: are the two swapped?"),
+            )
+            .remedy("give --source and --target the other way round; if it is meant so, say --schema none");
+    }
+    Ok(())
 }

@@ -1,66 +1,49 @@
-//! The slot: that its name is free, or that it is ours to go on with.
+//! The slot: that its name is free, or that it is ours to go on with. What a
+//! migration that has begun may go on from is compared as `run` compares it
+//! ([`crate::state::resume`]).
 
-use super::target::Migration;
 use super::{CheckError, Findings};
 use crate::catalog;
 use crate::catalog::roles::Role;
-use crate::catalog::slot::PLUGIN;
+use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::{Provenance, Settings, Side};
 use crate::session::Session;
 use crate::sql::literal;
+use crate::state::migration::SourceIdentity;
+use crate::state::resume::{ResyncError, Standing, compare_source};
+
+/// What is known of the migration.
+pub(super) struct Known<'a> {
+    /// Our role on the source.
+    pub(super) role: &'a Role,
+    /// Where the migration stands, if it has begun.
+    pub(super) standing: Option<&'a Standing>,
+    /// The source, where it could be asked who it is.
+    pub(super) source: Option<&'a SourceIdentity>,
+}
 
 pub(super) async fn check(
     settings: &Settings,
-    role: &Role,
-    migration: Option<&Migration>,
+    known: &Known<'_>,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let name = settings.slot.name();
-    let Some(slot) = catalog::slot::find(session, name).await? else {
-        match (&settings.slot, migration) {
-            (Provenance::Existing(_), _) => {
-                findings
-                    .problem(Side::Source, "slot", format!("there is no replication slot {name}"))
-                    .remedy("leave --slot out, and walferry creates its own");
-            }
-            (Provenance::Ours(_), Some(migration)) if migration.has_slot => {
-                findings
-                    .problem(
-                        Side::Source,
-                        "slot",
-                        format!(
-                            "the migration {} has lost its replication slot {name}: the changes since are gone",
-                            settings.name
-                        ),
-                    )
-                    .remedy("begin again: walferry cleanup --yes, then empty the target's database");
-            }
-            _ => findings.ok(Side::Source, "slot", format!("the name {name} is free for a replication slot")),
+    let found = catalog::slot::find(session, name).await?;
+    let active_pid = found.as_ref().and_then(|slot| slot.active_pid);
+    if let Some(standing) = known.standing {
+        if let Err(error) = go_on(standing, known.source, found.clone()) {
+            begin_again(&error, findings);
+            return Ok(());
         }
+        if found.is_none() {
+            findings.ok(Side::Source, "slot", format!("the replication slot {name} will be created"));
+            return Ok(());
+        }
+    } else if !begin(settings, known.role, found.as_ref(), findings) {
         return Ok(());
-    };
-    let is_ours_in_kind = slot.plugin.as_deref() == Some(PLUGIN) && slot.database.as_deref() == Some(&role.database);
-    let drop_it = format!("SELECT pg_drop_replication_slot({});", literal(name).trim());
-    let is_expected = matches!(settings.slot, Provenance::Existing(_)) || migration.is_some();
-    if !is_expected {
-        findings
-            .problem(
-                Side::Source,
-                "slot",
-                format!("a replication slot {name} exists, and the target knows of no migration that it belongs to"),
-            )
-            .remedy("use another --name; or, if nobody needs it, drop it:")
-            .sql(drop_it);
-    } else if !is_ours_in_kind {
-        findings
-            .problem(Side::Source, "slot", format!("replication slot {name} is not one of pgoutput in this database"))
-            .remedy("use another --slot or --name");
-    } else if slot.loss().is_some() {
-        findings
-            .problem(Side::Source, "slot", format!("replication slot {name} has been invalidated: the WAL it needs is gone"))
-            .remedy("begin again: walferry cleanup --yes, then empty the target's database; max_slot_wal_keep_size decides how much WAL a slot may hold");
-    } else if let Some(pid) = slot.active_pid {
+    }
+    if let Some(pid) = active_pid {
         findings
             .warning(Side::Source, "slot", format!("replication slot {name} is in use by the server process {pid}"))
             .remedy("a running walferry is asked to hand over by `walferry catchup`; another `walferry run` would be refused");
@@ -68,4 +51,70 @@ pub(super) async fn check(
         findings.ok(Side::Source, "slot", format!("replication slot {name} is there to go on with"));
     }
     Ok(())
+}
+
+/// Whether a migration that has begun may go on.
+fn go_on(standing: &Standing, source: Option<&SourceIdentity>, slot: Option<Slot>) -> Result<(), ResyncError> {
+    if let Some(found) = source {
+        compare_source(&standing.source, found)?;
+    }
+    standing.compare(slot)
+}
+
+fn begin_again(error: &ResyncError, findings: &mut Findings) {
+    let finding = findings.problem(Side::Source, "slot", format!("the migration cannot go on: {error}"));
+    if let Some(remedy) = error.fault().verdict().remedy {
+        finding.remedy(remedy);
+    }
+}
+
+/// The slot of a migration that has not begun; whether there is one to use.
+fn begin(settings: &Settings, role: &Role, found: Option<&Slot>, findings: &mut Findings) -> bool {
+    let name = settings.slot.name();
+    match (&settings.slot, found) {
+        (Provenance::Existing(_), None) => {
+            findings
+                .problem(Side::Source, "slot", format!("there is no replication slot {name}"))
+                .remedy("leave --slot out, and walferry creates its own");
+        }
+        (Provenance::Ours(_), None) => {
+            findings.ok(Side::Source, "slot", format!("the name {name} is free for a replication slot"));
+        }
+        (Provenance::Ours(_), Some(_)) => {
+            findings
+                .problem(
+                    Side::Source,
+                    "slot",
+                    format!(
+                        "a replication slot {name} exists, and the target knows of no migration that it belongs to"
+                    ),
+                )
+                .remedy("use another --name; or, if nobody needs it, drop it:")
+                .sql(format!("SELECT pg_drop_replication_slot({});", literal(name).trim()));
+        }
+        (Provenance::Existing(_), Some(slot))
+            if slot.plugin.as_deref() != Some(PLUGIN) || slot.database.as_deref() != Some(&role.database) =>
+        {
+            findings
+                .problem(
+                    Side::Source,
+                    "slot",
+                    format!("replication slot {name} is not one of pgoutput in this database"),
+                )
+                .remedy("use another --slot or --name");
+        }
+        (Provenance::Existing(_), Some(slot)) => match slot.loss() {
+            None => return true,
+            Some(why) => {
+                findings
+                    .problem(
+                        Side::Source,
+                        "slot",
+                        format!("replication slot {name} has been invalidated ({why}): the WAL it needs is gone"),
+                    )
+                    .remedy("max_slot_wal_keep_size decides how much WAL a slot may hold; create another one, and bring a baseline as of then");
+            }
+        },
+    }
+    false
 }

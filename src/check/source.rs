@@ -8,6 +8,7 @@ use crate::catalog::{self, settings};
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{ident, literal};
+use crate::state::migration::SourceIdentity;
 use crate::wire::{Replication, WireError};
 
 /// `server_version_num` of PostgreSQL 10, the first with pgoutput.
@@ -176,16 +177,24 @@ async fn blockers(session: &Session, findings: &mut Findings) -> Result<(), Chec
     Ok(())
 }
 
-/// The replication connection: the proof of right, pooler and pg_hba.
-pub(super) async fn replication_connection(settings: &Settings, role: &Role, findings: &mut Findings) {
-    let outcome: Result<String, WireError> = async {
+/// The replication connection: the proof of right, pooler and pg_hba. It tells
+/// which server this is.
+pub(super) async fn replication_connection(
+    settings: &Settings,
+    role: &Role,
+    findings: &mut Findings,
+) -> Option<SourceIdentity> {
+    let outcome: Result<SourceIdentity, WireError> = async {
         let mut connection = Replication::connect(&settings.source, &settings.name).await?;
-        Ok(connection.identify_system().await?.system_id)
+        let system = connection.identify_system().await?;
+        Ok(SourceIdentity::of(system, connection.server_version()))
     }
     .await;
     match outcome {
-        Ok(system) => {
-            findings.ok(Side::Source, "replication", format!("role {} may replicate (system {system})", role.name));
+        Ok(found) => {
+            let message = format!("role {} may replicate (system {})", role.name, found.system_identifier);
+            findings.ok(Side::Source, "replication", message);
+            return Some(found);
         }
         Err(error) if role.may_replicate || role.is_superuser => {
             findings
@@ -199,4 +208,5 @@ pub(super) async fn replication_connection(settings: &Settings, role: &Role, fin
                 .sql(format!("ALTER ROLE {} REPLICATION;", ident(&role.name)));
         }
     }
+    None
 }

@@ -7,19 +7,14 @@ use crate::catalog::settings;
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
-
-/// A migration of this name that has begun.
-pub(super) struct Migration {
-    /// Its slot has been created.
-    pub(super) has_slot: bool,
-}
+use crate::state::resume::Standing;
 
 /// Looks for a migration of this name in the state.
 pub(super) async fn migration(
     settings: &Settings,
     session: &Session,
     findings: &mut Findings,
-) -> Result<Option<Migration>, CheckError> {
+) -> Result<Option<Standing>, CheckError> {
     let row = session
         .query_one(
             "SELECT to_regnamespace('walferry') IS NOT NULL, to_regclass('walferry.version') IS NOT NULL, to_regclass('walferry.migration') IS NOT NULL",
@@ -38,14 +33,12 @@ pub(super) async fn migration(
         }
         (true, true) => {}
     }
-    let rows = session
-        .query("SELECT phase, consistent_point IS NOT NULL FROM walferry.migration WHERE name = $1", &[&settings.name])
-        .await
-        .during(Side::Target, "read the state")?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let phase: String = row.take(0)?;
-    findings.ok(Side::Target, "state", format!("migration {} has begun (phase {phase}) and goes on", settings.name));
-    Ok(Some(Migration { has_slot: row.take(1)? }))
+    let standing = Standing::read(session, &settings.name).await?;
+    if let Some(Standing { phase, .. }) = &standing {
+        let message = format!("migration {} has begun (phase {phase}) and goes on", settings.name);
+        findings.ok(Side::Target, "state", message);
+    }
+    Ok(standing)
 }
 
 const FACTS: &str = "SELECT pg_is_in_recovery(), to_regnamespace('walferry') IS NOT NULL";

@@ -5,13 +5,13 @@
 //! are `run`'s own (`crate::schema::trial`); this only says what came of it.
 
 use super::findings::names;
-use super::target::Migration;
 use super::{CheckError, Findings, Place};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::schema::trial::{self, Reason, Refused, Trial, When};
 use crate::schema::{SchemaError, tables};
 use crate::session::{DbContext, Session};
 use crate::sql::ident;
+use crate::state::resume::Standing;
 
 /// Refused objects that are shown each by itself: a person mends the first and
 /// looks again.
@@ -19,7 +19,7 @@ const SHOWN: usize = 50;
 
 pub(super) async fn check(
     settings: &Settings,
-    migration: Option<&Migration>,
+    migration: Option<&Standing>,
     source: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {

@@ -46,7 +46,7 @@ async fn point(ctx: &CopyContext<'_>, source: &Session, start: Option<Lsn>) -> R
     let slot = catalog::slot::find(source, name).await?;
     let begins = slot.as_ref().and_then(|slot| slot.confirmed_flush);
     let point = start.or(begins).ok_or_else(|| ResyncError::SlotGone(name.to_owned()))?;
-    compare_slot(&migration, slot, point)?;
+    compare_slot(name, &migration.source, slot, point)?;
     let end = catalog::wal::flush_to_end(source).await?;
     if point > end {
         return Err(CopyError::StartAhead { start: point, end });

@@ -48,7 +48,7 @@ pub(super) async fn beginning(ctx: &CopyContext<'_>, source: &Session) -> Result
     let slot = catalog::slot::find(source, migration.slot.name()).await?;
     let is_finished =
         |row: &TableRow| matches!(row.state, TableState::Indexing | TableState::Joining | TableState::Ready);
-    match compare_slot(&migration, slot, point.0) {
+    match compare_slot(migration.slot.name(), &migration.source, slot, point.0) {
         Ok(()) => {
             let (finished, all) =
                 (rows.iter().filter(|row| is_finished(row)).count(), rows.iter().filter(|row| takes_part(row)).count());

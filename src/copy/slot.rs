@@ -180,21 +180,8 @@ async fn watch(source: &Session, need: Need) -> Result<String, DbError> {
     }
 }
 
-/// The writing transactions of the cluster, oldest first. Of a query its
-/// beginning, up to the first letter that a value could begin with.
+/// The writing transactions of the cluster.
 async fn blockers(source: &Session) -> Result<String, DbError> {
-    let rows = source
-        .query(
-            "SELECT pg_catalog.format('process %s (user %s, database %s, application %s, for %s s, %s: %s)', pid, usename, datname, \
-                 application_name, coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::bigint::text, 'unknown'), \
-                 coalesce(state, 'unknown'), coalesce(pg_catalog.rtrim(pg_catalog.substring(query, '^[^''$0-9]{1,60}')), '')) \
-             FROM (SELECT * FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start LIMIT 20) AS busy \
-             UNION ALL SELECT pg_catalog.format('prepared transaction %L (user %s, database %s)', gid, owner, database) \
-             FROM pg_catalog.pg_prepared_xacts",
-            &[],
-        )
-        .await
-        .during(source.side(), "list the transactions in the way")?;
-    let names: Vec<&str> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
+    let names = catalog::activity::writers(source).await?;
     Ok(if names.is_empty() { "none that this role can see".to_owned() } else { names.join(", ") })
 }

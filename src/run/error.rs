@@ -28,6 +28,12 @@ pub enum Error {
     /// A server refused something before anything had been created.
     #[error(transparent)]
     Refused(Box<Error>),
+    /// What `check` finds, found before anything was created.
+    #[error("a migration would fail; \"walferry check\" says the same:{0}")]
+    CheckRefused(String),
+    /// A session was lost before everything was looked at.
+    #[error("the {0} was lost while a first start looked at it")]
+    Unchecked(Side),
     /// The position and the source do not fit any more.
     #[error(transparent)]
     Resync(#[from] ResyncError),
@@ -132,6 +138,8 @@ impl Error {
             Error::Usage(_) => Fault::Usage,
             Error::Config(_) => Fault::Configuration,
             Error::Refused(error) => error.fault().before_anything(),
+            Error::CheckRefused(_) => Fault::Refused,
+            Error::Unchecked(side) => Fault::passing(*side),
             Error::Resync(error) => error.fault(),
             Error::Wire(error) => error.fault(),
             Error::Db(error) => error.fault(),

@@ -38,6 +38,7 @@ pub use error::Error;
 
 use crate::apply::applier::Totals;
 use crate::catalog;
+use crate::check;
 use crate::config::{Provenance, Settings};
 use crate::copy::{self, CopyContext};
 use crate::fault::chain;
@@ -47,7 +48,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
-use crate::state::resume::{ResyncError, compare_slot, compare_source};
+use crate::state::resume::{ResyncError, Standing, compare_slot, compare_source};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
 use retry::Retry;
@@ -270,6 +271,9 @@ where
 
 /// One attempt of the daemon: everything from connecting on.
 async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
+    if ctx.begun() == Begun::No {
+        refuse_what_check_finds(ctx).await?;
+    }
     let (state, (replication, found)) = match tokio::try_join!(lease(ctx), identify(&ctx.settings)) {
         Ok(both) => both,
         Err(error) => return Err(before_it_began(ctx, error).await),
@@ -309,6 +313,25 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     };
     leave(ctx, &state, &because).await?;
     Ok(end)
+}
+
+/// A first start asks what `check` asks, before it creates anything.
+async fn refuse_what_check_finds(ctx: &Context) -> Result<(), Error> {
+    let connect = |info| Session::connect(info, &ctx.settings.name);
+    let target = connect(&ctx.settings.target).await?;
+    if State::is_installed(&target).await? && Standing::read(&target, &ctx.settings.name).await?.is_some() {
+        return Ok(());
+    }
+    let source = connect(&ctx.settings.source).await?;
+    let report = tokio::select! {
+        report = check::before_anything(&ctx.settings, &source, &target) => report?,
+        () = ctx.shutdown.cancelled() => return Err(Error::Interrupted),
+    };
+    match report.unreached {
+        Some(side) => Err(Error::Unchecked(side)),
+        None if report.ok => Ok(()),
+        None => Err(Error::CheckRefused(report.refusal())),
+    }
 }
 
 /// What a server refuses to a migration that has no slot yet is what `check`
@@ -468,7 +491,7 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
         Ok(catalog::slot::find(&source, slot).await?)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };
-    compare_slot(migration, found, position.lsn())?;
+    compare_slot(slot, &migration.source, found, position.lsn())?;
     Ok(position)
 }
 

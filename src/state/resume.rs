@@ -6,10 +6,12 @@
 //! `confirmed_flush_lsn` without a word
 //! (`src/backend/replication/logical/logical.c`, `CreateDecodingContext`).
 
-use super::migration::{Migration, SourceIdentity};
+use super::migration::SourceIdentity;
 use crate::catalog::slot::{PLUGIN, Slot};
+use crate::config::Side;
 use crate::fault::Fault;
 use crate::lsn::Lsn;
+use crate::session::{DbContext, DbError, Session};
 
 /// Why a migration cannot go on from its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,14 +92,14 @@ pub fn compare_source(recorded: &SourceIdentity, found: &SourceIdentity) -> Resu
 ///
 /// # Errors
 /// When it does not.
-pub fn compare_slot(migration: &Migration, slot: Option<Slot>, position: Lsn) -> Result<(), ResyncError> {
-    let name = migration.slot.name().to_owned();
+pub fn compare_slot(name: &str, source: &SourceIdentity, slot: Option<Slot>, position: Lsn) -> Result<(), ResyncError> {
+    let name = name.to_owned();
     let Some(slot) = slot else { return Err(ResyncError::SlotGone(name)) };
     if slot.plugin.as_deref() != Some(PLUGIN) {
         let what = format!("its plugin is {}", slot.plugin.as_deref().unwrap_or("none"));
         return Err(ResyncError::OtherSlot { slot: name, what });
     }
-    if slot.database.as_deref() != Some(migration.source.database.as_str()) {
+    if slot.database.as_deref() != Some(source.database.as_str()) {
         let what = format!("it belongs to database {}", slot.database.as_deref().unwrap_or("none"));
         return Err(ResyncError::OtherSlot { slot: name, what });
     }
@@ -107,5 +109,71 @@ pub fn compare_slot(migration: &Migration, slot: Option<Slot>, position: Lsn) ->
     match slot.confirmed_flush {
         Some(confirmed) if confirmed > position => Err(ResyncError::SlotAhead { slot: name, confirmed, position }),
         _ => Ok(()),
+    }
+}
+
+/// Where a migration stands, as a start compares it with the source.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The source as it was when the migration began.
+    pub source: SourceIdentity,
+    /// The slot's name.
+    pub slot: String,
+    /// The phase, in the state's word.
+    pub phase: String,
+    /// Every table's rows are there.
+    pub copied: bool,
+    /// Some table's rows are there.
+    pub has_finished_tables: bool,
+    /// The position; before there is one, where the slot began.
+    pub reached: Option<Lsn>,
+}
+
+impl Standing {
+    /// Reads it without writing anything, whichever version wrote the state:
+    /// the columns are those of the first. `None` if the migration has not
+    /// begun.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn read(session: &Session, name: &str) -> Result<Option<Self>, DbError> {
+        let sql = "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.copied, \
+             EXISTS (SELECT FROM walferry.tables t WHERE t.migration = m.name AND t.state IN ('indexing', 'joining', 'ready')), \
+             CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END \
+             FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1";
+        let row = session.query_opt(sql, &[&name]).await.during(Side::Target, "read the state")?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Standing {
+            source: SourceIdentity {
+                system_identifier: row.take(0)?,
+                timeline: row.take(1)?,
+                database: row.take(2)?,
+                version: row.take(3)?,
+            },
+            slot: row.take(4)?,
+            phase: row.take(5)?,
+            copied: row.take(6)?,
+            has_finished_tables: row.take(7)?,
+            reached: row.take(8)?,
+        }))
+    }
+
+    /// Whether a start may go on with this slot. A copy of which nothing is
+    /// finished begins anew with another one.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn compare(&self, slot: Option<Slot>) -> Result<(), ResyncError> {
+        let Some(reached) = self.reached else {
+            return if self.copied { Err(ResyncError::NoPosition(self.slot.clone())) } else { Ok(()) };
+        };
+        match compare_slot(&self.slot, &self.source, slot, reached) {
+            Err(ResyncError::SlotGone(_) | ResyncError::SlotLost { .. })
+                if !self.copied && !self.has_finished_tables =>
+            {
+                Ok(())
+            }
+            compared => compared,
+        }
     }
 }

@@ -28,6 +28,7 @@ mod left_out;
 mod migration;
 mod network;
 mod plans;
+mod preflight;
 mod random;
 mod referential;
 mod resume;

@@ -1,0 +1,111 @@
+//! What `check` finds and `run` refuses on: the same, before anything is
+//! created, and in a time that is bounded.
+
+use std::time::{Duration, Instant};
+
+use crate::migration::{source_admin, traces};
+use crate::support::pair::{DATABASE, Pair};
+use crate::support::process::Walferry;
+
+/// Enough for anything that takes a moment on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const TABLE: &str = "CREATE TABLE public.orders (id int PRIMARY KEY, note text DEFAULT 'none')";
+
+/// The story: a table that an ALTER TABLE held exclusively kept `check` waiting
+/// for as long as it was held, without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_waits_behind_a_lock_says_whose_and_goes_on() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(TABLE).await;
+    let target = pair.target_client().await;
+    target.batch_execute(TABLE).await.unwrap();
+    let check = || Walferry::run(&pair, &["check", "--schema", "existing"], PATIENCE);
+    check().code(0);
+    for (holder, side) in [(source_admin(&pair).await, "source"), (target, "target")] {
+        let pid: i32 = holder.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        holder.batch_execute("BEGIN; LOCK TABLE public.orders IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let begun = Instant::now();
+        let said = check().code(3).stdout;
+        assert!(begun.elapsed() < PATIENCE / 2, "{side}: {:?}", begun.elapsed());
+        for words in ["behind a lock on public.orders", &format!("process {pid} (user "), "BEGIN"] {
+            assert!(said.contains(words), "{side}: no {words} in:\n{said}");
+        }
+        for words in ["wal_level is logical", "may read all 0 sequences", "the target can be written to"] {
+            assert!(said.contains(words), "{side}: no {words} in:\n{said}");
+        }
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        check().code(0);
+    }
+}
+
+/// The story: the two connection strings were exchanged, `check` said "ready",
+/// and `run` moved nothing and said that all was well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_without_tables_beside_a_target_that_has_some_is_asked_about() {
+    let pair = Pair::builder().start().await;
+    pair.target_client().await.batch_execute(TABLE).await.unwrap();
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    assert!(said.contains("are the two swapped?"), "{said}");
+    let refused = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(3).stderr;
+    assert!(refused.contains("are the two swapped?"), "{refused}");
+    assert_eq!(traces(&pair).await, [""; 0]);
+    // Told so, and with tables on the source, it is no question.
+    Walferry::run(&pair, &["check", "--schema", "none"], PATIENCE).code(0);
+    pair.source_sql(TABLE).await;
+    Walferry::run(&pair, &["check", "--schema", "existing"], PATIENCE).code(0);
+}
+
+/// The story: `check` said that the slot was there to go on with, and `run`
+/// ended with 4.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_compares_slot_and_source_with_the_state_as_run_does() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(TABLE).await;
+    let until = ["run", "--until", "caught-up"];
+    Walferry::run(&pair, &until, PATIENCE).code(0);
+    let target = pair.target_client().await;
+    let agree = async |words: &str| {
+        let check = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+        assert!(check.contains(words), "no {words} in:\n{check}");
+        let run = Walferry::run(&pair, &until, PATIENCE).code(4).stderr;
+        assert!(run.contains(words), "no {words} in:\n{run}");
+    };
+    let began = "SELECT system_identifier FROM walferry.migration";
+    let began: String = target.query_one(began, &[]).await.unwrap().get(0);
+    for (column, other, words) in [
+        ("system_identifier", "'1'", "the system identifier was 1, is "),
+        ("timeline", "7", "the timeline was 7, is 1"),
+        ("source_database", "'other'", "the database was other, is shop"),
+    ] {
+        target.batch_execute(&format!("UPDATE walferry.migration SET {column} = {other}")).await.unwrap();
+        agree(words).await;
+        let back = format!(
+            "UPDATE walferry.migration SET system_identifier = '{began}', timeline = 1, source_database = '{DATABASE}'"
+        );
+        target.batch_execute(&back).await.unwrap();
+    }
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    pair.source_sql("INSERT INTO public.orders VALUES (1)").await;
+    pair.source_sql("SELECT pg_replication_slot_advance('walferry', pg_current_wal_lsn())").await;
+    agree("something else consumed it").await;
+    pair.source_sql("SELECT pg_drop_replication_slot('walferry')").await;
+    agree("no longer exists").await;
+}
+
+/// The story: publication and slot were made, and then it turned out that a
+/// table could not be published, or that pg_dump was not there; the slot held
+/// back WAL from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_refuses_what_check_finds_and_has_created_nothing() {
+    let pair = Pair::builder().source_setting("wal_level", "replica").start().await;
+    pair.source_sql("CREATE TABLE public.keyless (a int)").await;
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let run = Walferry::run(&pair, &["run"], PATIENCE).code(3).stderr;
+    for said in ["wal_level is replica, logical is needed", "ALTER TABLE \"public\".\"keyless\" REPLICA IDENTITY FULL;"]
+    {
+        assert!(check.contains(said), "{check}");
+        assert!(run.contains(said), "{run}");
+    }
+    assert_eq!(traces(&pair).await, [""; 0]);
+}
