@@ -92,8 +92,6 @@ pub enum Difference {
     LeftOut,
     /// Nothing but what the message names.
     Remainder,
-    /// Tables that nothing carries.
-    NotCarried,
     /// The demo's two databases.
     Demo,
 }
@@ -357,10 +355,6 @@ impl Difference {
                 "find what leaves rows of this table out (a trigger?), then copy it anew with \"walferry resync TABLE\""
             }
             Difference::Remainder => "everything else is equal: mend what the message names and run it again",
-            Difference::NotCarried => {
-                "everything else is equal. Take these tables in by \"walferry add TABLE\" and catch up again, or say \
-                 with --exclude-tables that they stay behind"
-            }
             Difference::Demo => "this is a bug in walferry; please report it with the log",
         }
     }

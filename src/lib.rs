@@ -40,6 +40,7 @@ pub mod demo;
 pub mod failpoint;
 pub mod fault;
 pub mod lsn;
+pub mod membership;
 pub mod observe;
 pub mod pgoutput;
 pub mod relation;

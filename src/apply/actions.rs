@@ -72,10 +72,8 @@ pub(super) fn refuse(relations: &Relations, pieces: &[Piece], tables: &Tables) -
                 continue;
             }
             let is_early = |action: &&Action| {
-                let from = tables.rows_as_of(&action.child);
-                action.is_parent
-                    && action.meets(change)
-                    && from.is_some_and(|from| !from.is_before(piece.begin.commit_lsn))
+                let child = tables.rows_as_of(&action.child);
+                action.is_parent && action.meets(change) && child.may_be_after(piece.begin.commit_lsn)
             };
             let acting: Vec<&Action> = apply.actions().iter().filter(is_early).collect();
             if !acting.is_empty() {

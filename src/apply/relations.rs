@@ -39,8 +39,8 @@ pub(super) const SLOW_BATCHES: u32 = 64;
 pub(super) enum Handling {
     /// They are applied.
     Apply(Box<Apply>),
-    /// The operator's filter leaves them out.
-    Filtered,
+    /// They are none of ours.
+    PassedOver,
     /// Another stream, or the copy of the table, brings them.
     Elsewhere,
 }
@@ -155,9 +155,10 @@ impl Relations {
             return actions::refuse(self, pieces, tables);
         }
         // All at once: a first batch has many tables, and the target may be far.
-        let names = fresh.iter().map(|(relation, _)| &relation.table);
-        let found = try_join_all(names.clone().map(|table| TargetTable::read(target, table, role)));
-        let (found, ()) = tokio::try_join!(async { Ok(found.await?) }, tables.look_ahead(names, state))?;
+        let found = fresh.iter().map(|(relation, _)| TargetTable::read(target, &relation.table, role));
+        let found = try_join_all(found);
+        let oids = fresh.iter().map(|(relation, _)| relation.id);
+        let (found, ()) = tokio::try_join!(async { Ok(found.await?) }, tables.look_ahead(oids, state))?;
         for ((relation, at), found) in fresh.into_iter().zip(found) {
             let handling = look_up(relation, at, found, tables, (target, source), state, role).await?;
             self.names_objects |= matches!(&handling, Handling::Apply(apply) if !apply.objects.is_empty());
@@ -220,7 +221,7 @@ impl Relations {
             Some(Handling::Apply(apply)) if !apply.takes(piece) => Keying::PassedOver,
             Some(Handling::Apply(_)) if self.without(relation.id) == Some(Without::Nets) => Keying::Rows,
             Some(Handling::Apply(apply)) => apply.keying.clone(),
-            Some(Handling::Filtered | Handling::Elsewhere) => Keying::PassedOver,
+            Some(Handling::PassedOver | Handling::Elsewhere) => Keying::PassedOver,
             None => Keying::Rows,
         }
     }
@@ -275,7 +276,7 @@ impl Relations {
     pub(super) fn slow_down(&mut self, relation: u32, is_duplicate: bool) -> Without {
         let can_replace = |(known, handling): &(Arc<Relation>, Handling)| match handling {
             Handling::Apply(apply) => known.id == relation && apply.can_be_replaced(),
-            Handling::Filtered | Handling::Elsewhere => false,
+            Handling::PassedOver | Handling::Elsewhere => false,
         };
         let is_new = !self.slow.contains_key(&relation);
         let without = if is_duplicate && is_new && self.known.values().any(can_replace) {
@@ -308,7 +309,7 @@ async fn look_up(
     role: ReplicaRole,
 ) -> Result<Handling, ApplyError> {
     let (from, there) = match tables.admit(relation, at, (target, source), state).await? {
-        Admission::Filtered => return Ok(Handling::Filtered),
+        Admission::PassedOver => return Ok(Handling::PassedOver),
         Admission::Elsewhere => return Ok(Handling::Elsewhere),
         Admission::Apply { from, there } => (from, there),
     };

@@ -35,7 +35,7 @@ impl Work {
         for change in &piece.changes {
             match relations.get(&change.relation) {
                 Some(Handling::Apply(apply)) if apply.takes(piece) => {}
-                Some(Handling::Filtered) => {
+                Some(Handling::PassedOver) => {
                     self.filtered += 1;
                     continue;
                 }

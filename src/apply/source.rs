@@ -4,6 +4,7 @@
 //! Invariant: the answers are of now, the changes are of then; they make words
 //! for the operator and follow renames by oid, and nothing else.
 
+use crate::catalog::tables::{self, Table};
 use crate::config::{Settings, Side};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, literal};
@@ -35,16 +36,12 @@ impl Source {
         Ok(self.session.insert(session))
     }
 
-    /// The present name of a table; `None` when it was dropped.
+    /// The table with this oid as it is now; `None` when it was dropped.
     ///
     /// # Errors
     /// When the source cannot be asked.
-    pub async fn name_of(&mut self, oid: u32) -> Result<Option<TableName>, ApplyError> {
-        let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
-                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
-        let row = self.session().await?.query_opt(sql, &[&oid]).await;
-        let row = row.during(Side::Source, "look for a table that lost its name")?;
-        Ok(row.map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))))
+    pub async fn table(&mut self, oid: u32) -> Result<Option<Table>, ApplyError> {
+        Ok(tables::find(self.session().await?, oid).await?)
     }
 
     /// The SQL that gives the target a column of the source, with the value

@@ -2,26 +2,31 @@
 //! migration does not know it.
 //!
 //! ```text
-//! known, same oid ............... apply from its snapshot on
-//! left out by the filter ........ pass over, counted
+//! known by its oid, and streamed . apply from its snapshot on, under the target's name
 //! another stream's, being copied . pass over: see [`Share`]
-//! oid known under another name .. renamed on the source: follow it, once the target's table is
-//! new, all rows in the stream ... take it in, if the target has it, empty
-//! anything else ................. stop with words
+//! known, without a stream ........ pass over, if it still is so; else stop with words
+//! unknown, gone on the source .... pass over, and say so: no such table has to be equal
+//! unknown, and left out .......... pass over; recorded, as it wants a copy should it be let in
+//! unknown, all rows in the stream  take it in, if the target has it, empty
+//! anything else .................. stop with words
 //! ```
 //!
-//! Invariant: nothing is passed over unless the operator's filter says so, or
-//! the copy of the table or the other stream brings it.
+//! Invariant: nothing is passed over unless the operator's filter says so, the
+//! copy of the table or the other stream brings it, or the source has no such
+//! table any more. Who takes part is asked of the state by oid; of tables that it
+//! does not know, of [`crate::membership`].
 
 use std::collections::HashMap;
 
-use futures_util::future::try_join_all;
 use tracing::{info, warn};
 
 use super::ApplyError;
 use super::source::Source;
+use crate::catalog::tables::Table;
 use crate::config::{Side, TableFilter};
-use crate::lsn::{EndLsn, Lsn};
+use crate::lsn::{CommitLsn, EndLsn, Lsn};
+use crate::membership::coverage::rename_sql;
+use crate::membership::{self, Known, Part};
 use crate::relation::Relation;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
@@ -38,8 +43,8 @@ pub enum Admission {
         /// The target's table: of another name while a rename is under way.
         there: TableName,
     },
-    /// The operator's filter leaves the table out.
-    Filtered,
+    /// It does not take part, or is gone.
+    PassedOver,
     /// Its copy, or another stream, brings them.
     Elsewhere,
 }
@@ -63,17 +68,45 @@ impl Share {
     }
 }
 
+/// The point that a table's rows on the target are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowsAsOf {
+    /// It is none of ours.
+    NotOurs,
+    /// Of the stream's beginning.
+    Beginning,
+    /// Of the point at which it was copied.
+    Copied(EndLsn),
+    /// Of one that this stream does not know.
+    Unknown,
+}
+
+impl RowsAsOf {
+    /// Whether they may hold what a transaction did that committed here.
+    pub(super) fn may_be_after(self, commit: CommitLsn) -> bool {
+        match self {
+            RowsAsOf::NotOurs | RowsAsOf::Beginning => false,
+            RowsAsOf::Copied(point) => !point.is_before(commit),
+            RowsAsOf::Unknown => true,
+        }
+    }
+}
+
 /// The tables of the migration.
 pub struct Tables {
-    by_name: HashMap<TableName, TableRow>,
+    by_oid: HashMap<u32, TableRow>,
     share: Share,
     filter: TableFilter,
     adopt: TableFilter,
     publishes_all: bool,
     start: Option<EndLsn>,
-    /// Present names on the target, looked up ahead; each is good for once.
-    ahead: HashMap<TableName, Option<TableName>>,
+    /// Present names on the target by the source's oids, looked up ahead; each is
+    /// good for once.
+    ahead: HashMap<u32, Option<TableName>>,
 }
+
+/// Both ends, to be asked about a table.
+type Ends<'a> = (&'a Session, &'a mut Source);
 
 impl Tables {
     /// Reads the list from the state.
@@ -88,7 +121,7 @@ impl Tables {
     ) -> Result<Self, ApplyError> {
         let (migration, rows) = tokio::try_join!(state.load(), state.tables_settled())?;
         Ok(Tables {
-            by_name: rows.into_iter().map(|row| (row.table.clone(), row)).collect(),
+            by_oid: rows.into_iter().map(|row| (row.source_oid, row)).collect(),
             share,
             filter: filter.clone(),
             adopt: adopt.clone(),
@@ -98,15 +131,19 @@ impl Tables {
         })
     }
 
-    /// The point that a table's rows on the target are of: changes before it
-    /// are passed over. `None` when they are none of ours.
-    pub(super) fn rows_as_of(&self, table: &TableName) -> Option<EndLsn> {
-        let row = self.by_name.get(table)?;
-        match row.state {
-            TableState::Excluded => None,
-            _ if self.share.has(row) => row.snapshot_lsn,
-            // Of a point that this stream does not know.
-            _ => Some(EndLsn(Lsn(u64::MAX))),
+    /// The one that streams into the target's table of this name.
+    fn holder_of(&self, name: &TableName) -> Option<&TableRow> {
+        self.by_oid.values().find(|row| row.state.is_streamed() && row.table == *name)
+    }
+
+    /// The point that the rows of a table of the target are of: changes before it
+    /// are passed over.
+    pub(super) fn rows_as_of(&self, table: &TableName) -> RowsAsOf {
+        let Some(row) = self.holder_of(table) else { return RowsAsOf::NotOurs };
+        match row.snapshot_lsn {
+            _ if !self.share.has(row) => RowsAsOf::Unknown,
+            Some(point) => RowsAsOf::Copied(point),
+            None => RowsAsOf::Beginning,
         }
     }
 
@@ -114,15 +151,11 @@ impl Tables {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn look_ahead(
-        &mut self,
-        tables: impl Iterator<Item = &TableName>,
-        state: &State,
-    ) -> Result<(), ApplyError> {
-        let names = tables
-            .filter(|table| self.by_name.contains_key(*table))
-            .map(|table| async { Ok::<_, ApplyError>((table.clone(), state.target_name(table).await?)) });
-        self.ahead = try_join_all(names).await?.into_iter().collect();
+    pub async fn look_ahead(&mut self, relations: impl Iterator<Item = u32>, state: &State) -> Result<(), ApplyError> {
+        let oids: Vec<u32> = relations.filter(|oid| self.by_oid.contains_key(oid)).collect();
+        // One oid may come twice: with its name from before and after a rename.
+        let names = state.target_names(&oids).await?;
+        self.ahead = oids.into_iter().map(|oid| (oid, names.get(&oid).cloned())).collect();
         Ok(())
     }
 
@@ -134,26 +167,83 @@ impl Tables {
         &mut self,
         relation: &Relation,
         at: Lsn,
-        (target, source): (&Session, &mut Source),
+        ends: Ends<'_>,
         state: &State,
     ) -> Result<Admission, ApplyError> {
-        let table = &relation.table;
         // Another migration's state on the source is never part of this one.
-        if !self.filter.includes(table) || table.schema == "walferry" {
-            return Ok(Admission::Filtered);
+        if relation.table.schema == "walferry" {
+            return Ok(Admission::PassedOver);
         }
-        let is_it = |row: &&TableRow| row.source_oid == relation.id;
-        let ours = self.by_name.get(table).filter(is_it).or_else(|| self.by_name.values().find(is_it)).cloned();
-        match ours {
-            Some(row) if !self.share.has(&row) => Ok(Admission::Elsewhere),
-            None if self.share == Share::Joining => Ok(Admission::Elsewhere),
-            Some(row) if row.state == TableState::Excluded => Err(unknown(table, at, LEFT_OUT)),
-            Some(row) => self.follow(row, table, at, (target, source), state).await,
-            None => {
-                self.displace(table, at, (target, source), state).await?;
-                self.take_in(relation, at, target, state).await
+        match self.by_oid.get(&relation.id).cloned() {
+            Some(row) if row.state.is_streamed() && self.share.has(&row) => {
+                self.follow(row, &relation.table, at, ends, state).await
+            }
+            Some(row) if row.state.is_streamed() => Ok(Admission::Elsewhere),
+            _ if self.share == Share::Joining => Ok(Admission::Elsewhere),
+            row => {
+                let (target, source) = ends;
+                let Some(table) = source.table(relation.id).await? else {
+                    return gone(relation, at, state).await;
+                };
+                match row {
+                    Some(row) => self.still_without_stream(&row, &table, relation, at),
+                    None => self.meet(&table, relation, at, (target, source), state).await,
+                }
             }
         }
+    }
+
+    fn known(&self) -> Known {
+        self.by_oid.values().map(|row| (row.source_oid, row.state)).collect()
+    }
+
+    /// A table that is known and has no stream of its own, and of which there are
+    /// changes.
+    fn still_without_stream(
+        &self,
+        row: &TableRow,
+        table: &Table,
+        relation: &Relation,
+        at: Lsn,
+    ) -> Result<Admission, ApplyError> {
+        let why = match row.state {
+            TableState::Excluded if membership::part(table, &self.filter, &self.known()) != Part::LetIn => {
+                return Ok(Admission::PassedOver);
+            }
+            TableState::Extension => return Ok(Admission::PassedOver),
+            TableState::Unlogged => WAS_UNLOGGED,
+            TableState::Within => WITHIN,
+            _ => LEFT_OUT,
+        };
+        Err(unknown(&relation.table, at, why))
+    }
+
+    /// A table that the state does not know.
+    async fn meet(
+        &mut self,
+        table: &Table,
+        relation: &Relation,
+        at: Lsn,
+        ends: Ends<'_>,
+        state: &State,
+    ) -> Result<Admission, ApplyError> {
+        let without_stream = match membership::part(table, &self.filter, &self.known()) {
+            Part::Included | Part::Unlogged => {
+                let (target, source) = ends;
+                self.displace(&relation.table, at, (target, source), state).await?;
+                return self.take_in(table, &relation.table, at, target, state).await;
+            }
+            Part::OfExtension => TableState::Extension,
+            Part::Filtered | Part::LetIn => TableState::Excluded,
+        };
+        // Recorded before the position moves past it: should it be let in one day,
+        // its rows are not all in the stream.
+        let row = TableRow::new(table.name.clone(), table.oid, without_stream);
+        state.enter_tables(std::slice::from_ref(&row)).await?;
+        state.journal(&format!("passes over changes of {}, from {at} on", row.table)).await?;
+        info!(table = %row.table, "passing over the changes of a table that does not take part");
+        self.by_oid.insert(row.source_oid, row);
+        Ok(Admission::PassedOver)
     }
 
     /// A table of ours, under the name it had on the source then. The target's
@@ -164,12 +254,12 @@ impl Tables {
         row: TableRow,
         table: &TableName,
         at: Lsn,
-        (target, source): (&Session, &mut Source),
+        (target, source): Ends<'_>,
         state: &State,
     ) -> Result<Admission, ApplyError> {
-        let there = match self.ahead.remove(&row.table) {
+        let there = match self.ahead.remove(&row.source_oid) {
             Some(known) => known,
-            None => state.target_name(&row.table).await?,
+            None => state.target_names(&[row.source_oid]).await?.remove(&row.source_oid),
         };
         let there = match there {
             Some(name) => name,
@@ -178,7 +268,7 @@ impl Tables {
             None => row.table.clone(),
         };
         if there != *table {
-            let now = source.name_of(row.source_oid).await?;
+            let now = source.table(row.source_oid).await?.map(|table| table.name);
             if now.as_ref() != Some(&there) {
                 let wanted = now.unwrap_or_else(|| table.clone());
                 let why = format!(
@@ -191,9 +281,6 @@ impl Tables {
         }
         let from = row.snapshot_lsn;
         if row.table != there {
-            if let Some(holder) = self.by_name.get(&there).cloned() {
-                self.set_aside(holder, state).await?;
-            }
             info!(from = %row.table, to = %there, "a table was renamed on both sides");
             self.rename(row, there.clone(), state).await?;
         }
@@ -210,9 +297,10 @@ impl Tables {
         (target, source): (&Session, &mut Source),
         state: &State,
     ) -> Result<(), ApplyError> {
-        let Some(holder) = self.by_name.get(table).cloned() else { return Ok(()) };
-        let now = source.name_of(holder.source_oid).await?;
-        let is_in_the_way = state.target_name(table).await?.as_ref() == Some(table);
+        let Some(holder) = self.holder_of(table).cloned() else { return Ok(()) };
+        let now = source.table(holder.source_oid).await?.map(|table| table.name);
+        let there = state.target_names(&[holder.source_oid]).await?.remove(&holder.source_oid);
+        let is_in_the_way = there.as_ref() == Some(table);
         match (now, is_in_the_way) {
             (Some(now), true) => {
                 let why = format!(
@@ -222,42 +310,45 @@ impl Tables {
                 );
                 Err(unknown(table, at, &why))
             }
-            (Some(_), false) => self.set_aside(holder, state).await,
+            (Some(_), false) => match there {
+                Some(there) => {
+                    info!(from = %holder.table, to = %there, "a table gave its name to another");
+                    self.rename(holder, there, state).await
+                }
+                None => Ok(()),
+            },
             (None, true) if matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) => {
                 Err(unknown(table, at, &created_again(table)))
             }
-            // Nothing of the old one is left; its row is replaced.
-            (None, _) => Ok(()),
+            // Nothing of the old one is left.
+            (None, _) => {
+                state.forget_tables(&[holder.source_oid]).await?;
+                state.journal(&format!("{table} was dropped on both sides")).await?;
+                self.by_oid.remove(&holder.source_oid);
+                Ok(())
+            }
         }
     }
 
-    /// Lets a table give up its name: for the one it has on the target, or for
-    /// one that says what it was until a change of it tells.
-    async fn set_aside(&mut self, row: TableRow, state: &State) -> Result<(), ApplyError> {
-        let there = state.target_name(&row.table).await?.filter(|name| !self.by_name.contains_key(name));
-        let aside = || TableName::new(row.table.schema.clone(), format!("{} (oid {})", row.table.name, row.source_oid));
-        let to = there.unwrap_or_else(aside);
-        info!(from = %row.table, to = %to, "a table gave its name to another");
-        self.rename(row, to, state).await
-    }
-
     async fn rename(&mut self, row: TableRow, to: TableName, state: &State) -> Result<(), ApplyError> {
-        state.rename_table(&row.table, &to).await?;
-        self.by_name.remove(&row.table);
-        self.by_name.insert(to.clone(), TableRow { table: to, ..row });
+        state.rename_table(row.source_oid, &to).await?;
+        self.by_oid.insert(row.source_oid, TableRow { table: to, ..row });
         Ok(())
     }
 
     async fn take_in(
         &mut self,
-        relation: &Relation,
+        now: &Table,
+        table: &TableName,
         at: Lsn,
         target: &Session,
         state: &State,
     ) -> Result<Admission, ApplyError> {
-        let table = &relation.table;
         let vouched = !self.adopt.is_empty() && self.adopt.includes(table);
-        if !self.publishes_all && !vouched {
+        // A table is made with the file of its oid; with another one it has been
+        // written to by what is in no stream, as when it was unlogged at first.
+        let is_whole = self.publishes_all && now.filenode == now.oid;
+        if !is_whole && !vouched {
             return Err(unknown(table, at, &unvouched(table)));
         }
         match is_empty(target, table).await? {
@@ -266,20 +357,28 @@ impl Tables {
             Some(Emptiness::Empty) => {}
         }
         warn!(table = %table, "a table that was created on the source after the copy is taken in: all its rows come with the stream");
-        let row = TableRow {
-            table: table.clone(),
-            source_oid: relation.id,
-            state: TableState::Ready,
-            rows: 0,
-            bytes: 0,
-            snapshot_lsn: self.start,
-        };
-        state.adopt_table(&row).await?;
+        let row = TableRow { snapshot_lsn: self.start, ..TableRow::new(table.clone(), now.oid, TableState::Ready) };
+        state.enter_tables(std::slice::from_ref(&row)).await?;
         state.journal(&format!("took in table {table}, first changed at {at}")).await?;
-        self.by_name.insert(table.clone(), row);
+        self.by_oid.insert(row.source_oid, row);
         Ok(Admission::Apply { from: self.start, there: table.clone() })
     }
 }
+
+/// A table that the source has no more, and that nobody knew: whatever its rows
+/// were, none of them is there to be equal to.
+async fn gone(relation: &Relation, at: Lsn, state: &State) -> Result<Admission, ApplyError> {
+    let table = &relation.table;
+    warn!(table = %table, %at, "its changes are passed over: it was created after the copy, and is gone on the source by now");
+    state.journal(&format!("passed over changes of {table}, from {at} on: it is gone on the source")).await?;
+    Ok(Admission::PassedOver)
+}
+
+const WAS_UNLOGGED: &str = "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by \
+     \"walferry add\", and start again";
+
+const WITHIN: &str = "its rows came in the name of other tables when they were copied (publish_via_partition_root of the \
+     publication): set it as it was, or begin again";
 
 const LEFT_OUT: &str = "a filter left it out when the rows were copied, and it does not any more. Take it in with \"walferry add\", or start \
      again with --exclude-tables naming it";
@@ -321,18 +420,6 @@ fn unknown(table: &TableName, at: Lsn, why: &str) -> ApplyError {
     ApplyError::Unknown { table: table.clone(), at, why: why.to_owned() }
 }
 
-fn rename_sql(from: &TableName, to: &TableName) -> String {
-    let mut sql = String::new();
-    if from.name != to.name {
-        sql = format!("ALTER TABLE {} RENAME TO {}; ", from.sql(), crate::sql::ident(&to.name));
-    }
-    if from.schema != to.schema {
-        let moved = TableName::new(from.schema.clone(), to.name.clone());
-        sql.push_str(&format!("ALTER TABLE {} SET SCHEMA {};", moved.sql(), crate::sql::ident(&to.schema)));
-    }
-    sql.trim_end().to_owned()
-}
-
 enum Emptiness {
     Empty,
     Rows,
@@ -345,10 +432,10 @@ async fn is_empty(target: &Session, table: &TableName) -> Result<Option<Emptines
         .query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&table.sql()])
         .await
         .during(Side::Target, action())?;
-    if !exists.get::<_, bool>(0) {
+    if !exists.take::<bool>(0)? {
         return Ok(None);
     }
     let sql = format!("SELECT EXISTS (SELECT FROM {})", table.sql());
     let row = target.query_one(&sql, &[]).await.during(Side::Target, action())?;
-    Ok(Some(if row.get(0) { Emptiness::Rows } else { Emptiness::Empty }))
+    Ok(Some(if row.take(0)? { Emptiness::Rows } else { Emptiness::Empty }))
 }

@@ -9,8 +9,9 @@
 
 use std::collections::HashMap;
 
+use super::tables::{Shape, only};
 use crate::session::{DbContext, DbError, Session};
-use crate::sql::TableName;
+use crate::sql::{TableName, ident};
 
 /// Tables asked about in one statement: enough to save round trips, few enough
 /// for the planner.
@@ -66,6 +67,36 @@ pub async fn filled(session: &Session, tables: &[&TableName]) -> Result<Vec<Fill
         }
     }
     Ok(found)
+}
+
+/// How many rows a table has, and the sum of their hashes, whatever their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    rows: i64,
+    sum: String,
+}
+
+/// Counts and sums the rows of a table over these columns, as text. The hash is
+/// the first 60 bits of an MD5, which every version knows.
+///
+/// # Errors
+/// When the table cannot be read.
+pub async fn checksum(
+    session: &Session,
+    table: &TableName,
+    shape: Shape,
+    columns: &[&str],
+) -> Result<Checksum, DbError> {
+    let list: Vec<String> = columns.iter().map(|column| ident(column)).collect();
+    let hash = "('x' || pg_catalog.substr(pg_catalog.md5(ROW(LIST)::text), 1, 15))::bit(60)::bigint";
+    let sql = format!(
+        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({}::numeric), 0)::text FROM {}{}",
+        hash.replace("LIST", &list.join(", ")),
+        only(shape),
+        table.sql()
+    );
+    let row = session.query_one(&sql, &[]).await.during(session.side(), format!("compare the rows of {table}"))?;
+    Ok(Checksum { rows: row.take(0)?, sum: row.take(1)? })
 }
 
 /// How a statement names each table that is there, itself alone.

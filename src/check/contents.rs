@@ -4,7 +4,9 @@
 use super::findings::names;
 use super::{CheckError, Findings};
 use crate::catalog::roles::Role;
+use crate::catalog::sequences::{self, Sequence};
 use crate::config::{Settings, Side};
+use crate::membership::{self, Known};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 use crate::sweep::large_objects::READABLE_SQL;
@@ -20,35 +22,17 @@ pub(super) async fn check(
     large_objects(role, session, findings).await
 }
 
-/// Sequences with the table they belong to, which decides whether they take
-/// part; others go by their own name.
-const SEQUENCES: &str = "SELECT n.nspname::text, c.relname::text, tn.nspname::text, t.relname::text, has_sequence_privilege(c.oid, 'SELECT') \
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-    LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') \
-    LEFT JOIN pg_class t ON t.oid = d.refobjid LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace \
-    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'walferry') ORDER BY 1, 2";
-
 async fn sequences(
     settings: &Settings,
     role: &Role,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let rows = session.query(SEQUENCES, &[]).await.during(Side::Source, "list the sequences")?;
-    let mut denied = Vec::new();
-    let mut total = 0;
-    for row in &rows {
-        let name = TableName::new(row.take::<String>(0)?, row.take::<String>(1)?);
-        let owner = row.take::<Option<String>>(2)?.zip(row.take::<Option<String>>(3)?);
-        let decides = owner.map_or_else(|| name.clone(), |(schema, table)| TableName::new(schema, table));
-        if !settings.filter.includes(&decides) {
-            continue;
-        }
-        total += 1;
-        if !row.take::<bool>(4)? {
-            denied.push(name);
-        }
-    }
+    let all = sequences::list(session).await?;
+    let ours: Vec<&Sequence> =
+        all.iter().filter(|one| membership::sequence(one, &settings.filter, &Known::new())).collect();
+    let denied: Vec<&TableName> = ours.iter().filter(|one| !one.may_read).map(|one| &one.name).collect();
+    let total = ours.len();
     if denied.is_empty() {
         findings.ok(Side::Source, "sequences", format!("role {} may read all {total} sequences", role.name));
         return Ok(());

@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use super::findings::names;
 use super::{CheckError, Findings};
 use crate::catalog::extensions::{ConfigTable, config_tables};
+use crate::catalog::tables::{Detail, Found, by_name};
 use crate::catalog::{database, large_objects};
 use crate::config::{SchemaMode, Settings, Side};
-use crate::schema::tables::{self, Part, SourceTable, TargetTable};
+use crate::membership::{self, Known, Part};
+use crate::schema::tables;
 use crate::schema::{self, SchemaError};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
@@ -88,9 +90,9 @@ async fn fit(
     target: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let mut ours = tables::of_source(source, &settings.filter).await?;
+    let mut ours = membership::read(source, &settings.filter, &Known::new(), Detail::Full).await?;
     ours.retain(|table| matches!(table.part, Part::Included | Part::Unlogged));
-    let there: HashMap<TableName, TargetTable> = tables::of_target(target, ours.iter().map(|t| &t.name)).await?;
+    let there: HashMap<TableName, Found> = by_name(target, ours.iter().map(|t| &t.name)).await?;
     // Those that are not there are named with the tables.
     let present = || ours.iter().filter(|table| there.contains_key(&table.name));
     if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there) {
@@ -102,12 +104,6 @@ async fn fit(
     }
     for difference in tables::differences(present(), &there) {
         findings.warning(Side::Target, "columns", difference);
-    }
-    if settings.schema == SchemaMode::Existing {
-        let logged: Vec<&SourceTable> = present().filter(|table| table.part == Part::Included).collect();
-        for line in schema::unlogged_on_target(target, &logged).await? {
-            findings.problem(Side::Target, "unlogged", line.what).remedy("let its owner run this there:").sql(line.sql);
-        }
     }
     Ok(())
 }

@@ -6,9 +6,11 @@
 
 use super::findings::names;
 use super::{CheckError, Findings, Place};
+use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
+use crate::membership::{self, Known};
+use crate::schema::SchemaError;
 use crate::schema::trial::{self, Reason, Refused, Trial, When};
-use crate::schema::{SchemaError, tables};
 use crate::session::{DbContext, Session};
 use crate::sql::ident;
 use crate::state::resume::Standing;
@@ -30,7 +32,7 @@ pub(super) async fn check(
         findings.ok(Side::Target, "trial", "the schema is not tried again, as the migration has begun");
         return Ok(());
     }
-    let tables = tables::of_source(source, &settings.filter).await?;
+    let tables = membership::read(source, &settings.filter, &Known::new(), Detail::Full).await?;
     match trial::run(settings, source, &tables).await {
         Ok(trial) => say(&trial, findings),
         // Said with the program.

@@ -134,6 +134,15 @@ impl TableFilter {
     }
 }
 
+/// All patterns as typed, one behind the other: two filters of the same text are
+/// the same.
+impl fmt::Display for TableFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let patterns: Vec<String> = self.patterns().map(ToString::to_string).collect();
+        f.write_str(&patterns.join(" "))
+    }
+}
+
 /// What a pattern without a dot is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {

@@ -32,7 +32,7 @@ use crate::lsn::Lsn;
 pub use conninfo::{ConnInfo, Secret};
 pub use env::Env;
 pub use error::{ConfigError, ConnInfoError};
-pub use filter::TableFilter;
+pub use filter::{Pattern, Subject, TableFilter, Verdict};
 pub use given::{Origin, Values};
 pub use near::near_misses;
 

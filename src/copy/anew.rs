@@ -25,9 +25,11 @@ use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
+use crate::catalog::tables::{by_name, only};
 use crate::lsn::EndLsn;
+use crate::membership::{self, Part, SourceTable};
 use crate::schema;
-use crate::schema::tables::{self, Part, Shape, SourceTable};
+use crate::schema::tables::{require_empty, require_fit};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::State;
@@ -46,7 +48,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '3s'";
 #[derive(Debug, Default)]
 pub struct Wanted {
     /// Tables of the migration: emptied and copied anew.
-    pub again: Vec<TableName>,
+    pub again: Vec<TableRow>,
     /// Tables that it does not have yet.
     pub new: Vec<SourceTable>,
 }
@@ -54,7 +56,7 @@ pub struct Wanted {
 impl Wanted {
     /// Their names.
     pub fn names(&self) -> Vec<TableName> {
-        self.again.iter().cloned().chain(self.new.iter().map(|table| table.name.clone())).collect()
+        self.again.iter().map(|row| row.table.clone()).chain(self.new.iter().map(|table| table.name.clone())).collect()
     }
 }
 
@@ -74,18 +76,27 @@ pub struct Copied {
 /// # Errors
 /// [`CopyError::NotHere`] for a table that cannot take part, with the reason.
 pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String]) -> Result<Wanted, CopyError> {
-    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let tables = ctx.tables(source).await?;
     let rows = ctx.state.tables().await?;
     let mut wanted = Wanted::default();
     for name in names {
         let is_meant = |table: &&SourceTable| {
-            table.name.sql() == *name || table.ancestors.iter().any(|ancestor| ancestor.sql() == *name)
+            table.name.sql() == *name || table.ancestors.iter().any(|ancestor| ancestor.name.sql() == *name)
         };
         let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
         if meant.is_empty() {
             return Err(CopyError::NotHere { table: name.clone(), why: "the source does not have it" });
         }
-        for table in meant {
+        let is_within =
+            |table: &SourceTable| rows.iter().any(|row| row.source_oid == table.oid && row.state == TableState::Within);
+        // Rows that come with those of others are copied with these.
+        let (within, own): (Vec<&SourceTable>, Vec<&SourceTable>) =
+            meant.into_iter().partition(|table| is_within(table));
+        if own.is_empty() && !within.is_empty() {
+            let why = "its rows come in the name of the table that it is a partition of: name that one";
+            return Err(CopyError::NotHere { table: name.clone(), why });
+        }
+        for table in own {
             take(&mut wanted, table, &rows)?;
         }
     }
@@ -95,20 +106,20 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
 fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(), CopyError> {
     let not_here = |why| Err(CopyError::NotHere { table: table.name.sql(), why });
     match table.part {
-        Part::Included => {}
+        Part::Included | Part::LetIn => {}
         Part::Filtered => return not_here("the filter (--tables, --exclude-tables and the like) leaves it out"),
         Part::OfExtension => return not_here("it is an extension's own"),
         Part::Unlogged => return not_here("it is unlogged, so nothing of it is in the stream"),
     }
     match rows.iter().find(|row| row.source_oid == table.oid) {
         Some(row) if row.table != table.name => not_here("it has another name by now; rename it on the target as well"),
-        Some(row) if row.state != TableState::Excluded => {
-            wanted.again.push(row.table.clone());
+        Some(row) if row.state.is_streamed() => {
+            wanted.again.push(row.clone());
             Ok(())
         }
         // Of a partitioned table only those that hold the rows are listed.
         _ => {
-            wanted.new.push(table.clone());
+            wanted.new.push(SourceTable { part: Part::Included, ..table.clone() });
             Ok(())
         }
     }
@@ -122,10 +133,10 @@ fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(
 /// [`CopyError::KeysInForce`]; a table that does not fit.
 pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
     let target = ctx.state.session();
-    let names: HashSet<TableName> = wanted.again.iter().cloned().collect();
-    let tables = tables::of_source(source, &ctx.settings.filter).await?;
-    let there = tables::of_target(target, names.iter()).await?;
-    tables::require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
+    let names: HashSet<TableName> = wanted.again.iter().map(|row| row.table.clone()).collect();
+    let tables = ctx.tables(source).await?;
+    let there = by_name(target, names.iter()).await?;
+    require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
     let (schemas, tables): (Vec<&str>, Vec<&str>) =
         names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
     let rows = target
@@ -149,21 +160,21 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
 ///
 /// # Errors
 /// When the target refuses it, or somebody holds a lock on one of them.
-pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableName]) -> Result<(), CopyError> {
+pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableRow]) -> Result<(), CopyError> {
     if tables.is_empty() {
         return Ok(());
     }
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
     let session = own.session();
     let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "empty the tables");
-    let there = tables::of_target(session, tables.iter()).await?;
-    let only = |shape: Shape| if shape == Shape::Plain { "ONLY " } else { "" };
+    let there = by_name(session, tables.iter().map(|row| &row.table)).await?;
     let names: Vec<String> = there.iter().map(|(name, t)| format!("{}{}", only(t.shape), name.sql())).collect();
     run(&format!("BEGIN; {LOCK_TIMEOUT}")).await?;
     if !names.is_empty() {
         run(&format!("TRUNCATE {}", names.join(", "))).await?;
     }
-    own.tables_anew(tables).await?;
+    let oids: Vec<u32> = tables.iter().map(|row| row.source_oid).collect();
+    own.tables_anew(&oids).await?;
     run("COMMIT").await?;
     Ok(())
 }
@@ -176,12 +187,13 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTab
     if new.is_empty() {
         return Ok(());
     }
-    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let tables = ctx.tables(source).await?;
+    let tables = membership::letting_in(tables, |oid| new.iter().any(|table| table.oid == oid));
     schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
     let target = ctx.state.session();
     let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
-    tables::require_fit(new.iter(), &tables::of_target(target, names.iter().copied()).await?)?;
-    tables::require_empty(target, &names).await?;
+    require_fit(new.iter(), &by_name(target, names.iter().copied()).await?)?;
+    require_empty(target, &names).await?;
     Ok(())
 }
 
@@ -198,9 +210,8 @@ pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable])
         publication::notice(ctx, source, &others).await?;
         let units = plan::units(ctx, source, new).await?;
         for unit in &units {
-            let (table, state) = (unit.name.clone(), TableState::Waiting);
-            let row = TableRow { table, source_oid: unit.oid, state, rows: 0, bytes: 0, snapshot_lsn: None };
-            ctx.state.adopt_table(&row).await?;
+            let row = TableRow::new(unit.name.clone(), unit.oid, TableState::Waiting);
+            ctx.state.enter_tables(std::slice::from_ref(&row)).await?;
             ctx.state.journal(&format!("took in {}", row.table)).await?;
         }
         Ok(())
@@ -224,7 +235,7 @@ pub async fn unknown(ctx: &CopyContext<'_>, source: &Session) -> Result<Vec<Sour
         return Ok(Vec::new());
     }
     let known: HashSet<u32> = ctx.state.tables().await?.iter().map(|row| row.source_oid).collect();
-    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let tables = ctx.tables(source).await?;
     // Those that were vouched for come with the stream.
     let is_vouched = |table: &SourceTable| !ctx.settings.adopt.is_empty() && ctx.settings.adopt.includes(&table.name);
     let is_unknown =
@@ -296,11 +307,11 @@ pub async fn beside_stream(ctx: &CopyContext<'_>) -> Result<Copied, CopyError> {
 /// stream may have passed changes over since they were begun, and published.
 async fn listed(ctx: &CopyContext<'_>) -> Result<Vec<SourceTable>, CopyError> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let unfinished: Vec<TableName> =
-        ctx.state.tables().await?.into_iter().filter(TableRow::is_unfinished).map(|row| row.table).collect();
+    let unfinished: Vec<TableRow> = ctx.state.tables().await?.into_iter().filter(TableRow::is_unfinished).collect();
     empty(ctx, &unfinished).await?;
-    let tables = tables::of_source(&source, &ctx.settings.filter).await?;
-    let ours: Vec<SourceTable> = tables.iter().filter(|table| unfinished.contains(&table.name)).cloned().collect();
+    let tables = ctx.tables(&source).await?;
+    let ours: Vec<SourceTable> =
+        tables.iter().filter(|table| unfinished.iter().any(|row| row.source_oid == table.oid)).cloned().collect();
     publication::include(ctx, &source, &ours).await?;
     Ok(tables)
 }

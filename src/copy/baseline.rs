@@ -14,7 +14,6 @@
 use super::{CopyContext, CopyError, plan, publication};
 use crate::catalog;
 use crate::lsn::{EndLsn, Lsn};
-use crate::schema;
 use crate::session::Session;
 use crate::state::StateError;
 use crate::state::resume::{ResyncError, compare_slot};
@@ -27,9 +26,9 @@ use crate::state::resume::{ResyncError, compare_slot};
 pub(super) async fn take(ctx: &CopyContext<'_>, source: &Session, start: Option<Lsn>) -> Result<EndLsn, CopyError> {
     publication::ensure(ctx, source).await?;
     let point = point(ctx, source, start).await?;
-    let tables = schema::tables::of_source(source, &ctx.settings.filter).await?;
+    let tables = ctx.tables(source).await?;
     // Nothing is dumped, so no snapshot has to be named.
-    schema::prepare(ctx.settings, ctx.state, source, "", &tables).await?;
+    super::prepare_schema(ctx, source, "", &tables).await?;
     let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     plan::register(ctx, source, &target, &tables).await?;
     ctx.state.set_consistent_point(point).await?;

@@ -7,12 +7,22 @@ use crate::copy::plan::Format;
 use crate::lsn::{EndLsn, Lsn};
 use crate::observe::progress::Progress;
 use crate::sql::TableName;
+use crate::state::tables::Origin;
 
 const WAITING: Seed = Seed::Rows(Leftover::Nothing);
 
 fn plan(generation: u64, parts: usize) -> Arc<RowsPlan> {
     let (point, copy_in) = (EndLsn(Lsn(generation)), String::new());
-    Arc::new(RowsPlan { generation, point, format: Format::Text, copy_in, parts: vec![String::new(); parts] })
+    let (source_oid, origin) = (1, Origin::default());
+    Arc::new(RowsPlan {
+        generation,
+        point,
+        source_oid,
+        origin,
+        format: Format::Text,
+        copy_in,
+        parts: vec![String::new(); parts],
+    })
 }
 
 fn board<const N: usize>(seeds: [Seed; N]) -> Board {

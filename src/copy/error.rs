@@ -4,6 +4,7 @@ use super::cuts::Failure;
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
+use crate::membership::Unmatched;
 use crate::observe::status::human_bytes;
 use crate::schema::SchemaError;
 use crate::session::DbError;
@@ -43,6 +44,9 @@ pub enum CopyError {
     /// The slot no longer holds what a copy that was cut off needs.
     #[error(transparent)]
     Resync(#[from] ResyncError),
+    /// Patterns of the filter fit nothing.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unmatched(Vec<Unmatched>),
     /// Publishing would make UPDATE and DELETE fail on the source.
     #[error(
         "the source would refuse UPDATE and DELETE on {} once published, for want of a replica identity; on the source:\n  {}",
@@ -267,9 +271,10 @@ impl CopyError {
             CopyError::NotBuilt { .. } => Fault::Server(Side::Target, Trouble::NotBuilt),
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
             CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,
-            CopyError::ReplicaIdentity { .. } | CopyError::Publication { .. } | CopyError::ForeignSlot { .. } => {
-                Fault::Refused
-            }
+            CopyError::Unmatched(_)
+            | CopyError::ReplicaIdentity { .. }
+            | CopyError::Publication { .. }
+            | CopyError::ForeignSlot { .. } => Fault::Refused,
             CopyError::SlotBlocked { .. }
             | CopyError::NoSnapshot(_)
             | CopyError::Renamed { .. }

@@ -101,11 +101,11 @@ impl<'a> Snapshots<'a> {
         let target = State::open(target, self.ctx.state.name()).await?;
         let Planned { plans, gone, left_out } = planned;
         for (index, job) in gone.into_iter().filter_map(|index| Some((index, jobs.get(index)?))) {
-            resume::gone(&target, &job.table, job.shape, held.point).await?;
+            resume::gone(&target, job, held.point).await?;
             board.ready(index);
         }
         for (index, job) in left_out.into_iter().filter_map(|index| Some((index, jobs.get(index)?))) {
-            resume::leave_out(&target, &job.table, job.shape).await?;
+            resume::leave_out(&target, job).await?;
             board.ready(index);
         }
         let generation = held.generation;

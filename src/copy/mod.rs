@@ -54,18 +54,20 @@ pub use cuts::{Failure, Memory};
 pub use error::{CopyError, WalStage};
 pub use slot::temporary_prefix;
 
-use crate::config::{Baseline, Settings};
+use crate::catalog::publication as publication_facts;
+use crate::catalog::tables::Detail;
+use crate::config::{Baseline, SchemaMode, Settings};
 use crate::failpoint;
 use crate::lsn::EndLsn;
+use crate::membership::{self, SourceTable};
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::schema;
-use crate::schema::tables::SourceTable;
 use crate::session::Session;
 use crate::sql::TableName;
-use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::tables::TableState;
+use crate::state::{State, StateError};
 use crate::sweep::extension_rows::{Stage, carry};
 use crate::sweep::large_objects::{self, Ends};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceSweep};
@@ -92,6 +94,24 @@ pub struct CopyContext<'a> {
     pub memory: &'a Memory,
 }
 
+impl CopyContext<'_> {
+    /// All tables of the source, with what each is to the migration, and with the
+    /// columns that are published.
+    ///
+    /// # Errors
+    /// When catalog or state cannot be read.
+    pub async fn tables(&self, source: &Session) -> Result<Vec<SourceTable>, StateError> {
+        let mut tables = membership::of(source, &self.settings.filter, self.state, Detail::Full).await?;
+        let published = publication_facts::tables(source, &[self.settings.publication.name()]).await?;
+        for table in &mut tables {
+            if let Some(published) = published.get(&table.oid) {
+                table.table.columns.retain(|column| !published.left_out.contains(&column.name));
+            }
+        }
+        Ok(tables)
+    }
+}
+
 /// Copies everything that is not copied yet, and returns the point from which
 /// the stream goes on: every table's snapshot holds every commit before it.
 ///
@@ -112,7 +132,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
         Beginning::Again(point) => {
             let listed = async {
                 ctx.state.set_phase(Phase::Copy).await?;
-                let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
+                let tables = ctx.tables(&source).await?;
                 resume::name_new_tables(ctx, &tables).await?;
                 Ok(tables)
             };
@@ -148,9 +168,9 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         keeper.settle(&source).await?;
         drop(source);
         let session = keeper.session();
-        let tables = schema::tables::of_source(session, &ctx.settings.filter).await?;
+        let tables = ctx.tables(session).await?;
         ctx.progress.note("bringing the schema over");
-        schema::prepare(ctx.settings, ctx.state, session, keeper.snapshot(), &tables).await?;
+        prepare_schema(ctx, session, keeper.snapshot(), &tables).await?;
         let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
         plan::register(ctx, session, &target, &tables).await?;
         Ok((keeper, tables))
@@ -158,6 +178,24 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
     let (keeper, tables) = until_stopped(ctx, listed).await?;
     rest(ctx, &tables, Some(Held::first(point, keeper)), Purpose::First).await?;
     Ok(point)
+}
+
+/// Makes the target's schema ready, for the tables that it is to have.
+async fn prepare_schema(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    snapshot: &str,
+    tables: &[SourceTable],
+) -> Result<(), CopyError> {
+    let (settings, state) = (ctx.settings, ctx.state);
+    match settings.schema {
+        SchemaMode::Create => schema::prepare(settings, state, source, snapshot, tables).await?,
+        SchemaMode::Existing | SchemaMode::None => {
+            let tables = plan::in_their_own_name(ctx, source, tables).await?;
+            schema::prepare(settings, state, source, snapshot, &tables).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives work up when the process shall end: its sessions are dropped, and the
@@ -183,7 +221,7 @@ async fn rest(
 ) -> Result<(), CopyError> {
     let jobs = plan::jobs(ctx, tables).await?;
     let rows = ctx.state.tables().await?;
-    let taking_part = rows.iter().filter(|row| row.state != TableState::Excluded).count();
+    let taking_part = rows.iter().filter(|row| row.state.is_streamed()).count();
     let waiting: Vec<&TableName> =
         rows.iter().filter(|row| row.state == TableState::Waiting).map(|row| &row.table).collect();
     schema::tables::require_empty(ctx.state.session(), &waiting).await?;

@@ -20,7 +20,7 @@
 
 use std::collections::HashMap;
 
-use crate::schema::tables::SourceTable;
+use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 

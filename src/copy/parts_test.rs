@@ -1,8 +1,9 @@
 //! Tests of the parts: the ranges as text, and on a server.
 
 use super::*;
+use crate::catalog::tables::Detail;
 use crate::config::TableFilter;
-use crate::schema::tables;
+use crate::membership;
 use crate::sweep::testing::{Pair, SOURCE_OWNER};
 
 #[test]
@@ -88,7 +89,8 @@ async fn every_row_is_in_exactly_one_range_of_keys() {
     let source = pair.source(SOURCE_OWNER).await;
     source.batch_execute(TABLES).await.unwrap();
     source.batch_execute("BEGIN").await.unwrap();
-    let tables = tables::of_source(&source, &TableFilter::default()).await.unwrap();
+    let tables =
+        membership::read(&source, &TableFilter::default(), &membership::Known::new(), Detail::Full).await.unwrap();
     for (name, column, is_split) in
         [("Whole range", "I d", true), ("grown", "id", true), ("several", "a", true), ("emptied", "id", false)]
     {
@@ -117,7 +119,8 @@ async fn finding_where_to_split_a_table_leaves_no_lock_on_it() {
     let source = pair.source(SOURCE_OWNER).await;
     source.batch_execute(TABLES).await.unwrap();
     source.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
-    let tables = tables::of_source(&source, &TableFilter::default()).await.unwrap();
+    let tables =
+        membership::read(&source, &TableFilter::default(), &membership::Known::new(), Detail::Full).await.unwrap();
     let large: Vec<&SourceTable> = tables.iter().collect();
     assert!(!conditions(&source, &large, 8192).await.unwrap().is_empty());
     let whole = tables.iter().find(|table| table.name.name == "Whole range").unwrap();

@@ -7,21 +7,24 @@
 //! in the snapshot they are read in, so a column that was added in between is
 //! never left out ([`plans`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
 use super::error::list;
 use super::{CopyContext, CopyError, parts};
+use crate::catalog::publication::{self, Published};
+use crate::catalog::tables::{Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
-use crate::schema::tables::{self, Part, Shape, SourceTable, TargetTable};
+use crate::membership::{Part, Rows, SourceTable, publishing};
+use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
-use crate::state::tables::{TableRow, TableState};
+use crate::state::tables::{Origin, TableRow, TableState};
 
 /// How rows are written on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,10 @@ pub(super) struct RowsPlan {
     pub(super) generation: u64,
     /// The point that the snapshot stands for.
     pub(super) point: EndLsn,
+    /// The table's oid on the source.
+    pub(super) source_oid: u32,
+    /// What the table is on the source in that snapshot.
+    pub(super) origin: Origin,
     /// How the rows are written.
     pub(super) format: Format,
     /// The COPY … FROM on the target.
@@ -82,14 +89,6 @@ pub(super) struct Planned {
     pub(super) left_out: Vec<usize>,
 }
 
-/// What the publication says about one table; nothing about one that has no
-/// stream.
-#[derive(Default)]
-pub(super) struct Published {
-    columns: Option<Vec<String>>,
-    row_filter: Option<String>,
-}
-
 /// Makes sure that every published table of the first snapshot has its place
 /// on the target, empty, and registers all tables.
 ///
@@ -101,36 +100,26 @@ pub(super) async fn register(
     target: &Session,
     tables: &[SourceTable],
 ) -> Result<(), CopyError> {
-    let published = published(source, ctx.settings.publication.name()).await?;
+    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
     let units: Vec<&SourceTable> =
-        tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.name)).collect();
+        tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.oid)).collect();
     let unlogged: Vec<&SourceTable> = without_stream::unlogged(tables).collect();
     let all = || units.iter().chain(&unlogged).copied();
-    let there = tables::of_target(target, all().map(|table| &table.name)).await?;
-    tables::require_fit(all(), &there)?;
+    let there = by_name(target, all().map(|table| &table.name)).await?;
+    require_fit(all(), &there)?;
+    require_columns(ctx, &published, tables, &there)?;
     if ctx.settings.baseline == Baseline::Copied {
         // They are emptied at the end: nobody's rows may be lost by that.
         let names: Vec<&TableName> = unlogged.iter().map(|table| &table.name).collect();
-        tables::require_empty(target, &names).await?;
+        require_empty(target, &names).await?;
     }
-    let is_unit: HashSet<u32> = units.iter().map(|unit| unit.oid).collect();
-    let rows: Vec<TableRow> = tables
-        .iter()
-        .filter(|table| table.part != Part::Included || is_unit.contains(&table.oid))
-        .map(|table| TableRow {
-            table: table.name.clone(),
-            source_oid: table.oid,
-            state: if is_unit.contains(&table.oid) { TableState::Waiting } else { TableState::Excluded },
-            rows: 0,
-            bytes: 0,
-            snapshot_lsn: None,
-        })
-        .collect();
+    let rows: Vec<TableRow> = tables.iter().map(|table| entered(table, &published)).collect();
     // An own session: others' statements must not fall into this transaction.
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
+    own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings.schema).await?;
     run("COMMIT").await?;
     if ctx.settings.schema == SchemaMode::None {
@@ -139,6 +128,31 @@ pub(super) async fn register(
         );
     }
     Ok(())
+}
+
+/// Those whose rows come in their own name, or in that of their partitions: how a
+/// target parts the rows of a root that is published as one is its own business.
+pub(super) async fn in_their_own_name(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+) -> Result<Vec<SourceTable>, DbError> {
+    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
+    let has_root = |table: &SourceTable| table.ancestors.iter().any(|above| published.contains_key(&above.oid));
+    Ok(tables.iter().filter(|table| !has_root(table)).cloned().collect())
+}
+
+/// A table as the state is to have it: in its own name, if that is how its rows
+/// come.
+pub(super) fn entered(table: &SourceTable, published: &HashMap<u32, Published>) -> TableRow {
+    let rows = if published.contains_key(&table.oid) { Rows::Own } else { Rows::OfOthers };
+    let origin = origin(table, published);
+    TableRow { origin, ..TableRow::new(table.name.clone(), table.oid, table.state(rows)) }
+}
+
+/// What a table is on the source just now.
+pub(super) fn origin(table: &SourceTable, published: &HashMap<u32, Published>) -> Origin {
+    Origin { filenode: Some(table.filenode), via: published.get(&table.oid).map(|published| published.via.clone()) }
 }
 
 /// Those of `tables` that hold the rows as they are published: a partitioned
@@ -151,8 +165,8 @@ pub(super) async fn units<'t>(
     source: &Session,
     tables: &'t [SourceTable],
 ) -> Result<Vec<&'t SourceTable>, DbError> {
-    let published = published(source, ctx.settings.publication.name()).await?;
-    Ok(tables.iter().filter(|table| published.contains_key(&table.name)).collect())
+    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
+    Ok(tables.iter().filter(|table| published.contains_key(&table.oid)).collect())
 }
 
 /// The registered tables that are not complete, largest first. `tables` are
@@ -163,9 +177,7 @@ pub(super) async fn units<'t>(
 pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<Vec<Job>, CopyError> {
     let rows = ctx.state.tables().await?;
     let by_oid: HashMap<u32, &SourceTable> = tables.iter().map(|table| (table.oid, table)).collect();
-    let has_grown = |row: &&TableRow| {
-        row.state == TableState::Excluded && by_oid.get(&row.source_oid).is_some_and(|t| t.part == Part::Included)
-    };
+    let has_grown = |row: &&TableRow| by_oid.get(&row.source_oid).is_some_and(|t| t.part == Part::LetIn);
     let grown: Vec<TableName> = rows.iter().filter(has_grown).map(|row| row.table.clone()).collect();
     if !grown.is_empty() {
         return Err(CopyError::FilterGrown(grown));
@@ -180,7 +192,7 @@ pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Resul
             TableState::Waiting => Seed::Rows(Leftover::Nothing),
             TableState::Copying => Seed::Rows(Leftover::Rows),
             TableState::Indexing => Seed::Indexes,
-            TableState::Joining | TableState::Ready | TableState::Excluded => return None,
+            _ => return None,
         };
         let there = by_oid.get(&row.source_oid);
         let shape = there.map_or(Shape::Plain, |table| table.shape);
@@ -207,7 +219,7 @@ pub(super) async fn plans(
     jobs: &[Job],
     wanted: &[usize],
 ) -> Result<Planned, CopyError> {
-    let tables = tables::of_source(source, &ctx.settings.filter).await?;
+    let tables = ctx.tables(source).await?;
     let by_oid: HashMap<u32, &SourceTable> = tables.iter().map(|table| (table.oid, table)).collect();
     let mut planned = Planned::default();
     let mut units: Vec<(usize, &SourceTable)> = Vec::new();
@@ -222,27 +234,51 @@ pub(super) async fn plans(
             Some(table) => units.push((*index, table)),
         }
     }
-    let published = published(source, ctx.settings.publication.name()).await?;
+    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
     require_published(ctx, &units, &published)?;
-    let there = tables::of_target(target, units.iter().map(|(_, unit)| &unit.name)).await?;
-    tables::require_fit(units.iter().map(|(_, unit)| *unit), &there)?;
+    let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
+    require_fit(units.iter().map(|(_, unit)| *unit), &there)?;
+    require_columns(ctx, &published, &tables, &there)?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
-        let (Some(published), Some(there)) = (published.get(&unit.name), there.get(&unit.name)) else { continue };
-        let statements = statements(unit, published, there, ranges.get(&unit.oid));
+        let (source_oid, origin) = (unit.oid, origin(unit, &published));
+        let (Some(published), Some(there)) = (published.get(&unit.oid), there.get(&unit.name)) else { continue };
+        let statements = statements(unit, published.row_filter.as_deref(), there, ranges.get(&unit.oid));
         let (format, copy_in, parts) = statements;
-        planned.plans.push((index, Arc::new(RowsPlan { generation, point, format, copy_in, parts })));
+        planned
+            .plans
+            .push((index, Arc::new(RowsPlan { generation, point, source_oid, origin, format, copy_in, parts })));
     }
     Ok(planned)
+}
+
+/// A column that is not published must not be on the target, where it would stay
+/// empty.
+fn require_columns(
+    ctx: &CopyContext<'_>,
+    published: &HashMap<u32, Published>,
+    tables: &[SourceTable],
+    there: &HashMap<TableName, Found>,
+) -> Result<(), CopyError> {
+    let has = |table: &SourceTable, column: &str| {
+        there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated))
+    };
+    let name = ctx.settings.publication.name();
+    match publishing::columns_lacking(published, tables, has).into_iter().next() {
+        None => Ok(()),
+        Some(lack) => {
+            Err(CopyError::Publication { name: name.to_owned(), problem: lack.to_string(), sql: lack.sql(name) })
+        }
+    }
 }
 
 fn require_published(
     ctx: &CopyContext<'_>,
     units: &[(usize, &SourceTable)],
-    published: &HashMap<TableName, Published>,
+    published: &HashMap<u32, Published>,
 ) -> Result<(), CopyError> {
     let missing: Vec<&TableName> =
-        units.iter().map(|(_, unit)| &unit.name).filter(|name| !published.contains_key(name)).collect();
+        units.iter().filter(|(_, unit)| !published.contains_key(&unit.oid)).map(|(_, unit)| &unit.name).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -273,33 +309,15 @@ async fn ranges(
     parts::conditions(source, &large, part_size).await
 }
 
-async fn published(source: &Session, publication: &str) -> Result<HashMap<TableName, Published>, DbError> {
-    let details = if source.version() >= 150_000 { "attnames::text[], rowfilter" } else { "NULL::text[], NULL::text" };
-    let sql = format!(
-        "SELECT schemaname::text, tablename::text, {details} FROM pg_catalog.pg_publication_tables WHERE pubname = $1::text"
-    );
-    let rows = source.query(&sql, &[&publication]).await.during(source.side(), "read what is published")?;
-    let entry = |row: &crate::session::Row| {
-        let name = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-        (name, Published { columns: row.get(2), row_filter: row.get(3) })
-    };
-    Ok(rows.iter().map(entry).collect())
-}
-
 /// Format, COPY … FROM, and the COPY … TO of each part.
 pub(super) fn statements(
     unit: &SourceTable,
-    published: &Published,
-    there: &TargetTable,
+    row_filter: Option<&str>,
+    there: &Found,
     ranges: Option<&Vec<String>>,
 ) -> (Format, String, Vec<String>) {
     let is_generated = |name: &str| there.columns.iter().any(|c| c.name == name && c.is_generated);
-    let columns: Vec<_> = unit
-        .columns
-        .iter()
-        .filter(|c| !c.is_generated && !is_generated(&c.name))
-        .filter(|c| published.columns.as_ref().is_none_or(|names| names.contains(&c.name)))
-        .collect();
+    let columns: Vec<_> = unit.columns.iter().filter(|c| !c.is_generated && !is_generated(&c.name)).collect();
     let has_same_type = |name: &str, oid: u32| there.columns.iter().any(|t| t.name == name && t.type_oid == oid);
     let (format, option) = if columns.iter().all(|c| c.is_binary_safe && has_same_type(&c.name, c.type_oid)) {
         (Format::Binary, "binary")
@@ -309,9 +327,9 @@ pub(super) fn statements(
     let names: Vec<String> = columns.iter().map(|c| ident(&c.name)).collect();
     let table = unit.name.sql();
     let list = names.join(", ");
-    let only = if unit.shape == Shape::Plain { "ONLY " } else { "" };
+    let only = unit.only();
     let part = |range: Option<&String>| {
-        let filter = published.row_filter.as_ref().map(|filter| format!("({filter})"));
+        let filter = row_filter.map(|filter| format!("({filter})"));
         let conditions: Vec<String> = filter.into_iter().chain(range.cloned()).collect();
         let rows = match (conditions.as_slice(), unit.shape) {
             ([], Shape::Plain) if !names.is_empty() => format!("{table} ({list})"),

@@ -1,22 +1,22 @@
-//! The publication: all tables where the role may, else the list of tables,
-//! else one that the owner of the tables has made.
+//! The publication: the list of tables, all tables where that is asked for, or one
+//! that the owner of the tables has made.
 //!
 //! Invariant: nothing is published whose UPDATE and DELETE the source would
 //! then refuse, and every table of the migration is published before the slot
-//! exists.
+//! exists. What has to be published, and what is lacking, is decided in
+//! [`crate::membership::publishing`].
 //!
-//! Source: `src/backend/commands/publicationcmds.c` (who may do what),
-//! `CheckCmdReplicaIdentity` in `src/backend/executor/execReplication.c`.
-
-use std::collections::HashSet;
+//! Source: `src/backend/commands/publicationcmds.c` (who may do what).
 
 use tokio_postgres::error::SqlState;
 
 use super::{CopyContext, CopyError};
-use crate::catalog;
-use crate::config::Provenance;
-use crate::schema::tables::{self, Part, Shape, SourceTable};
-use crate::session::{DbContext, DbError, Session};
+use crate::catalog::publication::{self, Publication};
+use crate::catalog::tables as catalog_tables;
+use crate::config::{Provenance, PublishWhat};
+use crate::membership::publishing::{self, Lack};
+use crate::membership::{self, Part, SourceTable};
+use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 use crate::state::migration::AllTables;
 
@@ -27,84 +27,75 @@ use crate::state::migration::AllTables;
 /// [`CopyError::ReplicaIdentity`] before anything is published;
 /// [`CopyError::Publication`] with the SQL for the owner of the tables.
 pub(super) async fn ensure(ctx: &CopyContext<'_>, source: &Session) -> Result<(), CopyError> {
-    let tables = tables::of_source(source, &ctx.settings.filter).await?;
-    refuse_without_identity(source, &tables).await?;
+    let tables = ctx.tables(source).await?;
+    refuse_unmatched(ctx, source, &tables).await?;
     name_what_is_not_carried(&tables);
-    let publication = &ctx.settings.publication;
-    let all = match (publication, find(source, publication.name()).await?) {
-        (_, Some(found)) => {
-            use_existing(source, publication, &found, &tables).await?;
+    let name = ctx.settings.publication.name();
+    let wanted = match ctx.settings.publish {
+        PublishWhat::AllTables => AllTables::Yes,
+        PublishWhat::Listed => AllTables::No,
+    };
+    let all = match publication::find(source, &[name]).await?.pop() {
+        Some(found) => {
+            refuse_without_identity(&tables, found.all_tables)?;
+            use_existing(ctx, source, &found, &tables).await?;
             found.all_tables
         }
-        (Provenance::Ours(name), None) => create(ctx, source, name, &tables).await?,
-        (Provenance::Existing(name), None) => {
-            let sql = create_sql(name, &tables);
-            return Err(CopyError::Publication { name: name.clone(), problem: "does not exist".to_owned(), sql });
+        None => {
+            refuse_without_identity(&tables, wanted)?;
+            create(ctx, source, &tables, wanted).await?;
+            wanted
         }
     };
     ctx.state.set_publishes_all_tables(all).await?;
     Ok(())
 }
 
-/// What a publication publishes.
-struct Found {
-    all_tables: AllTables,
-    /// Kinds of changes that are left out.
-    lacks: Vec<&'static str>,
-}
-
-async fn find(source: &Session, name: &str) -> Result<Option<Found>, DbError> {
-    let truncate = if source.version() >= 110_000 { "pubtruncate" } else { "true" };
-    let sql = format!(
-        "SELECT puballtables, pubinsert, pubupdate, pubdelete, {truncate} FROM pg_catalog.pg_publication WHERE pubname = $1::text"
-    );
-    let rows = source.query(&sql, &[&name]).await.during(source.side(), "look for the publication")?;
-    Ok(rows.first().map(|row| Found {
-        all_tables: if row.get(0) { AllTables::Yes } else { AllTables::No },
-        lacks: (1..)
-            .zip(["insert", "update", "delete", "truncate"])
-            .filter(|(n, _)| !row.get::<_, bool>(*n))
-            .map(|(_, what)| what)
-            .collect(),
-    }))
-}
-
 async fn use_existing(
+    ctx: &CopyContext<'_>,
     source: &Session,
-    publication: &Provenance,
-    found: &Found,
+    found: &Publication,
     tables: &[SourceTable],
 ) -> Result<(), CopyError> {
-    let name = publication.name();
-    let quoted = ident(name);
-    if !found.lacks.is_empty() {
-        return Err(CopyError::Publication {
-            name: name.to_owned(),
-            problem: format!("does not publish {}", found.lacks.join(", ")),
-            sql: format!("ALTER PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate');"),
-        });
+    let name = found.name.as_str();
+    let published = publication::tables(source, &[name]).await?;
+    for lack in publishing::lacks(std::slice::from_ref(found), &published, tables, ctx.settings.schema) {
+        let sql = lack.sql(name);
+        let refused = || CopyError::Publication { name: name.to_owned(), problem: lack.to_string(), sql: sql.clone() };
+        match (&lack, &ctx.settings.publication) {
+            (Lack::Tables { .. }, Provenance::Ours(_)) => {
+                execute(source, &sql, "add tables to the publication", refused).await?;
+            }
+            _ => return Err(refused()),
+        }
     }
-    let published = published(source, name).await?;
-    let is_covered = |table: &SourceTable| {
-        published.contains(&table.name) || table.ancestors.iter().any(|ancestor| published.contains(ancestor))
-    };
-    let missing: Vec<&SourceTable> =
-        tables.iter().filter(|t| t.part == Part::Included && t.shape == Shape::Plain && !is_covered(t)).collect();
-    if missing.is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+/// Creates the publication; which it is is recorded before it is there for
+/// others, so that it is known as ours wherever this is cut off.
+async fn create(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    all: AllTables,
+) -> Result<(), CopyError> {
+    let name = ctx.settings.publication.name();
+    let sql = publishing::create_sql(name, tables, all);
+    let refused =
+        |problem: &str| CopyError::Publication { name: name.to_owned(), problem: problem.to_owned(), sql: sql.clone() };
+    if let Provenance::Existing(_) = ctx.settings.publication {
+        return Err(refused("does not exist"));
     }
-    let list: Vec<String> = missing.iter().map(|table| table.name.sql()).collect();
-    let sql = format!("ALTER PUBLICATION {quoted} ADD TABLE {}", list.join(", "));
-    let names: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
-    let problem = format!(
-        "does not publish {} (leave out with --exclude-tables what you do not need)",
-        super::error::list(&names)
-    );
-    let refused = || CopyError::Publication { name: name.to_owned(), problem, sql: format!("{sql};") };
-    match publication {
-        Provenance::Existing(_) => Err(refused()),
-        Provenance::Ours(_) => execute(source, &sql, "add tables to the publication", refused).await,
-    }
+    let may_not = || refused("does not exist, and this role may not create it");
+    let action = "create the publication";
+    execute(source, &format!("BEGIN; {sql}"), action, may_not).await?;
+    let found = publication::find(source, &[name]).await?;
+    let oid = found.first().map(|publication| publication.oid).ok_or_else(|| refused("was not created"))?;
+    ctx.state.set_publication_oid(oid).await?;
+    source.batch_execute("COMMIT").await.during(source.side(), action)?;
+    tracing::info!(publication = name, all_tables = (all == AllTables::Yes), "created the publication");
+    Ok(())
 }
 
 /// How long the lock on a table that is published waits for its writers: they
@@ -137,36 +128,41 @@ pub(super) async fn include(
     if tables.is_empty() {
         return Ok(Vec::new());
     }
-    refuse_without_identity(source, tables).await?;
     let name = ctx.settings.publication.name();
-    let Some(found) = find(source, name).await? else {
-        let sql = create_sql(name, &tables::of_source(source, &ctx.settings.filter).await?);
+    let all = ctx.tables(source).await?;
+    let Some(found) = publication::find(source, &[name]).await?.pop() else {
+        let sql = publishing::create_sql(name, &all, AllTables::No);
         return Err(CopyError::Publication { name: name.to_owned(), problem: "does not exist".to_owned(), sql });
     };
+    let is_new = |table: &SourceTable| tables.iter().any(|new| new.oid == table.oid);
+    let all = membership::letting_in(all, |oid| tables.iter().any(|new| new.oid == oid));
+    let new: Vec<SourceTable> = all.iter().filter(|table| is_new(table)).cloned().collect();
+    refuse_without_identity(&new, AllTables::No)?;
     if found.all_tables == AllTables::Yes {
         return Ok(Vec::new());
     }
-    let published = published(source, name).await?;
-    let is_covered = |table: &SourceTable| {
-        published.contains(&table.name) || table.ancestors.iter().any(|ancestor| published.contains(ancestor))
+    let published = publication::tables(source, &[name]).await?;
+    let absent = publishing::uncovered(&published, &new);
+    let is_wanted = |entry: &SourceTable| {
+        let is_listed = published.contains_key(&entry.oid);
+        !is_listed && (is_new(entry) || absent.iter().any(|table| table.is_below(entry.oid)))
     };
-    // A partitioned table brings its partitions, those to come included.
-    let has_parent = |table: &SourceTable| tables.iter().any(|parent| table.ancestors.contains(&parent.name));
-    let missing: Vec<&SourceTable> = tables.iter().filter(|table| !is_covered(table) && !has_parent(table)).collect();
-    if !missing.is_empty() {
-        let names: Vec<String> = missing.iter().map(|table| table.name.sql()).collect();
-        let sql = locked(name, missing.iter().copied(), &format!("ADD TABLE {}", names.join(", ")));
-        let list: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
-        let refused = || CopyError::Publication {
-            name: name.to_owned(),
-            problem: format!("does not publish {}", super::error::list(&list)),
-            sql: format!("BEGIN; {sql};"),
-        };
-        change(source, &sql, "add tables to the publication", refused).await?;
-        tracing::info!(publication = name, tables = %super::error::list(&list), "added to the publication");
-        return Ok(list);
+    let missing: Vec<(&SourceTable, String)> =
+        publishing::entries(&all).into_iter().filter(|(table, _)| is_wanted(table)).collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(Vec::new())
+    let list: Vec<TableName> = missing.iter().map(|(table, _)| table.name.clone()).collect();
+    let entries: Vec<&str> = missing.iter().map(|(_, entry)| entry.as_str()).collect();
+    let sql = locked(name, missing.iter().map(|(table, _)| *table), &format!("ADD TABLE {}", entries.join(", ")));
+    let refused = || CopyError::Publication {
+        name: name.to_owned(),
+        problem: format!("does not publish {}", super::error::list(&list)),
+        sql: format!("BEGIN; {sql};"),
+    };
+    change(source, &sql, "add tables to the publication", refused).await?;
+    tracing::info!(publication = name, tables = %super::error::list(&list), "added to the publication");
+    Ok(list)
 }
 
 /// Tables that somebody else has published after the slot was created: a server
@@ -176,7 +172,8 @@ pub(super) async fn include(
 /// A lock that is not had in time is retried.
 pub(super) async fn notice(ctx: &CopyContext<'_>, source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
     let name = ctx.settings.publication.name();
-    let is_listed = find(source, name).await?.is_some_and(|found| found.all_tables == AllTables::No);
+    let found = publication::find(source, &[name]).await?;
+    let is_listed = found.iter().any(|found| found.all_tables == AllTables::No);
     if tables.is_empty() || !is_listed || !loses_changes(source.version()) {
         return Ok(());
     }
@@ -198,7 +195,7 @@ pub(super) async fn notice(ctx: &CopyContext<'_>, source: &Session, tables: &[So
 
 /// A change of the publication that waits for the writers of these tables.
 fn locked<'t>(publication: &str, tables: impl Iterator<Item = &'t SourceTable>, change: &str) -> String {
-    let names: Vec<String> = tables.map(|table| table.name.sql()).collect();
+    let names: Vec<String> = tables.map(|table| format!("{}{}", table.only(), table.name.sql())).collect();
     let names = names.join(", ");
     let publication = ident(publication);
     format!("LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION {publication} {change}; COMMIT")
@@ -232,70 +229,6 @@ pub(super) async fn take_out(ctx: &CopyContext<'_>, source: &Session, added: &[T
     Ok(())
 }
 
-/// The tables a publication publishes; partitions or their roots, as it says.
-async fn published(source: &Session, name: &str) -> Result<HashSet<TableName>, DbError> {
-    let rows = source
-        .query(
-            "SELECT schemaname::text, tablename::text FROM pg_catalog.pg_publication_tables WHERE pubname = $1::text",
-            &[&name],
-        )
-        .await
-        .during(source.side(), "read what is published")?;
-    Ok(rows.iter().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))).collect())
-}
-
-/// Creates the publication; which it is is recorded before it is there for
-/// others, so that it is known as ours wherever this is cut off.
-async fn create(
-    ctx: &CopyContext<'_>,
-    source: &Session,
-    name: &str,
-    tables: &[SourceTable],
-) -> Result<AllTables, CopyError> {
-    let all = if may_publish_all(source, tables).await? { AllTables::Yes } else { AllTables::No };
-    let sql = match all {
-        AllTables::Yes => format!("CREATE PUBLICATION {} FOR ALL TABLES", ident(name)),
-        AllTables::No => create_sql(name, tables),
-    };
-    let refused = || CopyError::Publication {
-        name: name.to_owned(),
-        problem: "does not exist, and this role may not create it".to_owned(),
-        sql: create_sql(name, tables),
-    };
-    let action = "create the publication";
-    execute(source, &format!("BEGIN; {sql}"), action, refused).await?;
-    let oid = "SELECT oid FROM pg_catalog.pg_publication WHERE pubname = $1::text";
-    let oid = source.query_one(oid, &[&name]).await.during(source.side(), action)?.take(0)?;
-    ctx.state.set_publication_oid(oid).await?;
-    source.batch_execute("COMMIT").await.during(source.side(), action)?;
-    tracing::info!(publication = name, all_tables = (all == AllTables::Yes), "created the publication");
-    Ok(all)
-}
-
-/// All tables only as a superuser, without a filter, and unless that would
-/// break the updates of an extension's own table.
-async fn may_publish_all(source: &Session, tables: &[SourceTable]) -> Result<bool, CopyError> {
-    if !catalog::roles::current(source).await?.is_superuser || tables.iter().any(|table| table.part == Part::Filtered) {
-        return Ok(false);
-    }
-    let extension: Vec<&SourceTable> = tables.iter().filter(|table| table.part == Part::OfExtension).collect();
-    Ok(without_identity(source, &extension).await?.is_empty())
-}
-
-/// The statement that publishes the list of tables: a partitioned table stands
-/// for its partitions, those to come included.
-fn create_sql(name: &str, tables: &[SourceTable]) -> String {
-    let included: HashSet<&TableName> =
-        tables.iter().filter(|table| table.part == Part::Included).map(|table| &table.name).collect();
-    let list: Vec<String> = tables
-        .iter()
-        .filter(|table| table.part == Part::Included && !table.ancestors.iter().any(|a| included.contains(a)))
-        .map(|table| table.name.sql())
-        .collect();
-    let tables = if list.is_empty() { String::new() } else { format!(" FOR TABLE {}", list.join(", ")) };
-    format!("CREATE PUBLICATION {}{tables};", ident(name))
-}
-
 /// Executes a statement; `refused` is the error where the role may not.
 async fn execute(
     source: &Session,
@@ -309,43 +242,23 @@ async fn execute(
     }
 }
 
-async fn refuse_without_identity(source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
-    let included: Vec<&SourceTable> = tables.iter().filter(|table| table.part == Part::Included).collect();
-    let without = without_identity(source, &included).await?;
+/// A pattern that fits nothing is a slip.
+async fn refuse_unmatched(ctx: &CopyContext<'_>, source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
+    if ctx.settings.filter.is_empty() {
+        return Ok(());
+    }
+    let others: Vec<TableName> = catalog_tables::others(source).await?.into_iter().map(|other| other.name).collect();
+    let unmatched = membership::unmatched(&ctx.settings.filter, tables, &others);
+    if unmatched.is_empty() { Ok(()) } else { Err(CopyError::Unmatched(unmatched)) }
+}
+
+fn refuse_without_identity(tables: &[SourceTable], all: AllTables) -> Result<(), CopyError> {
+    let without = publishing::without_identity(tables, all);
     if without.is_empty() {
         return Ok(());
     }
-    let sql = without
-        .iter()
-        .map(|(table, index)| match index {
-            Some(index) => format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {};", table.sql(), ident(index)),
-            None => format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.sql()),
-        })
-        .collect();
-    Err(CopyError::ReplicaIdentity { tables: without.into_iter().map(|(table, _)| table).collect(), sql })
-}
-
-/// Tables without a usable replica identity, each with a unique index that
-/// could be one.
-async fn without_identity(
-    source: &Session,
-    tables: &[&SourceTable],
-) -> Result<Vec<(TableName, Option<String>)>, DbError> {
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let rows = source
-        .query(
-            "SELECT n.nspname::text, c.relname::text, (SELECT min(i.relname::text) FROM pg_catalog.pg_index x \
-                JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = c.oid AND x.indisunique \
-                AND x.indimmediate AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL AND NOT EXISTS \
-                (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (x.indkey::int2[]) AND NOT a.attnotnull)) \
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'r' AND c.relreplident <> 'f' \
-                AND pg_catalog.pg_get_replica_identity_index(c.oid) IS NULL ORDER BY 1, 2",
-            &[&oids],
-        )
-        .await
-        .during(source.side(), "look for tables without a replica identity")?;
-    Ok(rows.iter().map(|row| (TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1)), row.get(2))).collect())
+    let (tables, sql) = without.into_iter().map(|(table, sql)| (table.name.clone(), sql)).unzip();
+    Err(CopyError::ReplicaIdentity { tables, sql })
 }
 
 fn name_what_is_not_carried(tables: &[SourceTable]) {

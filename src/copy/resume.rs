@@ -13,10 +13,12 @@
 
 use std::collections::HashSet;
 
+use super::plan::Job;
 use super::{CopyContext, CopyError};
 use crate::catalog;
+use crate::catalog::tables::{Shape, by_name, only};
 use crate::lsn::EndLsn;
-use crate::schema::tables::{self, Part, Shape, SourceTable};
+use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::copying::Step;
@@ -64,7 +66,7 @@ pub(super) async fn beginning(ctx: &CopyContext<'_>, source: &Session) -> Result
 }
 
 fn takes_part(row: &TableRow) -> bool {
-    row.state != TableState::Excluded
+    row.state.is_streamed()
 }
 
 /// Says which tables the source has got since the list was written.
@@ -96,15 +98,14 @@ pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
         .tables()
         .await?
         .into_iter()
-        .filter(|row| !matches!(row.state, TableState::Waiting | TableState::Excluded))
+        .filter(|row| row.state.is_streamed() && row.state != TableState::Waiting)
         .map(|row| row.table)
         .collect();
     run("BEGIN").await?;
     // Those that are still there; a partitioned table has its rows in its partitions.
-    let there = tables::of_target(session, begun.iter()).await?;
+    let there = by_name(session, begun.iter()).await?;
     if !there.is_empty() {
         tracing::info!(tables = there.len(), "the copy was cut off: emptying what it had begun");
-        let only = |shape: Shape| if shape == Shape::Plain { "ONLY " } else { "" };
         let names: Vec<String> = there.iter().map(|(name, t)| format!("{}{}", only(t.shape), name.sql())).collect();
         run(&format!("TRUNCATE {}", names.join(", "))).await?;
     }
@@ -127,22 +128,23 @@ pub(super) enum Found {
 ///
 /// # Errors
 /// When the target refuses it.
-pub(super) async fn empty(target: &State, table: &TableName, shape: Shape) -> Result<Found, CopyError> {
+pub(super) async fn empty(target: &State, job: &Job) -> Result<Found, CopyError> {
+    let (table, shape) = (&job.table, job.shape);
     let session = target.session();
     let run =
         async |sql: String| session.batch_execute(&sql).await.during(session.side(), format!("empty {table} again"));
-    let only = if shape == Shape::Plain { "ONLY " } else { "" };
+    let only = only(shape);
     let sql = table.sql();
     run(format!("BEGIN; LOCK TABLE {only}{sql} IN ACCESS EXCLUSIVE MODE")).await?;
-    let found = match target.hold_table(table).await? {
+    let found = match target.hold_table(job.source_oid).await? {
         Some(TableState::Waiting) => Found::Empty,
         Some(TableState::Copying) => {
             run(format!("TRUNCATE {only}{sql}")).await?;
-            expect(target.reset_table(table).await?, table)?;
+            expect(target.reset_table(job.source_oid).await?, table)?;
             Found::Empty
         }
         Some(TableState::Indexing | TableState::Joining | TableState::Ready) => Found::Complete,
-        Some(TableState::Excluded) | None => return Err(CopyError::Elsewhere(table.clone())),
+        Some(_) | None => return Err(CopyError::Elsewhere(table.clone())),
     };
     run("COMMIT".to_owned()).await?;
     Ok(found)
@@ -153,13 +155,14 @@ pub(super) async fn empty(target: &State, table: &TableName, shape: Shape) -> Re
 ///
 /// # Errors
 /// When the target refuses it.
-pub(super) async fn gone(target: &State, table: &TableName, shape: Shape, point: EndLsn) -> Result<(), CopyError> {
+pub(super) async fn gone(target: &State, job: &Job, point: EndLsn) -> Result<(), CopyError> {
+    let table = &job.table;
     tracing::warn!(%table, "this table was dropped on the source before it was copied; on the target it stays, empty");
     let session = target.session();
-    let is_there = !tables::of_target(session, std::iter::once(table)).await?.is_empty();
-    let found = if is_there { empty(target, table, shape).await? } else { Found::Empty };
+    let is_there = !by_name(session, std::iter::once(table)).await?.is_empty();
+    let found = if is_there { empty(target, job).await? } else { Found::Empty };
     if found == Found::Empty {
-        expect(target.table_gone(table, point).await?, table)?;
+        expect(target.table_gone(job.source_oid, point).await?, table)?;
         target.journal(&format!("{table} was dropped on the source before it was copied")).await?;
     }
     Ok(())
@@ -169,10 +172,11 @@ pub(super) async fn gone(target: &State, table: &TableName, shape: Shape, point:
 ///
 /// # Errors
 /// When the target refuses it.
-pub(super) async fn leave_out(target: &State, table: &TableName, shape: Shape) -> Result<(), CopyError> {
+pub(super) async fn leave_out(target: &State, job: &Job) -> Result<(), CopyError> {
+    let table = &job.table;
     tracing::warn!(%table, "the filter leaves this table out by now, before it was copied");
-    if empty(target, table, shape).await? == Found::Empty {
-        expect(target.exclude_table(table).await?, table)?;
+    if empty(target, job).await? == Found::Empty {
+        expect(target.exclude_table(job.source_oid).await?, table)?;
         target.journal(&format!("{table} is left out by now")).await?;
     }
     Ok(())

@@ -130,7 +130,7 @@ pub(super) async fn copy(
         counted += rows;
         let bytes = u64::try_from(chunk.len()).unwrap_or_default();
         tally.add(ctx, rows, bytes);
-        record_progress(ctx, table, tally).await?;
+        record_progress(ctx, plan.source_oid, tally).await?;
         sink.feed(chunk.split().freeze()).await.during(target.side(), writing())?;
         pace.pay(bytes).await;
         if let Gathered::End { rows, .. } = gathered {
@@ -146,10 +146,10 @@ pub(super) async fn copy(
     Ok(())
 }
 
-async fn record_progress(ctx: &CopyContext<'_>, table: &TableName, tally: &Tally) -> Result<(), CopyError> {
+async fn record_progress(ctx: &CopyContext<'_>, source_oid: u32, tally: &Tally) -> Result<(), CopyError> {
     if tally.is_due() {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        ctx.state.record_progress(table, number(tally.rows()), number(tally.bytes())).await?;
+        ctx.state.record_progress(source_oid, number(tally.rows()), number(tally.bytes())).await?;
     }
     Ok(())
 }

@@ -18,9 +18,9 @@ use tokio::time::{Instant, sleep};
 
 use super::CopyError;
 use crate::catalog::storage::{self, Extent};
+use crate::catalog::tables::Shape;
 use crate::config::Settings;
 use crate::fault::sqlstate;
-use crate::schema::tables::Shape;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, literal};
 use crate::wire::{Connection, Purpose, WireError};

@@ -11,19 +11,22 @@
 use std::collections::HashMap;
 
 use super::pace::Pace;
-use super::plan::{Published, RowsPlan, statements};
+use super::plan::{RowsPlan, statements};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
+use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
 use crate::lsn::{EndLsn, Lsn};
-use crate::schema::tables::{self, SourceTable};
+use crate::membership::SourceTable;
+use crate::schema::tables;
 use crate::schema::without_stream;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
+use crate::state::tables::Origin;
 use crate::wire::Connection;
 
 /// As for everything that is brought in at the end: a lock that somebody holds
@@ -50,7 +53,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     source.batch_execute(begin).await.during(source.side(), "begin to read the unlogged tables")?;
-    let tables = tables::of_source(&source, &ctx.settings.filter).await?;
+    let tables = ctx.tables(&source).await?;
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let target = State::open(session, ctx.state.name()).await?;
     let units = units(&target, &tables, &waiting).await?;
@@ -93,14 +96,15 @@ async fn units<'a>(
         // Listed a moment ago: somebody still alters tables on the source.
         found.push((table.ok_or_else(|| CopyError::Elsewhere(object.table.clone()))?, object.ordinal));
     }
-    let there = tables::of_target(target.session(), found.iter().map(|(table, _)| &table.name)).await?;
+    let there = by_name(target.session(), found.iter().map(|(table, _)| &table.name)).await?;
     tables::require_fit(found.iter().map(|(table, _)| *table), &there)?;
     let mut units = Vec::new();
     for (table, ordinal) in in_order(target.session(), found).await? {
         let Some(there) = there.get(&table.name) else { continue };
-        let (format, copy_in, parts) = statements(table, &Published::default(), there, None);
+        let (format, copy_in, parts) = statements(table, None, there, None);
         // Of no snapshot that a stream goes on from.
-        let plan = RowsPlan { generation: 0, point: EndLsn(Lsn(0)), format, copy_in, parts };
+        let (source_oid, origin) = (table.oid, Origin::default());
+        let plan = RowsPlan { generation: 0, point: EndLsn(Lsn(0)), source_oid, origin, format, copy_in, parts };
         units.push(Unit { table, ordinal, plan });
     }
     Ok(units)

@@ -244,12 +244,14 @@ impl<'a> Worker<'a> {
         let bar = || Arc::new(Tally::new(crew.ctx.progress.table(&job.table, job.bytes)));
         let held = crew.snapshots.get(plan.generation)?;
         let (source, target) = self.ends().await?;
-        if leftover == Leftover::Rows && resume::empty(target, &job.table, job.shape).await? == Found::Complete {
+        if leftover == Leftover::Rows && resume::empty(target, job).await? == Found::Complete {
             tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
             return self.rows_there(table, &bar()).await;
         }
-        let (step, sight) =
-            tokio::join!(target.begin_table(&job.table), snapshot::look(source, held.keeper.snapshot(), job.unit()));
+        let (step, sight) = tokio::join!(
+            target.begin_table(job.source_oid),
+            snapshot::look(source, held.keeper.snapshot(), job.unit())
+        );
         resume::expect(step?, &job.table)?;
         drop(held);
         if sight? == Sight::Passed {
@@ -364,8 +366,8 @@ impl<'a> Worker<'a> {
         }
         run_sql(target, &format!("ANALYZE {}", job.table.sql()), job).await?;
         let step = match crew.purpose {
-            Purpose::First | Purpose::BetweenRuns => target.table_ready(&job.table).await?,
-            Purpose::BesideStream => target.table_joining(&job.table).await?,
+            Purpose::First | Purpose::BetweenRuns => target.table_ready(job.source_oid).await?,
+            Purpose::BesideStream => target.table_joining(job.source_oid).await?,
         };
         resume::expect(step, &job.table)?;
         crew.board.ready(table);
@@ -417,12 +419,11 @@ fn not_built(table: &TableName, error: DbError) -> CopyError {
 async fn record(target: &State, job: &Job, plan: &RowsPlan, tally: &Tally) -> Result<(), CopyError> {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let row = TableRow {
-        table: job.table.clone(),
-        source_oid: job.source_oid,
-        state: TableState::Indexing,
         rows: number(tally.rows()),
         bytes: number(tally.bytes()),
         snapshot_lsn: Some(plan.point),
+        origin: plan.origin.clone(),
+        ..TableRow::new(job.table.clone(), job.source_oid, TableState::Indexing)
     };
     let parts = plan.parts.len();
     let how = format!("copied {}: {} rows in {parts} part(s), as of {}", job.table, row.rows, plan.point.0);

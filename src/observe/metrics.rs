@@ -39,6 +39,8 @@ pub struct Metrics {
     pub apply_seconds: Histogram,
     /// Changes passed over because the operator's filter says so.
     pub changes_filtered: IntCounter,
+    /// Tables that are known to differ, or that nothing carries.
+    pub tables_differing: IntGauge,
     /// Rows copied.
     pub copied_rows: IntCounter,
     /// Tables whose rows have been copied.
@@ -109,6 +111,8 @@ impl Metrics {
                 .histogram("apply_seconds", "Time from the first statement of a batch to its COMMIT")?,
             changes_filtered: maker
                 .counter("changes_filtered_total", "Row changes passed over by the operator's filter")?,
+            tables_differing: maker
+                .gauge("tables_differing", "Tables that are known to differ, or that nothing carries")?,
             copied_rows: maker.counter("copied_rows_total", "Rows copied")?,
             copied_tables: maker.counter("copied_tables_total", "Tables whose rows have been copied")?,
             copied_bytes: maker.counter("copied_bytes_total", "Bytes of COPY data copied")?,

@@ -18,7 +18,6 @@ use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::large_objects::LargeObjectsRow;
 use crate::state::migration::Migration;
-use crate::state::tables::TableState;
 use crate::state::{State, StateError};
 use crate::wire::WireError;
 use crate::words::listed_of;
@@ -249,7 +248,7 @@ fn daemon(migration: &Migration, alive: bool) -> Daemon {
 
 async fn tables(state: &State) -> Result<Vec<Table>, StatusError> {
     let rows = state.tables().await?;
-    let taking_part = rows.into_iter().filter(|row| row.state != TableState::Excluded);
+    let taking_part = rows.into_iter().filter(|row| row.state.is_streamed());
     Ok(taking_part
         .map(|row| Table {
             schema: row.table.schema,

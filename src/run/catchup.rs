@@ -4,7 +4,6 @@
 //! A daemon that is at work is asked, through `walferry.control`, to finish
 //! its batch and leave; the lease shows when it has.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,20 +11,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::stream::{self, Reason, Start, end_as_of_now, stream};
-use super::{Context, Error, begin, extensions, finish, leave, position, prepare, resync, retrying, wait_for_lease};
+use super::{
+    Context, Error, begin, coverage, extensions, finish, leave, position, prepare, resync, retrying, wait_for_lease,
+};
 use crate::config::Settings;
 use crate::lsn::EndLsn;
-use crate::schema;
 use crate::schema::Leftover;
-use crate::schema::tables::{Part, Shape};
 use crate::session::Session;
-use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
-use crate::state::tables::TableState;
 use crate::sweep::large_objects::{self, Crew, Ends, LargeObjectReport};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
 use crate::sweep::{SweepError, both};
@@ -136,6 +133,7 @@ async fn attempt(
     if !migration.copied {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
+    coverage::apply_filter(ctx, &state).await?;
     let set_phase = async { Ok(state.set_phase(Phase::Stream).await?) };
     resync::take_in_published(ctx, &state, &migration).await?;
     let until = if resync::finish_between_runs(ctx, &state).await? {
@@ -160,13 +158,14 @@ async fn attempt(
         }
     }
     ctx.add_totals(end.totals);
-    let strangers = strangers(ctx, &state).await?;
+    let gaps = coverage::at_end(ctx, &state).await?;
     let report = sweep(ctx, &state).await?;
     extensions::rows(ctx, finish).await?;
-    if !strangers.is_empty() {
+    if !gaps.is_empty() {
         // Nothing is restored before everything is there.
-        leave(ctx, &state, "caught up, but for tables that are not published").await?;
-        return Err(Error::NotCarried { tables: strangers });
+        finish::say_what_waits(&state).await?;
+        leave(ctx, &state, "caught up, but for tables that differ").await?;
+        return Err(Error::NotCovered { gaps });
     }
     let report = CatchupReport { end_lsn: end.position.lsn().to_string(), ..report };
     if finish == Finish::No {
@@ -244,30 +243,4 @@ async fn final_large_objects(ctx: &Context, state: &State) -> Result<LargeObject
     let report = large_objects::final_pass(ends).await?;
     info!(total = report.total, bytes = report.bytes, "large objects are exact");
     Ok(report)
-}
-
-/// Tables that the source has by now and that neither the copy nor the stream
-/// knows, though the filter includes them: set LOGGED after the copy, or created
-/// under a publication that lists its tables, so nothing of them arrives. Under
-/// FOR ALL TABLES the first row of a new table has stopped the stream already;
-/// one without rows only wants its definition.
-async fn strangers(ctx: &Context, state: &State) -> Result<Vec<TableName>, Error> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let rows = state.tables().await?;
-    let known: HashSet<u32> = rows.iter().map(|row| row.source_oid).collect();
-    let left_out: HashSet<u32> =
-        rows.iter().filter(|row| row.state == TableState::Excluded).map(|row| row.source_oid).collect();
-    let mut tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
-    tables.retain(|table| table.part == Part::Included && table.shape == Shape::Plain);
-    // Its rows from before are in no stream: it was unlogged, or filtered.
-    let logged_since = tables.iter().filter(|table| left_out.contains(&table.oid)).map(|table| table.name.clone());
-    let new = tables.iter().filter(|table| !known.contains(&table.oid)).map(|table| table.name.clone());
-    let (logged_since, new): (Vec<TableName>, Vec<TableName>) = (logged_since.collect(), new.collect());
-    if !state.load().await?.is_some_and(|migration| migration.publishes_all_tables) {
-        return Ok([logged_since, new].concat());
-    }
-    for table in &new {
-        warn!(%table, "this table was created on the source after the copy and has no rows; create it on the target, too");
-    }
-    Ok(logged_since)
 }

@@ -7,10 +7,10 @@ use crate::apply::ApplyError;
 use crate::config::{ConfigError, Side};
 use crate::copy::CopyError;
 use crate::fault::{Difference, Fault, Trouble};
+use crate::membership::coverage::Gap;
 use crate::observe::http::HttpError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
-use crate::sql::TableName;
 use crate::state::StateError;
 use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
@@ -76,14 +76,15 @@ pub enum Error {
         /// The migration.
         name: String,
     },
-    /// Tables that the source has and nothing carries.
+    /// Tables that differ, or that nothing carries.
     #[error(
-        "rows of table(s) {} are not on the target: they were created on the source after the copy and are not in the publication, or were unlogged then and are not any more",
-        .tables.iter().map(TableName::to_string).collect::<Vec<_>>().join(", ")
+        "{} not equal on both sides:\n  {}",
+        if .gaps.len() == 1 { "1 table is".to_owned() } else { format!("{} tables are", .gaps.len()) },
+        .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
-    NotCarried {
-        /// The tables.
-        tables: Vec<TableName>,
+    NotCovered {
+        /// They.
+        gaps: Vec<Gap>,
     },
     /// The daemon could not copy tables beside its stream.
     #[error("the daemon could not copy the tables: {why}")]
@@ -153,7 +154,7 @@ impl Error {
             Error::Sweep(error) => error.fault(),
             Error::Http(error) => error.fault(),
             Error::NotCopied { .. } => Fault::NotCopied,
-            Error::NotCarried { .. } => Fault::Differs(Difference::NotCarried),
+            Error::NotCovered { .. } => Fault::Differs(Difference::Remainder),
             Error::NotResynced { .. } => Fault::NotResynced,
             Error::Ended { .. } => Fault::Ended,
             Error::NotRestored { .. } => Fault::Server(Side::Target, Trouble::NotRestored),

@@ -61,7 +61,7 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     // An own session: others' statements must not fall into its transaction.
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
-    let tables = schema::tables::of_source(&source, &ctx.settings.filter).await.map_err(schema::SchemaError::from)?;
+    let tables = ctx.copy(state).tables(&source).await?;
     let copied = if schema::has_an_end_begun(&state.deferred().await?) { Copied::Stays } else { Copied::IsForgotten };
     if copied == Copied::Stays {
         say_what_stays(state).await?;

@@ -13,6 +13,7 @@
 //! server has not given up yet, or a command that took over and will leave.
 
 pub mod catchup;
+mod coverage;
 mod error;
 mod extensions;
 mod finish;
@@ -285,6 +286,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     }
     let migration = prepare(ctx, &state, &found).await?;
     begin(ctx, &state).await?;
+    coverage::apply_filter(ctx, &state).await?;
     let migration = if migration.copied {
         migration
     } else {
@@ -294,6 +296,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     finish::reopen(ctx, &state, Finish::No).await?;
     let position = position(ctx, &state, &migration).await?;
     resync::take_in_published(ctx, &state, &migration).await?;
+    coverage::at_start(ctx, &state).await?;
     state.set_phase(Phase::Stream).await?;
     ctx.show_phase(Phase::Stream);
     let until = match until {

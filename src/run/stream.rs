@@ -25,7 +25,7 @@ use super::housekeeping::{self, House, HouseError};
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::resync::{self, Desk};
 use super::worker::{self, WorkerError};
-use super::{Context, Error, identify, sequences, sweeps};
+use super::{Context, Error, coverage, identify, sequences, sweeps};
 use crate::apply::ApplyError;
 use crate::apply::applier::{Applier, Ended, Tools, Totals};
 use crate::apply::pipeline::Pipeline;
@@ -118,6 +118,7 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
             kept = housekeeping::run(house) => Event::House(kept),
             error = resync::serve(desk, until) => Event::Beside(error),
             never = sequences::run(ctx) => match never {},
+            never = coverage::watch(ctx) => match never {},
             error = sweeps::large_objects(ctx, &state, named) => Event::House(Err(error)),
         }
     };

@@ -11,9 +11,9 @@ use tokio_postgres::error::SqlState;
 
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
-use super::tables::SourceTable;
 use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source};
 use crate::config::Settings;
+use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
 use crate::state::State;
@@ -86,7 +86,7 @@ pub(super) async fn add(
     let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
     ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
     // A partition gets the indexes of a table that is there as it is attached.
-    let is_joining = |table: &&SourceTable| !table.ancestors.iter().all(|a| new.iter().any(|other| other.name == *a));
+    let is_joining = |table: &&SourceTable| !table.ancestors.iter().all(|a| new.iter().any(|other| other.oid == a.oid));
     let joining: Vec<u32> = new.iter().filter(is_joining).map(|table| table.oid).collect();
     dump.drop_indexes(&source::inherited_indexes(source, &joining).await?);
     let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();

@@ -7,10 +7,10 @@ use std::collections::HashSet;
 
 use super::archive::{self, Entry};
 use super::ownership::Given;
-use super::tables::SourceTable;
 use super::{PgDump, SchemaError, attver, classify, left_out, older, source};
 use crate::catalog::objects::TakenAlong;
 use crate::config::{Keep, Settings};
+use crate::membership::SourceTable;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::deferred::Deferred;

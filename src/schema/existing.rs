@@ -6,9 +6,10 @@
 //! transaction that takes it away. Source: an ordinary owner may `DISABLE
 //! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
 
-use super::tables::{self, Part, SourceTable};
-use super::{SchemaError, append, batch, classify, logged, record};
+use super::{SchemaError, append, batch, classify, record, tables};
+use crate::catalog::tables::by_name;
 use crate::config::Baseline;
+use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident, literal};
 use crate::state::State;
@@ -30,10 +31,8 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
     let target = state.session();
     // Those without a stream are filled at the end, before keys and triggers.
     let included = || tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
-    let there = tables::of_target(target, included().map(|table| &table.name)).await?;
+    let there = by_name(target, included().map(|table| &table.name)).await?;
     tables::require_fit(included(), &there)?;
-    let logged: Vec<&SourceTable> = included().filter(|table| table.part == Part::Included).collect();
-    logged::require_logged(target, &logged).await?;
     for difference in tables::differences(included(), &there) {
         tracing::warn!("{difference}");
     }

@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 
 use super::archive::Entry;
-use super::tables::{Part, SourceTable};
 use crate::catalog::objects::{TakenAlong, taken_along};
+use crate::membership::{Part, SourceTable};
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
 
@@ -21,7 +21,8 @@ const PG_CLASS: u32 = 1259;
 /// # Errors
 /// When the catalog cannot be read.
 pub(crate) async fn of_filter(source: &Session, tables: &[SourceTable]) -> Result<TakenAlong, DbError> {
-    let oids: Vec<u32> = tables.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
+    let oids: Vec<u32> =
+        tables.iter().filter(|t| matches!(t.part, Part::Filtered | Part::LetIn)).map(|t| t.oid).collect();
     taken_along(source, &oids).await
 }
 

@@ -17,7 +17,6 @@ pub(crate) mod database;
 mod dump;
 mod existing;
 mod left_out;
-mod logged;
 mod older;
 mod ownership;
 mod pg_dump;
@@ -33,13 +32,14 @@ pub mod without_stream;
 use std::path::PathBuf;
 
 pub use existing::{Keys, has_an_end_begun, take_away_again};
-pub(crate) use logged::unlogged_on_target;
 pub(crate) use ownership::{missing_roles, named_roles};
 pub use pg_dump::{PgDump, find_pg_dump};
 pub use restore::{Failure, Leftover, Mark, Restored, restore_after_rows, restore_deferred};
 
+use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;
+use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::deferred::Deferred;
 use crate::state::{State, StateError};
@@ -154,7 +154,7 @@ pub async fn prepare(
     state: &State,
     source: &Session,
     snapshot: &str,
-    tables: &[tables::SourceTable],
+    tables: &[SourceTable],
 ) -> Result<(), SchemaError> {
     let ready = state.load().await?.is_some_and(|migration| migration.schema_restored);
     if ready || settings.schema == SchemaMode::None {
@@ -179,12 +179,12 @@ pub async fn add(
     settings: &Settings,
     migration: &str,
     source: &Session,
-    tables: &[tables::SourceTable],
-    new: &[tables::SourceTable],
+    tables: &[SourceTable],
+    new: &[SourceTable],
 ) -> Result<(), SchemaError> {
     let session = Session::connect(&settings.target, &settings.name).await?;
     let own = State::open(session, migration).await?;
-    let there = tables::of_target(own.session(), new.iter().map(|table| &table.name)).await?;
+    let there = by_name(own.session(), new.iter().map(|table| &table.name)).await?;
     let (there, absent): (Vec<_>, Vec<_>) = new.iter().cloned().partition(|table| there.contains_key(&table.name));
     if settings.schema == SchemaMode::Create {
         create::add(settings, &own, source, tables, &absent).await?;

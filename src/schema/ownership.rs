@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 
 use super::archive::{Entry, statement_length};
-use super::tables::{Part, SourceTable};
 use super::{SchemaError, classify};
 use crate::config::Keep;
+use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind};
@@ -121,8 +121,11 @@ pub(super) async fn require_roles(
     tables: &[SourceTable],
     new_owners: &BTreeSet<String>,
 ) -> Result<(), SchemaError> {
-    let left_out: Vec<u32> =
-        tables.iter().filter(|table| table.part == Part::Filtered).map(|table| table.oid).collect();
+    let left_out: Vec<u32> = tables
+        .iter()
+        .filter(|table| matches!(table.part, Part::Filtered | Part::LetIn))
+        .map(|table| table.oid)
+        .collect();
     let named = named_roles(source, acl, &left_out).await?;
     let owners: Vec<String> = new_owners.iter().cloned().collect();
     let missing = missing_roles(target, &named, &owners).await?;

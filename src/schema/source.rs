@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::SchemaError;
-use super::tables::{Shape, SourceTable};
+use crate::catalog::tables::Shape;
+use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
 

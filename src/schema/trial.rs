@@ -26,10 +26,10 @@ use tokio_postgres::error::SqlState;
 use super::archive::{Entry, Identity};
 use super::create::{self, ALREADY_THERE, Age, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
-use super::tables::SourceTable;
 use super::{SchemaError, batch, classify, find_pg_dump, ownership, restore};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
 use crate::config::Settings;
+use crate::membership::SourceTable;
 use crate::session::{DbError, Session};
 use crate::state::deferred::{Deferred, DeferredKind};
 

@@ -10,9 +10,10 @@
 //! Foreign tables have their rows elsewhere, and temporary ones have theirs in
 //! a session: neither is on the list.
 
-use super::tables::{Part, Shape, SourceTable};
 use super::{SchemaError, batch, left_out, source};
+use crate::catalog::tables::Shape;
 use crate::config::SchemaMode;
+use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
 use crate::state::State;

@@ -8,7 +8,6 @@
 use super::tables::{TableRow, TableState};
 use super::{State, StateError};
 use crate::lsn::EndLsn;
-use crate::sql::TableName;
 
 /// Whether a step was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,25 +30,25 @@ impl State {
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn begin_table(&self, table: &TableName) -> Result<Step, StateError> {
-        self.step(table, "state = 'copying'", "state = 'waiting'", "begin a table").await
+    pub async fn begin_table(&self, source_oid: u32) -> Result<Step, StateError> {
+        self.step(source_oid, "state = 'copying'", "state = 'waiting'", "begin a table").await
     }
 
     /// copying → waiting; run it in the transaction that empties the table.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn reset_table(&self, table: &TableName) -> Result<Step, StateError> {
+    pub async fn reset_table(&self, source_oid: u32) -> Result<Step, StateError> {
         let set = "state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL";
-        self.step(table, set, "state = 'copying'", "begin a table anew").await
+        self.step(source_oid, set, "state = 'copying'", "begin a table anew").await
     }
 
     /// indexing → ready.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn table_ready(&self, table: &TableName) -> Result<Step, StateError> {
-        self.step(table, "state = 'ready'", "state IN ('indexing', 'ready')", "record that a table is ready").await
+    pub async fn table_ready(&self, source_oid: u32) -> Result<Step, StateError> {
+        self.step(source_oid, "state = 'ready'", "state IN ('indexing', 'ready')", "record that a table is ready").await
     }
 
     /// indexing → joining: complete as of its snapshot, the stream has yet to
@@ -57,8 +56,8 @@ impl State {
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn table_joining(&self, table: &TableName) -> Result<Step, StateError> {
-        self.step(table, "state = 'joining'", "state = 'indexing'", "record that a table is to join").await
+    pub async fn table_joining(&self, source_oid: u32) -> Result<Step, StateError> {
+        self.step(source_oid, "state = 'joining'", "state = 'indexing'", "record that a table is to join").await
     }
 
     /// joining → ready, all of these: they hold every commit before `point`,
@@ -67,13 +66,11 @@ impl State {
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn tables_joined(&self, tables: &[TableName], point: EndLsn) -> Result<u64, StateError> {
-        let (schemas, names) = columns(tables);
+    pub async fn tables_joined(&self, tables: &[u32], point: EndLsn) -> Result<u64, StateError> {
         self.execute(
-            "UPDATE walferry.tables t SET state = 'ready', snapshot_lsn = $4, changed_at = pg_catalog.clock_timestamp() \
-             FROM unnest($2::text[], $3::text[]) AS these (schema, name) \
-             WHERE t.migration = $1 AND t.schema = these.schema AND t.name = these.name AND t.state = 'joining'",
-            &[&self.name(), &schemas, &names, &point.0],
+            "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $3, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND state = 'joining'",
+            &[&self.name(), &tables, &point.0],
             "record that the tables have joined",
         )
         .await
@@ -84,62 +81,47 @@ impl State {
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn tables_anew(&self, tables: &[TableName]) -> Result<u64, StateError> {
-        let (schemas, names) = columns(tables);
+    pub async fn tables_anew(&self, tables: &[u32]) -> Result<u64, StateError> {
         self.execute(
-            "UPDATE walferry.tables t SET state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL, \
+            "UPDATE walferry.tables t SET state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL, filenode = NULL, \
+                 via = NULL, problem = NULL, \
                  target_oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', t.schema, t.name))::oid, \
                  changed_at = pg_catalog.clock_timestamp() \
-             FROM unnest($2::text[], $3::text[]) AS these (schema, name) \
-             WHERE t.migration = $1 AND t.schema = these.schema AND t.name = these.name",
-            &[&self.name(), &schemas, &names],
+             WHERE t.migration = $1 AND t.source_oid = ANY ($2::oid[])",
+            &[&self.name(), &tables],
             "record that the tables are copied anew",
         )
         .await
-    }
-
-    /// Takes a table out of the list again, if nothing of it has been copied.
-    ///
-    /// # Errors
-    /// When the target refuses it.
-    pub async fn forget_table(&self, table: &TableName) -> Result<(), StateError> {
-        self.execute(
-            "DELETE FROM walferry.tables WHERE migration = $1 AND schema = $2 AND name = $3 AND state = 'waiting'",
-            &[&self.name(), &table.schema, &table.name],
-            "forget a table",
-        )
-        .await?;
-        Ok(())
     }
 
     /// → excluded: the filter leaves it out by now.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn exclude_table(&self, table: &TableName) -> Result<Step, StateError> {
+    pub async fn exclude_table(&self, source_oid: u32) -> Result<Step, StateError> {
         let set = "state = 'excluded', rows = 0, bytes = 0, snapshot_lsn = NULL";
-        self.step(table, set, "state = 'waiting'", "leave a table out").await
+        self.step(source_oid, set, "state = 'waiting'", "leave a table out").await
     }
 
     /// The state of a table, held until the end of the caller's transaction.
     ///
     /// # Errors
     /// When it cannot be read or understood.
-    pub async fn hold_table(&self, table: &TableName) -> Result<Option<TableState>, StateError> {
-        let sql = "SELECT state FROM walferry.tables WHERE migration = $1 AND schema = $2 AND name = $3 FOR UPDATE";
-        let rows = self.query(sql, &[&self.name(), &table.schema, &table.name], "read a table's state").await?;
-        rows.first().map(|row| TableState::parse(row.get(0))).transpose()
+    pub async fn hold_table(&self, source_oid: u32) -> Result<Option<TableState>, StateError> {
+        let sql = "SELECT state FROM walferry.tables WHERE migration = $1 AND source_oid = $2 FOR UPDATE";
+        let rows = self.query(sql, &[&self.name(), &source_oid], "read a table's state").await?;
+        rows.first().map(|row| TableState::parse(row.take(0)?)).transpose()
     }
 
     /// How much of a table has been copied so far, for those who watch.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn record_progress(&self, table: &TableName, rows: i64, bytes: i64) -> Result<(), StateError> {
+    pub async fn record_progress(&self, source_oid: u32, rows: i64, bytes: i64) -> Result<(), StateError> {
         self.execute(
-            "UPDATE walferry.tables SET rows = $4, bytes = $5, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND schema = $2 AND name = $3 AND state = 'copying'",
-            &[&self.name(), &table.schema, &table.name, &rows, &bytes],
+            "UPDATE walferry.tables SET rows = $3, bytes = $4, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = $2 AND state = 'copying'",
+            &[&self.name(), &source_oid, &rows, &bytes],
             "record a table's progress",
         )
         .await?;
@@ -154,13 +136,13 @@ impl State {
     pub async fn rows_copied(&self, row: &TableRow, how: &str) -> Result<Step, StateError> {
         let journaled = self
             .execute(
-                "WITH moved AS (UPDATE walferry.tables SET state = 'indexing', rows = $4, bytes = $5, snapshot_lsn = $6, \
-                     changed_at = pg_catalog.clock_timestamp() \
-                     WHERE migration = $1 AND schema = $2 AND name = $3 AND state = 'copying' RETURNING 1) \
-                 INSERT INTO walferry.journal (migration, what) SELECT $1, $7 FROM moved",
+                "WITH moved AS (UPDATE walferry.tables SET state = 'indexing', rows = $3, bytes = $4, snapshot_lsn = $5, \
+                     filenode = $6, via = $7, changed_at = pg_catalog.clock_timestamp() \
+                     WHERE migration = $1 AND source_oid = $2 AND state = 'copying' RETURNING 1) \
+                 INSERT INTO walferry.journal (migration, what) SELECT $1, $8 FROM moved",
                 &[
-                    &self.name(), &row.table.schema, &row.table.name, &row.rows, &row.bytes,
-                    &row.snapshot_lsn.map(|lsn| lsn.0), &how,
+                    &self.name(), &row.source_oid, &row.rows, &row.bytes, &row.snapshot_lsn.map(|lsn| lsn.0),
+                    &row.origin.filenode, &row.origin.via, &how,
                 ],
                 "record that a table's rows are there",
             )
@@ -173,13 +155,13 @@ impl State {
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn table_gone(&self, table: &TableName, point: EndLsn) -> Result<Step, StateError> {
+    pub async fn table_gone(&self, source_oid: u32, point: EndLsn) -> Result<Step, StateError> {
         let affected = self
             .execute(
-                "UPDATE walferry.tables SET state = 'ready', rows = 0, bytes = 0, snapshot_lsn = $4, \
+                "UPDATE walferry.tables SET state = 'ready', rows = 0, bytes = 0, snapshot_lsn = $3, \
                  changed_at = pg_catalog.clock_timestamp() \
-                 WHERE migration = $1 AND schema = $2 AND name = $3 AND state IN ('waiting', 'copying')",
-                &[&self.name(), &table.schema, &table.name, &point.0],
+                 WHERE migration = $1 AND source_oid = $2 AND state IN ('waiting', 'copying')",
+                &[&self.name(), &source_oid, &point.0],
                 "record that a table is gone",
             )
             .await?;
@@ -217,16 +199,11 @@ impl State {
         Ok(())
     }
 
-    async fn step(&self, table: &TableName, set: &str, from: &str, action: &str) -> Result<Step, StateError> {
+    async fn step(&self, source_oid: u32, set: &str, from: &str, action: &str) -> Result<Step, StateError> {
         let sql = format!(
             "UPDATE walferry.tables SET {set}, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND schema = $2 AND name = $3 AND {from}"
+             WHERE migration = $1 AND source_oid = $2 AND {from}"
         );
-        Ok(Step::of(self.execute(&sql, &[&self.name(), &table.schema, &table.name], action).await?))
+        Ok(Step::of(self.execute(&sql, &[&self.name(), &source_oid], action).await?))
     }
-}
-
-/// Schemas and names, for `unnest`.
-fn columns(tables: &[TableName]) -> (Vec<&str>, Vec<&str>) {
-    tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()
 }

@@ -32,7 +32,8 @@ CREATE TABLE walferry.migration (
     daemon_seen            timestamptz,
     started_at             timestamptz NOT NULL DEFAULT now(),
     sequences_at           timestamptz,     -- when the last pass over the sequences ended
-    finished_at            timestamptz      -- catchup --finish ended well: the target may be the application's
+    finished_at            timestamptz,     -- catchup --finish ended well: the target may be the application's
+    filter                 text             -- the patterns that the tables were chosen by, as given last
 );
 
 -- The position: moved by compare-and-set in the transaction of the data.
@@ -43,19 +44,27 @@ CREATE TABLE walferry.position (
     moved_at     timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 
--- Every table the source had at the snapshot; 'excluded' ones by filter.
+-- Who takes part: every table of the source that was met, by its oid there. The
+-- name is that of the target's table. Without a stream of their own are those
+-- that the filter leaves out ('excluded'), an extension's, unlogged ones, and
+-- those 'within' others: a partitioned table whose partitions have its rows, or
+-- a partition whose rows come in the name of its root.
 CREATE TABLE walferry.tables (
     migration     text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
     schema        text NOT NULL,
     name          text NOT NULL,
     source_oid    oid NOT NULL,
     target_oid    oid,                      -- tells a renamed table from another of its name
-    state         text NOT NULL CHECK (state IN ('waiting', 'copying', 'indexing', 'joining', 'ready', 'excluded')),
+    state         text NOT NULL CHECK (state IN ('waiting', 'copying', 'indexing', 'joining', 'ready', 'excluded',
+                      'extension', 'unlogged', 'within')),
     rows          bigint NOT NULL DEFAULT 0,
     bytes         bigint NOT NULL DEFAULT 0,
     snapshot_lsn  pg_lsn,
     changed_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (migration, schema, name)
+    filenode      oid,                      -- of its file on the source when its rows were read
+    via           text,                     -- what in the publication it was published by, then
+    problem       text,                     -- what makes the two sides differ, as last looked at
+    PRIMARY KEY (migration, source_oid)
 );
 
 -- Every sequence of the migration as of the last pass; 'behind' ones could not

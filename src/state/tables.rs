@@ -1,10 +1,17 @@
-//! The tables of the migration: how far each is, and the LSN its copy stands for.
+//! The tables of the migration: which take part, how far each is, and the LSN its
+//! copy stands for.
+//!
+//! Invariant: a table is known by its oid on the source, whatever its name is by
+//! now; who takes part is decided in [`crate::membership`] and kept here.
+
+use std::collections::HashMap;
 
 use super::{State, StateError};
 use crate::lsn::{EndLsn, Lsn};
+use crate::session::Row;
 use crate::sql::TableName;
 
-/// How far a table is.
+/// How far a table is, or why it has no stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableState {
     /// Not begun.
@@ -20,41 +27,69 @@ pub enum TableState {
     Ready,
     /// The operator's filter leaves it out.
     Excluded,
+    /// An extension's own: CREATE EXTENSION makes it on the target.
+    Extension,
+    /// Unlogged: its rows are in no stream, and copied at the end.
+    Unlogged,
+    /// Its rows come with those of other tables: with its partitions', or, of a
+    /// partition, in the name of its root.
+    Within,
 }
 
+/// Every state with its word in `walferry.tables`, in the status document and in
+/// the metrics.
+const WORDS: [(TableState, &str); 9] = [
+    (TableState::Waiting, "waiting"),
+    (TableState::Copying, "copying"),
+    (TableState::Indexing, "indexing"),
+    (TableState::Joining, "joining"),
+    (TableState::Ready, "ready"),
+    (TableState::Excluded, "excluded"),
+    (TableState::Extension, "extension"),
+    (TableState::Unlogged, "unlogged"),
+    (TableState::Within, "within"),
+];
+
 impl TableState {
-    /// The word in the state and in the status document.
+    /// The word for it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            TableState::Waiting => "waiting",
-            TableState::Copying => "copying",
-            TableState::Indexing => "indexing",
-            TableState::Joining => "joining",
-            TableState::Ready => "ready",
-            TableState::Excluded => "excluded",
-        }
+        WORDS.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
     }
 
     pub(super) fn parse(word: &str) -> Result<Self, StateError> {
-        Ok(match word {
-            "waiting" => TableState::Waiting,
-            "copying" => TableState::Copying,
-            "indexing" => TableState::Indexing,
-            "joining" => TableState::Joining,
-            "ready" => TableState::Ready,
-            "excluded" => TableState::Excluded,
-            other => return Err(StateError::Foreign(format!("unknown table state \"{other}\""))),
-        })
+        let known = WORDS.iter().find(|(_, known)| *known == word).map(|(state, _)| *state);
+        known.ok_or_else(|| StateError::Foreign(format!("unknown table state \"{word}\"")))
+    }
+
+    /// Whether its rows are copied, and its changes come in its own name.
+    pub fn is_streamed(self) -> bool {
+        match self {
+            TableState::Waiting
+            | TableState::Copying
+            | TableState::Indexing
+            | TableState::Joining
+            | TableState::Ready => true,
+            TableState::Excluded | TableState::Extension | TableState::Unlogged | TableState::Within => false,
+        }
+    }
+
+    /// Whether it takes part in the migration, with a stream or without.
+    pub fn takes_part(self) -> bool {
+        self.is_streamed() || matches!(self, TableState::Unlogged | TableState::Within)
     }
 }
+
+/// A table of the target by the oid of its counterpart, its name, and the table that
+/// it is a partition of: by the oid of that one's counterpart, and by name.
+pub type TargetTable = (u32, TableName, Option<(Option<u32>, TableName)>);
 
 /// A row of `walferry.tables`.
 #[derive(Clone, Debug)]
 pub struct TableRow {
-    /// Schema and name on the source.
+    /// Schema and name: those of the target's table, and of the source's but for
+    /// the time between a rename there and here.
     pub table: TableName,
-    /// Its oid on the source: tells a table that was there at the snapshot from
-    /// one of the same name that was created later.
+    /// Its oid on the source, by which it is known.
     pub source_oid: u32,
     /// How far it is.
     pub state: TableState,
@@ -64,40 +99,80 @@ pub struct TableRow {
     pub bytes: i64,
     /// Its rows were copied as of this point; changes before it are passed over.
     pub snapshot_lsn: Option<EndLsn>,
+    /// What it was on the source when its rows were read.
+    pub origin: Origin,
+    /// What makes the two sides differ, as last looked at.
+    pub problem: Option<String>,
+}
+
+/// By what a change of a table is noticed that no stream tells of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Its file (`pg_class.relfilenode`): another one when the table was
+    /// rewritten or emptied.
+    pub filenode: Option<u32>,
+    /// What it is published by: other words when it was taken out of the
+    /// publication and put back.
+    pub via: Option<String>,
 }
 
 impl TableRow {
+    /// A table of which nothing is copied.
+    pub fn new(table: TableName, source_oid: u32, state: TableState) -> Self {
+        let (origin, problem) = (Origin::default(), None);
+        TableRow { table, source_oid, state, rows: 0, bytes: 0, snapshot_lsn: None, origin, problem }
+    }
+
     /// Whether its rows are not all there, or not up to the stream, though they
     /// are to be.
     pub fn is_unfinished(&self) -> bool {
-        !matches!(self.state, TableState::Ready | TableState::Excluded)
+        self.state.is_streamed() && self.state != TableState::Ready
     }
 }
 
 impl State {
-    /// Replaces the list of tables: all `waiting` or `excluded`, nothing copied.
+    /// Replaces the list of tables; nothing is copied.
     ///
     /// # Errors
     /// When the target refuses it.
     pub async fn register_tables(&self, tables: &[TableRow]) -> Result<(), StateError> {
         self.execute("DELETE FROM walferry.tables WHERE migration = $1", &[&self.name()], "clear the list of tables")
             .await?;
+        self.enter_tables(tables).await
+    }
+
+    /// Enters tables, each in its state, or replaces their rows; nothing of them
+    /// is copied.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn enter_tables(&self, tables: &[TableRow]) -> Result<(), StateError> {
         let schemas: Vec<&str> = tables.iter().map(|t| t.table.schema.as_str()).collect();
         let names: Vec<&str> = tables.iter().map(|t| t.table.name.as_str()).collect();
         let oids: Vec<u32> = tables.iter().map(|t| t.source_oid).collect();
         let states: Vec<&str> = tables.iter().map(|t| t.state.as_str()).collect();
+        let points: Vec<Option<Lsn>> = tables.iter().map(|t| t.snapshot_lsn.map(|lsn| lsn.0)).collect();
+        let files: Vec<Option<u32>> = tables.iter().map(|t| t.origin.filenode).collect();
+        let vias: Vec<Option<&str>> = tables.iter().map(|t| t.origin.via.as_deref()).collect();
         self.execute(
-            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, target_oid) \
-             SELECT $1, schema, name, oid, state, pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid \
-             FROM unnest($2::text[], $3::text[], $4::oid[], $5::text[]) AS t (schema, name, oid, state)",
-            &[&self.name(), &schemas, &names, &oids, &states],
+            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn, filenode, via, target_oid) \
+             SELECT $1, schema, name, oid, state, point, filenode, via, \
+                 pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid \
+             FROM unnest($2::text[], $3::text[], $4::oid[], $5::text[], $6::pg_lsn[], $7::oid[], $8::text[]) \
+                 AS t (schema, name, oid, state, point, filenode, via) \
+             ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
+                 state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
+                 bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
+                 changed_at = pg_catalog.clock_timestamp()",
+            &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
         )
         .await?;
         Ok(())
     }
 
-    /// All tables of the migration, excluded ones too, by name.
+    /// All tables of the migration, those without a stream of their own, too, by
+    /// name.
     ///
     /// # Errors
     /// When the rows cannot be read or understood.
@@ -115,17 +190,20 @@ impl State {
     }
 
     async fn list(&self, lock: &str) -> Result<Vec<TableRow>, StateError> {
-        let sql = format!("SELECT * FROM walferry.tables WHERE migration = $1 ORDER BY schema, name {lock}");
+        let sql =
+            format!("SELECT * FROM walferry.tables WHERE migration = $1 ORDER BY schema, name, source_oid {lock}");
         let rows = self.query(&sql, &[&self.name()], "read the list of tables").await?;
         rows.iter()
             .map(|row| {
                 Ok(TableRow {
-                    table: TableName::new(row.get::<_, &str>("schema"), row.get::<_, &str>("name")),
-                    source_oid: row.get("source_oid"),
-                    state: TableState::parse(row.get("state"))?,
-                    rows: row.get("rows"),
-                    bytes: row.get("bytes"),
-                    snapshot_lsn: row.get::<_, Option<Lsn>>("snapshot_lsn").map(EndLsn),
+                    table: TableName::new(row.take::<&str>("schema")?, row.take::<&str>("name")?),
+                    source_oid: row.take("source_oid")?,
+                    state: TableState::parse(row.take("state")?)?,
+                    rows: row.take("rows")?,
+                    bytes: row.take("bytes")?,
+                    snapshot_lsn: row.take::<Option<Lsn>>("snapshot_lsn")?.map(EndLsn),
+                    origin: Origin { filenode: row.take("filenode")?, via: row.take("via")? },
+                    problem: row.take("problem")?,
                 })
             })
             .collect()
@@ -137,10 +215,10 @@ impl State {
     /// When the target refuses it.
     pub async fn update_table(&self, row: &TableRow) -> Result<(), StateError> {
         self.execute(
-            "UPDATE walferry.tables SET state = $4, rows = $5, bytes = $6, snapshot_lsn = $7, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND schema = $2 AND name = $3",
+            "UPDATE walferry.tables SET state = $3, rows = $4, bytes = $5, snapshot_lsn = $6, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = $2",
             &[
-                &self.name(), &row.table.schema, &row.table.name, &row.state.as_str(), &row.rows, &row.bytes,
+                &self.name(), &row.source_oid, &row.state.as_str(), &row.rows, &row.bytes,
                 &row.snapshot_lsn.map(|lsn| lsn.0),
             ],
             "record a table's progress",
@@ -149,25 +227,13 @@ impl State {
         Ok(())
     }
 
-    /// Takes in a table that appeared after the snapshot, or replaces the row
-    /// of one that was dropped and created again.
+    /// Forgets tables that are on neither side any more.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn adopt_table(&self, row: &TableRow) -> Result<(), StateError> {
-        self.execute(
-            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn, target_oid) \
-             VALUES ($1, $2, $3, $4, $5, $6, pg_catalog.to_regclass(pg_catalog.format('%I.%I', $2::text, $3::text))::oid) \
-             ON CONFLICT (migration, schema, name) DO UPDATE SET source_oid = excluded.source_oid, state = excluded.state, \
-             target_oid = excluded.target_oid, \
-             snapshot_lsn = excluded.snapshot_lsn, rows = 0, bytes = 0",
-            &[
-                &self.name(), &row.table.schema, &row.table.name, &row.source_oid, &row.state.as_str(),
-                &row.snapshot_lsn.map(|lsn| lsn.0),
-            ],
-            "take in a table",
-        )
-        .await?;
+    pub async fn forget_tables(&self, source_oids: &[u32]) -> Result<(), StateError> {
+        let sql = "DELETE FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[])";
+        self.execute(sql, &[&self.name(), &source_oids], "forget tables").await?;
         Ok(())
     }
 
@@ -175,31 +241,124 @@ impl State {
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn rename_table(&self, from: &TableName, to: &TableName) -> Result<(), StateError> {
+    pub async fn rename_table(&self, source_oid: u32, to: &TableName) -> Result<(), StateError> {
         self.execute(
-            "UPDATE walferry.tables SET schema = $4, name = $5 WHERE migration = $1 AND schema = $2 AND name = $3",
-            &[&self.name(), &from.schema, &from.name, &to.schema, &to.name],
+            "UPDATE walferry.tables SET schema = $3, name = $4 WHERE migration = $1 AND source_oid = $2",
+            &[&self.name(), &source_oid, &to.schema, &to.name],
             "record a table's new name",
         )
         .await?;
         Ok(())
     }
 
-    /// The present name of the target's table that this one was copied to;
-    /// `None` when it is no longer there.
+    /// The present names of the target's tables that those of the source, by
+    /// their oids there, were copied to; none for one that is no longer there.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn target_names(&self, source_oids: &[u32]) -> Result<HashMap<u32, TableName>, StateError> {
+        let rows = self
+            .query(
+                "SELECT t.source_oid, n.nspname::text, c.relname::text FROM walferry.tables t \
+                 JOIN pg_catalog.pg_class c ON c.oid = t.target_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE t.migration = $1 AND t.source_oid = ANY ($2::oid[])",
+                &[&self.name(), &source_oids],
+                "look for the tables' present names",
+            )
+            .await?;
+        let named = |row: &Row| Ok((row.take(0)?, TableName::new(row.take::<&str>(1)?, row.take::<&str>(2)?)));
+        rows.iter().map(named).collect()
+    }
+
+    /// The target's tables that those of the source, by their oids there, were
+    /// copied to, as far as they are there: each with its present name and the
+    /// table that it is a partition of, by the oid of its counterpart and by name.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn target_tables(&self) -> Result<Vec<TargetTable>, StateError> {
+        let rows = self
+            .query(
+                "SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text \
+                 FROM walferry.tables t JOIN pg_catalog.pg_class c ON c.oid = t.target_oid \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition \
+                 LEFT JOIN pg_catalog.pg_class pc ON pc.oid = i.inhparent LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = pc.relnamespace \
+                 LEFT JOIN walferry.tables p ON p.migration = t.migration AND p.target_oid = pc.oid \
+                 WHERE t.migration = $1",
+                &[&self.name()],
+                "look for the tables of the target",
+            )
+            .await?;
+        let table = |row: &Row| {
+            let parent = row.take::<Option<String>>(4)?.zip(row.take::<Option<String>>(5)?);
+            let parent = parent.map(|(schema, name)| TableName { schema, name });
+            let counterpart: Option<u32> = row.take(3)?;
+            Ok((
+                row.take(0)?,
+                TableName { schema: row.take(1)?, name: row.take(2)? },
+                parent.map(|name| (counterpart, name)),
+            ))
+        };
+        rows.iter().map(table).collect()
+    }
+
+    /// The patterns that the tables were chosen by, as recorded last; `None` before
+    /// a copy, or when an older walferry has made it.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn target_name(&self, table: &TableName) -> Result<Option<TableName>, StateError> {
-        let rows = self
-            .query(
-                "SELECT n.nspname::text, c.relname::text FROM walferry.tables t \
-                 JOIN pg_catalog.pg_class c ON c.oid = t.target_oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE t.migration = $1 AND t.schema = $2 AND t.name = $3",
-                &[&self.name(), &table.schema, &table.name],
-                "look for a table's new name",
-            )
-            .await?;
-        Ok(rows.first().map(|row| TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1))))
+    pub async fn filter(&self) -> Result<Option<String>, StateError> {
+        let sql = "SELECT filter FROM walferry.migration WHERE name = $1";
+        let rows = self.query(sql, &[&self.name()], "read the recorded filter").await?;
+        Ok(rows.first().map(|row| row.take(0)).transpose()?.flatten())
+    }
+
+    /// Records the patterns that the tables are chosen by.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn record_filter(&self, filter: &str) -> Result<(), StateError> {
+        let sql = "UPDATE walferry.migration SET filter = $2 WHERE name = $1";
+        self.execute(sql, &[&self.name(), &filter], "record the filter").await?;
+        Ok(())
+    }
+
+    /// Replaces what is wrong with tables, as looked at just now: null for those
+    /// that are not named.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn record_problems(&self, problems: &[(u32, String)]) -> Result<(), StateError> {
+        let (oids, words): (Vec<u32>, Vec<&str>) = problems.iter().map(|(oid, words)| (*oid, words.as_str())).unzip();
+        self.execute(
+            "UPDATE walferry.tables t SET problem = found.words FROM (SELECT source_oid, words FROM walferry.tables o \
+                 LEFT JOIN unnest($2::oid[], $3::text[]) AS p (oid, words) ON p.oid = o.source_oid WHERE o.migration = $1) AS found \
+             WHERE t.migration = $1 AND t.source_oid = found.source_oid AND t.problem IS DISTINCT FROM found.words",
+            &[&self.name(), &oids, &words],
+            "record what is wrong with tables",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records what tables are on the source, from now on; run it when that has
+    /// been found to be no difference.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn record_origins(&self, origins: &[(u32, Origin)]) -> Result<(), StateError> {
+        let oids: Vec<u32> = origins.iter().map(|(oid, _)| *oid).collect();
+        let files: Vec<Option<u32>> = origins.iter().map(|(_, origin)| origin.filenode).collect();
+        let vias: Vec<Option<&str>> = origins.iter().map(|(_, origin)| origin.via.as_deref()).collect();
+        self.execute(
+            "UPDATE walferry.tables t SET filenode = o.filenode, via = o.via \
+             FROM unnest($2::oid[], $3::oid[], $4::text[]) AS o (oid, filenode, via) \
+             WHERE t.migration = $1 AND t.source_oid = o.oid",
+            &[&self.name(), &oids, &files, &vias],
+            "record what the tables are on the source",
+        )
+        .await?;
+        Ok(())
     }
 }

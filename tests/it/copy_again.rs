@@ -141,6 +141,7 @@ async fn tables_that_come_and_go_while_a_copy_is_cut_off_are_as_they_are_after_i
     let ended = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
     assert!(ended.stderr.contains("dropped on the source before it was copied"), "{}", ended.stderr);
     assert!(ended.stderr.contains("created on the source after the copy began"), "{}", ended.stderr);
+    Walferry::run(&pair, &["add", "public.late"], PATIENCE).code(0);
     let rows: i64 = target.query_one("SELECT count(*) FROM public.counter", &[]).await.unwrap().get(0);
     assert_eq!(rows, 0, "what was dropped stays empty");
     target.batch_execute("DROP TABLE public.counter").await.unwrap();

@@ -34,6 +34,11 @@ impl Journey {
         Journey::on(Pair::builder().start().await, fixtures, &[]).await
     }
 
+    /// The same with a publication for all tables, those to come included.
+    pub async fn of_all_tables(fixtures: &[&str]) -> Self {
+        Journey::on(Pair::builder().start().await, fixtures, &["--all-tables"]).await
+    }
+
     /// Creates the fixtures on the pair's source and runs the daemon until it streams.
     pub async fn on(pair: Pair, fixtures: &[&str], arguments: &[&str]) -> Self {
         let (source, target) = (pair.source_client().await, pair.target_client().await);
@@ -99,6 +104,12 @@ impl Journey {
         }
         self.past += &finished.stderr;
         finished
+    }
+
+    /// Catches up with the daemon's arguments, however it ends.
+    pub fn catch_up_again(&mut self) -> Finished {
+        let arguments = self.command("catchup");
+        Walferry::run(&self.pair, &strs(&arguments), PATIENCE)
     }
 
     /// Catches up with other arguments than the daemon's, however it ends.

@@ -5,7 +5,7 @@
 use super::*;
 use crate::config::SchemaMode;
 use crate::lsn::EndLsn;
-use crate::state::tables::TableRow;
+use crate::state::tables::{TableRow, TableState};
 use crate::sweep::testing::{Pair, SUPERUSER, TARGET_OWNER};
 use crate::testing::settings;
 
@@ -23,7 +23,7 @@ fn lag_is_zero_without_outstanding_wal_and_small_on_an_idle_source() {
 }
 
 fn table(name: &str, state: TableState) -> TableRow {
-    TableRow { table: TableName::new("public", name), source_oid: 1, state, rows: 0, bytes: 0, snapshot_lsn: None }
+    TableRow::new(TableName::new("public", name), if name == "orders" { 1 } else { 2 }, state)
 }
 
 /// A migration in the middle of its stream.

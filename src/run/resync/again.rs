@@ -26,8 +26,7 @@ pub(super) async fn let_wait(
     state: &State,
     patterns: &[(&str, TableFilter)],
 ) -> Result<Vec<TableName>, Error> {
-    let rows: Vec<TableRow> =
-        state.tables().await?.into_iter().filter(|row| row.state != TableState::Excluded).collect();
+    let rows: Vec<TableRow> = state.tables().await?.into_iter().filter(|row| row.state.is_streamed()).collect();
     if rows.is_empty() {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
@@ -44,10 +43,10 @@ pub(super) async fn let_wait(
     names.sort();
     names.dedup();
     // What was never begun may hold somebody's rows: the copy asks about them.
-    let is_begun = |name: &&TableName| wanted.iter().any(|row| row.table == **name && row.state != TableState::Waiting);
-    let begun: Vec<TableName> = names.iter().filter(is_begun).cloned().collect();
+    let mut begun: Vec<TableRow> = wanted.into_iter().filter(|row| row.state != TableState::Waiting).cloned().collect();
+    begun.dedup_by_key(|row| row.source_oid);
     anew::empty(&ctx.copy(state), &begun).await?;
-    for table in &begun {
+    for TableRow { table, .. } in &begun {
         state.journal(&format!("{table} is to be copied anew")).await?;
         info!(%table, "emptied; the next \"walferry run\" copies it anew, with what is left");
     }

@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::again;
+use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
 use crate::copy::anew;
+use crate::membership::{self, SourceTable};
 use crate::observe::progress::TableProgress;
 use crate::run::{Context, Error, begin, identify, prepare, retried};
-use crate::schema;
-use crate::schema::tables::SourceTable;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::DONE;
@@ -136,14 +136,14 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let tables = schema::tables::of_source(&source, &ctx.settings.filter).await?;
+    let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
-    let is_ours =
-        |table: &SourceTable| rows.iter().any(|row| row.source_oid == table.oid && row.state != TableState::Excluded);
+    let is_ours = |table: &SourceTable| rows.iter().any(|row| row.source_oid == table.oid && row.state.is_streamed());
     let mut names = Vec::new();
     for (text, pattern) in patterns {
-        let is_meant =
-            |table: &&SourceTable| pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(a));
+        let is_meant = |table: &&SourceTable| {
+            pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(&a.name))
+        };
         let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
         let fit: Vec<&SourceTable> =
             meant.iter().copied().filter(|table| is_ours(table) == (kind == Kind::Resync)).collect();

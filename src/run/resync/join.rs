@@ -26,7 +26,7 @@ use crate::run::receiver::Heard;
 use crate::run::stream::{Event, Flow, Reason, TargetSide, status_interval};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
-use crate::state::tables::TableState;
+use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
 
 /// When the second stream needs no longer than this to reach the end of the
@@ -43,8 +43,7 @@ pub(super) async fn join(desk: &Desk<'_>, copied: Copied) -> Result<(), Error> {
     let Copied { replication, slot, point } = copied;
     let (ctx, state, settings) = (desk.ctx, desk.state, &desk.ctx.settings);
     let rows = state.tables().await?;
-    let tables: Vec<TableName> =
-        rows.into_iter().filter(|row| row.state == TableState::Joining).map(|row| row.table).collect();
+    let tables: Vec<TableRow> = rows.into_iter().filter(|row| row.state == TableState::Joining).collect();
     // Those of attempts that were cut off.
     state.forget_positions(&crate::copy::temporary_prefix(&settings.name)).await?;
     state.begin_position(&slot, point).await?;
@@ -115,7 +114,7 @@ async fn steer(
 /// late, may have changed the tables since they were emptied.
 async fn hand_over(
     desk: &Desk<'_>,
-    tables: &[TableName],
+    tables: &[TableRow],
     slot: &str,
     (stands, at): (DurableLsn, EndLsn),
 ) -> Result<(), Error> {
@@ -128,13 +127,14 @@ async fn hand_over(
     if own.hold_position(main).await? != Some(stands.lsn()) {
         return Err(ApplyError::PositionMoved { slot: main.to_owned(), expected: stands.lsn() }.into());
     }
-    if own.tables_joined(tables, at).await? != tables.len() as u64 {
-        let table = tables.first().cloned().unwrap_or_else(|| TableName::new("", ""));
+    let oids: Vec<u32> = tables.iter().map(|row| row.source_oid).collect();
+    if own.tables_joined(&oids, at).await? != tables.len() as u64 {
+        let table = tables.first().map_or_else(|| TableName::new("", ""), |row| row.table.clone());
         return Err(CopyError::Elsewhere(table).into());
     }
     own.forget_positions(slot).await?;
     for table in tables {
-        own.journal(&format!("{table} has joined the stream at {}", at.0)).await?;
+        own.journal(&format!("{} has joined the stream at {}", table.table, at.0)).await?;
     }
     run("COMMIT").await?;
     Ok(())

@@ -151,7 +151,7 @@ impl Desk<'_> {
 
 /// What is not finished.
 async fn left(copy: &CopyContext<'_>) -> Result<anew::Wanted, Error> {
-    let unfinished = copy.state.tables().await?.into_iter().filter(TableRow::is_unfinished).map(|row| row.table);
+    let unfinished = copy.state.tables().await?.into_iter().filter(TableRow::is_unfinished);
     Ok(anew::Wanted { again: unfinished.collect(), new: Vec::new() })
 }
 

@@ -17,7 +17,6 @@
 //! by a rollback; so nothing here depends on transactions.
 
 mod catalog;
-mod definition;
 mod pairs;
 mod plan;
 mod problem;
@@ -37,6 +36,7 @@ use self::plan::{Change, plan};
 use self::value::Value;
 use super::SweepError;
 use crate::config::{SchemaMode, Settings, TableFilter};
+use crate::membership::{self, Known};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::state::State;
@@ -180,8 +180,9 @@ async fn gather_once(
 ) -> Result<Found, SweepError> {
     let list = async |session| Ok::<_, SweepError>(catalog::list(session).await?);
     let recorded = async { Ok(state.sequence_pairs().await?) };
-    let (ours, theirs, recorded) = futures_util::try_join!(list(source), list(target), recorded)?;
-    let mut ours: Vec<Sequence> = ours.into_iter().filter(|sequence| sequence.takes_part(filter)).collect();
+    let known = async { Ok(membership::known(state).await?) };
+    let (ours, theirs, recorded, known) = futures_util::try_join!(list(source), list(target), recorded, known)?;
+    let mut ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
     let matched = matches(&ours, &theirs, &recorded);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
     let mut theirs: Vec<Option<(Sequence, Match)>> =
@@ -191,6 +192,12 @@ async fn gather_once(
         catalog::read(target, theirs.iter_mut().flatten().map(|(sequence, _)| sequence).collect(), if_gone),
     )?;
     Ok(Found { ours, theirs, recorded })
+}
+
+/// Whether a sequence is of the migration: with a table that takes part and that
+/// it belongs to or is used by; one that is tied to none, by its own name.
+fn takes_part(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool {
+    membership::sequence(&sequence.fact, filter, known)
 }
 
 /// What has to be changed, and what cannot be, by place.

@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::catalog::{Owner, Sequence};
+use super::catalog::Sequence;
+use crate::catalog::sequences::Owner;
 use crate::sql::TableName;
 
 /// The target's counterpart of a source's sequence.

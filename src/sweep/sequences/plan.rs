@@ -4,11 +4,12 @@
 //! problem that says why there is nothing to do; never neither.
 
 use super::SequencePass;
-use super::catalog::{Bond, Sequence};
-use super::definition::Definition;
+use super::catalog::Sequence;
 use super::pairs::Match;
 use super::problem::{Blame, SequenceCause};
 use super::value::{Value, is_ahead, with_margin};
+use crate::catalog::sequences::Bond;
+use crate::catalog::sequences::Definition;
 use crate::config::SchemaMode;
 use crate::sql::{TableName, ident};
 

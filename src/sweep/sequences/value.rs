@@ -6,7 +6,7 @@
 //! Invariant: a value with a margin gives a next value within the bounds: a
 //! margin never uses a sequence up.
 
-use super::definition::Definition;
+use crate::catalog::sequences::Definition;
 
 /// `last_value` and `is_called` of a sequence.
 pub(super) type Value = (i64, bool);

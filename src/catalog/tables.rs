@@ -1,0 +1,392 @@
+//! The tables of a server: what each is, what it belongs to, its columns, and what
+//! our role may do with it.
+//!
+//! Invariant: system, temporary and walferry's own tables are never in the list;
+//! all others are. No lock is taken but where sizes are asked for
+//! ([`Detail::Full`]), so that looking every minute waits for nobody.
+//!
+//! Source: `pg_class.h`, `pg_inherits.h`; the replica identity is what
+//! `RelationGetIndexList` in `src/backend/utils/cache/relcache.c` makes of
+//! `relreplident`.
+
+use std::collections::HashMap;
+
+use crate::session::{DbContext, DbError, Row, Session};
+use crate::sql::{TableName, ident};
+
+/// Whether a table holds rows itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// An ordinary table, or a partition that is a leaf.
+    Plain,
+    /// A partitioned table: its rows are in its partitions.
+    Partitioned,
+}
+
+/// Whether a table's changes are in the WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// They are.
+    Permanent,
+    /// They are not, and its rows are gone after a crash.
+    Unlogged,
+}
+
+/// How the source can identify old rows of a table once it is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By a key, or by the whole row.
+    Usable,
+    /// Not at all, and then UPDATE and DELETE fail (`CheckCmdReplicaIdentity` in
+    /// `src/backend/executor/execReplication.c`); this unique index could be it.
+    CouldBe(String),
+    /// Not at all; only the whole row could be it.
+    Missing,
+}
+
+/// What our role may do with a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// It has the rights of the owner.
+    pub is_owned: bool,
+    /// SELECT.
+    pub may_read: bool,
+    /// USAGE on its schema.
+    pub may_use_schema: bool,
+    /// Row security hides rows from it.
+    pub has_policies: bool,
+}
+
+/// A table by oid and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its oid.
+    pub oid: u32,
+    /// Schema and name.
+    pub name: TableName,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type's oid.
+    pub type_oid: u32,
+    /// Its type as SQL.
+    pub type_sql: String,
+    /// Whether the server computes it (GENERATED ALWAYS AS (expression)).
+    pub is_generated: bool,
+    /// Whether it is declared NOT NULL.
+    pub is_not_null: bool,
+    /// Whether a row gets a value for it when none is given: a default, an
+    /// identity, an expression.
+    pub has_default: bool,
+    /// Whether the type is built in and its binary form means the same on
+    /// every server: no domain, no enum, nothing that carries an oid by name.
+    pub is_binary_safe: bool,
+}
+
+/// A table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Schema and name.
+    pub name: TableName,
+    /// Its oid.
+    pub oid: u32,
+    /// Whether it holds rows itself.
+    pub shape: Shape,
+    /// Whether its changes are in the WAL.
+    pub persistence: Persistence,
+    /// Whether CREATE EXTENSION made it.
+    pub is_of_extension: bool,
+    /// The partitioned tables it is a partition of, nearest first.
+    pub ancestors: Vec<Named>,
+    /// The tables it inherits from by INHERITS, by oid.
+    pub parents: Vec<u32>,
+    /// Its file (`relfilenode`): another one after each rewrite and TRUNCATE. 0
+    /// where it has none.
+    pub filenode: u32,
+    /// How old rows of it are identified.
+    pub identity: Identity,
+    /// What our role may do with it.
+    pub rights: Rights,
+    /// Size on disk with its TOAST, in bytes; 0 in an outline.
+    pub bytes: u64,
+    /// Its columns in order; none in an outline.
+    pub columns: Vec<Column>,
+}
+
+impl Table {
+    /// The topmost partitioned table it is a partition of, or itself.
+    pub fn root(&self) -> &TableName {
+        self.ancestors.last().map_or(&self.name, |root| &root.name)
+    }
+
+    /// Whether it is a partition, near or far, of the table with this oid.
+    pub fn is_below(&self, oid: u32) -> bool {
+        self.ancestors.iter().any(|ancestor| ancestor.oid == oid)
+    }
+
+    /// ONLY, for a statement about the rows that the table holds itself, with a
+    /// blank; nothing for a partitioned one, which holds none.
+    pub fn only(&self) -> &'static str {
+        only(self.shape)
+    }
+
+    /// The SQL that gives it a replica identity, if it has none.
+    pub fn identity_sql(&self) -> Option<String> {
+        let table = self.name.sql();
+        match &self.identity {
+            Identity::Usable => None,
+            Identity::CouldBe(index) => {
+                Some(format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {};", ident(index)))
+            }
+            Identity::Missing => Some(format!("ALTER TABLE {table} REPLICA IDENTITY FULL;")),
+        }
+    }
+}
+
+/// ONLY, for a statement about the rows that a table of this shape holds itself,
+/// with a blank.
+pub fn only(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Plain => "ONLY ",
+        Shape::Partitioned => "",
+    }
+}
+
+/// How much is read of each table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it. Sizes wait for whoever has a table locked.
+    Full,
+    /// All but sizes and columns.
+    Outline,
+}
+
+/// SIZE and WANTED are filled in.
+const TABLES: &str = "\
+    WITH RECURSIVE up (relation, ancestor, depth) AS ( \
+        SELECT i.inhrelid, i.inhparent, 1 FROM pg_catalog.pg_inherits i \
+        JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition \
+        UNION ALL \
+        SELECT up.relation, i.inhparent, up.depth + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.ancestor \
+        JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition), \
+    above AS (SELECT up.relation, pg_catalog.array_agg(c.oid ORDER BY up.depth) AS oids, \
+            pg_catalog.array_agg(n.nspname::text ORDER BY up.depth) AS schemas, \
+            pg_catalog.array_agg(c.relname::text ORDER BY up.depth) AS names \
+        FROM up JOIN pg_catalog.pg_class c ON c.oid = up.ancestor JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        GROUP BY up.relation) \
+    SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, \
+        c.relpersistence = 'u' AS unlogged, c.relfilenode AS filenode, SIZE AS bytes, \
+        EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
+            AND d.objsubid = 0 AND d.deptype = 'e') AS extension, \
+        coalesce(above.oids, '{}') AS ancestor_oids, coalesce(above.schemas, '{}') AS ancestor_schemas, \
+        coalesce(above.names, '{}') AS ancestor_names, \
+        ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND NOT c.relispartition) AS parents, \
+        c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
+            AND i.indisvalid AND i.indimmediate AND (c.relreplident = 'd' AND i.indisprimary \
+                OR c.relreplident = 'i' AND i.indisreplident)) AS has_identity, \
+        (SELECT ic.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
+            WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL \
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) AND NOT a.attnotnull) \
+            ORDER BY i.indisprimary DESC, i.indnatts, ic.relname LIMIT 1) AS unique_index, \
+        coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false) AS is_owned, \
+        coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS may_read, \
+        coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) AS may_use_schema, \
+        c.relrowsecurity AND pg_catalog.row_security_active(c.oid) AS has_policies \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    LEFT JOIN above ON above.relation = c.oid \
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence IN ('p', 'u') AND WANTED \
+        AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'walferry') \
+    ORDER BY n.nspname, c.relname";
+
+/// All tables of a server.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbError> {
+    let size = match detail {
+        Detail::Full => "coalesce(pg_catalog.pg_table_size(c.oid), 0)",
+        Detail::Outline => "0::bigint",
+    };
+    let sql = TABLES.replace("SIZE", size).replace("WANTED", "true");
+    let rows = session.query(&sql, &[]).await.during(session.side(), "list the tables")?;
+    let mut tables = rows.iter().map(table).collect::<Result<Vec<Table>, DbError>>()?;
+    if detail == Detail::Full {
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let mut columns = columns(session, &oids).await?;
+        for table in &mut tables {
+            table.columns = columns.remove(&table.oid).unwrap_or_default();
+        }
+    }
+    Ok(tables)
+}
+
+/// The outline of the table with this oid; `None` when there is none (any more).
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn find(session: &Session, oid: u32) -> Result<Option<Table>, DbError> {
+    let sql = TABLES.replace("SIZE", "0::bigint").replace("WANTED", "c.oid = $1");
+    let row = session.query_opt(&sql, &[&oid]).await.during(session.side(), "look for a table by its oid")?;
+    row.as_ref().map(table).transpose()
+}
+
+fn table(row: &Row) -> Result<Table, DbError> {
+    let (oids, schemas, names): (Vec<u32>, Vec<String>, Vec<String>) =
+        (row.take("ancestor_oids")?, row.take("ancestor_schemas")?, row.take("ancestor_names")?);
+    let named = |((oid, schema), name)| Named { oid, name: TableName { schema, name } };
+    Ok(Table {
+        name: TableName { schema: row.take("schema")?, name: row.take("name")? },
+        oid: row.take("oid")?,
+        shape: if row.take("partitioned")? { Shape::Partitioned } else { Shape::Plain },
+        persistence: if row.take("unlogged")? { Persistence::Unlogged } else { Persistence::Permanent },
+        is_of_extension: row.take("extension")?,
+        ancestors: oids.into_iter().zip(schemas).zip(names).map(named).collect(),
+        parents: row.take("parents")?,
+        filenode: row.take("filenode")?,
+        identity: match (row.take("has_identity")?, row.take("unique_index")?) {
+            (true, _) => Identity::Usable,
+            (false, Some(index)) => Identity::CouldBe(index),
+            (false, None) => Identity::Missing,
+        },
+        rights: Rights {
+            is_owned: row.take("is_owned")?,
+            may_read: row.take("may_read")?,
+            may_use_schema: row.take("may_use_schema")?,
+            has_policies: row.take("has_policies")?,
+        },
+        bytes: u64::try_from(row.take::<i64>("bytes")?).unwrap_or_default(),
+        columns: Vec::new(),
+    })
+}
+
+/// The columns of these tables, by oid, in order.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Column>>, DbError> {
+    let generated = if session.version() >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    // Oids below 10000 are assigned by hand in pg_type.dat and never change.
+    let sql = format!(
+        "SELECT a.attrelid, a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, \
+         t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend::oid <> 0 AND t.typreceive::oid <> 0 \
+         AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
+    );
+    let rows = session.query(&sql, &[&oids]).await.during(session.side(), "list the columns")?;
+    let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
+    for row in &rows {
+        columns.entry(row.take(0)?).or_default().push(Column {
+            name: row.take(1)?,
+            type_oid: row.take(2)?,
+            type_sql: row.take(3)?,
+            is_generated: row.take(4)?,
+            is_binary_safe: row.take(5)?,
+            is_not_null: row.take(6)?,
+            has_default: row.take(7)?,
+        });
+    }
+    Ok(columns)
+}
+
+/// A table that is looked up by its name.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its oid.
+    pub oid: u32,
+    /// Whether it holds rows itself.
+    pub shape: Shape,
+    /// Whether its changes are in the WAL.
+    pub persistence: Persistence,
+    /// Its columns in order.
+    pub columns: Vec<Column>,
+}
+
+/// The tables of these names, as far as they are there. A foreign table counts
+/// as plain: rows can be written to it.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn by_name(
+    session: &Session,
+    names: impl Iterator<Item = &TableName>,
+) -> Result<HashMap<TableName, Found>, DbError> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
+    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence = 'u' \
+         FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
+         JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
+         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p', 'f')";
+    let rows = session.query(sql, &[&schemas, &tables]).await.during(session.side(), "look for the tables")?;
+    let oids = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<u32>, DbError>>()?;
+    let mut columns = columns(session, &oids).await?;
+    let found = |row: &Row| {
+        let oid: u32 = row.take(0)?;
+        let shape = if row.take(3)? { Shape::Partitioned } else { Shape::Plain };
+        let persistence = if row.take(4)? { Persistence::Unlogged } else { Persistence::Permanent };
+        let columns = columns.remove(&oid).unwrap_or_default();
+        Ok((TableName { schema: row.take(1)?, name: row.take(2)? }, Found { oid, shape, persistence, columns }))
+    };
+    rows.iter().map(found).collect()
+}
+
+/// What a relation is that holds no rows of its own to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherKind {
+    /// A view.
+    View,
+    /// Filled by REFRESH.
+    MaterializedView,
+    /// Its rows live elsewhere.
+    ForeignTable,
+    /// A sequence.
+    Sequence,
+}
+
+/// A relation that is no table of rows.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Schema and name.
+    pub name: TableName,
+    /// What it is.
+    pub kind: OtherKind,
+    /// What our role may do with it.
+    pub rights: Rights,
+}
+
+/// Views, foreign tables and sequences, less those of extensions.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn others(session: &Session) -> Result<Vec<Other>, DbError> {
+    let sql = "SELECT n.nspname::text, c.relname::text, c.relkind::text, \
+         coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false), \
+         coalesce(CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') \
+             ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END, false), \
+         coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+             AND n.nspname NOT IN ('information_schema', 'walferry') \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+                 AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e') ORDER BY 1, 2";
+    let rows = session.query(sql, &[]).await.during(session.side(), "list views, foreign tables and sequences")?;
+    let other = |row: &Row| {
+        let kind = match row.take::<&str>(2)? {
+            "v" => OtherKind::View,
+            "m" => OtherKind::MaterializedView,
+            "f" => OtherKind::ForeignTable,
+            _ => OtherKind::Sequence,
+        };
+        let rights = Rights {
+            is_owned: row.take(3)?,
+            may_read: row.take(4)?,
+            may_use_schema: row.take(5)?,
+            has_policies: false,
+        };
+        Ok(Other { name: TableName { schema: row.take(0)?, name: row.take(1)? }, kind, rights })
+    };
+    rows.iter().map(other).collect()
+}

@@ -1,0 +1,320 @@
+//! Whether what takes part is still what is published and what the target has:
+//! compared at each start, while streaming, and before anything is called equal.
+//!
+//! Invariant: whatever the stream cannot tell of is noticed here, by the oids,
+//! files and entries that the state has of the time when the rows were read. What
+//! is found is named with what mends it; nothing is decided from silence.
+//!
+//! Source: what logical decoding leaves out: DDL of every kind, changes of tables
+//! that are not published or not logged, TRUNCATE of a partition under
+//! `publish_via_partition_root` (`pgoutput_truncate` in
+//! `src/backend/replication/pgoutput/pgoutput.c`), rows of a rewritten table
+//! (`relrewrite` in `src/backend/replication/logical/reorderbuffer.c`).
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::{Part, SourceTable};
+use crate::catalog::publication::{Operation, Published};
+use crate::catalog::tables::{Persistence, Shape};
+use crate::sql::{TableName, ident};
+use crate::state::tables::{TableRow, TableState};
+
+/// What makes the two sides differ, or may.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The source has no such table any more.
+    Dropped,
+    /// The source has another table of its name.
+    CreatedAgain,
+    /// The source has it under another name than the target.
+    Renamed {
+        /// The name there.
+        now: TableName,
+    },
+    /// The target has no such table any more.
+    MissingOnTarget,
+    /// Its changes do not come any more.
+    NotPublished,
+    /// They did not come for a while.
+    PublishedAgain,
+    /// Some kinds of them do not come.
+    Operations(Vec<&'static str>),
+    /// It is unlogged by now.
+    Unlogged,
+    /// It was unlogged and is not any more: its rows are in no stream.
+    Logged,
+    /// The filter left it out and does not any more.
+    LetIn,
+    /// It came after the copy, and nothing carries it.
+    New,
+    /// It came after the copy, and has no row so far; its definition is wanted.
+    NewAndEmpty,
+    /// Its file is another one: it was rewritten, or emptied.
+    Rewritten,
+    /// It is a partition of another table than on the target, or of none.
+    Attached {
+        /// The table that it is a partition of on the source.
+        source: Option<TableName>,
+        /// On the target.
+        target: Option<TableName>,
+    },
+}
+
+/// A table that is not, or may not be, equal on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// Its oid on the source.
+    pub source_oid: u32,
+    /// Its name: the target's, or the source's where the target has none.
+    pub table: TableName,
+    /// Why.
+    pub cause: Cause,
+}
+
+impl Gap {
+    /// Whether the rows of both sides are to be compared to know.
+    pub fn is_doubt(&self) -> bool {
+        self.cause == Cause::Rewritten
+    }
+
+    /// Whether it keeps the two sides from being equal: a table without a row is
+    /// only said.
+    pub fn counts(&self) -> bool {
+        self.cause != Cause::NewAndEmpty
+    }
+}
+
+/// For people: what is so, and what mends it.
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.table, self.what())?;
+        match self.remedy() {
+            remedy if remedy.is_empty() => Ok(()),
+            remedy => write!(f, "; {remedy}"),
+        }
+    }
+}
+
+impl Gap {
+    /// What is so, behind the table's name.
+    fn what(&self) -> String {
+        let fixed = match &self.cause {
+            Cause::Renamed { now } => return format!("is {now} on the source by now"),
+            Cause::Operations(lacks) => {
+                return format!(
+                    "is not published with {} any more, and such changes since then are lost",
+                    lacks.join(", ")
+                );
+            }
+            Cause::Attached { source, target } => {
+                let of = |parent: &Option<TableName>| match parent {
+                    Some(parent) => format!("a partition of {parent}"),
+                    None => "no partition".to_owned(),
+                };
+                return format!("is {} on the source and {} on the target", of(source), of(target));
+            }
+            Cause::Dropped => "was dropped on the source, and the target still has it",
+            Cause::CreatedAgain => "was dropped on the source and created again, and the target still has the old one",
+            Cause::MissingOnTarget => "is not on the target any more",
+            Cause::NotPublished => "is not published any more, and its changes since then are lost",
+            Cause::PublishedAgain => {
+                "was taken out of the publication and put back, and its changes in between are lost"
+            }
+            Cause::Unlogged => "is unlogged on the source by now, so its changes are in no stream",
+            Cause::Logged => "was unlogged and is logged by now, so its earlier rows are in no stream",
+            Cause::LetIn => "was left out when the rows were copied, and is not any more",
+            Cause::New => "was created on the source after the copy, and its rows are not on the target",
+            Cause::NewAndEmpty => "was created on the source after the copy and has no rows",
+            Cause::Rewritten => {
+                "was rewritten on the source (by ALTER TABLE, SET UNLOGGED and back, VACUUM FULL, CLUSTER or TRUNCATE), \
+                 and what that did to its rows may be in no stream"
+            }
+        };
+        fixed.to_owned()
+    }
+
+    /// What mends it.
+    fn remedy(&self) -> String {
+        let (table, sql) = (&self.table, self.table.sql());
+        let again = format!("copy it anew: walferry resync '{table}'");
+        let add = format!("take it in: walferry add '{table}'");
+        match &self.cause {
+            Cause::Dropped => format!("if it can go, on the target: DROP TABLE {sql};"),
+            Cause::CreatedAgain => format!("on the target: DROP TABLE {sql}; then {add}"),
+            Cause::Renamed { now } => format!("rename it on the target as well: {}", rename_sql(table, now)),
+            Cause::MissingOnTarget => format!("create it there, and {again}"),
+            Cause::NotPublished => format!("{again} (which publishes it again)"),
+            Cause::PublishedAgain | Cause::Rewritten => again,
+            Cause::Operations(_) => format!("mend the publication, and {again}"),
+            Cause::Unlogged => format!("make it logged (ALTER TABLE {sql} SET LOGGED;) and {again}"),
+            Cause::Logged => add,
+            Cause::LetIn | Cause::New => format!("{add}, or leave it out: --exclude-tables '{table}'"),
+            Cause::NewAndEmpty => "create it on the target, too".to_owned(),
+            Cause::Attached { source, target } => {
+                let detach =
+                    target.iter().map(|parent| format!("ALTER TABLE {} DETACH PARTITION {sql};", parent.sql()));
+                let attach = source.iter().map(|parent| {
+                    format!("ALTER TABLE {} ATTACH PARTITION {sql} … (its bounds as on the source)", parent.sql())
+                });
+                format!("do the same there: {}", detach.chain(attach).collect::<Vec<_>>().join(" "))
+            }
+        }
+    }
+}
+
+/// The SQL that gives a table its new name.
+pub fn rename_sql(from: &TableName, to: &TableName) -> String {
+    let mut sql = String::new();
+    if from.name != to.name {
+        sql = format!("ALTER TABLE {} RENAME TO {}; ", from.sql(), ident(&to.name));
+    }
+    if from.schema != to.schema {
+        let moved = TableName::new(from.schema.clone(), to.name.clone());
+        sql.push_str(&format!("ALTER TABLE {} SET SCHEMA {};", moved.sql(), ident(&to.schema)));
+    }
+    sql.trim_end().to_owned()
+}
+
+/// A table of the target that one of the source was copied to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct There {
+    /// Its name by now.
+    pub name: TableName,
+    /// The table that it is a partition of, as a table of the source's, by oid;
+    /// with its name.
+    pub parent: Option<(Option<u32>, TableName)>,
+}
+
+/// Whether partitions have to be partitions of the same tables on both sides: not
+/// where the schema on the target is the operator's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// They have to.
+    Same,
+    /// That is the operator's business.
+    Own,
+}
+
+/// Both sides as they are just now.
+#[derive(Debug)]
+pub struct Now<'a> {
+    /// What the state says.
+    pub rows: &'a [TableRow],
+    /// The tables of the source.
+    pub tables: &'a [SourceTable],
+    /// What is published.
+    pub published: &'a HashMap<u32, Published>,
+    /// The target's tables by the source's oids.
+    pub there: &'a HashMap<u32, There>,
+    /// Tables of the source that nobody knows and that have rows.
+    pub filled: &'a HashSet<u32>,
+    /// Whether tables to come are published.
+    pub publishes_all: bool,
+    /// What partitions have to be.
+    pub hierarchy: Hierarchy,
+}
+
+/// What makes the two sides differ, or may, in the order of the tables' names.
+pub fn compare(now: &Now<'_>) -> Vec<Gap> {
+    let by_oid: HashMap<u32, &SourceTable> = now.tables.iter().map(|table| (table.oid, table)).collect();
+    let by_name: HashSet<&TableName> = now.tables.iter().map(|table| &table.name).collect();
+    let mut gaps = Vec::new();
+    for row in now.rows {
+        let there = now.there.get(&row.source_oid);
+        let cause = match by_oid.get(&row.source_oid) {
+            Some(table) => of_table(now, row, table, there),
+            None if !row.state.takes_part() || there.is_none() => None,
+            None if there.is_some_and(|there| by_name.contains(&there.name)) => Some(Cause::CreatedAgain),
+            None => Some(Cause::Dropped),
+        };
+        let name = there.map_or(&row.table, |there| &there.name);
+        gaps.extend(cause.map(|cause| Gap { source_oid: row.source_oid, table: name.clone(), cause }));
+    }
+    let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
+    for table in now.tables.iter().filter(|table| !known.contains(&table.oid)) {
+        gaps.extend(of_stranger(now, table));
+    }
+    gaps.sort_by(|a, b| a.table.cmp(&b.table));
+    gaps
+}
+
+fn of_table(now: &Now<'_>, row: &TableRow, table: &SourceTable, there: Option<&There>) -> Option<Cause> {
+    match row.state {
+        TableState::Extension => return None,
+        TableState::Excluded => return (table.part == Part::LetIn).then_some(Cause::LetIn),
+        TableState::Unlogged if table.persistence == Persistence::Permanent => {
+            // A partitioned table has no rows that could be unlogged.
+            return (table.shape == Shape::Plain).then_some(Cause::Logged);
+        }
+        TableState::Unlogged => {}
+        _ if table.persistence == Persistence::Unlogged => return Some(Cause::Unlogged),
+        _ => {}
+    }
+    let Some(there) = there else {
+        return row.state.is_streamed().then_some(Cause::MissingOnTarget);
+    };
+    if there.name != table.name {
+        return Some(Cause::Renamed { now: table.name.clone() });
+    }
+    let is_published = published_as(now, table);
+    if let Some(cause) = of_publication(row, is_published) {
+        return Some(cause);
+    }
+    if row.state == TableState::Ready || row.state == TableState::Within {
+        let was = row.origin.filenode.filter(|_| table.shape == Shape::Plain);
+        if was.is_some_and(|was| was != table.filenode) {
+            return Some(Cause::Rewritten);
+        }
+    }
+    attached(now, table, there)
+}
+
+/// How its changes come: in its own name, or in that of a table above it.
+fn published_as<'n>(now: &'n Now<'_>, table: &SourceTable) -> Option<&'n Published> {
+    let above = || table.ancestors.iter().find_map(|above| now.published.get(&above.oid));
+    now.published.get(&table.oid).or_else(above)
+}
+
+fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause> {
+    // Its rows come as others'; those are looked at.
+    if !row.state.is_streamed() || row.is_unfinished() {
+        return None;
+    }
+    let Some(published) = published else { return Some(Cause::NotPublished) };
+    if row.origin.via.as_deref().is_some_and(|before| !published.is_unbroken_since(before)) {
+        return Some(Cause::PublishedAgain);
+    }
+    let lacks = Operation::ALL.iter().filter(|operation| !published.operations.contains(operation));
+    let lacks: Vec<&'static str> = lacks.map(|operation| operation.as_str()).collect();
+    (!lacks.is_empty()).then_some(Cause::Operations(lacks))
+}
+
+fn attached(now: &Now<'_>, table: &SourceTable, there: &There) -> Option<Cause> {
+    if now.hierarchy == Hierarchy::Own {
+        return None;
+    }
+    // A root that is left out is none on the target.
+    let takes_part = |oid: u32| now.rows.iter().any(|row| row.source_oid == oid && row.state.takes_part());
+    let parent = table.ancestors.first().filter(|parent| takes_part(parent.oid));
+    let is_same = match (&parent, &there.parent) {
+        (None, None) => true,
+        (Some(parent), Some((oid, _))) => *oid == Some(parent.oid),
+        _ => false,
+    };
+    (!is_same).then(|| Cause::Attached {
+        source: parent.map(|parent| parent.name.clone()),
+        target: there.parent.as_ref().map(|(_, name)| name.clone()),
+    })
+}
+
+/// A table that the state does not know. Under FOR ALL TABLES each row of it has
+/// been met by now, unless it came by what is in no stream.
+fn of_stranger(now: &Now<'_>, table: &SourceTable) -> Option<Gap> {
+    if table.part != Part::Included || table.shape != Shape::Plain {
+        return None;
+    }
+    let is_empty = now.publishes_all && !now.filled.contains(&table.oid);
+    let cause = if is_empty { Cause::NewAndEmpty } else { Cause::New };
+    Some(Gap { source_oid: table.oid, table: table.name.clone(), cause })
+}

@@ -1,0 +1,223 @@
+//! Whether both sides still have, and publish, what takes part: looked at when a
+//! stream begins, every minute beside it, and before a catch-up says that it is
+//! done. What is compared is in [`crate::membership::coverage`].
+//!
+//! Invariant: what is found is in the state and in the log, with what mends it;
+//! a look that fails beside the stream is made again and does not end it. A
+//! catch-up does not end well while anything is left that makes the sides differ.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{Context, Error};
+use crate::catalog::contents::{self, Checksum};
+use crate::catalog::publication;
+use crate::catalog::tables::{self, Detail, Shape};
+use crate::config::{SchemaMode, Settings};
+use crate::fault::chain;
+use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now, There};
+use crate::membership::{self, Part, SourceTable, narrowed};
+use crate::session::Session;
+use crate::sql::TableName;
+use crate::state::State;
+use crate::state::tables::{Origin, TableRow, TableState};
+
+/// Pause between two looks beside the stream.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Both sides at one time.
+struct Look {
+    rows: Vec<TableRow>,
+    tables: Vec<SourceTable>,
+    gaps: Vec<Gap>,
+    /// What the tables are on the source just now.
+    origins: HashMap<u32, Origin>,
+}
+
+/// Compares, and records what was found.
+async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Look, Error> {
+    let migration = state.load().await?;
+    let rows = state.tables().await?;
+    let known = rows.iter().map(|row| (row.source_oid, row.state)).collect();
+    let tables = membership::read(source, &settings.filter, &known, Detail::Outline).await?;
+    let published = publication::tables(source, &[settings.publication.name()]).await?;
+    let there = state.target_tables().await?.into_iter();
+    let there: HashMap<u32, There> = there.map(|(oid, name, parent)| (oid, There { name, parent })).collect();
+    let publishes_all = migration.is_some_and(|migration| migration.publishes_all_tables);
+    let filled = if publishes_all { filled(source, &tables, &rows).await? } else { HashSet::new() };
+    let hierarchy = if settings.schema == SchemaMode::Create { Hierarchy::Same } else { Hierarchy::Own };
+    let now = Now {
+        rows: &rows,
+        tables: &tables,
+        published: &published,
+        there: &there,
+        filled: &filled,
+        publishes_all,
+        hierarchy,
+    };
+    let gaps = coverage::compare(&now);
+    let origin = |table: &SourceTable| Origin {
+        filenode: Some(table.filenode),
+        via: published.get(&table.oid).map(|published| published.via.clone()),
+    };
+    let origins: HashMap<u32, Origin> = tables.iter().map(|table| (table.oid, origin(table))).collect();
+    let unrecorded =
+        rows.iter().filter(|row| row.state.takes_part() && row.origin.filenode.is_none() && !row.is_unfinished());
+    let unrecorded: Vec<(u32, Origin)> =
+        unrecorded.filter_map(|row| Some((row.source_oid, origins.get(&row.source_oid)?.clone()))).collect();
+    if !unrecorded.is_empty() {
+        state.record_origins(&unrecorded).await?;
+    }
+    let problems: Vec<(u32, String)> =
+        gaps.iter().filter(|gap| gap.counts()).map(|gap| (gap.source_oid, gap.to_string())).collect();
+    state.record_problems(&problems).await?;
+    Ok(Look { rows, tables, gaps, origins })
+}
+
+/// The tables that the state does not know and that have rows on the source.
+async fn filled(source: &Session, tables: &[SourceTable], rows: &[TableRow]) -> Result<HashSet<u32>, Error> {
+    let known: HashSet<u32> = rows.iter().map(|row| row.source_oid).collect();
+    let is_stranger = |table: &&SourceTable| {
+        table.part == Part::Included && table.shape == Shape::Plain && !known.contains(&table.oid)
+    };
+    let strangers: Vec<&SourceTable> = tables.iter().filter(is_stranger).collect();
+    let names: Vec<&TableName> = strangers.iter().map(|table| &table.name).collect();
+    let filled: HashSet<TableName> =
+        contents::filled(source, &names).await?.into_iter().map(|filled| filled.table).collect();
+    Ok(strangers.iter().filter(|table| filled.contains(&table.name)).map(|table| table.oid).collect())
+}
+
+/// At a start, with the lease held: what is found is said.
+///
+/// # Errors
+/// When either side cannot be asked.
+pub(super) async fn at_start(ctx: &Context, state: &State) -> Result<(), Error> {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let mut said = HashSet::new();
+    say(&look(&ctx.settings, state, &source).await?.gaps, &mut said);
+    Ok(())
+}
+
+/// At a start, with the lease held: members that a filter leaves out which is not
+/// the recorded one are members no longer; a rename alone changes nothing.
+///
+/// # Errors
+/// When either side cannot be asked.
+pub(super) async fn apply_filter(ctx: &Context, state: &State) -> Result<(), Error> {
+    let filter = &ctx.settings.filter;
+    let text = filter.to_string();
+    let recorded = state.filter().await?;
+    let known = membership::known(state).await?;
+    if known.is_empty() || recorded.as_deref() == Some(text.as_str()) {
+        return Ok(());
+    }
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let tables = membership::read(&source, filter, &known, Detail::Outline).await?;
+    let left_out: Vec<TableRow> = narrowed(&tables, filter, &known)
+        .map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Excluded))
+        .collect();
+    if !left_out.is_empty() {
+        for row in &left_out {
+            warn!(table = %row.table, "the filter leaves this table out by now: it is followed no more, and keeps the rows it has on the target");
+            state.journal(&format!("{} is left out by now", row.table)).await?;
+        }
+        state.enter_tables(&left_out).await?;
+    }
+    state.record_filter(&text).await?;
+    Ok(())
+}
+
+/// Looks every minute. Never returns: what cannot be looked at is looked at again.
+pub(super) async fn watch(ctx: &Context) -> std::convert::Infallible {
+    let mut said = HashSet::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match look_alone(ctx).await {
+            Ok(look) => {
+                let count = look.gaps.iter().filter(|gap| gap.counts()).count();
+                ctx.metrics.tables_differing.set(i64::try_from(count).unwrap_or(i64::MAX));
+                say(&look.gaps, &mut said);
+            }
+            Err(error) => {
+                warn!(error = chain(&error), "cannot look whether all tables are still covered; trying again")
+            }
+        }
+    }
+}
+
+async fn look_alone(ctx: &Context) -> Result<Look, Error> {
+    let (settings, name) = (&ctx.settings, &ctx.settings.name);
+    let (source, target) =
+        tokio::try_join!(Session::connect(&settings.source, name), Session::connect(&settings.target, name))?;
+    look(settings, &State::open(target, name).await?, &source).await
+}
+
+/// Says what has not been said yet; what is gone is forgotten.
+fn say(gaps: &[Gap], said: &mut HashSet<Gap>) {
+    said.retain(|gap| gaps.contains(gap));
+    for gap in gaps {
+        if said.insert(gap.clone()) {
+            warn!(table = %gap.table, "{gap}");
+        }
+    }
+}
+
+/// Before a catch-up says that the sides are equal: what makes them differ. Tables
+/// that were rewritten are compared; rows that are equal settle it.
+///
+/// # Errors
+/// When either side cannot be asked.
+pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Error> {
+    let (settings, name) = (&ctx.settings, &ctx.settings.name);
+    let source = Session::connect(&settings.source, name).await?;
+    let Look { rows, tables, gaps, origins } = look(settings, state, &source).await?;
+    forget_dropped(state, &rows, &tables).await?;
+    let target = Session::connect(&settings.target, name).await?;
+    let mut left = Vec::new();
+    for gap in gaps {
+        if !gap.counts() {
+            warn!(table = %gap.table, "{gap}");
+            continue;
+        }
+        if gap.is_doubt() && is_equal(&source, &target, &gap, &tables).await? {
+            if let Some(origin) = origins.get(&gap.source_oid) {
+                state.record_origins(&[(gap.source_oid, origin.clone())]).await?;
+            }
+            info!(table = %gap.table, "it was rewritten on the source, and its rows are equal");
+            continue;
+        }
+        left.push(gap);
+    }
+    let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
+    state.record_problems(&problems).await?;
+    Ok(left)
+}
+
+/// Tables that neither side has any more.
+async fn forget_dropped(state: &State, rows: &[TableRow], tables: &[SourceTable]) -> Result<(), Error> {
+    let on_source: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let there: HashSet<u32> = state.target_tables().await?.into_iter().map(|(oid, _, _)| oid).collect();
+    let is_gone = |row: &&TableRow| !on_source.contains(&row.source_oid) && !there.contains(&row.source_oid);
+    let gone: Vec<u32> = rows.iter().filter(is_gone).map(|row| row.source_oid).collect();
+    Ok(state.forget_tables(&gone).await?)
+}
+
+/// Whether the rows of a table that was rewritten are equal: by count and sum of
+/// hashes, over the columns of the target.
+async fn is_equal(source: &Session, target: &Session, gap: &Gap, tables: &[SourceTable]) -> Result<bool, Error> {
+    let Some(table) = tables.iter().find(|table| table.oid == gap.source_oid) else { return Ok(false) };
+    if gap.cause != Cause::Rewritten {
+        return Ok(false);
+    }
+    info!(table = %gap.table, "it was rewritten on the source: comparing its rows");
+    let there = tables::by_name(target, std::iter::once(&gap.table)).await?;
+    let Some(there) = there.get(&gap.table) else { return Ok(false) };
+    let columns: Vec<&str> = there.columns.iter().map(|column| column.name.as_str()).collect();
+    let (ours, theirs): (Checksum, Checksum) = tokio::try_join!(
+        contents::checksum(source, &table.name, table.shape, &columns),
+        contents::checksum(target, &gap.table, there.shape, &columns)
+    )?;
+    Ok(ours == theirs)
+}

@@ -1,0 +1,205 @@
+//! What no stream tells of is noticed before anything is called equal: tables
+//! that are not published any more, or not logged, that were rewritten, detached,
+//! or emptied by what is not sent. Each of these once ended with exit 0 and
+//! different rows.
+
+use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::support::pair::Pair;
+use crate::support::process::Walferry;
+
+const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
+    INSERT INTO a SELECT i, 'x' FROM generate_series(1, 20) AS i; INSERT INTO b SELECT i, 'x' FROM generate_series(1, 20) AS i";
+
+/// After these statements on the source a catch-up ends with 8 and says this; the
+/// table copied anew, with 0 and equal.
+async fn noticed_and_mended(journey: &mut Journey, statements: &[&str], words: &str, table: &str) {
+    journey.write(statements).await;
+    let said = journey.catch_up_again().code(8).stderr;
+    assert!(said.contains(words), "no \"{words}\" in:\n{said}");
+    journey.stopped(0);
+    Walferry::run(&journey.pair, &["resync", table], PATIENCE).code(0);
+    journey.start();
+    journey.finish().await;
+    journey.start();
+    journey.streams().await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_taken_out_of_the_publication_is_named_also_when_it_is_put_back() {
+    let mut journey = Journey::of(&[TABLES]).await;
+    let take_out = ["ALTER PUBLICATION walferry DROP TABLE a", "UPDATE a SET v = 'unseen'"];
+    noticed_and_mended(&mut journey, &take_out, "public.a is not published any more", "a").await;
+    let and_put_back = [take_out[0], "UPDATE a SET v = 'unseen again'", "ALTER PUBLICATION walferry ADD TABLE ONLY a"];
+    noticed_and_mended(&mut journey, &and_put_back, "public.a was taken out of the publication and put back", "a")
+        .await;
+}
+
+#[tokio::test]
+async fn a_table_that_leaves_the_schema_that_is_published_is_named() {
+    let pair = Pair::builder().start().await;
+    let own = "CREATE SCHEMA s; CREATE SCHEMA elsewhere; CREATE TABLE s.t (id int PRIMARY KEY, v text); INSERT INTO s.t VALUES (1, 'x');
+        CREATE PUBLICATION mine FOR TABLES IN SCHEMA s";
+    let arguments = ["--publication", "mine"];
+    let journey = Journey::on(pair, &[own], &arguments).await;
+    journey.write(&["ALTER TABLE s.t SET SCHEMA elsewhere", "UPDATE elsewhere.t SET v = 'unseen'"]).await;
+    let said = Walferry::run(&journey.pair, &["catchup", "--publication", "mine"], PATIENCE).code(8).stderr;
+    assert!(said.contains("s.t is elsewhere.t on the source by now"), "{said}");
+    execute(&journey.target, &["ALTER TABLE s.t SET SCHEMA elsewhere"]).await;
+    let said = Walferry::run(&journey.pair, &["catchup", "--publication", "mine"], PATIENCE).code(8).stderr;
+    assert!(said.contains("elsewhere.t is not published any more"), "{said}");
+}
+
+#[tokio::test]
+async fn a_partition_that_is_detached_is_named_until_it_is_on_the_target_too() {
+    let tables = "CREATE TABLE root (id int, r text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
+        CREATE TABLE leaf PARTITION OF root FOR VALUES IN ('a'); INSERT INTO root VALUES (1, 'a')";
+    let mut journey = Journey::of(&[tables]).await;
+    let detach = "ALTER TABLE root DETACH PARTITION leaf";
+    journey.write(&[detach, "INSERT INTO leaf VALUES (2, 'a')"]).await;
+    let said = journey.catch_up_with(&[]).code(8).stderr;
+    assert!(said.contains("public.leaf is not published any more"), "{said}");
+    journey.stopped(0);
+    Walferry::run(&journey.pair, &["resync", "leaf"], PATIENCE).code(0);
+    let said = journey.catch_up_with(&[]).code(8).stderr;
+    assert!(
+        said.contains("public.leaf is no partition on the source and a partition of public.root on the target"),
+        "{said}"
+    );
+    execute(&journey.target, &[detach]).await;
+    journey.catch_up_with(&[]).code(0);
+    journey.pair.assert_equal().await;
+}
+
+/// The story: rows loaded while a table was unlogged never arrived.
+#[tokio::test]
+async fn a_table_that_was_unlogged_for_a_while_is_compared_and_named() {
+    // Of a list of tables none can be made unlogged.
+    let mut journey = Journey::of_all_tables(&[TABLES]).await;
+    let load = [
+        "ALTER TABLE a SET UNLOGGED",
+        "INSERT INTO a SELECT i, 'y' FROM generate_series(100, 200) AS i",
+        "ALTER TABLE a SET LOGGED",
+    ];
+    noticed_and_mended(&mut journey, &load, "public.a was rewritten on the source", "a").await;
+    journey.write(&["ALTER TABLE b SET UNLOGGED"]).await;
+    let said = journey.catch_up_with(&["--all-tables"]).code(8).stderr;
+    assert!(said.contains("public.b is unlogged on the source by now"), "{said}");
+}
+
+/// A rewrite that changes nothing is none of the operator's business.
+#[tokio::test]
+async fn a_table_that_was_merely_rewritten_or_emptied_by_truncate_is_found_equal() {
+    let mut journey = Journey::of(&[TABLES]).await;
+    journey.write(&["VACUUM FULL a", "TRUNCATE b", "INSERT INTO b VALUES (1, 'new')", "CLUSTER a USING a_pkey"]).await;
+    journey.finish().await;
+    assert!(journey.log().contains("its rows are equal"), "{}", journey.log());
+}
+
+#[tokio::test]
+async fn a_table_that_was_created_unlogged_and_logged_later_is_not_taken_for_one_whose_rows_all_came() {
+    let mut journey = Journey::of_all_tables(&[TABLES]).await;
+    let create = "CREATE UNLOGGED TABLE late (id int PRIMARY KEY)";
+    journey.write(&[create, "INSERT INTO late SELECT generate_series(1, 5)", "ALTER TABLE late SET LOGGED"]).await;
+    let said = journey.catch_up_with(&["--all-tables"]).code(8).stderr;
+    assert!(said.contains("public.late was created on the source after the copy"), "{said}");
+    journey.stopped(0);
+    execute(&journey.target, &["CREATE TABLE late (id int PRIMARY KEY)"]).await;
+    journey.write(&["INSERT INTO late VALUES (6)"]).await;
+    journey.start();
+    let ended = journey.stopped(7);
+    assert!(ended.stderr.contains("walferry add"), "{}", ended.stderr);
+    Walferry::run(&journey.pair, &["add", "late", "--all-tables"], PATIENCE).code(0);
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT count(*) FROM late").await, "6");
+}
+
+#[tokio::test]
+async fn an_unlogged_table_that_is_logged_by_the_end_is_named() {
+    let tables = "CREATE TABLE known (id int PRIMARY KEY); CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)";
+    let mut journey = Journey::of(&[tables]).await;
+    journey.write(&["ALTER TABLE u SET LOGGED"]).await;
+    let said = journey.catch_up_with(&[]).code(8).stderr;
+    assert!(said.contains("public.u was unlogged and is logged by now"), "{said}");
+    journey.stopped(0);
+    // The target's table would lose its rows at a crash.
+    let said = Walferry::run(&journey.pair, &["add", "u"], PATIENCE).code(3).stderr;
+    assert!(said.contains("ALTER TABLE \"public\".\"u\" SET LOGGED;"), "{said}");
+    execute(&journey.target, &["ALTER TABLE public.u SET LOGGED"]).await;
+    Walferry::run(&journey.pair, &["add", "u"], PATIENCE).code(0);
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT count(*) FROM u").await, "1");
+}
+
+const ROOTED: &str = "CREATE TABLE root (id int, r text, PRIMARY KEY (id, r)) PARTITION BY LIST (r);
+    CREATE TABLE x PARTITION OF root FOR VALUES IN ('x'); CREATE TABLE y PARTITION OF root FOR VALUES IN ('y');
+    INSERT INTO root VALUES (1, 'x'), (2, 'y'); CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO plain VALUES (1);
+    CREATE PUBLICATION rooted FOR TABLE root, plain WITH (publish_via_partition_root)";
+
+/// The story: equal, but the catch-up ended with 8 for ever.
+#[tokio::test]
+async fn partitions_that_are_published_in_their_roots_name_are_carried() {
+    let mut journey = Journey::on(Pair::builder().start().await, &[ROOTED], &["--publication", "rooted"]).await;
+    journey.write(&["INSERT INTO root VALUES (3, 'x')", "UPDATE root SET r = 'y' WHERE id = 1"]).await;
+    journey.finish().await;
+    // The TRUNCATE of a partition is not sent in the name of its root.
+    journey.write(&["TRUNCATE y"]).await;
+    let said = journey.catch_up_with(&["--publication", "rooted"]).code(8).stderr;
+    assert!(said.contains("public.y was rewritten on the source"), "{said}");
+    Walferry::run(&journey.pair, &["resync", "root", "--publication", "rooted"], PATIENCE).code(0);
+    journey.catch_up_with(&["--publication", "rooted"]).code(0);
+    journey.pair.assert_equal().await;
+}
+
+/// Rows come in the root's name: how the target parts them is its own business.
+#[tokio::test]
+async fn a_target_that_parts_its_rows_otherwise_gets_them_through_the_root() {
+    let pair = Pair::builder().start().await;
+    let there = "CREATE TABLE public.root (id int, r text, PRIMARY KEY (id, r)) PARTITION BY HASH (id);
+        CREATE TABLE public.h0 PARTITION OF public.root FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+        CREATE TABLE public.h1 PARTITION OF public.root FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+        CREATE TABLE public.plain (id int PRIMARY KEY)";
+    execute(&pair.target_client().await, &[there]).await;
+    let arguments = ["--publication", "rooted", "--schema", "existing"];
+    let journey = Journey::on(pair, &[ROOTED], &arguments).await;
+    journey.write(&["INSERT INTO root VALUES (3, 'x')", "DELETE FROM root WHERE id = 2"]).await;
+    let with = |command: &'static str| -> Vec<&'static str> { std::iter::once(command).chain(arguments).collect() };
+    Walferry::run(&journey.pair, &with("catchup"), PATIENCE).code(0);
+    let rows = "SELECT string_agg(t::text, ' ' ORDER BY t::text) FROM root AS t";
+    assert_eq!(journey.value(rows).await, value(&journey.source, rows).await);
+    let resync: Vec<&str> = ["resync", "root"].into_iter().chain(arguments).collect();
+    Walferry::run(&journey.pair, &resync, PATIENCE).code(0);
+    Walferry::run(&journey.pair, &with("catchup"), PATIENCE).code(0);
+    assert_eq!(journey.value(rows).await, value(&journey.source, rows).await);
+}
+
+#[tokio::test]
+async fn a_publication_that_leaves_kinds_or_columns_out_is_refused_with_the_sql() {
+    for (publication, words) in [
+        ("CREATE PUBLICATION mine FOR TABLE t WITH (publish = 'insert')", "does not publish update, delete, truncate"),
+        ("CREATE PUBLICATION mine FOR TABLE t (id)", "publishes only some columns of public.t"),
+    ] {
+        let pair = Pair::builder().start().await;
+        pair.source_sql(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); {publication}")).await;
+        let checked = Walferry::run(&pair, &["check", "--publication", "mine"], PATIENCE).code(3);
+        let ran = Walferry::run(&pair, &["run", "--publication", "mine"], PATIENCE).code(3);
+        for text in [checked.stdout, ran.stderr + &ran.stdout] {
+            assert!(text.contains(words) && text.contains("ALTER PUBLICATION \"mine\""), "{text}");
+        }
+    }
+}
+
+/// Without its column on the target nothing is amiss.
+#[tokio::test]
+async fn a_column_that_is_not_published_need_not_be_on_the_target() {
+    let pair = Pair::builder().start().await;
+    execute(&pair.target_client().await, &["CREATE TABLE public.t (id int PRIMARY KEY)"]).await;
+    let own = "CREATE TABLE t (id int PRIMARY KEY, secret text); INSERT INTO t VALUES (1, 's'); CREATE PUBLICATION mine FOR TABLE t (id)";
+    let arguments = ["--publication", "mine", "--schema", "existing"];
+    let journey = Journey::on(pair, &[own], &arguments).await;
+    journey.write(&["INSERT INTO t VALUES (2, 's')", "UPDATE t SET secret = 'z'"]).await;
+    let catchup: Vec<&str> = std::iter::once("catchup").chain(arguments).collect();
+    Walferry::run(&journey.pair, &catchup, PATIENCE).code(0);
+    assert_eq!(journey.value("SELECT string_agg(id::text, ' ' ORDER BY id) FROM t").await, "1 2");
+}
