@@ -41,6 +41,8 @@ pub mod failpoint;
 pub mod fault;
 pub mod lsn;
 pub mod membership;
+#[cfg(test)]
+mod modules_test;
 pub mod observe;
 pub mod pgoutput;
 pub mod relation;

@@ -11,7 +11,15 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::session::{DbContext, DbError, Row, Session};
-use crate::state::migration::AllTables;
+
+/// Whether a publication is FOR ALL TABLES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllTables {
+    /// Tables to come are published, too.
+    Yes,
+    /// A list of tables or schemas.
+    No,
+}
 
 /// A kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

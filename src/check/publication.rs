@@ -5,13 +5,13 @@
 use super::findings::names;
 use super::tables::Tables;
 use super::{CheckError, Findings};
+use crate::catalog::publication::AllTables;
 use crate::catalog::publication::{self, Published};
 use crate::catalog::roles::Role;
 use crate::config::{Provenance, PublishWhat, Settings, Side};
 use crate::membership::publishing;
 use crate::session::Session;
 use crate::sql::TableName;
-use crate::state::migration::AllTables;
 
 pub(super) async fn check(
     settings: &Settings,

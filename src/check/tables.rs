@@ -3,13 +3,13 @@
 
 use super::findings::names;
 use super::{CheckError, Findings};
+use crate::catalog::publication::AllTables;
 use crate::catalog::roles::Role;
 use crate::catalog::tables::{self, Detail, OtherKind, Persistence, Rights, Shape};
 use crate::config::{PublishWhat, Settings, Side};
 use crate::membership::{self, Known, Part, SourceTable, publishing};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
-use crate::state::migration::AllTables;
 
 /// What kind of table it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

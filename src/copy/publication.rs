@@ -11,6 +11,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::{CopyContext, CopyError};
+use crate::catalog::publication::AllTables;
 use crate::catalog::publication::{self, Publication};
 use crate::catalog::tables as catalog_tables;
 use crate::config::{Provenance, PublishWhat};
@@ -18,7 +19,6 @@ use crate::membership::publishing::{self, Lack};
 use crate::membership::{self, Part, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
-use crate::state::migration::AllTables;
 
 /// Makes sure that every table of the migration is published, changes of every
 /// kind, and records whether tables to come are, too.

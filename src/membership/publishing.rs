@@ -14,11 +14,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::{Part, SourceTable};
+use crate::catalog::publication::AllTables;
 use crate::catalog::publication::{Operation, Partitions, Publication, Published};
 use crate::catalog::tables::{Identity, Shape};
 use crate::config::SchemaMode;
 use crate::sql::{TableName, ident};
-use crate::state::migration::AllTables;
 
 /// The entries that a list of tables has for those who take part, as SQL.
 pub fn entries(tables: &[SourceTable]) -> Vec<(&SourceTable, String)> {

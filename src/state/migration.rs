@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use crate::catalog::publication::AllTables;
 use crate::session::{DbError, Row};
 
 use super::{State, StateError};
@@ -283,13 +284,4 @@ impl State {
         .await?;
         Ok(())
     }
-}
-
-/// Whether a publication is FOR ALL TABLES.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AllTables {
-    /// Tables to come are published, too.
-    Yes,
-    /// A list of tables or schemas.
-    No,
 }
