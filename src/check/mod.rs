@@ -68,6 +68,13 @@ pub struct Report {
 }
 
 impl CheckError {
+    fn side(&self) -> Side {
+        match self {
+            CheckError::Wire(error) => error.side(),
+            CheckError::Db(error) => error.side,
+        }
+    }
+
     /// Whether the session was lost, rather than a question refused.
     fn is_loss(&self) -> bool {
         match self {
@@ -135,13 +142,14 @@ pub async fn run(settings: &Settings) -> Report {
 enum Asked {
     /// All.
     All,
-    /// All but those about the schema on the target: a start compares and
-    /// restores it itself, and says more.
-    AllButSchema,
+    /// Those that stand in the way of a start. It compares and restores the
+    /// schema on the target itself, and says more; and of sequences and large
+    /// objects it carries what the role may read, as only the end has to refuse
+    /// the rest.
+    Start,
 }
 
-/// What a first start asks before it creates anything: the same, but for the
-/// schema on the target.
+/// What a first start asks before it creates anything.
 ///
 /// # Errors
 /// When a session is lost.
@@ -149,7 +157,7 @@ pub async fn before_anything(settings: &Settings, source: &Session, target: &Ses
     patience::limit(source).await?;
     patience::limit(target).await?;
     let mut findings = Findings::default();
-    predicates(settings, Asked::AllButSchema, Some(source), Some(target), &mut findings).await;
+    predicates(settings, Asked::Start, Some(source), Some(target), &mut findings).await;
     Ok(Report::of(findings))
 }
 
@@ -169,7 +177,7 @@ async fn predicates(
     let standing = standing.as_ref();
     let mut content = None;
     if let Some(source) = source {
-        content = check_source(settings, source, standing, findings).await;
+        content = check_source(settings, asked, (source, standing), findings).await;
         pg_dump(settings, source.version(), findings);
     }
     let Some(target) = target else { return };
@@ -196,8 +204,8 @@ async fn predicates(
 /// All groups of the source; what the target has to take is given back.
 async fn check_source(
     settings: &Settings,
-    source: &Session,
-    standing: Option<&Standing>,
+    asked: Asked,
+    (source, standing): (&Session, Option<&Standing>),
     findings: &mut Findings,
 ) -> Option<landing::Content> {
     server::check(settings, source, findings).await;
@@ -205,7 +213,9 @@ async fn check_source(
     let identity = source::replication_connection(settings, &role, findings).await;
     let known = slot::Known { role: &role, standing, source: identity.as_ref() };
     group(settings, source, findings, async |s, f| slot::check(settings, &known, s, f).await).await;
-    group(settings, source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;
+    if asked == Asked::All {
+        group(settings, source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;
+    }
     let tables = group(settings, source, findings, async |s, f| tables::check(settings, &role, s, f).await).await?;
     group(settings, source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
     group(settings, source, findings, async |s, _| landing::Content::read(settings, s, tables).await).await
@@ -260,9 +270,23 @@ async fn group<T>(
 }
 
 /// Questions to both ends; they change nothing, or take it back themselves.
-async fn meet(settings: &Settings, standing: Option<&Standing>, ends: (&Session, &Session), findings: &mut Findings) {
-    if let Err(error) = meeting::check(settings, standing, ends, findings).await {
-        findings.unfinished(Place::Here, &error);
+async fn meet(
+    settings: &Settings,
+    standing: Option<&Standing>,
+    (source, target): (&Session, &Session),
+    findings: &mut Findings,
+) {
+    let work = meeting::check(settings, standing, (source, target), findings);
+    let watched = async { Ok(patience::watched(settings, target, work).await) };
+    let (outcome, at_source) = patience::watched(settings, source, watched).await;
+    let (outcome, at_target) = match outcome {
+        Ok(both) => both,
+        Err(error) => (Err(error), None),
+    };
+    if let Err(error) = outcome {
+        let side = error.side();
+        let waiting = if side == Side::Source { at_source } else { at_target };
+        patience::explain(side, &error, waiting.as_ref(), findings);
     }
 }
 
