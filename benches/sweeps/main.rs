@@ -153,7 +153,7 @@ impl Rig {
     async fn compare(&self) -> Result<(), Failure> {
         let sql = "SELECT md5(string_agg(oid || md5(lo_get(oid)), ',' ORDER BY oid)) FROM pg_largeobject_metadata";
         let (here, there) = tokio::try_join!(self.source.query_one(sql, &[]), self.target.query_one(sql, &[]))?;
-        if here.get::<_, Option<String>>(0) == there.get::<_, Option<String>>(0) {
+        if here.take::<Option<String>>(0)? == there.take::<Option<String>>(0)? {
             return Ok(());
         }
         Err("the large objects are not equal: the figures are void".into())

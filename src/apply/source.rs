@@ -70,10 +70,9 @@ impl Source {
         );
         let row = session.query_opt(&sql, &[&relation, &column]).await;
         let row = row.during(Side::Source, format!("look at the new column of {table}"))?;
-        Ok(row.map(|row| {
-            let added = Added { kind: row.get(0), not_null: row.get(1), default: row.get(2), earlier: row.get(3) };
-            added.sql(table, column)
-        }))
+        let Some(row) = row else { return Ok(None) };
+        let added = Added { kind: row.take(0)?, not_null: row.take(1)?, default: row.take(2)?, earlier: row.take(3)? };
+        Ok(Some(added.sql(table, column)))
     }
 }
 

@@ -210,14 +210,14 @@ impl TargetTable {
         let Some(kind) = kind else { return Ok(None) };
         Ok(Some(TargetTable {
             table: table.clone(),
-            is_partitioned: kind.get(1),
-            columns: columns.iter().map(column).collect(),
-            oid: kind.get(0),
-            needs_order: order.get(0),
-            has_foreign_keys: order.get(1),
-            parents: order.get(2),
-            actions: actions.iter().map(action).collect(),
-            unique_key: key.map(|row| row.get(0)),
+            is_partitioned: kind.take(1)?,
+            columns: columns.iter().map(column).collect::<Result<_, DbError>>()?,
+            oid: kind.take(0)?,
+            needs_order: order.take(0)?,
+            has_foreign_keys: order.take(1)?,
+            parents: order.take(2)?,
+            actions: actions.iter().map(action).collect::<Result<_, DbError>>()?,
+            unique_key: key.map(|row| row.take(0)).transpose()?,
         }))
     }
 
@@ -227,31 +227,31 @@ impl TargetTable {
     }
 }
 
-fn action(row: &crate::session::Row) -> Action {
-    Action {
-        is_parent: row.get(0),
-        child: TableName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
-        owner: TableName::new(row.get::<_, &str>(3), row.get::<_, &str>(4)),
-        name: row.get(5),
-        definition: row.get(6),
-        on_delete: row.get(7),
-        on_update: row.get(8),
-    }
+fn action(row: &crate::session::Row) -> Result<Action, DbError> {
+    Ok(Action {
+        is_parent: row.take(0)?,
+        child: TableName::new(row.take::<&str>(1)?, row.take::<&str>(2)?),
+        owner: TableName::new(row.take::<&str>(3)?, row.take::<&str>(4)?),
+        name: row.take(5)?,
+        definition: row.take(6)?,
+        on_delete: row.take(7)?,
+        on_update: row.take(8)?,
+    })
 }
 
-fn column(row: &crate::session::Row) -> TargetColumn {
-    let generation = match (row.get::<_, &str>(3), row.get::<_, &str>(4)) {
+fn column(row: &crate::session::Row) -> Result<TargetColumn, DbError> {
+    let generation = match (row.take::<&str>(3)?, row.take::<&str>(4)?) {
         (_, "s" | "v") => Generation::Expression,
         ("a", _) => Generation::IdentityAlways,
         _ => Generation::None,
     };
-    TargetColumn {
-        name: row.get(0),
-        sql_type: row.get(1),
-        bare_type: row.get(5),
-        equality_schema: row.get(2),
-        can_be_listed: row.get(6),
+    Ok(TargetColumn {
+        name: row.take(0)?,
+        sql_type: row.take(1)?,
+        bare_type: row.take(5)?,
+        equality_schema: row.take(2)?,
+        can_be_listed: row.take(6)?,
         generation,
-        names_objects: row.get(7),
-    }
+        names_objects: row.take(7)?,
+    })
 }

@@ -111,7 +111,7 @@ pub struct Table {
     pub identity: Identity,
     /// What our role may do with it.
     pub rights: Rights,
-    /// Size on disk with its TOAST, in bytes; 0 in an outline.
+    /// Size on disk with its TOAST, in bytes; 0 but in full detail.
     pub bytes: u64,
     /// Its columns in order; none in an outline.
     pub columns: Vec<Column>,
@@ -161,6 +161,8 @@ pub fn only(shape: Shape) -> &'static str {
 pub enum Detail {
     /// All of it. Sizes wait for whoever has a table locked.
     Full,
+    /// All but sizes.
+    Columns,
     /// All but sizes and columns.
     Outline,
 }
@@ -209,12 +211,12 @@ const TABLES: &str = "\
 pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbError> {
     let size = match detail {
         Detail::Full => "coalesce(pg_catalog.pg_table_size(c.oid), 0)",
-        Detail::Outline => "0::bigint",
+        Detail::Columns | Detail::Outline => "0::bigint",
     };
     let sql = TABLES.replace("SIZE", size).replace("WANTED", "true");
     let rows = session.query(&sql, &[]).await.during(session.side(), "list the tables")?;
     let mut tables = rows.iter().map(table).collect::<Result<Vec<Table>, DbError>>()?;
-    if detail == Detail::Full {
+    if detail != Detail::Outline {
         let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
         let mut columns = columns(session, &oids).await?;
         for table in &mut tables {

@@ -90,7 +90,7 @@ async fn fit(
     target: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let mut ours = membership::read(source, &settings.filter, &Known::new(), Detail::Full).await?;
+    let mut ours = membership::read(source, &settings.filter, &Known::new(), Detail::Columns).await?;
     ours.retain(|table| matches!(table.part, Part::Included | Part::Unlogged));
     let there: HashMap<TableName, Found> = by_name(target, ours.iter().map(|t| &t.name)).await?;
     // Those that are not there are named with the tables.

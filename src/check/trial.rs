@@ -32,7 +32,7 @@ pub(super) async fn check(
         findings.ok(Side::Target, "trial", "the schema is not tried again, as the migration has begun");
         return Ok(());
     }
-    let tables = membership::read(source, &settings.filter, &Known::new(), Detail::Full).await?;
+    let tables = membership::read(source, &settings.filter, &Known::new(), Detail::Columns).await?;
     match trial::run(settings, source, &tables).await {
         Ok(trial) => say(&trial, findings),
         // Said with the program.

@@ -30,7 +30,7 @@ use crate::lsn::EndLsn;
 use crate::membership::{self, Part, SourceTable};
 use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
@@ -151,7 +151,8 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
         )
         .await
         .during(target.side(), "look for foreign keys in force")?;
-    if rows.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(rows.iter().map(|row| row.get(0)).collect())) }
+    let keys = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<String>, DbError>>()?;
+    if keys.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
 }
 
 /// Empties tables of the migration, all in one transaction, and records that

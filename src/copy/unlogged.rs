@@ -22,7 +22,7 @@ use crate::lsn::{EndLsn, Lsn};
 use crate::membership::SourceTable;
 use crate::schema::tables;
 use crate::schema::without_stream;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
@@ -65,7 +65,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
         refuse_triggers(target.session(), &units).await?;
     }
     let exported = source.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await;
-    let snapshot: String = exported.during(source.side(), "export a snapshot")?.get(0);
+    let snapshot: String = exported.during(source.side(), "export a snapshot")?.take(0)?;
     let mut reader = snapshot::reader(ctx.settings, &snapshot).await?;
     let pace = Pace::new(ctx.settings.copy_rate);
     for unit in &units {
@@ -123,7 +123,7 @@ async fn in_order<'a>(
          FROM unnest($1::text[]) AS t (name)";
     let rows = target.query(sql, &[&names]).await.during(target.side(), "look for keys between the unlogged tables")?;
     let known: HashMap<String, (u32, Vec<u32>)> =
-        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+        rows.iter().map(|row| Ok((row.take(0)?, (row.take(1)?, row.take(2)?)))).collect::<Result<_, DbError>>()?;
     let references: Vec<References<'_>> = names
         .iter()
         .filter_map(|name| known.get(name))
@@ -151,14 +151,15 @@ async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), Cop
     if rows.is_empty() {
         return Ok(());
     }
-    let alter = |what: &str| -> Vec<String> {
-        let one = |row: &crate::session::Row| {
-            let table = TableName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
-            format!("ALTER TABLE ONLY {} {what} {} {};", table.sql(), row.get::<_, &str>(2), ident(row.get(3)))
+    let alter = |what: &str| -> Result<String, DbError> {
+        let one = |row: &Row| {
+            let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+            let (kind, name): (&str, &str) = (row.take(2)?, row.take(3)?);
+            Ok(format!("ALTER TABLE ONLY {} {what} {kind} {};", table.sql(), ident(name)))
         };
-        rows.iter().map(one).collect()
+        Ok(rows.iter().map(one).collect::<Result<Vec<String>, DbError>>()?.join(" "))
     };
-    Err(CopyError::Triggers { disable: alter("DISABLE").join(" "), enable: alter("ENABLE").join(" ") })
+    Err(CopyError::Triggers { disable: alter("DISABLE")?, enable: alter("ENABLE")? })
 }
 
 async fn fill(

@@ -5,7 +5,6 @@
 //! (`tokio_postgres::Row::get` panics).
 
 use std::fmt::Display;
-use std::ops::Deref;
 
 use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::FromSql;
@@ -32,12 +31,17 @@ impl Row {
     pub fn take<'a, T: FromSql<'a>>(&'a self, column: impl RowIndex + Display + Copy) -> Result<T, DbError> {
         self.row.try_get(column).during(self.side, format!("understand column {column} of the answer"))
     }
+
+    /// What it took on the wire, in bytes.
+    pub fn raw_size_bytes(&self) -> usize {
+        self.row.raw_size_bytes()
+    }
 }
 
-impl Deref for Row {
-    type Target = tokio_postgres::Row;
-
-    fn deref(&self) -> &Self::Target {
-        &self.row
+/// For tests, where a panic is the words.
+#[cfg(test)]
+impl Row {
+    pub(crate) fn get<'a, I: RowIndex + Display + Copy, T: FromSql<'a>>(&'a self, column: I) -> T {
+        self.take(column).unwrap()
     }
 }

@@ -273,6 +273,7 @@ impl State {
     /// The target's tables that those of the source, by their oids there, were
     /// copied to, as far as they are there: each with its present name and the
     /// table that it is a partition of, by the oid of its counterpart and by name.
+    /// One that was made anew on the target is known by its name.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -280,8 +281,11 @@ impl State {
         let rows = self
             .query(
                 "SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text \
-                 FROM walferry.tables t JOIN pg_catalog.pg_class c ON c.oid = t.target_oid \
-                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                 FROM (SELECT source_oid, migration, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.oid = target_oid) \
+                     THEN target_oid ELSE (SELECT named.oid FROM (SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid) \
+                         AS named (oid) WHERE NOT EXISTS (SELECT FROM walferry.tables o WHERE o.target_oid = named.oid)) END AS oid \
+                     FROM walferry.tables) AS t \
+                 JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition \
                  LEFT JOIN pg_catalog.pg_class pc ON pc.oid = i.inhparent LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = pc.relnamespace \
                  LEFT JOIN walferry.tables p ON p.migration = t.migration AND p.target_oid = pc.oid \

@@ -124,7 +124,7 @@ async fn plan(session: &Session, sql: &str) -> String {
     let sql = format!("EXPLAIN (COSTS off) EXECUTE planned ({}'0')", "'{}', ".repeat(arrays));
     let rows = session.query(&sql, &[]).await.unwrap();
     session.batch_execute("DEALLOCATE planned").await.unwrap();
-    rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+    rows.iter().map(|row| row.take::<String>(0).unwrap()).collect::<Vec<_>>().join("\n")
 }
 
 async fn all_by_index(session: &Session, when: &str) {
