@@ -25,7 +25,8 @@ use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
-use crate::catalog::tables::{by_name, only};
+use crate::catalog::tables::{Persistence, by_name, only};
+use crate::config::SchemaMode;
 use crate::lsn::EndLsn;
 use crate::membership::{self, Part, SourceTable};
 use crate::schema;
@@ -193,8 +194,24 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTab
     schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
     let target = ctx.state.session();
     let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
+    if ctx.settings.schema == SchemaMode::Create {
+        log_what_was_unlogged(target, new).await?;
+    }
     require_fit(new.iter(), &by_name(target, names.iter().copied()).await?)?;
     require_empty(target, &names).await?;
+    Ok(())
+}
+
+/// Tables that were unlogged when their definitions came over, and are logged on the
+/// source by now, become so on the target as well.
+async fn log_what_was_unlogged(target: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
+    let permanent = || new.iter().filter(|table| table.persistence == Persistence::Permanent);
+    for (name, found) in by_name(target, permanent().map(|table| &table.name)).await? {
+        if found.persistence == Persistence::Unlogged {
+            let sql = format!("ALTER TABLE {} SET LOGGED", name.sql());
+            target.batch_execute(&sql).await.during(target.side(), format!("make {name} logged"))?;
+        }
+    }
     Ok(())
 }
 
