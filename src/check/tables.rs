@@ -1,6 +1,8 @@
 //! The tables that take part: replica identity, the right to read, policies;
 //! and the filter's patterns.
 
+use std::collections::HashSet;
+
 use super::findings::names;
 use super::{CheckError, Findings};
 use crate::catalog::publication::AllTables;
@@ -100,9 +102,9 @@ fn patterns(settings: &Settings, all: &[SourceTable], others: &[TableName], find
 
 /// A partition that takes part while the table above it does not.
 fn without_root(all: &[SourceTable], findings: &mut Findings) {
-    let is_left_out = |oid: u32| all.iter().any(|table| table.oid == oid && table.part == Part::Filtered);
+    let left_out: HashSet<u32> = all.iter().filter(|t| t.part == Part::Filtered).map(|t| t.oid).collect();
     let alone = all.iter().filter(|table| {
-        table.part == Part::Included && table.ancestors.first().is_some_and(|parent| is_left_out(parent.oid))
+        table.part == Part::Included && table.ancestors.first().is_some_and(|parent| left_out.contains(&parent.oid))
     });
     let alone: Vec<&TableName> = alone.map(|table| &table.name).collect();
     if !alone.is_empty() {

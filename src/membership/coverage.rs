@@ -73,7 +73,8 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Whether the rows of both sides are to be compared to know.
+    /// Whether the rows of both sides are to be compared to know: no word for an
+    /// operator before that.
     pub fn is_doubt(&self) -> bool {
         self.cause == Cause::Rewritten
     }
@@ -219,11 +220,13 @@ pub struct Now<'a> {
 pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let by_oid: HashMap<u32, &SourceTable> = now.tables.iter().map(|table| (table.oid, table)).collect();
     let by_name: HashSet<&TableName> = now.tables.iter().map(|table| &table.name).collect();
+    let taking_part = now.rows.iter().filter(|row| row.state.takes_part());
+    let members: HashSet<u32> = taking_part.map(|row| row.source_oid).collect();
     let mut gaps = Vec::new();
     for row in now.rows {
         let there = now.there.get(&row.source_oid);
         let cause = match by_oid.get(&row.source_oid) {
-            Some(table) => of_table(now, row, table, there),
+            Some(table) => of_table(now, &members, row, table, there),
             None if !row.state.takes_part() || there.is_none() => None,
             None if there.is_some_and(|there| by_name.contains(&there.name)) => Some(Cause::CreatedAgain),
             None => Some(Cause::Dropped),
@@ -239,7 +242,13 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     gaps
 }
 
-fn of_table(now: &Now<'_>, row: &TableRow, table: &SourceTable, there: Option<&There>) -> Option<Cause> {
+fn of_table(
+    now: &Now<'_>,
+    members: &HashSet<u32>,
+    row: &TableRow,
+    table: &SourceTable,
+    there: Option<&There>,
+) -> Option<Cause> {
     match row.state {
         TableState::Extension => return None,
         TableState::Excluded => return (table.part == Part::LetIn).then_some(Cause::LetIn),
@@ -267,7 +276,7 @@ fn of_table(now: &Now<'_>, row: &TableRow, table: &SourceTable, there: Option<&T
             return Some(Cause::Rewritten);
         }
     }
-    attached(now, table, there)
+    attached(now, members, table, there)
 }
 
 /// How its changes come: in its own name, or in that of a table above it.
@@ -290,13 +299,12 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
     (!lacks.is_empty()).then_some(Cause::Operations(lacks))
 }
 
-fn attached(now: &Now<'_>, table: &SourceTable, there: &There) -> Option<Cause> {
+fn attached(now: &Now<'_>, members: &HashSet<u32>, table: &SourceTable, there: &There) -> Option<Cause> {
     if now.hierarchy == Hierarchy::Own {
         return None;
     }
     // A root that is left out is none on the target.
-    let takes_part = |oid: u32| now.rows.iter().any(|row| row.source_oid == oid && row.state.takes_part());
-    let parent = table.ancestors.first().filter(|parent| takes_part(parent.oid));
+    let parent = table.ancestors.first().filter(|parent| members.contains(&parent.oid));
     let is_same = match (&parent, &there.parent) {
         (None, None) => true,
         (Some(parent), Some((oid, _))) => *oid == Some(parent.oid),

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Context, Error};
 use crate::catalog::contents::{self, Checksum};
@@ -71,9 +71,13 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
         state.record_origins(&unrecorded).await?;
     }
     let problems: Vec<(u32, String)> =
-        gaps.iter().filter(|gap| gap.counts()).map(|gap| (gap.source_oid, gap.to_string())).collect();
+        gaps.iter().filter(|gap| is_sure(gap)).map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
     Ok(Look { rows, tables, gaps, origins })
+}
+
+fn is_sure(gap: &Gap) -> bool {
+    gap.counts() && !gap.is_doubt()
 }
 
 /// The tables that the state does not know and that have rows on the source.
@@ -136,7 +140,7 @@ pub(super) async fn watch(ctx: &Context) -> std::convert::Infallible {
         tokio::time::sleep(LOOK_EVERY).await;
         match look_alone(ctx).await {
             Ok(look) => {
-                let count = look.gaps.iter().filter(|gap| gap.counts()).count();
+                let count = look.gaps.iter().filter(|gap| is_sure(gap)).count();
                 ctx.metrics.tables_differing.set(i64::try_from(count).unwrap_or(i64::MAX));
                 say(&look.gaps, &mut said);
             }
@@ -159,7 +163,10 @@ fn say(gaps: &[Gap], said: &mut HashSet<Gap>) {
     said.retain(|gap| gaps.contains(gap));
     for gap in gaps {
         if said.insert(gap.clone()) {
-            warn!(table = %gap.table, "{gap}");
+            match gap.is_doubt() {
+                true => debug!(table = %gap.table, "its file is another one; the next catch-up compares its rows"),
+                false => warn!(table = %gap.table, "{gap}"),
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod support;
 
 mod baseline;
 mod beside;
+mod catalogs;
 mod cleanup;
 mod columns;
 mod copy;
