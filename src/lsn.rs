@@ -109,20 +109,51 @@ impl EndLsn {
     }
 }
 
-/// Evidence that the target has made an end position durable.
-pub trait Durable {
+/// Who may be evidence: the types of this crate that have private constructors
+/// behind a COMMIT that returned and a position that was read back.
+pub(crate) mod sealed {
+    /// Cannot be named outside of the crate.
+    pub trait Sealed {}
+}
+
+/// Evidence that the target has made an end position durable. It is sealed: what
+/// no COMMIT and no look at the target vouches for does not compile.
+///
+/// ```compile_fail
+/// use walferry::lsn::{Durable, EndLsn, Lsn};
+/// struct Hope;
+/// impl Durable for Hope {
+///     fn end_lsn(&self) -> EndLsn {
+///         EndLsn(Lsn(1))
+///     }
+/// }
+/// ```
+pub trait Durable: sealed::Sealed {
     /// The position that is durable.
     fn end_lsn(&self) -> EndLsn;
 }
 
 /// A position up to which the target has committed everything. Moved by the
 /// applier when a COMMIT returned; permits the source to discard WAL before it.
+///
+/// It cannot be made of a plain position, nor one proof stand for two:
+///
+/// ```compile_fail
+/// let forged = walferry::lsn::DurableLsn(walferry::lsn::EndLsn(walferry::lsn::Lsn(1)));
+/// ```
+///
+/// ```compile_fail
+/// fn twice(tag: walferry::apply::pipeline::CommitTag, end: walferry::lsn::EndLsn) {
+///     let one = walferry::apply::pipeline::Committed::new(tag, end);
+///     let other = walferry::apply::pipeline::Committed::new(tag, end);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DurableLsn(EndLsn);
 
 impl DurableLsn {
-    /// The position a proof stands for.
-    pub fn of(proof: &impl Durable) -> Self {
+    /// The position a proof stands for, which is used up.
+    pub fn of(proof: impl Durable) -> Self {
         DurableLsn(proof.end_lsn())
     }
 

@@ -27,7 +27,7 @@ use tracing::{debug, info};
 use super::ApplyError;
 use super::actions;
 use super::batch::Batch;
-use super::in_flight::{Changes, Counting, InFlight, Sending, is_pure};
+use super::in_flight::{Changes, Counting, InFlight, Sending, Way, is_pure};
 use super::order::Order;
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
 use super::recovery::is_refusal;
@@ -310,7 +310,7 @@ impl Applier {
         drop(segments);
         match outcome {
             Ok(sending) => {
-                self.push(batch, end, "fast", sending);
+                self.push(batch, end, Way::Fast, sending);
                 Ok(())
             }
             Err(error) if is_refusal(&error) => self.refused(batch, end, &error, durable).await,
@@ -356,7 +356,7 @@ impl Applier {
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
         transaction.advance(self.sent, end, None).await?;
         let expected = transaction.commit().await?;
-        self.push(batch, end, "idle", Sending { expected, work: Work::default(), since });
+        self.push(batch, end, Way::Idle, Sending { expected, work: Work::default(), since });
         Ok(())
     }
 
@@ -402,7 +402,7 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         match self.send(Changes::Rows, &batch.pieces, end, Counting::BeforeCommit).await {
             Ok(sending) => {
-                self.push(batch, end, "ordered", sending);
+                self.push(batch, end, Way::Ordered, sending);
                 Ok(())
             }
             Err(error) if batch.pieces.len() > 1 && is_refusal(&error) => {
@@ -446,19 +446,19 @@ impl Applier {
             }
         }
         let verified = transaction.verify().await.map_err(|error| actions::explain(error, &self.relations));
-        let path = if segments.is_some() { "fast" } else { "ordered" };
+        let path = if segments.is_some() { Way::Fast } else { Way::Ordered };
         drop(segments);
         match verified {
             // The parts before this one are gone from memory: the whole
             // transaction comes again, and goes row by row then.
-            Err(error) if path == "fast" && is_refusal(&error) => {
+            Err(error) if path == Way::Fast && is_refusal(&error) => {
                 self.note_refusal(&error);
                 self.tools.careful.store(true, Ordering::Relaxed);
                 return Err(ApplyError::InOrderAgain(error.to_string()));
             }
             verified => verified?,
         }
-        debug!(rows = batch.rows, bytes = batch.bytes, path, "applied a part of a large transaction");
+        debug!(rows = batch.rows, bytes = batch.bytes, path = path.as_str(), "applied a part of a large transaction");
         match batch.end {
             Some(end) => {
                 let expected = Transaction::resume(&mut self.tools.pipeline, &self.statements).commit().await?;
@@ -476,7 +476,7 @@ impl Applier {
         }
     }
 
-    pub(super) fn push(&mut self, batch: Batch, end: EndLsn, path: &'static str, sending: Sending) {
+    pub(super) fn push(&mut self, batch: Batch, end: EndLsn, path: Way, sending: Sending) {
         let Sending { expected, work, since } = sending;
         self.sent = end;
         self.moved_at = Instant::now();
@@ -510,13 +510,13 @@ impl Applier {
                 return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
             };
             match transaction::check(expectation, reply, &self.statements) {
-                Ok(tag) => front.committed = front.committed.or(tag),
+                Ok(tag) => front.committed = front.committed.take().or(tag),
                 Err(error) => front.error = front.error.take().or(Some(error)),
             }
             return Ok(());
         }
         let Some(mut front) = self.in_flight.pop_front() else { return Ok(()) };
-        match (front.error.take(), front.committed) {
+        match (front.error.take(), front.committed.take()) {
             (None, Some(tag)) => {
                 self.confirm(&front, tag, durable);
                 Ok(())
@@ -533,7 +533,7 @@ impl Applier {
 
     fn confirm(&mut self, done: &InFlight, tag: CommitTag, durable: &watch::Sender<DurableLsn>) {
         crate::failpoint::hit("after-commit");
-        self.durable = DurableLsn::of(&Committed::new(tag, done.end));
+        self.durable = DurableLsn::of(Committed::new(tag, done.end));
         durable.send_replace(self.durable);
         self.count(done);
     }
@@ -545,7 +545,7 @@ impl Applier {
     fn count(&mut self, done: &InFlight) {
         let metrics = &self.tools.metrics;
         let work = &done.work;
-        metrics.batches.with_label_values(&[done.path]).inc();
+        metrics.batches.with_label_values(&[done.path.as_str()]).inc();
         metrics.transactions_applied.inc_by(work.transactions);
         metrics.changes_filtered.inc_by(work.filtered);
         let operations = [
@@ -562,7 +562,7 @@ impl Applier {
         if let Some(time) = work.commit_time {
             metrics.last_applied_commit_timestamp_seconds.set(unix_seconds(time));
         }
-        if done.path != "idle" {
+        if done.path != Way::Idle {
             metrics.apply_seconds.observe(done.since.elapsed().as_secs_f64());
         }
     }

@@ -12,12 +12,34 @@ use super::transaction::Expectation;
 use crate::coalesce::{Segment, Step};
 use crate::lsn::EndLsn;
 
+/// How a batch was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As net changes, set by set.
+    Fast,
+    /// Row by row, in the order of the source.
+    Ordered,
+    /// Nothing but the position.
+    Idle,
+}
+
+impl Way {
+    /// Its word in the metrics.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Way::Fast => "fast",
+            Way::Ordered => "ordered",
+            Way::Idle => "idle",
+        }
+    }
+}
+
 /// A batch that was sent with its COMMIT.
 pub(super) struct InFlight {
     pub(super) batch: Batch,
     pub(super) expected: VecDeque<Expectation>,
     pub(super) end: EndLsn,
-    pub(super) path: &'static str,
+    pub(super) path: Way,
     pub(super) work: Work,
     pub(super) since: Instant,
     pub(super) committed: Option<CommitTag>,
@@ -29,7 +51,7 @@ impl InFlight {
     /// that went row by row would fail in the same way, and of one in parts
     /// only the last part is at hand.
     pub(super) fn can_be_replayed(&self) -> bool {
-        !self.batch.is_part() && (self.path == "fast" || self.batch.pieces.len() > 1)
+        !self.batch.is_part() && (self.path == Way::Fast || self.batch.pieces.len() > 1)
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::render::Shape;
 use super::set_based::SetStatement;
 use crate::config::{ConnInfo, Side};
+use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, EndLsn};
 use crate::wire::{
     self, Connection, Frame, FrameReader, FrameWriter, NOTICE_LOSS, Peer, Purpose, ServerError, WireError,
@@ -32,8 +33,8 @@ const WRITE_BYTES: usize = 64 * 1024;
 const PREPARED_MAX: usize = 2_000;
 
 /// Proof that the server answered COMMIT with the tag `COMMIT`; made only by
-/// `Tag::parse`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `Tag::parse`, and used up by the one commit that it proves.
+#[derive(Debug, PartialEq, Eq)]
 pub struct CommitTag {
     _private: (),
 }
@@ -51,6 +52,8 @@ impl Committed {
         Committed { end_lsn }
     }
 }
+
+impl Sealed for Committed {}
 
 impl Durable for Committed {
     fn end_lsn(&self) -> EndLsn {
@@ -70,7 +73,7 @@ pub enum Reply {
 }
 
 /// A command tag, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Tag {
     /// COMMIT that committed.
     Commit(CommitTag),

@@ -10,7 +10,7 @@ use tracing::info;
 use super::ApplyError;
 use super::applier::Applier;
 use super::batch::Batch;
-use super::in_flight::{Changes, Counting, InFlight};
+use super::in_flight::{Changes, Counting, InFlight, Way};
 use super::pipeline::Reply;
 use super::relations::{SLOW_BATCHES, Without};
 use crate::lsn::{DurableLsn, EndLsn};
@@ -34,7 +34,7 @@ impl Applier {
             let bytes = piece.bytes;
             let single = Batch { pieces: vec![piece], end: Some(own_end), rows, bytes, permit: None };
             let sending = self.send(Changes::Rows, &single.pieces, own_end, Counting::BeforeCommit).await?;
-            self.push(single, own_end, "ordered", sending);
+            self.push(single, own_end, Way::Ordered, sending);
             self.drain(durable).await?;
         }
         Ok(())

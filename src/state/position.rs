@@ -6,6 +6,7 @@
 //! from a second process, cannot commit.
 
 use super::{State, StateError};
+use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
 
 /// Moves the position by compare-and-set. Parameters: slot, new end LSN,
@@ -21,6 +22,8 @@ pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position SET end_lsn 
 pub struct ReadBack {
     end_lsn: EndLsn,
 }
+
+impl Sealed for ReadBack {}
 
 impl Durable for ReadBack {
     fn end_lsn(&self) -> EndLsn {
@@ -38,7 +41,7 @@ impl State {
         let rows =
             self.query("SELECT end_lsn FROM walferry.position WHERE slot = $1", &[&slot], "read the position").await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(DurableLsn::of(&ReadBack { end_lsn: EndLsn(row.take::<Lsn>(0)?) })))
+        Ok(Some(DurableLsn::of(ReadBack { end_lsn: EndLsn(row.take::<Lsn>(0)?) })))
     }
 
     /// Where a position is, held there until the end of the caller's transaction.

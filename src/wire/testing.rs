@@ -10,11 +10,14 @@ use tempfile::TempDir;
 use crate::config::Side;
 use crate::config::conninfo::{ConnInfo, Secret};
 use crate::demo::cluster::{Cluster, SUPERUSER};
+use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
 pub(super) use crate::testing::host;
 use crate::testing::{self, cluster};
 
 struct Proof(u64);
+
+impl Sealed for Proof {}
 
 impl Durable for Proof {
     fn end_lsn(&self) -> EndLsn {
@@ -24,7 +27,7 @@ impl Durable for Proof {
 
 /// A durable position that no target vouches for: tests only.
 pub(crate) fn durable(lsn: u64) -> DurableLsn {
-    DurableLsn::of(&Proof(lsn))
+    DurableLsn::of(Proof(lsn))
 }
 
 /// A connection string to a port of this machine, without TLS.
