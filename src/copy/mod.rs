@@ -58,6 +58,7 @@ use crate::catalog::publication as publication_facts;
 use crate::catalog::tables::Detail;
 use crate::config::{Baseline, SchemaMode, Settings};
 use crate::failpoint;
+use crate::fault;
 use crate::lsn::EndLsn;
 use crate::membership::{self, SourceTable};
 use crate::observe::metrics::Metrics;
@@ -175,9 +176,30 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         plan::register(ctx, session, &target, &tables).await?;
         Ok((keeper, tables))
     };
-    let (keeper, tables) = until_stopped(ctx, listed).await?;
+    let (keeper, tables) = match until_stopped(ctx, listed).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            // Nothing is listed yet, so the next attempt begins anew.
+            if !error.is_retried() && !matches!(error, CopyError::Stopped) {
+                give_slot_back(ctx).await;
+            }
+            return Err(error);
+        }
+    };
     rest(ctx, &tables, Some(Held::first(point, keeper)), Purpose::First).await?;
     Ok(point)
+}
+
+/// Drops the slot that an attempt has made which only an operator can help: until
+/// then it would hold back WAL for nobody.
+async fn give_slot_back(ctx: &CopyContext<'_>) {
+    let dropped = async {
+        let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+        slot::clear(ctx, &source).await
+    };
+    if let Err(error) = dropped.await {
+        tracing::warn!(error = fault::chain(&error), "the slot stays, and holds back WAL until the next start");
+    }
 }
 
 /// Makes the target's schema ready, for the tables that it is to have.
