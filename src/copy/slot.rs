@@ -55,6 +55,7 @@ pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(),
     let give_up = Instant::now() + RELEASE_DEADLINE;
     loop {
         let Some(found) = catalog::slot::find(source, slot).await? else {
+            ctx.state.slot_dropped(slot).await?;
             return Ok(());
         };
         if let Recognised::No(why) = ctx.state.recognises(&migration, &found).await? {
@@ -71,6 +72,7 @@ pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(),
         .execute("SELECT pg_catalog.pg_drop_replication_slot($1::text)", &[&slot])
         .await
         .during(source.side(), format!("drop slot \"{slot}\" of an earlier attempt"))?;
+    ctx.state.slot_dropped(slot).await?;
     tracing::info!(slot, "dropped the slot of an earlier attempt");
     Ok(())
 }

@@ -53,6 +53,21 @@ impl State {
         Ok(())
     }
 
+    /// Records that the slot that we created is gone: one of its name is another's
+    /// from now on.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn slot_dropped(&self, slot: &str) -> Result<(), StateError> {
+        self.execute(
+            "UPDATE walferry.journal SET what = what || ', which is gone' WHERE migration = $1 AND what = $2",
+            &[&self.name(), &journal_line(slot)],
+            "record that the slot is gone",
+        )
+        .await?;
+        Ok(())
+    }
+
     /// Records the publication that we create.
     ///
     /// # Errors
