@@ -13,7 +13,7 @@
 //! stays `joining`, with the slot that has those changes, and is begun anew when
 //! that is lost.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -78,7 +78,8 @@ pub struct Copied {
 /// [`CopyError::NotHere`] for a table that cannot take part, with the reason.
 pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String]) -> Result<Wanted, CopyError> {
     let tables = ctx.tables(source).await?;
-    let rows = ctx.state.tables().await?;
+    let mut rows = ctx.state.tables().await?;
+    follow_renames(ctx, &tables, &mut rows).await?;
     let mut wanted = Wanted::default();
     for name in names {
         let is_meant = |table: &&SourceTable| {
@@ -104,6 +105,25 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
     Ok(wanted)
 }
 
+/// Tables that have the same new name on both sides get it in the state: the stream
+/// follows a rename only when it meets a change.
+async fn follow_renames(ctx: &CopyContext<'_>, tables: &[SourceTable], rows: &mut [TableRow]) -> Result<(), CopyError> {
+    let names: HashMap<u32, &TableName> = tables.iter().map(|table| (table.oid, &table.name)).collect();
+    let has_another = |row: &&mut TableRow| names.get(&row.source_oid).is_some_and(|name| **name != row.table);
+    let renamed: Vec<&mut TableRow> = rows.iter_mut().filter(has_another).collect();
+    let oids: Vec<u32> = renamed.iter().map(|row| row.source_oid).collect();
+    let there = ctx.state.target_names(&oids).await?;
+    for row in renamed {
+        if let (Some(here), Some(there)) = (names.get(&row.source_oid), there.get(&row.source_oid))
+            && *here == there
+        {
+            ctx.state.rename_table(row.source_oid, there).await?;
+            row.table = there.clone();
+        }
+    }
+    Ok(())
+}
+
 fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(), CopyError> {
     let not_here = |why| Err(CopyError::NotHere { table: table.name.sql(), why });
     match table.part {
@@ -113,7 +133,9 @@ fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(
         Part::Unlogged => return not_here("it is unlogged, so nothing of it is in the stream"),
     }
     match rows.iter().find(|row| row.source_oid == table.oid) {
-        Some(row) if row.table != table.name => not_here("it has another name by now; rename it on the target as well"),
+        Some(row) if row.state.is_streamed() && row.table != table.name => {
+            not_here("it has another name by now; rename it on the target as well")
+        }
         Some(row) if row.state.is_streamed() => {
             wanted.again.push(row.clone());
             Ok(())

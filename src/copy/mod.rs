@@ -134,6 +134,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
             let listed = async {
                 ctx.state.set_phase(Phase::Copy).await?;
                 let tables = ctx.tables(&source).await?;
+                plan::require_no_wider_filter(&tables)?;
                 resume::name_new_tables(ctx, &tables).await?;
                 Ok(tables)
             };

@@ -169,19 +169,25 @@ pub(super) async fn units<'t>(
     Ok(tables.iter().filter(|table| published.contains_key(&table.oid)).collect())
 }
 
+/// A copy that was cut off goes on with the filter that it began with, or a
+/// narrower one.
+///
+/// # Errors
+/// When the filter lets in what it left out.
+pub(super) fn require_no_wider_filter(tables: &[SourceTable]) -> Result<(), CopyError> {
+    let grown: Vec<TableName> =
+        tables.iter().filter(|table| table.part == Part::LetIn).map(|table| table.name.clone()).collect();
+    if grown.is_empty() { Ok(()) } else { Err(CopyError::FilterGrown(grown)) }
+}
+
 /// The registered tables that are not complete, largest first. `tables` are
 /// those the source has.
 ///
 /// # Errors
-/// When the state cannot be read, or the filter lets in what it left out.
+/// When the state cannot be read.
 pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<Vec<Job>, CopyError> {
     let rows = ctx.state.tables().await?;
     let by_oid: HashMap<u32, &SourceTable> = tables.iter().map(|table| (table.oid, table)).collect();
-    let has_grown = |row: &&TableRow| by_oid.get(&row.source_oid).is_some_and(|t| t.part == Part::LetIn);
-    let grown: Vec<TableName> = rows.iter().filter(has_grown).map(|row| row.table.clone()).collect();
-    if !grown.is_empty() {
-        return Err(CopyError::FilterGrown(grown));
-    }
     let objects = ctx.state.deferred().await?.into_iter();
     let mut by_table: HashMap<TableName, Vec<Deferred>> = HashMap::new();
     for object in objects.filter(|o| o.kind == DeferredKind::AfterRows && !o.is_restored) {

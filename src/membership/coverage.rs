@@ -231,7 +231,9 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
             None if there.is_some_and(|there| by_name.contains(&there.name)) => Some(Cause::CreatedAgain),
             None => Some(Cause::Dropped),
         };
-        let name = there.map_or(&row.table, |there| &there.name);
+        // One without a table there, as it was left out, goes by its present name.
+        let here = by_oid.get(&row.source_oid).map_or(&row.table, |table| &table.name);
+        let name = there.map_or(here, |there| &there.name);
         gaps.extend(cause.map(|cause| Gap { source_oid: row.source_oid, table: name.clone(), cause }));
     }
     let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();

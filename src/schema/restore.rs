@@ -124,7 +124,12 @@ pub async fn restore_deferred(
             // An event trigger would be fired by what is still to come.
             break;
         }
-        for object in objects.iter().filter(|object| object.kind == *kind && !object.is_restored) {
+        let mut waiting: Vec<&Deferred> =
+            objects.iter().filter(|object| object.kind == *kind && !object.is_restored).collect();
+        // Whatever their numbers: a key that was taken away again has a later one
+        // than the validation that still waits.
+        waiting.sort_by_key(|object| is_validation(object));
+        for object in waiting {
             let key = object.object.strip_prefix("validation of ");
             if key.is_some_and(|key| failed.contains(key)) {
                 continue;

@@ -198,3 +198,23 @@ async fn an_object_counts_as_there_by_its_definition_and_not_by_its_name() {
     pair.assert_equal().await;
     assert_eq!(value(&target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'").await, "2");
 }
+
+/// The story: the key was taken away again and brought in behind its validation,
+/// so the end could never be had.
+#[tokio::test]
+async fn a_validation_that_failed_is_had_at_the_next_end_once_its_rows_are_mended() {
+    let tables = "CREATE TABLE par (id int PRIMARY KEY); INSERT INTO par VALUES (1);
+        CREATE TABLE ch (id int PRIMARY KEY, p int REFERENCES par ON DELETE CASCADE); INSERT INTO ch VALUES (1, 1)";
+    let pair = Pair::builder().start().await;
+    pair.source_sql(tables).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let target = pair.target_client().await;
+    execute(&target, &["INSERT INTO public.ch VALUES (500, 500)"]).await;
+    let refused = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7).stderr;
+    assert!(refused.contains("ch_p_fkey"), "{refused}");
+    execute(&target, &["DELETE FROM public.ch WHERE id = 500"]).await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    let valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'ch_p_fkey'";
+    assert_eq!(value(&target, valid).await, "t");
+    pair.assert_equal().await;
+}

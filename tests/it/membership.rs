@@ -255,3 +255,22 @@ async fn a_table_that_is_created_while_a_daemon_streams_is_noticed_by_the_minute
     let said = catch_up(&mut journey, &[], 8);
     assert!(said.contains("walferry add 'public.later'"), "{said}");
 }
+
+/// The story: the table was emptied, and then the filter was complained of.
+#[tokio::test]
+async fn a_table_is_copied_anew_whatever_else_the_filter_lets_in_by_now() {
+    let tables = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE x (id int PRIMARY KEY);
+        INSERT INTO a VALUES (1); INSERT INTO x VALUES (1)";
+    let left_out = ["--exclude-tables", "x"];
+    let mut journey = Journey::on(Pair::builder().start().await, &[tables], &left_out).await;
+    catch_up(&mut journey, &left_out, 0);
+    journey.stopped(0);
+    journey.write(&["INSERT INTO a VALUES (2)", "ALTER TABLE x RENAME TO y"]).await;
+    Walferry::run(&journey.pair, &["resync", "a"], PATIENCE).code(0);
+    same_rows(&journey, "SELECT * FROM a").await;
+    let said = catch_up(&mut journey, &[], 8);
+    assert!(said.contains("walferry add 'public.y'"), "{said}");
+    Walferry::run(&journey.pair, &["add", "y"], PATIENCE).code(0);
+    catch_up(&mut journey, &[], 0);
+    journey.pair.assert_equal().await;
+}
