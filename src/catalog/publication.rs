@@ -91,17 +91,43 @@ pub struct Published {
     pub row_filter: Option<String>,
     /// The kinds of changes that come.
     pub operations: BTreeSet<Operation>,
-    /// What publishes it, as words with blanks between them: an entry of it, of its
-    /// schema or of a table above it. As long as one word stays, it has been
-    /// published without a break.
+    /// What publishes it, as words with blanks between them ([`Published::is_unbroken_since`]
+    /// and [`is_altered`] compare them): an entry of it, of its schema or of a table
+    /// above it; and the versions of the publication and, where its schema is
+    /// published, of the table's own row in the catalog.
     pub via: String,
 }
 
 impl Published {
-    /// Whether a table that was published by `before` has been so ever since.
+    /// Whether a table that was published by `before` has been so ever since: one of
+    /// its entries is still the same.
     pub fn is_unbroken_since(&self, before: &str) -> bool {
-        before.split(' ').any(|word| self.via.split(' ').any(|other| other == word))
+        let entries = |words: &'_ str| -> Vec<String> {
+            words.split(' ').filter(|word| !is_version(word)).map(str::to_owned).collect()
+        };
+        let now = entries(&self.via);
+        entries(before).iter().any(|word| now.contains(word))
     }
+}
+
+/// Whether something about how a table is published was altered between two
+/// moments, perhaps there and back: changes may have been lost or not.
+pub fn is_altered(before: &str, now: &str) -> bool {
+    let versions = |words: &'_ str| -> BTreeSet<String> {
+        words.split(' ').filter(|word| is_version(word)).map(str::to_owned).collect()
+    };
+    versions(before) != versions(now)
+}
+
+/// The words that stand for versions of rows of the catalog.
+fn is_version(word: &str) -> bool {
+    ["publication:", "row:", "links:"].iter().any(|kind| word.starts_with(kind))
+}
+
+/// The word for the links between a partition and the tables above it, whose
+/// versions are given; for one whose rows come in a root's name it is all there is.
+pub fn links(versions: &[String]) -> String {
+    format!("links:{}", versions.join("/"))
 }
 
 /// The publications of these names, as far as they are there.
@@ -139,7 +165,7 @@ fn publication(row: &Row) -> Result<Publication, DbError> {
 /// DETAILS and SCHEMAS are filled in. A word is the entry's oid, with the version
 /// of each link between a partition and the table whose entry it is.
 const TABLES: &str = "\
-    WITH RECURSIVE wanted AS (SELECT oid, pubname, puballtables FROM pg_catalog.pg_publication WHERE pubname = ANY ($1::text[])), \
+    WITH RECURSIVE wanted AS (SELECT oid, xmin::text AS version, pubname, puballtables FROM pg_catalog.pg_publication WHERE pubname = ANY ($1::text[])), \
     up (relation, ancestor, links) AS ( \
         SELECT oid, oid, '' FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') \
         UNION ALL \
@@ -152,7 +178,9 @@ const TABLES: &str = "\
         FROM up JOIN entries e ON e.relation = up.ancestor GROUP BY up.relation, e.publication), \
     above AS (SELECT relation, pg_catalog.array_agg(ancestor) AS oids FROM up WHERE ancestor <> relation GROUP BY relation) \
     SELECT c.oid, p.pubname::text, DETAILS, \
-        CASE WHEN w.puballtables THEN 'all:' || w.oid::text ELSE paths.words END, coalesce(above.oids, '{}') \
+        CASE WHEN w.puballtables THEN 'all:' || w.oid::text ELSE paths.words END \
+            || ' publication:' || w.oid::text || '@' || w.version \
+            || CASE WHEN paths.words LIKE '%schema:%' THEN ' row:' || c.xmin::text ELSE '' END, coalesce(above.oids, '{}') \
     FROM wanted w JOIN pg_catalog.pg_publication_tables p ON p.pubname = w.pubname \
     JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
@@ -232,5 +260,14 @@ mod tests {
         assert!(published("table:7 table:9/800").is_unbroken_since("table:9/800"), "its own entry came later");
         assert!(!published("table:8").is_unbroken_since("table:7"), "taken out and put back");
         assert!(!published("table:9/801").is_unbroken_since("table:9/800"), "detached and attached again");
+        assert!(!published("table:8 publication:1@5").is_unbroken_since("table:7 publication:1@5"));
+    }
+
+    #[test]
+    fn what_was_altered_and_put_back_is_another_version() {
+        assert!(!is_altered("table:7 publication:1@5", "publication:1@5 table:8"));
+        assert!(is_altered("table:7 publication:1@5", "table:7 publication:1@6"));
+        assert!(is_altered("schema:7 publication:1@5 row:3", "schema:7 publication:1@5 row:4"));
+        assert!(is_altered(&links(&["800".to_owned()]), &links(&["801".to_owned()])));
     }
 }

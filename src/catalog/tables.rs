@@ -102,6 +102,9 @@ pub struct Table {
     pub is_of_extension: bool,
     /// The partitioned tables it is a partition of, nearest first.
     pub ancestors: Vec<Named>,
+    /// The versions of the links to these (`pg_inherits.xmin`): others when it was
+    /// detached and attached again.
+    pub links: Vec<String>,
     /// The tables it inherits from by INHERITS, by oid.
     pub parents: Vec<u32>,
     /// Its file (`relfilenode`): another one after each rewrite and TRUNCATE. 0
@@ -169,15 +172,16 @@ pub enum Detail {
 
 /// SIZE and WANTED are filled in.
 const TABLES: &str = "\
-    WITH RECURSIVE up (relation, ancestor, depth) AS ( \
-        SELECT i.inhrelid, i.inhparent, 1 FROM pg_catalog.pg_inherits i \
+    WITH RECURSIVE up (relation, ancestor, depth, version) AS ( \
+        SELECT i.inhrelid, i.inhparent, 1, i.xmin::text FROM pg_catalog.pg_inherits i \
         JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition \
         UNION ALL \
-        SELECT up.relation, i.inhparent, up.depth + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.ancestor \
+        SELECT up.relation, i.inhparent, up.depth + 1, i.xmin::text FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.ancestor \
         JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition), \
     above AS (SELECT up.relation, pg_catalog.array_agg(c.oid ORDER BY up.depth) AS oids, \
             pg_catalog.array_agg(n.nspname::text ORDER BY up.depth) AS schemas, \
-            pg_catalog.array_agg(c.relname::text ORDER BY up.depth) AS names \
+            pg_catalog.array_agg(c.relname::text ORDER BY up.depth) AS names, \
+            pg_catalog.array_agg(up.version ORDER BY up.depth) AS versions \
         FROM up JOIN pg_catalog.pg_class c ON c.oid = up.ancestor JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         GROUP BY up.relation) \
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, \
@@ -185,7 +189,7 @@ const TABLES: &str = "\
         EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
             AND d.objsubid = 0 AND d.deptype = 'e') AS extension, \
         coalesce(above.oids, '{}') AS ancestor_oids, coalesce(above.schemas, '{}') AS ancestor_schemas, \
-        coalesce(above.names, '{}') AS ancestor_names, \
+        coalesce(above.names, '{}') AS ancestor_names, coalesce(above.versions, '{}') AS links, \
         ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND NOT c.relispartition) AS parents, \
         c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
             AND i.indisvalid AND i.indimmediate AND (c.relreplident = 'd' AND i.indisprimary \
@@ -247,6 +251,7 @@ fn table(row: &Row) -> Result<Table, DbError> {
         persistence: if row.take("unlogged")? { Persistence::Unlogged } else { Persistence::Permanent },
         is_of_extension: row.take("extension")?,
         ancestors: oids.into_iter().zip(schemas).zip(names).map(named).collect(),
+        links: row.take("links")?,
         parents: row.take("parents")?,
         filenode: row.take("filenode")?,
         identity: match (row.take("has_identity")?, row.take("unique_index")?) {

@@ -25,9 +25,11 @@ use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
+use crate::catalog::publication as publication_facts;
 use crate::catalog::tables::{Persistence, by_name, only};
 use crate::config::SchemaMode;
 use crate::lsn::EndLsn;
+use crate::membership::coverage::root_in_name;
 use crate::membership::{self, Part, SourceTable};
 use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
@@ -80,6 +82,7 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
     let tables = ctx.tables(source).await?;
     let mut rows = ctx.state.tables().await?;
     follow_renames(ctx, &tables, &mut rows).await?;
+    let published = publication_facts::tables(source, &[ctx.settings.publication.name()]).await?;
     let mut wanted = Wanted::default();
     for name in names {
         let is_meant = |table: &&SourceTable| {
@@ -89,8 +92,10 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         if meant.is_empty() {
             return Err(CopyError::NotHere { table: name.clone(), why: "the source does not have it" });
         }
-        let is_within =
-            |table: &SourceTable| rows.iter().any(|row| row.source_oid == table.oid && row.state == TableState::Within);
+        let is_within = |table: &SourceTable| {
+            let known = rows.iter().find(|row| row.source_oid == table.oid);
+            known.map_or_else(|| root_in_name(&published, table).is_some(), |row| row.state == TableState::Within)
+        };
         // Rows that come with those of others are copied with these.
         let (within, own): (Vec<&SourceTable>, Vec<&SourceTable>) =
             meant.into_iter().partition(|table| is_within(table));

@@ -17,6 +17,7 @@ use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
+use crate::membership::coverage::origin;
 use crate::membership::{Part, Rows, SourceTable, publishing};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
@@ -148,11 +149,6 @@ pub(super) fn entered(table: &SourceTable, published: &HashMap<u32, Published>) 
     let rows = if published.contains_key(&table.oid) { Rows::Own } else { Rows::OfOthers };
     let origin = origin(table, published);
     TableRow { origin, ..TableRow::new(table.name.clone(), table.oid, table.state(rows)) }
-}
-
-/// What a table is on the source just now.
-pub(super) fn origin(table: &SourceTable, published: &HashMap<u32, Published>) -> Origin {
-    Origin { filenode: Some(table.filenode), via: published.get(&table.oid).map(|published| published.via.clone()) }
 }
 
 /// Those of `tables` that hold the rows as they are published: a partitioned

@@ -15,10 +15,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::{Part, SourceTable};
-use crate::catalog::publication::{Operation, Published};
+use crate::catalog::publication::{self, Operation, Published};
 use crate::catalog::tables::{Persistence, Shape};
 use crate::sql::{TableName, ident};
-use crate::state::tables::{TableRow, TableState};
+use crate::state::tables::{Origin, TableRow, TableState};
 
 /// What makes the two sides differ, or may.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +52,20 @@ pub enum Cause {
     NewAndEmpty,
     /// Its file is another one: it was rewritten, or emptied.
     Rewritten,
+    /// How it is published was altered, perhaps there and back.
+    Altered,
+    /// It came after the copy, and its rows come in the name of this table, which
+    /// takes part; rows that it had before do not.
+    NewWithin {
+        /// The table.
+        root: TableName,
+    },
+    /// The filter leaves it out, and its rows come in the name of this table, which
+    /// takes part.
+    LeftOutWithin {
+        /// The table.
+        root: TableName,
+    },
     /// It is a partition of another table than on the target, or of none.
     Attached {
         /// The table that it is a partition of on the source.
@@ -76,7 +90,7 @@ impl Gap {
     /// Whether the rows of both sides are to be compared to know: no word for an
     /// operator before that.
     pub fn is_doubt(&self) -> bool {
-        self.cause == Cause::Rewritten
+        matches!(self.cause, Cause::Rewritten | Cause::Altered | Cause::NewWithin { .. })
     }
 
     /// Whether it keeps the two sides from being equal: a table without a row is
@@ -115,6 +129,18 @@ impl Gap {
                 };
                 return format!("is {} on the source and {} on the target", of(source), of(target));
             }
+            Cause::NewWithin { root } => {
+                return format!(
+                    "was made a partition after the copy, and its rows come in the name of {root} only since then"
+                );
+            }
+            Cause::LeftOutWithin { root } => {
+                return format!("is left out, and cannot be: its rows come in the name of {root}");
+            }
+            Cause::Altered => {
+                "is published otherwise than when its rows were read, or was for a while (kinds of changes, its schema, the \
+                 table that it is a partition of), and changes in between may be lost"
+            }
             Cause::Dropped => "was dropped on the source, and the target still has it",
             Cause::CreatedAgain => "was dropped on the source and created again, and the target still has the old one",
             Cause::MissingOnTarget => "is not on the target any more",
@@ -146,7 +172,11 @@ impl Gap {
             Cause::Renamed { now } => format!("rename it on the target as well: {}", rename_sql(table, now)),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::NotPublished => format!("{again} (which publishes it again)"),
-            Cause::PublishedAgain | Cause::Rewritten => again,
+            Cause::PublishedAgain | Cause::Rewritten | Cause::Altered => again,
+            Cause::NewWithin { root } => format!("copy that one anew: walferry resync '{root}'"),
+            Cause::LeftOutWithin { root } => {
+                format!("take it out of --exclude-tables, and copy that one anew: walferry resync '{root}'")
+            }
             Cause::Operations(_) => format!("mend the publication, and {again}"),
             Cause::Unlogged => format!("make it logged (ALTER TABLE {sql} SET LOGGED;) and {again}"),
             Cause::Logged => add,
@@ -253,7 +283,9 @@ fn of_table(
 ) -> Option<Cause> {
     match row.state {
         TableState::Extension => return None,
-        TableState::Excluded => return (table.part == Part::LetIn).then_some(Cause::LetIn),
+        TableState::Excluded => {
+            return left_out_within(now, table).or((table.part == Part::LetIn).then_some(Cause::LetIn));
+        }
         TableState::Unlogged if table.persistence == Persistence::Permanent => {
             // A partitioned table has no rows that could be unlogged.
             return (table.shape == Shape::Plain).then_some(Cause::Logged);
@@ -263,7 +295,9 @@ fn of_table(
         _ => {}
     }
     let Some(there) = there else {
-        return row.state.is_streamed().then_some(Cause::MissingOnTarget);
+        // How a target parts the rows of a root is its own business.
+        let missing = row.state.is_streamed().then_some(Cause::MissingOnTarget);
+        return missing.or_else(|| doubt(now, row, table));
     };
     if there.name != table.name {
         return Some(Cause::Renamed { now: table.name.clone() });
@@ -272,13 +306,40 @@ fn of_table(
     if let Some(cause) = of_publication(row, is_published) {
         return Some(cause);
     }
-    if row.state == TableState::Ready || row.state == TableState::Within {
-        let was = row.origin.filenode.filter(|_| table.shape == Shape::Plain);
-        if was.is_some_and(|was| was != table.filenode) {
-            return Some(Cause::Rewritten);
-        }
+    attached(now, members, table, there).or_else(|| doubt(now, row, table))
+}
+
+/// What a table is on the source just now: kept with its rows, and compared with
+/// what it is later.
+pub fn origin(table: &SourceTable, published: &HashMap<u32, Published>) -> Origin {
+    let in_its_own_name = published.get(&table.oid).map(|published| published.via.clone());
+    let in_anothers = || (!table.links.is_empty()).then(|| publication::links(&table.links));
+    Origin { filenode: Some(table.filenode), via: in_its_own_name.or_else(in_anothers) }
+}
+
+/// What may have changed rows without the stream.
+fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
+    if table.shape == Shape::Partitioned || !matches!(row.state, TableState::Ready | TableState::Within) {
+        return None;
     }
-    attached(now, members, table, there)
+    let is = origin(table, now.published);
+    if row.origin.filenode.is_some_and(|was| is.filenode != Some(was)) {
+        return Some(Cause::Rewritten);
+    }
+    let (was, is) = row.origin.via.as_deref().zip(is.via.as_deref())?;
+    publication::is_altered(was, is).then_some(Cause::Altered)
+}
+
+/// The table above one that is left out in whose name its rows come.
+fn left_out_within(now: &Now<'_>, table: &SourceTable) -> Option<Cause> {
+    root_in_name(now.published, table).map(|root| Cause::LeftOutWithin { root: root.clone() })
+}
+
+/// The partitioned table in whose name the rows of a table come, if not in its own.
+pub fn root_in_name<'t>(published: &HashMap<u32, Published>, table: &'t SourceTable) -> Option<&'t TableName> {
+    let is_own = published.contains_key(&table.oid);
+    let above = table.ancestors.iter().find(|above| published.contains_key(&above.oid));
+    above.filter(|_| !is_own).map(|above| &above.name)
 }
 
 /// How its changes come: in its own name, or in that of a table above it.
@@ -321,10 +382,16 @@ fn attached(now: &Now<'_>, members: &HashSet<u32>, table: &SourceTable, there: &
 /// A table that the state does not know. Under FOR ALL TABLES each row of it has
 /// been met by now, unless it came by what is in no stream.
 fn of_stranger(now: &Now<'_>, table: &SourceTable) -> Option<Gap> {
-    if table.part != Part::Included || table.shape != Shape::Plain {
+    if table.shape != Shape::Plain {
         return None;
     }
     let is_empty = now.publishes_all && !now.filled.contains(&table.oid);
-    let cause = if is_empty { Cause::NewAndEmpty } else { Cause::New };
+    let cause = match (table.part, root_in_name(now.published, table)) {
+        (Part::Filtered, Some(root)) => Cause::LeftOutWithin { root: root.clone() },
+        (Part::Included, Some(root)) => Cause::NewWithin { root: root.clone() },
+        (Part::Included, None) if is_empty => Cause::NewAndEmpty,
+        (Part::Included, None) => Cause::New,
+        _ => return None,
+    };
     Some(Gap { source_oid: table.oid, table: table.name.clone(), cause })
 }

@@ -13,8 +13,8 @@ use tracing::{debug, info, warn};
 
 use super::{Context, Error};
 use crate::catalog::contents::{self, Checksum};
-use crate::catalog::publication;
-use crate::catalog::tables::{self, Detail, Shape};
+use crate::catalog::publication::{self, Published};
+use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::config::{SchemaMode, Settings};
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now, There};
@@ -32,6 +32,8 @@ struct Look {
     rows: Vec<TableRow>,
     tables: Vec<SourceTable>,
     gaps: Vec<Gap>,
+    /// What is published.
+    published: HashMap<u32, Published>,
     /// What the tables are on the source just now.
     origins: HashMap<u32, Origin>,
 }
@@ -58,11 +60,8 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
         hierarchy,
     };
     let gaps = coverage::compare(&now);
-    let origin = |table: &SourceTable| Origin {
-        filenode: Some(table.filenode),
-        via: published.get(&table.oid).map(|published| published.via.clone()),
-    };
-    let origins: HashMap<u32, Origin> = tables.iter().map(|table| (table.oid, origin(table))).collect();
+    let origins: HashMap<u32, Origin> =
+        tables.iter().map(|table| (table.oid, coverage::origin(table, &published))).collect();
     let unrecorded =
         rows.iter().filter(|row| row.state.takes_part() && row.origin.filenode.is_none() && !row.is_unfinished());
     let unrecorded: Vec<(u32, Origin)> =
@@ -73,7 +72,7 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let problems: Vec<(u32, String)> =
         gaps.iter().filter(|gap| is_sure(gap)).map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
-    Ok(Look { rows, tables, gaps, origins })
+    Ok(Look { rows, tables, gaps, published, origins })
 }
 
 fn is_sure(gap: &Gap) -> bool {
@@ -179,23 +178,20 @@ fn say(gaps: &[Gap], said: &mut HashSet<Gap>) {
 pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Error> {
     let (settings, name) = (&ctx.settings, &ctx.settings.name);
     let source = Session::connect(&settings.source, name).await?;
-    let Look { rows, tables, gaps, origins } = look(settings, state, &source).await?;
-    forget_dropped(state, &rows, &tables).await?;
+    let look = look(settings, state, &source).await?;
+    forget_dropped(state, &look.rows, &look.tables).await?;
     let target = Session::connect(&settings.target, name).await?;
-    let mut left = Vec::new();
-    for gap in gaps {
+    let (mut left, mut compared) = (Vec::new(), HashMap::new());
+    for gap in &look.gaps {
         if !gap.counts() {
             warn!(table = %gap.table, "{gap}");
             continue;
         }
-        if gap.is_doubt() && is_equal(&source, &target, &gap, &tables).await? {
-            if let Some(origin) = origins.get(&gap.source_oid) {
-                state.record_origins(&[(gap.source_oid, origin.clone())]).await?;
-            }
-            info!(table = %gap.table, "it was rewritten on the source, and its rows are equal");
+        if gap.is_doubt() && look.is_equal((&source, &target), gap, &mut compared).await? {
+            look.settle(state, gap).await?;
             continue;
         }
-        left.push(gap);
+        left.push(gap.clone());
     }
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
@@ -211,20 +207,62 @@ async fn forget_dropped(state: &State, rows: &[TableRow], tables: &[SourceTable]
     Ok(state.forget_tables(&gone).await?)
 }
 
-/// Whether the rows of a table that was rewritten are equal: by count and sum of
-/// hashes, over the columns of the target.
-async fn is_equal(source: &Session, target: &Session, gap: &Gap, tables: &[SourceTable]) -> Result<bool, Error> {
-    let Some(table) = tables.iter().find(|table| table.oid == gap.source_oid) else { return Ok(false) };
-    if gap.cause != Cause::Rewritten {
-        return Ok(false);
+impl Look {
+    /// Whether the rows that are in doubt are equal: those of the table, or of the one
+    /// in whose name they come. `compared` has what was compared before.
+    async fn is_equal(
+        &self,
+        (source, target): (&Session, &Session),
+        gap: &Gap,
+        compared: &mut HashMap<TableName, bool>,
+    ) -> Result<bool, Error> {
+        let Some(table) = self.tables.iter().find(|table| table.oid == gap.source_oid) else { return Ok(false) };
+        let root = coverage::root_in_name(&self.published, table);
+        let (here, there) = root.map_or((&table.name, &gap.table), |root| (root, root));
+        if let Some(known) = compared.get(here) {
+            return Ok(*known);
+        }
+        info!(table = %here, "what happened to it on the source may be in no stream: comparing its rows");
+        let is_equal = have_equal_rows((source, here), (target, there)).await?;
+        compared.insert(here.clone(), is_equal);
+        Ok(is_equal)
     }
-    info!(table = %gap.table, "it was rewritten on the source: comparing its rows");
-    let there = tables::by_name(target, std::iter::once(&gap.table)).await?;
-    let Some(there) = there.get(&gap.table) else { return Ok(false) };
-    let columns: Vec<&str> = there.columns.iter().map(|column| column.name.as_str()).collect();
+
+    /// What the table is by now is no difference.
+    async fn settle(&self, state: &State, gap: &Gap) -> Result<(), Error> {
+        info!(table = %gap.table, "its rows are equal");
+        let origin = self.origins.get(&gap.source_oid).cloned().unwrap_or_default();
+        match gap.cause {
+            Cause::NewWithin { .. } => {
+                let row = TableRow::new(gap.table.clone(), gap.source_oid, TableState::Within);
+                state.enter_tables(&[TableRow { origin, ..row }]).await?;
+            }
+            _ => state.record_origins(&[(gap.source_oid, origin)]).await?,
+        }
+        Ok(())
+    }
+}
+
+/// Compares the rows of a table on both sides by count and sum of hashes, over the
+/// columns that both have and that neither computes.
+async fn have_equal_rows(
+    (source, here): (&Session, &TableName),
+    (target, there): (&Session, &TableName),
+) -> Result<bool, Error> {
+    let (ours, theirs) = tokio::try_join!(
+        tables::by_name(source, std::iter::once(here)),
+        tables::by_name(target, std::iter::once(there))
+    )?;
+    let (Some(ours), Some(theirs)) = (ours.get(here), theirs.get(there)) else { return Ok(false) };
+    let is_carried = |name: &str, columns: &[Column]| columns.iter().any(|c| c.name == name && !c.is_generated);
+    let columns: Vec<&str> = ours.columns.iter().map(|column| column.name.as_str()).collect();
+    let columns: Vec<&str> = columns
+        .into_iter()
+        .filter(|name| is_carried(name, &ours.columns) && is_carried(name, &theirs.columns))
+        .collect();
     let (ours, theirs): (Checksum, Checksum) = tokio::try_join!(
-        contents::checksum(source, &table.name, table.shape, &columns),
-        contents::checksum(target, &gap.table, there.shape, &columns)
+        contents::checksum(source, here, ours.shape, &columns),
+        contents::checksum(target, there, theirs.shape, &columns)
     )?;
     Ok(ours == theirs)
 }

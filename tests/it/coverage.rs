@@ -204,3 +204,76 @@ async fn a_column_that_is_not_published_need_not_be_on_the_target() {
     Walferry::run(&journey.pair, &catchup, PATIENCE).code(0);
     assert_eq!(journey.value("SELECT string_agg(id::text, ' ' ORDER BY id) FROM t").await, "1 2");
 }
+
+/// The stories: what was altered and put back between two looks left other rows
+/// behind exit 0.
+#[tokio::test]
+async fn what_was_altered_and_put_back_is_compared_before_it_is_called_equal() {
+    let mut journey = Journey::of(&[TABLES]).await;
+    let without_deletes = [
+        "ALTER PUBLICATION walferry SET (publish = 'insert, update')",
+        "DELETE FROM a WHERE id = 1",
+        "ALTER PUBLICATION walferry SET (publish = 'insert, update, delete, truncate')",
+    ];
+    noticed_and_mended(&mut journey, &without_deletes, "public.a is published otherwise", "a").await;
+    journey.write(&[without_deletes[0], without_deletes[2]]).await;
+    journey.finish().await;
+    assert!(journey.log().contains("its rows are equal"), "{}", journey.log());
+}
+
+#[tokio::test]
+async fn a_table_that_left_the_schema_that_is_published_for_a_while_is_compared() {
+    let own = "CREATE SCHEMA s; CREATE SCHEMA elsewhere; CREATE TABLE s.t (id int PRIMARY KEY, v text); INSERT INTO s.t VALUES (1, 'x');
+        CREATE PUBLICATION mine FOR TABLES IN SCHEMA s";
+    let arguments = ["--publication", "mine"];
+    let mut journey = Journey::on(Pair::builder().start().await, &[own], &arguments).await;
+    let away = "ALTER TABLE s.t SET SCHEMA elsewhere";
+    let back = "ALTER TABLE elsewhere.t SET SCHEMA s";
+    journey.write(&[away, "UPDATE elsewhere.t SET v = 'unseen'", back]).await;
+    let said = journey.catch_up_again().code(8).stderr;
+    assert!(said.contains("s.t is published otherwise"), "{said}");
+    Walferry::run(&journey.pair, &["resync", "s.t", "--publication", "mine"], PATIENCE).code(0);
+    journey.write(&[away, back]).await;
+    journey.catch_up_again().code(0);
+    journey.pair.assert_equal().await;
+}
+
+#[tokio::test]
+async fn partitions_of_a_root_that_is_published_as_one_are_followed_through_its_life() {
+    let arguments = ["--publication", "rooted"];
+    let mut journey = Journey::on(Pair::builder().start().await, &[ROOTED], &arguments).await;
+    let resync = |journey: &Journey| {
+        Walferry::run(&journey.pair, &["resync", "root", "--publication", "rooted"], PATIENCE).code(0);
+    };
+    // Detached, changed, attached.
+    let (detach, attach) =
+        ("ALTER TABLE root DETACH PARTITION x", "ALTER TABLE root ATTACH PARTITION x FOR VALUES IN ('x')");
+    journey.write(&[detach, "INSERT INTO x VALUES (9, 'x')", attach]).await;
+    let said = journey.catch_up_again().code(8).stderr;
+    assert!(said.contains("public.x is published otherwise"), "{said}");
+    resync(&journey);
+    journey.catch_up_again().code(0);
+    journey.pair.assert_equal().await;
+    // One that comes later, with the rows it had before.
+    let create = "CREATE TABLE z (id int, r text, PRIMARY KEY (id, r))";
+    let join = "ALTER TABLE root ATTACH PARTITION z FOR VALUES IN ('z')";
+    journey.write(&[create, "INSERT INTO z VALUES (7, 'z')", join, "INSERT INTO root VALUES (8, 'z')"]).await;
+    execute(&journey.target, &["CREATE TABLE public.z PARTITION OF public.root FOR VALUES IN ('z')"]).await;
+    let said = journey.catch_up_again().code(8).stderr;
+    assert!(said.contains("public.z was made a partition after the copy"), "{said}");
+    resync(&journey);
+    journey.catch_up_again().code(0);
+    journey.catch_up_again().code(0);
+    journey.pair.assert_equal().await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_left_out_and_attached_to_a_root_published_as_one_is_named() {
+    let tables =
+        format!("CREATE TABLE o (id int, r text, PRIMARY KEY (id, r)); INSERT INTO o VALUES (5, 'o'); {ROOTED}");
+    let arguments = ["--publication", "rooted", "--exclude-tables", "o"];
+    let mut journey = Journey::on(Pair::builder().start().await, &[&tables], &arguments).await;
+    journey.write(&["ALTER TABLE root ATTACH PARTITION o FOR VALUES IN ('o')"]).await;
+    let said = journey.catch_up_again().code(8).stderr;
+    assert!(said.contains("public.o is left out, and cannot be: its rows come in the name of public.root"), "{said}");
+}
