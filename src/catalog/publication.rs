@@ -163,7 +163,8 @@ fn publication(row: &Row) -> Result<Publication, DbError> {
 }
 
 /// DETAILS and SCHEMAS are filled in. A word is the entry's oid, with the version
-/// of each link between a partition and the table whose entry it is.
+/// of each link between a partition and the table whose entry it is. The view asks
+/// a function that may see an entry that came a moment later than the rest.
 const TABLES: &str = "\
     WITH RECURSIVE wanted AS (SELECT oid, xmin::text AS version, pubname, puballtables FROM pg_catalog.pg_publication WHERE pubname = ANY ($1::text[])), \
     up (relation, ancestor, links) AS ( \
@@ -184,7 +185,8 @@ const TABLES: &str = "\
     FROM wanted w JOIN pg_catalog.pg_publication_tables p ON p.pubname = w.pubname \
     JOIN pg_catalog.pg_namespace n ON n.nspname = p.schemaname \
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
-    LEFT JOIN paths ON paths.relation = c.oid AND paths.publication = w.oid LEFT JOIN above ON above.relation = c.oid";
+    LEFT JOIN paths ON paths.relation = c.oid AND paths.publication = w.oid LEFT JOIN above ON above.relation = c.oid \
+    WHERE w.puballtables OR paths.words IS NOT NULL";
 
 /// What these publications publish together, by the oid of the table in whose
 /// name it comes.
@@ -219,7 +221,7 @@ pub async fn tables(session: &Session, names: &[&str]) -> Result<HashMap<u32, Pu
             left_out: row.take(2)?,
             row_filter: row.take(3)?,
             operations: publication.operations.clone(),
-            via: row.take::<Option<String>>(4)?.unwrap_or_default(),
+            via: row.take(4)?,
         };
         match tables.get_mut(&oid) {
             Some(known) => known.add(published),

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use super::tables::Named;
+use super::tables::{self, Named};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 
@@ -117,7 +117,7 @@ const LIST: &str = "\
     ORDER BY c.oid";
 
 /// Which sequence is tied to which table, and how: by its owning column, or by a
-/// default.
+/// default. ABOVE is filled in.
 const TIES: &str = "\
     WITH RECURSIVE tie (sequence, relation, attribute) AS ( \
         SELECT o.objid, o.refobjid, o.refobjsubid FROM pg_catalog.pg_depend o \
@@ -127,17 +127,7 @@ const TIES: &str = "\
         SELECT e.refobjid, d.adrelid, 0 FROM pg_catalog.pg_attrdef d \
         JOIN pg_catalog.pg_depend e ON e.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND e.objid = d.oid \
         WHERE e.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.refobjid <> d.adrelid), \
-    up (relation, ancestor, depth) AS ( \
-        SELECT i.inhrelid, i.inhparent, 1 FROM pg_catalog.pg_inherits i \
-        JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition \
-        UNION ALL \
-        SELECT up.relation, i.inhparent, up.depth + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.ancestor \
-        JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition), \
-    above AS (SELECT up.relation, pg_catalog.array_agg(c.oid ORDER BY up.depth) AS oids, \
-            pg_catalog.array_agg(n.nspname::text ORDER BY up.depth) AS schemas, \
-            pg_catalog.array_agg(c.relname::text ORDER BY up.depth) AS names \
-        FROM up JOIN pg_catalog.pg_class c ON c.oid = up.ancestor JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        GROUP BY up.relation) \
+    ABOVE \
     SELECT s.oid, t.oid, n.nspname::text, t.relname::text, a.attname::text, a.attidentity::text, \
         coalesce(above.oids, '{}'), coalesce(above.schemas, '{}'), coalesce(above.names, '{}') \
     FROM tie JOIN pg_catalog.pg_class s ON s.oid = tie.sequence AND s.relkind = 'S' \
@@ -150,7 +140,8 @@ const TIES: &str = "\
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn list(session: &Session) -> Result<Vec<Sequence>, DbError> {
-    let (rows, ties) = futures_util::try_join!(session.query(LIST, &[]), session.query(TIES, &[]))
+    let ties = TIES.replace("ABOVE", tables::ABOVE);
+    let (rows, ties) = futures_util::try_join!(session.query(LIST, &[]), session.query(&ties, &[]))
         .during(session.side(), "list the sequences")?;
     let mut sequences = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -168,9 +159,7 @@ pub async fn list(session: &Session) -> Result<Vec<Sequence>, DbError> {
             };
             sequence.owner = Some((Owner { table: name.clone(), column }, bond));
         }
-        let (oids, schemas, names): (Vec<u32>, Vec<String>, Vec<String>) = (row.take(6)?, row.take(7)?, row.take(8)?);
-        let above = oids.into_iter().zip(schemas).zip(names);
-        let above = above.map(|((oid, schema), name)| Named { oid, name: TableName { schema, name } }).collect();
+        let above = tables::ancestors(row.take(6)?, row.take(7)?, row.take(8)?);
         sequence.tied.push(Tied { table: Named { oid: row.take(1)?, name }, above });
     }
     Ok(sequences)

@@ -170,9 +170,10 @@ pub enum Detail {
     Outline,
 }
 
-/// SIZE and WANTED are filled in.
-const TABLES: &str = "\
-    WITH RECURSIVE up (relation, ancestor, depth, version) AS ( \
+/// For WITH RECURSIVE: `above` has, for each partition, the partitioned tables over
+/// it from the nearest to the root, and the versions of the links to them.
+pub(super) const ABOVE: &str = "\
+    up (relation, ancestor, depth, version) AS ( \
         SELECT i.inhrelid, i.inhparent, 1, i.xmin::text FROM pg_catalog.pg_inherits i \
         JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE c.relispartition \
         UNION ALL \
@@ -183,7 +184,17 @@ const TABLES: &str = "\
             pg_catalog.array_agg(c.relname::text ORDER BY up.depth) AS names, \
             pg_catalog.array_agg(up.version ORDER BY up.depth) AS versions \
         FROM up JOIN pg_catalog.pg_class c ON c.oid = up.ancestor JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        GROUP BY up.relation) \
+        GROUP BY up.relation)";
+
+/// What `above` has in three columns.
+pub(super) fn ancestors(oids: Vec<u32>, schemas: Vec<String>, names: Vec<String>) -> Vec<Named> {
+    let named = |((oid, schema), name)| Named { oid, name: TableName { schema, name } };
+    oids.into_iter().zip(schemas).zip(names).map(named).collect()
+}
+
+/// ABOVE, SIZE and WANTED are filled in.
+const TABLES: &str = "\
+    WITH RECURSIVE ABOVE \
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, \
         c.relpersistence = 'u' AS unlogged, c.relfilenode AS filenode, SIZE AS bytes, \
         EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
@@ -217,7 +228,7 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
         Detail::Full => "coalesce(pg_catalog.pg_table_size(c.oid), 0)",
         Detail::Columns | Detail::Outline => "0::bigint",
     };
-    let sql = TABLES.replace("SIZE", size).replace("WANTED", "true");
+    let sql = TABLES.replace("ABOVE", ABOVE).replace("SIZE", size).replace("WANTED", "true");
     let rows = session.query(&sql, &[]).await.during(session.side(), "list the tables")?;
     let mut tables = rows.iter().map(table).collect::<Result<Vec<Table>, DbError>>()?;
     if detail != Detail::Outline {
@@ -235,22 +246,19 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn find(session: &Session, oid: u32) -> Result<Option<Table>, DbError> {
-    let sql = TABLES.replace("SIZE", "0::bigint").replace("WANTED", "c.oid = $1");
+    let sql = TABLES.replace("ABOVE", ABOVE).replace("SIZE", "0::bigint").replace("WANTED", "c.oid = $1");
     let row = session.query_opt(&sql, &[&oid]).await.during(session.side(), "look for a table by its oid")?;
     row.as_ref().map(table).transpose()
 }
 
 fn table(row: &Row) -> Result<Table, DbError> {
-    let (oids, schemas, names): (Vec<u32>, Vec<String>, Vec<String>) =
-        (row.take("ancestor_oids")?, row.take("ancestor_schemas")?, row.take("ancestor_names")?);
-    let named = |((oid, schema), name)| Named { oid, name: TableName { schema, name } };
     Ok(Table {
         name: TableName { schema: row.take("schema")?, name: row.take("name")? },
         oid: row.take("oid")?,
         shape: if row.take("partitioned")? { Shape::Partitioned } else { Shape::Plain },
         persistence: if row.take("unlogged")? { Persistence::Unlogged } else { Persistence::Permanent },
         is_of_extension: row.take("extension")?,
-        ancestors: oids.into_iter().zip(schemas).zip(names).map(named).collect(),
+        ancestors: ancestors(row.take("ancestor_oids")?, row.take("ancestor_schemas")?, row.take("ancestor_names")?),
         links: row.take("links")?,
         parents: row.take("parents")?,
         filenode: row.take("filenode")?,

@@ -146,17 +146,7 @@ async fn attempt(
     finish::reopen(ctx, &state, finish).await?;
     let start = Start { state: Arc::clone(&state), migration, position: from, until: Some(until) };
     let end = stream(ctx, start, connections).await?;
-    match end.reason {
-        Reason::Reached => {}
-        Reason::Asked => {
-            leave(ctx, &state, "a catch-up was interrupted").await?;
-            return Err(Error::Interrupted);
-        }
-        Reason::HandedOver { to } => {
-            leave(ctx, &state, &format!("handed over to {to}")).await?;
-            return Err(Error::TakenOver { by: to });
-        }
-    }
+    require_reached(ctx, &state, end.reason).await?;
     ctx.add_totals(end.totals);
     let gaps = coverage::at_end(ctx, &state).await?;
     let report = sweep(ctx, &state).await?;
@@ -179,6 +169,21 @@ async fn attempt(
     let report = CatchupReport { restored, unlogged_tables, administrators, ..report };
     let report = ended.get_or_init(|| async { report }).await;
     end_well(ctx, &state, report.clone()).await
+}
+
+/// A stream that ended before its goal is left to whoever comes next.
+async fn require_reached(ctx: &Context, state: &State, reason: Reason) -> Result<(), Error> {
+    match reason {
+        Reason::Reached => Ok(()),
+        Reason::Asked => {
+            leave(ctx, state, "a catch-up was interrupted").await?;
+            Err(Error::Interrupted)
+        }
+        Reason::HandedOver { to } => {
+            leave(ctx, state, &format!("handed over to {to}")).await?;
+            Err(Error::TakenOver { by: to })
+        }
+    }
 }
 
 /// Records that everything is in, and leaves.

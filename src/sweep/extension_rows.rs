@@ -2,9 +2,10 @@
 //! CREATE EXTENSION does not bring the user's own, and no publication does.
 //!
 //! Invariant: those rows that the extension says are the user's are replaced in
-//! one transaction, a savepoint a table, so a pass can be made again at any time; the last, when nothing
-//! is written, is exact. What cannot be carried is named, and keeps nothing else
-//! from being carried.
+//! one transaction, so a pass can be made again at any time; the last, when
+//! nothing is written, is exact. A table that cannot be carried is named, keeps
+//! the rows that it had, and keeps no other from being carried: the transaction
+//! is rolled back and made again without it.
 //!
 //! Source: `pg_extension_config_dump` in `src/backend/commands/extension.c`.
 
@@ -46,31 +47,48 @@ pub struct Carried {
 pub async fn carry(settings: &Settings, stage: Stage) -> Result<Carried, SweepError> {
     let source = Session::connect(&settings.source, &settings.name).await?;
     let all = of_source(settings, &source).await?;
-    let wanted: Vec<&ConfigTable> =
+    let mut wanted: Vec<&ConfigTable> =
         all.iter().filter(|table| stage == Stage::End || !ACTING.contains(&table.extension.as_str())).collect();
     let mut carried = Carried::default();
     if wanted.is_empty() {
         return Ok(carried);
     }
     let target = Session::connect(&settings.target, &settings.name).await?;
+    while let Err(refusal) = replace(&source, &target, &wanted).await? {
+        let table = wanted.remove(refusal.place);
+        carried.left.push(format!("{}: {}", table.table, refusal.error.words()));
+    }
+    carried.tables = wanted.len() as u64;
+    Ok(carried)
+}
+
+/// One of the tables cannot be carried.
+struct Refusal {
+    /// Its place among them.
+    place: usize,
+    /// What the server says.
+    error: DbError,
+}
+
+/// Replaces the rows of all these tables, or of none.
+async fn replace(source: &Session, target: &Session, tables: &[&ConfigTable]) -> Result<Result<(), Refusal>, DbError> {
     let run = async |sql: &str| target.batch_execute(sql).await.during(target.side(), "carry rows of extensions");
     run("BEGIN").await?;
-    let mut emptied = Vec::new();
-    // Those that refer to others are named later by their extensions.
-    for table in wanted.iter().rev() {
-        match attempt(&target, empty(&target, table)).await? {
-            Ok(()) => emptied.push(*table),
-            Err(error) => carried.left.push(format!("{}: {}", table.table, error.words())),
+    let done = async {
+        // Those that refer to others are named later by their extensions.
+        for (place, table) in tables.iter().enumerate().rev() {
+            empty(target, table).await.map_err(|error| Refusal { place, error })?;
         }
-    }
-    for table in emptied.iter().rev() {
-        match attempt(&target, fill(&source, &target, table)).await? {
-            Ok(()) => carried.tables += 1,
-            Err(error) => carried.left.push(format!("{}: {}", table.table, error.words())),
+        for (place, table) in tables.iter().enumerate() {
+            fill(source, target, table).await.map_err(|error| Refusal { place, error })?;
         }
+        Ok::<(), Refusal>(())
+    };
+    match done.await {
+        Ok(()) => run("COMMIT").await.map(Ok),
+        Err(refusal) if refusal.error.sqlstate().is_some() => run("ROLLBACK").await.map(|()| Err(refusal)),
+        Err(refusal) => Err(refusal.error),
     }
-    run("COMMIT").await?;
-    Ok(carried)
 }
 
 /// The configuration tables of the source that come along.
@@ -81,22 +99,6 @@ pub async fn of_source(settings: &Settings, source: &Session) -> Result<Vec<Conf
     let mut all = config_tables(source).await?;
     all.retain(|table| !settings.filter.excludes_explicitly(&table.table));
     Ok(all)
-}
-
-/// Runs a step in a savepoint; what the server refuses is an answer.
-async fn attempt(
-    target: &Session,
-    step: impl Future<Output = Result<(), DbError>>,
-) -> Result<Result<(), DbError>, DbError> {
-    let run = async |sql: &str| target.batch_execute(sql).await.during(target.side(), "carry rows of extensions");
-    run("SAVEPOINT walferry").await?;
-    let done = step.await;
-    match &done {
-        Ok(()) => run("RELEASE SAVEPOINT walferry").await?,
-        Err(error) if error.sqlstate().is_some() => run("ROLLBACK TO SAVEPOINT walferry").await?,
-        Err(_) => return done.map(Ok),
-    }
-    Ok(done)
 }
 
 fn where_user(table: &ConfigTable) -> &str {

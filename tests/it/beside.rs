@@ -50,6 +50,39 @@ async fn rows_of_extensions_come_along_as_pg_dump_takes_them_and_are_exact_at_th
     assert_eq!(text(&admin, rows).await, "(1,changed,t) (2,theirs,f) (4,four,t)42");
 }
 
+/// The story: the rows of all such tables were deleted first, each in a savepoint
+/// of its own; a table whose rows could not be written then was empty on the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extensions_table_that_cannot_be_carried_keeps_its_rows_and_keeps_no_other_from_being_carried() {
+    const SECOND: &str = "CREATE TABLE public.more (id int PRIMARY KEY); ALTER EXTENSION hstore ADD TABLE public.more;
+        UPDATE pg_extension SET extconfig = extconfig || 'public.more'::regclass::oid, extcondition = extcondition || ''::text WHERE extname = 'hstore'";
+    let pair = Pair::builder().start().await;
+    let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    pair.source_sql(&format!("{EXTENSION}; {SECOND}")).await;
+    pair.source_sql("INSERT INTO conf VALUES (1, 'mine', true); INSERT INTO more VALUES (1), (2); CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION prepared FOR TABLE t").await;
+    admin.batch_execute(&format!("{EXTENSION}; {SECOND}")).await.unwrap();
+    admin
+        .batch_execute(
+            "INSERT INTO conf VALUES (7, 'old', true); ALTER TABLE conf ADD CONSTRAINT never CHECK (v <> 'mine'); INSERT INTO more VALUES (9); \
+             GRANT ALL ON conf, conf_seq, more TO doadmin",
+        )
+        .await
+        .unwrap();
+    for command in [&["run", "--until", "caught-up"][..], &["catchup"]] {
+        let done = Walferry::run(&pair, &[command, &["--publication", "prepared"]].concat(), PATIENCE).code(0);
+        assert!(
+            done.stderr.contains("public.conf") && done.stderr.contains("violates check constraint"),
+            "{}",
+            done.stderr
+        );
+        assert_eq!(text(&admin, "SELECT string_agg(conf::text, ' ') FROM conf").await, "(7,old,t)");
+        assert_eq!(text(&admin, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM more").await, "1 2");
+    }
+    admin.batch_execute("ALTER TABLE conf DROP CONSTRAINT never").await.unwrap();
+    Walferry::run(&pair, &["catchup", "--publication", "prepared"], PATIENCE).code(0);
+    assert_eq!(text(&admin, "SELECT string_agg(conf::text, ' ') FROM conf").await, "(1,mine,t)");
+}
+
 /// What a database is told besides its objects.
 const PROPERTIES: &str = "
     CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY);
