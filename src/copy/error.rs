@@ -4,7 +4,7 @@ use super::cuts::Failure;
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
-use crate::membership::Unmatched;
+use crate::membership::{Part, SourceTable, Unmatched};
 use crate::observe::status::human_bytes;
 use crate::schema::SchemaError;
 use crate::session::DbError;
@@ -203,6 +203,18 @@ pub enum CopyError {
         /// As the source has it.
         now: TableName,
     },
+    /// A table that is not copied yet cannot be any more.
+    #[error(
+        "table {table} was to be copied, and is {what} on the source by now: {remedy} there, or leave it out with --exclude-tables"
+    )]
+    Unfit {
+        /// The table.
+        table: TableName,
+        /// What it is.
+        what: &'static str,
+        /// The SQL that makes it what it was.
+        remedy: String,
+    },
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
         "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
@@ -254,6 +266,17 @@ pub enum CopyError {
 }
 
 impl CopyError {
+    /// A table of the migration that is not what it was.
+    pub(super) fn unfit(table: &SourceTable) -> Self {
+        let sql = table.name.sql();
+        let (what, remedy) = match table.part {
+            Part::Unlogged => ("unlogged", format!("ALTER TABLE {sql} SET LOGGED;")),
+            Part::OfExtension => ("an extension's own", format!("ALTER EXTENSION … DROP TABLE {sql};")),
+            Part::Included | Part::Filtered | Part::LetIn => ("left out", "let it in".to_owned()),
+        };
+        CopyError::Unfit { table: table.name.clone(), what, remedy }
+    }
+
     /// What it means.
     pub fn fault(&self) -> Fault {
         match self {
@@ -278,6 +301,7 @@ impl CopyError {
             CopyError::SlotBlocked { .. }
             | CopyError::NoSnapshot(_)
             | CopyError::Renamed { .. }
+            | CopyError::Unfit { .. }
             | CopyError::Unsettled { .. } => Fault::lasting(Side::Source),
             CopyError::Elsewhere(_) | CopyError::KeysInForce(_) | CopyError::Triggers { .. } => {
                 Fault::lasting(Side::Target)

@@ -99,13 +99,9 @@ impl<'a> Snapshots<'a> {
         let wanted = board.without_rows();
         let planned = plan::plans(self.ctx, (held.keeper.session(), &target), version, jobs, &wanted).await?;
         let target = State::open(target, self.ctx.state.name()).await?;
-        let Planned { plans, gone, left_out } = planned;
+        let Planned { plans, gone } = planned;
         for (index, job) in gone.into_iter().filter_map(|index| Some((index, jobs.get(index)?))) {
             resume::gone(&target, job, held.point).await?;
-            board.ready(index);
-        }
-        for (index, job) in left_out.into_iter().filter_map(|index| Some((index, jobs.get(index)?))) {
-            resume::leave_out(&target, job).await?;
             board.ready(index);
         }
         let generation = held.generation;

@@ -86,8 +86,6 @@ pub(super) struct Planned {
     pub(super) plans: Vec<(usize, Arc<RowsPlan>)>,
     /// Dropped on the source.
     pub(super) gone: Vec<usize>,
-    /// Left out by the filter by now.
-    pub(super) left_out: Vec<usize>,
 }
 
 /// Makes sure that every published table of the first snapshot has its place
@@ -229,7 +227,7 @@ pub(super) async fn plans(
         let Some(job) = jobs.get(*index) else { continue };
         match by_oid.get(&job.source_oid) {
             None => planned.gone.push(*index),
-            Some(table) if table.part != Part::Included => planned.left_out.push(*index),
+            Some(table) if table.part != Part::Included => return Err(CopyError::unfit(table)),
             Some(table) if table.name != job.table => {
                 return Err(CopyError::Renamed { table: job.table.clone(), now: table.name.clone() });
             }

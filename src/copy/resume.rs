@@ -168,20 +168,6 @@ pub(super) async fn gone(target: &State, job: &Job, point: EndLsn) -> Result<(),
     Ok(())
 }
 
-/// A table that the filter leaves out by now.
-///
-/// # Errors
-/// When the target refuses it.
-pub(super) async fn leave_out(target: &State, job: &Job) -> Result<(), CopyError> {
-    let table = &job.table;
-    tracing::warn!(%table, "the filter leaves this table out by now, before it was copied");
-    if empty(target, job).await? == Found::Empty {
-        expect(target.exclude_table(job.source_oid).await?, table)?;
-        target.journal(&format!("{table} is left out by now")).await?;
-    }
-    Ok(())
-}
-
 /// A step that was not taken is another process's doing.
 pub(super) fn expect(step: Step, table: &TableName) -> Result<(), CopyError> {
     match step {

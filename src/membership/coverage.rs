@@ -24,7 +24,10 @@ use crate::state::tables::{Origin, TableRow, TableState};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The source has no such table any more.
-    Dropped,
+    Dropped {
+        /// The table that it is a partition of on the target, when that is to go, too.
+        within: Option<TableName>,
+    },
     /// The source has another table of its name.
     CreatedAgain,
     /// The source has it under another name than the target.
@@ -141,7 +144,7 @@ impl Gap {
                 "is published otherwise than when its rows were read, or was for a while (kinds of changes, its schema, the \
                  table that it is a partition of), and changes in between may be lost"
             }
-            Cause::Dropped => "was dropped on the source, and the target still has it",
+            Cause::Dropped { .. } => "was dropped on the source, and the target still has it",
             Cause::CreatedAgain => "was dropped on the source and created again, and the target still has the old one",
             Cause::MissingOnTarget => "is not on the target any more",
             Cause::NotPublished => "is not published any more, and its changes since then are lost",
@@ -167,7 +170,8 @@ impl Gap {
         let again = format!("copy it anew: walferry resync '{table}'");
         let add = format!("take it in: walferry add '{table}'");
         match &self.cause {
-            Cause::Dropped => format!("if it can go, on the target: DROP TABLE {sql};"),
+            Cause::Dropped { within: Some(parent) } => format!("it goes with {parent}"),
+            Cause::Dropped { within: None } => format!("if it can go, on the target: DROP TABLE {sql};"),
             Cause::CreatedAgain => format!("on the target: DROP TABLE {sql}; then {add}"),
             Cause::Renamed { now } => format!("rename it on the target as well: {}", rename_sql(table, now)),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
@@ -192,6 +196,11 @@ impl Gap {
             }
         }
     }
+}
+
+/// How many tables these are about.
+pub fn tables<'g>(gaps: impl Iterator<Item = &'g Gap>) -> usize {
+    gaps.map(|gap| gap.source_oid).collect::<HashSet<u32>>().len()
 }
 
 /// The SQL that gives a table its new name.
@@ -255,58 +264,59 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let mut gaps = Vec::new();
     for row in now.rows {
         let there = now.there.get(&row.source_oid);
-        let cause = match by_oid.get(&row.source_oid) {
+        let causes = match by_oid.get(&row.source_oid) {
             Some(table) => of_table(now, &members, row, table, there),
-            None if !row.state.takes_part() || there.is_none() => None,
-            None if there.is_some_and(|there| by_name.contains(&there.name)) => Some(Cause::CreatedAgain),
-            None => Some(Cause::Dropped),
+            None if !row.state.takes_part() || there.is_none() => Vec::new(),
+            None if there.is_some_and(|there| by_name.contains(&there.name)) => vec![Cause::CreatedAgain],
+            None => vec![Cause::Dropped { within: there.and_then(|there| dropped_above(&by_oid, there)) }],
         };
         // One without a table there, as it was left out, goes by its present name.
         let here = by_oid.get(&row.source_oid).map_or(&row.table, |table| &table.name);
         let name = there.map_or(here, |there| &there.name);
-        gaps.extend(cause.map(|cause| Gap { source_oid: row.source_oid, table: name.clone(), cause }));
+        gaps.extend(causes.into_iter().map(|cause| Gap { source_oid: row.source_oid, table: name.clone(), cause }));
     }
     let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
-    for table in now.tables.iter().filter(|table| !known.contains(&table.oid)) {
+    let again = |gap: &Gap| (gap.cause == Cause::CreatedAgain).then(|| gap.table.clone());
+    let again: HashSet<TableName> = gaps.iter().filter_map(again).collect();
+    for table in now.tables.iter().filter(|table| !known.contains(&table.oid) && !again.contains(&table.name)) {
         gaps.extend(of_stranger(now, table));
     }
     gaps.sort_by(|a, b| a.table.cmp(&b.table));
     gaps
 }
 
+/// What is to be done first comes first.
 fn of_table(
     now: &Now<'_>,
     members: &HashSet<u32>,
     row: &TableRow,
     table: &SourceTable,
     there: Option<&There>,
-) -> Option<Cause> {
+) -> Vec<Cause> {
+    let one = |cause: Option<Cause>| cause.into_iter().collect();
     match row.state {
-        TableState::Extension => return None,
+        TableState::Extension => return Vec::new(),
         TableState::Excluded => {
-            return left_out_within(now, table).or((table.part == Part::LetIn).then_some(Cause::LetIn));
+            return one(left_out_within(now, table).or((table.part == Part::LetIn).then_some(Cause::LetIn)));
         }
         TableState::Unlogged if table.persistence == Persistence::Permanent => {
             // A partitioned table has no rows that could be unlogged.
-            return (table.shape == Shape::Plain).then_some(Cause::Logged);
+            return one((table.shape == Shape::Plain).then_some(Cause::Logged));
         }
         TableState::Unlogged => {}
-        _ if table.persistence == Persistence::Unlogged => return Some(Cause::Unlogged),
+        _ if table.persistence == Persistence::Unlogged => return vec![Cause::Unlogged],
         _ => {}
     }
     let Some(there) = there else {
         // How a target parts the rows of a root is its own business.
         let missing = row.state.is_streamed().then_some(Cause::MissingOnTarget);
-        return missing.or_else(|| doubt(now, row, table));
+        return one(missing.or_else(|| doubt(now, row, table)));
     };
     if there.name != table.name {
-        return Some(Cause::Renamed { now: table.name.clone() });
+        return vec![Cause::Renamed { now: table.name.clone() }];
     }
-    let is_published = published_as(now, table);
-    if let Some(cause) = of_publication(row, is_published) {
-        return Some(cause);
-    }
-    attached(now, members, table, there).or_else(|| doubt(now, row, table))
+    let of_rows = of_publication(row, published_as(now, table)).or_else(|| doubt(now, row, table));
+    attached(now, members, table, there).into_iter().chain(of_rows).collect()
 }
 
 /// What a table is on the source just now: kept with its rows, and compared with
@@ -377,6 +387,13 @@ fn attached(now: &Now<'_>, members: &HashSet<u32>, table: &SourceTable, there: &
         source: parent.map(|parent| parent.name.clone()),
         target: there.parent.as_ref().map(|(_, name)| name.clone()),
     })
+}
+
+/// The table that one is a partition of on the target, if the source has that no
+/// more, either.
+fn dropped_above(by_oid: &HashMap<u32, &SourceTable>, there: &There) -> Option<TableName> {
+    let (oid, name) = there.parent.as_ref()?;
+    oid.is_some_and(|oid| !by_oid.contains_key(&oid)).then(|| name.clone())
 }
 
 /// A table that the state does not know. Under FOR ALL TABLES each row of it has

@@ -144,12 +144,9 @@ pub fn part(table: &Table, filter: &TableFilter, known: &Known) -> Part {
     }
     let is_below_known = table.ancestors.iter().any(|above| known.get(&above.oid).is_some_and(|s| s.takes_part()));
     let by_filter = if is_below_known { !is_excluded(filter, table) } else { includes(filter, table) };
-    // Of one that is not copied yet nothing is there that would have to be kept.
-    let is_member =
-        |state: &TableState| state.takes_part() && !matches!(state, TableState::Waiting | TableState::Copying);
     match (known.get(&table.oid), table.persistence) {
-        (Some(state), Persistence::Permanent) if is_member(state) => Part::Included,
-        (Some(state), Persistence::Unlogged) if is_member(state) => Part::Unlogged,
+        (Some(state), Persistence::Permanent) if state.takes_part() => Part::Included,
+        (Some(state), Persistence::Unlogged) if state.takes_part() => Part::Unlogged,
         (Some(TableState::Excluded), Persistence::Permanent) if by_filter => Part::LetIn,
         (_, _) if !by_filter => Part::Filtered,
         (_, Persistence::Unlogged) => Part::Unlogged,

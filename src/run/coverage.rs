@@ -16,6 +16,7 @@ use crate::catalog::contents::{self, Checksum};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::config::{SchemaMode, Settings};
+use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now, There};
 use crate::membership::{self, Part, SourceTable, narrowed};
@@ -122,8 +123,19 @@ pub(super) async fn apply_filter(ctx: &Context, state: &State) -> Result<(), Err
         .map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Excluded))
         .collect();
     if !left_out.is_empty() {
+        let is_left_out = |row: &TableRow| left_out.iter().any(|table| table.source_oid == row.source_oid);
+        let rows = state.tables().await?.into_iter();
+        let begun: Vec<TableRow> = rows.filter(|row| row.is_unfinished() && is_left_out(row)).collect();
+        // A part of its rows is of no use to anybody.
+        copy::anew::empty(&ctx.copy(state), &begun).await?;
         for row in &left_out {
-            warn!(table = %row.table, "the filter leaves this table out by now: it is followed no more, and keeps the rows it has on the target");
+            let what = match begun.iter().any(|begun| begun.source_oid == row.source_oid) {
+                true => "the filter leaves this table out by now, before it was copied: it is empty on the target",
+                false => {
+                    "the filter leaves this table out by now: it is followed no more, and keeps the rows it has on the target"
+                }
+            };
+            warn!(table = %row.table, "{what}");
             state.journal(&format!("{} is left out by now", row.table)).await?;
         }
         state.enter_tables(&left_out).await?;
@@ -139,7 +151,7 @@ pub(super) async fn watch(ctx: &Context) -> std::convert::Infallible {
         tokio::time::sleep(LOOK_EVERY).await;
         match look_alone(ctx).await {
             Ok(look) => {
-                let count = look.gaps.iter().filter(|gap| is_sure(gap)).count();
+                let count = coverage::tables(look.gaps.iter().filter(|gap| is_sure(gap)));
                 ctx.metrics.tables_differing.set(i64::try_from(count).unwrap_or(i64::MAX));
                 say(&look.gaps, &mut said);
             }

@@ -7,7 +7,7 @@ use crate::apply::ApplyError;
 use crate::config::{ConfigError, Side};
 use crate::copy::CopyError;
 use crate::fault::{Difference, Fault, Trouble};
-use crate::membership::coverage::Gap;
+use crate::membership::coverage::{Gap, tables};
 use crate::observe::http::HttpError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
@@ -79,7 +79,7 @@ pub enum Error {
     /// Tables that differ, or that nothing carries.
     #[error(
         "{} not equal on both sides:\n  {}",
-        if .gaps.len() == 1 { "1 table is".to_owned() } else { format!("{} tables are", .gaps.len()) },
+        match tables(.gaps.iter()) { 1 => "1 table is".to_owned(), count => format!("{count} tables are") },
         .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
     NotCovered {

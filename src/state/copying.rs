@@ -94,15 +94,6 @@ impl State {
         .await
     }
 
-    /// → excluded: the filter leaves it out by now.
-    ///
-    /// # Errors
-    /// When the target refuses it.
-    pub async fn exclude_table(&self, source_oid: u32) -> Result<Step, StateError> {
-        let set = "state = 'excluded', rows = 0, bytes = 0, snapshot_lsn = NULL";
-        self.step(source_oid, set, "state = 'waiting'", "leave a table out").await
-    }
-
     /// The state of a table, held until the end of the caller's transaction.
     ///
     /// # Errors

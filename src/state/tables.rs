@@ -337,7 +337,8 @@ impl State {
         let (oids, words): (Vec<u32>, Vec<&str>) = problems.iter().map(|(oid, words)| (*oid, words.as_str())).unzip();
         self.execute(
             "UPDATE walferry.tables t SET problem = found.words FROM (SELECT source_oid, words FROM walferry.tables o \
-                 LEFT JOIN unnest($2::oid[], $3::text[]) AS p (oid, words) ON p.oid = o.source_oid WHERE o.migration = $1) AS found \
+                 LEFT JOIN (SELECT oid, pg_catalog.string_agg(words, '; ' ORDER BY place) AS words \
+                     FROM unnest($2::oid[], $3::text[]) WITH ORDINALITY AS u (oid, words, place) GROUP BY oid) p ON p.oid = o.source_oid WHERE o.migration = $1) AS found \
              WHERE t.migration = $1 AND t.source_oid = found.source_oid AND t.problem IS DISTINCT FROM found.words",
             &[&self.name(), &oids, &words],
             "record what is wrong with tables",
