@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
 use super::error::list;
+use super::publication::locked;
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Found, Shape, by_name};
@@ -277,23 +278,21 @@ fn require_published(
     units: &[(usize, &SourceTable)],
     published: &HashMap<u32, Published>,
 ) -> Result<(), CopyError> {
-    let missing: Vec<&TableName> =
-        units.iter().filter(|(_, unit)| !published.contains_key(&unit.oid)).map(|(_, unit)| &unit.name).collect();
+    let missing: Vec<&SourceTable> =
+        units.iter().map(|(_, unit)| *unit).filter(|unit| !published.contains_key(&unit.oid)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let name = ctx.settings.publication.name();
-    let tables: Vec<String> = missing.iter().map(|name| name.sql()).collect();
-    let tables = tables.join(", ");
+    let names: Vec<TableName> = missing.iter().map(|unit| unit.name.clone()).collect();
+    let entries: Vec<String> = missing.iter().map(|unit| format!("{}{}", unit.only(), unit.name.sql())).collect();
+    let add = format!("ADD TABLE {}", entries.join(", "));
     Err(CopyError::Publication {
         name: name.to_owned(),
-        problem: format!("does not publish {} any more", list(&missing.into_iter().cloned().collect::<Vec<_>>())),
+        problem: format!("does not publish {} any more", list(&names)),
         // No transaction may have written to the table and go on: decoding it,
         // older servers would take it for not published, and those after it.
-        sql: format!(
-            "BEGIN; LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION {} ADD TABLE {tables}; COMMIT;",
-            ident(name)
-        ),
+        sql: format!("BEGIN; {};", locked(name, missing.into_iter(), &add)),
     })
 }
 

@@ -194,7 +194,7 @@ pub(super) async fn notice(ctx: &CopyContext<'_>, source: &Session, tables: &[So
 }
 
 /// A change of the publication that waits for the writers of these tables.
-fn locked<'t>(publication: &str, tables: impl Iterator<Item = &'t SourceTable>, change: &str) -> String {
+pub(super) fn locked<'t>(publication: &str, tables: impl Iterator<Item = &'t SourceTable>, change: &str) -> String {
     let names: Vec<String> = tables.map(|table| format!("{}{}", table.only(), table.name.sql())).collect();
     let names = names.join(", ");
     let publication = ident(publication);

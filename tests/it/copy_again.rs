@@ -178,6 +178,28 @@ async fn a_name_or_a_filter_that_changes_while_a_copy_is_cut_off_is_spoken_of() 
     assert_eq!(rows, 0);
 }
 
+/// The story: such a table was left out without a word, and the end was well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_became_unlogged_before_it_was_copied_stops_the_copy() {
+    let pair = cut_off().await;
+    pair.source_sql("ALTER PUBLICATION walferry DROP TABLE public.counter; ALTER TABLE public.counter SET UNLOGGED")
+        .await;
+    let refused = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(6);
+    let logged = "ALTER TABLE \"public\".\"counter\" SET LOGGED;";
+    for words in ["public.counter was to be copied, and is unlogged on the source by now", logged] {
+        assert!(refused.stderr.contains(words), "no \"{words}\" in:\n{}", refused.stderr);
+    }
+    pair.source_sql(logged).await;
+    let refused = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(3).stderr;
+    let publish = "BEGIN; LOCK TABLE ONLY \"public\".\"counter\" IN SHARE ROW EXCLUSIVE MODE; \
+        ALTER PUBLICATION \"walferry\" ADD TABLE ONLY \"public\".\"counter\"; COMMIT;";
+    assert!(refused.contains(publish), "{refused}");
+    pair.source_sql(publish).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_lets_in_more_than_the_copy_began_with_is_refused() {
     let pair = usual_pair().await;
