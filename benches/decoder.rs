@@ -25,11 +25,11 @@ const WIDE_COLUMN_BYTES: usize = 32;
 const WIDE_ROWS: u64 = 4;
 
 fn begin(n: u64) -> Message {
-    Message::Begin(Begin { final_lsn: CommitLsn(Lsn(n * 1000)), commit_time: 0, xid: 0 })
+    Message::Begin(Begin { final_lsn: CommitLsn::of_record(Lsn::new(n * 1000)), commit_time: 0, xid: 0 })
 }
 
 fn commit(n: u64) -> Message {
-    let (commit_lsn, end_lsn) = (CommitLsn(Lsn(n * 1000)), EndLsn(Lsn(n * 1000 + 40)));
+    let (commit_lsn, end_lsn) = (CommitLsn::of_record(Lsn::new(n * 1000)), EndLsn::of_commit(Lsn::new(n * 1000 + 40)));
     Message::Commit(Commit { commit_lsn, end_lsn, commit_time: 0 })
 }
 

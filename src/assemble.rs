@@ -129,7 +129,7 @@ pub struct PassedOver {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssembleError {
     /// A message that belongs into a transaction came outside of one.
-    #[error("{message} message outside a transaction, after position {}", .after.0)]
+    #[error("{message} message outside a transaction, after position {}", .after.lsn())]
     Outside {
         /// The message's name.
         message: &'static str,
@@ -137,7 +137,7 @@ pub enum AssembleError {
         after: EndLsn,
     },
     /// A transaction began inside another one.
-    #[error("transaction {} begins inside the transaction that commits at {}", .inner.0, .open.0)]
+    #[error("transaction {} begins inside the transaction that commits at {}", .inner.lsn(), .open.lsn())]
     Nested {
         /// The commit record of the one that is open.
         open: CommitLsn,
@@ -145,7 +145,7 @@ pub enum AssembleError {
         inner: CommitLsn,
     },
     /// Transactions did not come in the order of their commits.
-    #[error("transaction that commits at {} comes after one whose commit ended at {}", .commit_lsn.0, .after.0)]
+    #[error("transaction that commits at {} comes after one whose commit ended at {}", .commit_lsn.lsn(), .after.lsn())]
     OutOfOrder {
         /// The commit record of the one that begins.
         commit_lsn: CommitLsn,
@@ -153,7 +153,7 @@ pub enum AssembleError {
         after: EndLsn,
     },
     /// Commit is not that of Begin.
-    #[error("transaction that should commit at {} commits at {}", .begin.0, .commit.0)]
+    #[error("transaction that should commit at {} commits at {}", .begin.lsn(), .commit.lsn())]
     OtherCommit {
         /// What Begin said.
         begin: CommitLsn,
@@ -161,7 +161,7 @@ pub enum AssembleError {
         commit: CommitLsn,
     },
     /// A commit record that ends before it starts.
-    #[error("transaction that commits at {} ends before that, at {}", .commit_lsn.0, .end_lsn.0)]
+    #[error("transaction that commits at {} ends before that, at {}", .commit_lsn.lsn(), .end_lsn.lsn())]
     EndBeforeCommit {
         /// Start of the commit record.
         commit_lsn: CommitLsn,
@@ -169,7 +169,7 @@ pub enum AssembleError {
         end_lsn: EndLsn,
     },
     /// A change for a relation that was never described.
-    #[error("{message} for relation {relation}, which was never described, in the transaction that commits at {}", .commit_lsn.0)]
+    #[error("{message} for relation {relation}, which was never described, in the transaction that commits at {}", .commit_lsn.lsn())]
     UnknownRelation {
         /// The message's name.
         message: &'static str,
@@ -179,7 +179,7 @@ pub enum AssembleError {
         commit_lsn: CommitLsn,
     },
     /// A row that does not have the relation's columns.
-    #[error("{message} for {} with {found} columns instead of {expected}, in the transaction that commits at {}", .relation.table, .commit_lsn.0)]
+    #[error("{message} for {} with {found} columns instead of {expected}, in the transaction that commits at {}", .relation.table, .commit_lsn.lsn())]
     ColumnCount {
         /// The message's name.
         message: &'static str,
@@ -193,13 +193,13 @@ pub enum AssembleError {
         found: usize,
     },
     /// A TRUNCATE of nothing, which the decoder refuses already.
-    #[error("Truncate message without relations in the transaction that commits at {}", .commit_lsn.0)]
+    #[error("Truncate message without relations in the transaction that commits at {}", .commit_lsn.lsn())]
     EmptyTruncate {
         /// The transaction's commit record.
         commit_lsn: CommitLsn,
     },
     /// A message of a protocol feature that was not asked for.
-    #[error("{message} message, which was not asked for, after position {}", .after.0)]
+    #[error("{message} message, which was not asked for, after position {}", .after.lsn())]
     NotRequested {
         /// The message's name.
         message: &'static str,
@@ -207,7 +207,7 @@ pub enum AssembleError {
         after: EndLsn,
     },
     /// A message after an error: the one that failed would be missing.
-    #[error("{message} message after an error that ended the stream at position {}", .after.0)]
+    #[error("{message} message after an error that ended the stream at position {}", .after.lsn())]
     Failed {
         /// The message's name.
         message: &'static str,
@@ -384,7 +384,7 @@ impl Assembler {
         if commit_lsn != begin {
             return Err(AssembleError::OtherCommit { begin, commit: commit_lsn });
         }
-        if end_lsn.0 <= commit_lsn.0 {
+        if end_lsn.lsn() <= commit_lsn.lsn() {
             return Err(AssembleError::EndBeforeCommit { commit_lsn, end_lsn });
         }
         self.after = self.after.max(end_lsn);

@@ -10,15 +10,19 @@ use crate::pgoutput::{
 const LARGE: usize = 1 << 20;
 
 fn assembler(position: u64, piece_bytes: usize) -> Assembler {
-    Assembler::new(EndLsn(Lsn(position)), piece_bytes)
+    Assembler::new(EndLsn::of_commit(Lsn::new(position)), piece_bytes)
 }
 
 fn begin(commit: u64) -> Message {
-    Message::Begin(pgoutput::Begin { final_lsn: CommitLsn(Lsn(commit)), commit_time: 5, xid: 9 })
+    Message::Begin(pgoutput::Begin { final_lsn: CommitLsn::of_record(Lsn::new(commit)), commit_time: 5, xid: 9 })
 }
 
 fn commit(commit: u64, end: u64) -> Message {
-    Message::Commit(Commit { commit_lsn: CommitLsn(Lsn(commit)), end_lsn: EndLsn(Lsn(end)), commit_time: 5 })
+    Message::Commit(Commit {
+        commit_lsn: CommitLsn::of_record(Lsn::new(commit)),
+        end_lsn: EndLsn::of_commit(Lsn::new(end)),
+        commit_time: 5,
+    })
 }
 
 fn relation(id: u32) -> Message {
@@ -61,11 +65,11 @@ fn truncate(relations: &[u32]) -> Message {
 }
 
 fn origin() -> Message {
-    Message::Origin(Origin { origin_lsn: Lsn(1), name: "elsewhere".to_owned() })
+    Message::Origin(Origin { origin_lsn: Lsn::new(1), name: "elsewhere".to_owned() })
 }
 
 fn logical() -> Message {
-    let (lsn, prefix, content) = (Lsn(1), "p".to_owned(), bytes::Bytes::new());
+    let (lsn, prefix, content) = (Lsn::new(1), "p".to_owned(), bytes::Bytes::new());
     Message::Logical(LogicalMessage { xid: None, transactional: Transactional::No, lsn, prefix, content })
 }
 
@@ -115,8 +119,8 @@ fn a_small_transaction_is_one_piece_with_its_end() {
     let mut assembler = assembler(10, LARGE);
     let pieces = pieces(&mut assembler, messages);
     let [piece] = &pieces[..] else { panic!("{pieces:?}") };
-    assert_eq!(piece.begin, Begin { commit_lsn: CommitLsn(Lsn(100)), commit_time: 5, xid: 9 });
-    assert_eq!((piece.first, piece.end), (First::Yes, Some(EndLsn(Lsn(110)))));
+    assert_eq!(piece.begin, Begin { commit_lsn: CommitLsn::of_record(Lsn::new(100)), commit_time: 5, xid: 9 });
+    assert_eq!((piece.first, piece.end), (First::Yes, Some(EndLsn::of_commit(Lsn::new(110)))));
     use ChangeKind::{Delete, Insert, Update};
     let kinds: Vec<_> = piece.changes.iter().map(|change| &change.kind).collect();
     assert!(matches!(kinds[..], [Insert { .. }, Update { old: Some(_), .. }, Delete { .. }]), "{kinds:?}");
@@ -129,7 +133,10 @@ fn a_small_transaction_is_one_piece_with_its_end() {
 fn an_empty_transaction_moves_the_position_too() {
     let pieces = pieces(&mut assembler(10, LARGE), vec![begin(100), commit(100, 110)]);
     assert!(pieces[0].changes.is_empty());
-    assert_eq!((pieces[0].first, pieces[0].end, pieces[0].bytes), (First::Yes, Some(EndLsn(Lsn(110))), 0));
+    assert_eq!(
+        (pieces[0].first, pieces[0].end, pieces[0].bytes),
+        (First::Yes, Some(EndLsn::of_commit(Lsn::new(110))), 0)
+    );
 }
 
 #[test]
@@ -144,7 +151,10 @@ fn a_large_transaction_comes_in_pieces_of_bounded_size() {
     assert!(large.iter().all(|piece| piece.bytes < limit + 100 + 500), "one message over the limit at most");
     assert!(large.iter().enumerate().all(|(at, piece)| (piece.first == First::Yes) == (at == 0)));
     let ends: Vec<_> = large.iter().filter_map(|piece| piece.end).collect();
-    assert_eq!((ends, large.last().unwrap().end), (vec![EndLsn(Lsn(110))], Some(EndLsn(Lsn(110)))));
+    assert_eq!(
+        (ends, large.last().unwrap().end),
+        (vec![EndLsn::of_commit(Lsn::new(110))], Some(EndLsn::of_commit(Lsn::new(110))))
+    );
     assert_eq!(large.iter().map(|piece| piece.changes.len()).sum::<usize>(), 1000, "none lost");
     assert_eq!((last.first, last.changes.len()), (First::Yes, 1));
 }
@@ -154,7 +164,7 @@ fn a_transaction_that_ends_with_a_full_piece_still_has_an_end() {
     let pieces = pieces(&mut assembler(10, 1), vec![begin(100), relation(1), insert(1), commit(100, 110)]);
     assert_eq!(
         pieces.iter().map(|piece| (piece.first, piece.changes.len(), piece.end)).collect::<Vec<_>>(),
-        [(First::Yes, 1, None), (First::No, 0, Some(EndLsn(Lsn(110))))]
+        [(First::Yes, 1, None), (First::No, 0, Some(EndLsn::of_commit(Lsn::new(110))))]
     );
 }
 
@@ -254,7 +264,7 @@ fn changes_need_a_relation_and_exactly_its_columns() {
 
 #[test]
 fn messages_that_were_not_asked_for_are_refused_in_every_state() {
-    let (lsn, end_lsn) = (CommitLsn(Lsn(100)), EndLsn(Lsn(110)));
+    let (lsn, end_lsn) = (CommitLsn::of_record(Lsn::new(100)), EndLsn::of_commit(Lsn::new(110)));
     let prepared = || Prepared { prepare_lsn: lsn, end_lsn, prepare_time: 0, xid: 1, gid: "g".to_owned() };
     let messages = || {
         let (commit_time, xid, gid) = (0, 1, "g".to_owned());

@@ -7,6 +7,11 @@
 //! (`wire::status`) takes nothing else, so a premature acknowledgement does
 //! not compile.
 //!
+//! No position turns into one of another role by itself: the fields are
+//! private, and each constructor of [`CommitLsn`] and [`EndLsn`] is named after
+//! what the number was taken from. "No position" is an `Option` everywhere but
+//! on the wire, where it is [`Lsn::INVALID`].
+//!
 //! Source: `src/include/access/xlogdefs.h`; the roles of commit and end LSN
 //! are those of `logicalrep_write_commit` in
 //! `src/backend/replication/logical/proto.c`.
@@ -18,12 +23,28 @@ use std::str::FromStr;
 use tokio_postgres::types::{FromSql, IsNull, PgLsn, ToSql, Type, private::BytesMut, to_sql_checked};
 
 /// A byte position in the write-ahead log, without a role.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Lsn(pub u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(u64);
 
 impl Lsn {
-    /// The position before all WAL; PostgreSQL's `InvalidXLogRecPtr`.
-    pub const ZERO: Lsn = Lsn(0);
+    /// What a server sends where it has no position: PostgreSQL's
+    /// `InvalidXLogRecPtr`. On the wire only; [`Lsn::valid`] takes it out.
+    pub const INVALID: Lsn = Lsn(0);
+
+    /// The position that a server wrote as this number.
+    pub const fn new(number: u64) -> Self {
+        Lsn(number)
+    }
+
+    /// The number, as servers write it.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The position, if it is one.
+    pub fn valid(self) -> Option<Lsn> {
+        (self != Lsn::INVALID).then_some(self)
+    }
 
     /// Bytes from `earlier` to `self`; 0 when `earlier` is not earlier.
     pub fn bytes_since(self, earlier: Lsn) -> u64 {
@@ -91,16 +112,71 @@ impl ToSql for Lsn {
 /// transaction is applied: it is, when this is at or after the position's
 /// [`EndLsn`] or a slot's consistent point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommitLsn(pub Lsn);
+pub struct CommitLsn(Lsn);
+
+impl CommitLsn {
+    /// Where the record of a commit (or of a prepared transaction) starts, as
+    /// its Begin or Commit message says.
+    pub const fn of_record(start: Lsn) -> Self {
+        CommitLsn(start)
+    }
+
+    /// The position as a plain LSN, to be shown.
+    pub const fn lsn(self) -> Lsn {
+        self.0
+    }
+}
 
 /// The end of a commit record: the start of whatever WAL record follows. What
 /// the position stores, and where START_REPLICATION begins again. Also a
-/// slot's consistent point and the walEnd of an idle keepalive, which delimit
-/// commits in the same way.
+/// slot's consistent point and an end of WAL, which delimit commits in the same
+/// way.
+///
+/// It says where commits are parted, not that anybody has applied them: a plain
+/// position does not turn into one, and none turns into a [`DurableLsn`].
+///
+/// ```
+/// # use walferry::lsn::{CommitLsn, EndLsn, Lsn};
+/// let end = EndLsn::of_commit(Lsn::new(20));
+/// assert!(end.is_before(CommitLsn::of_record(Lsn::new(20))));
+/// ```
+///
+/// ```compile_fail
+/// # use walferry::lsn::{CommitLsn, EndLsn, Lsn};
+/// let end = EndLsn(Lsn::new(20));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndLsn(pub Lsn);
+pub struct EndLsn(Lsn);
 
 impl EndLsn {
+    /// Where the record of a commit ends, as its Commit message says (or that of
+    /// a prepared transaction, or of its end).
+    pub const fn of_commit(end: Lsn) -> Self {
+        EndLsn(end)
+    }
+
+    /// Where a slot begins: its snapshot has every commit before, its stream all
+    /// others.
+    pub(crate) const fn of_slot(consistent_point: Lsn) -> Self {
+        EndLsn(consistent_point)
+    }
+
+    /// How far the source's WAL reaches, in its own words: whatever commits from
+    /// then on does so behind it.
+    pub(crate) const fn of_wal(end: Lsn) -> Self {
+        EndLsn(end)
+    }
+
+    /// What was one when the state on the target recorded it.
+    pub(crate) const fn recorded(end: Lsn) -> Self {
+        EndLsn(end)
+    }
+
+    /// The position as a plain LSN, to be stored or shown.
+    pub const fn lsn(self) -> Lsn {
+        self.0
+    }
+
     /// Whether a transaction whose commit record starts at `commit` lies after
     /// this position, that is, has not been applied yet. Two consecutive
     /// transactions can share a boundary, hence `>=`.
@@ -124,7 +200,7 @@ pub(crate) mod sealed {
 /// struct Hope;
 /// impl Durable for Hope {
 ///     fn end_lsn(&self) -> EndLsn {
-///         EndLsn(Lsn(1))
+///         EndLsn::of_commit(Lsn::new(1))
 ///     }
 /// }
 /// ```
@@ -136,10 +212,35 @@ pub trait Durable: sealed::Sealed {
 /// A position up to which the target has committed everything. Moved by the
 /// applier when a COMMIT returned; permits the source to discard WAL before it.
 ///
-/// It cannot be made of a plain position, nor one proof stand for two:
+/// It cannot be made of a plain position, be that one where a commit ends, nor
+/// one proof stand for two:
 ///
 /// ```compile_fail
-/// let forged = walferry::lsn::DurableLsn(walferry::lsn::EndLsn(walferry::lsn::Lsn(1)));
+/// fn forged(end: walferry::lsn::EndLsn) -> walferry::lsn::DurableLsn {
+///     walferry::lsn::DurableLsn(end)
+/// }
+/// ```
+///
+/// ```compile_fail
+/// fn taken_for_one(end: walferry::lsn::EndLsn) -> walferry::lsn::DurableLsn {
+///     walferry::lsn::DurableLsn::of(end)
+/// }
+/// ```
+///
+/// And the source is told nothing else:
+///
+/// ```
+/// # use walferry::{lsn::DurableLsn, wire::{RequestReply, StatusWriter}};
+/// async fn told(source: &mut StatusWriter, position: DurableLsn) {
+///     let _sent = source.send(position, RequestReply::No).await;
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use walferry::{lsn::EndLsn, wire::{RequestReply, StatusWriter}};
+/// async fn told(source: &mut StatusWriter, position: EndLsn) {
+///     let _sent = source.send(position, RequestReply::No).await;
+/// }
 /// ```
 ///
 /// ```compile_fail
@@ -159,7 +260,12 @@ impl DurableLsn {
 
     /// The position as a plain LSN, for the standby status and for display.
     pub fn lsn(self) -> Lsn {
-        self.0.0
+        self.0.lsn()
+    }
+
+    /// Where it parts commits. The way back is barred.
+    pub fn end(self) -> EndLsn {
+        self.0
     }
 }
 

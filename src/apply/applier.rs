@@ -154,7 +154,7 @@ impl Applier {
             source: Source::new(settings),
             statements,
             durable: position,
-            sent: EndLsn(position.lsn()),
+            sent: position.end(),
             in_flight: VecDeque::new(),
             again: VecDeque::new(),
             phase: Phase::Idle,
@@ -184,7 +184,7 @@ impl Applier {
         stop: &CancellationToken,
     ) -> Result<Ended, ApplyError> {
         loop {
-            if self.until.is_some_and(|until| self.durable.lsn() >= until.0) {
+            if self.until.is_some_and(|until| self.durable.end() >= until) {
                 self.drain(durable).await?;
                 return Ok(Ended::Reached);
             }

@@ -68,7 +68,7 @@ impl std::fmt::Display for Place {
         if !self.label.key.is_empty() {
             write!(f, " (key {})", self.label.key.join(", "))?;
         }
-        write!(f, " of source transaction {} committed at {}", self.xid, self.commit.0)
+        write!(f, " of source transaction {} committed at {}", self.xid, self.commit.lsn())
     }
 }
 
@@ -125,7 +125,7 @@ pub enum ApplyError {
         error: render::RenderError,
     },
     /// A deferrable constraint of the target does not hold at the end.
-    #[error("cannot apply the source transaction committed at {} (or one merged with it): {error}", .commit.0)]
+    #[error("cannot apply the source transaction committed at {} (or one merged with it): {error}", .commit.lsn())]
     Deferred {
         /// The commit record of the last source transaction.
         commit: CommitLsn,

@@ -59,7 +59,7 @@ impl Applier {
         for batch in behind.into_iter().rev() {
             self.again.push_front(batch);
         }
-        self.sent = EndLsn(self.durable.lsn());
+        self.sent = self.durable.end();
         Box::pin(self.refused(failed.batch, failed.end, error, durable)).await
     }
 

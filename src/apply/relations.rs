@@ -147,7 +147,7 @@ impl Relations {
         for piece in pieces {
             for relation in piece.changes.iter().flat_map(of_change) {
                 if !self.known.contains_key(&address(relation)) && met.insert(address(relation)) {
-                    fresh.push((relation, piece.begin.commit_lsn.0));
+                    fresh.push((relation, piece.begin.commit_lsn.lsn()));
                 }
             }
         }

@@ -103,7 +103,7 @@ impl<'p> Transaction<'p> {
         to: EndLsn,
         commit_time: Option<i64>,
     ) -> Result<(), ApplyError> {
-        let (expected, end) = (from.0.to_string(), to.0.to_string());
+        let (expected, end) = (from.lsn().to_string(), to.lsn().to_string());
         let time = commit_time.map(|time| time.to_string());
         let params = [
             Some(self.own.slot.as_bytes()),
@@ -117,7 +117,7 @@ impl<'p> Transaction<'p> {
 
     /// Holds the position where it is.
     pub(super) async fn hold(&mut self, at: EndLsn) -> Result<(), ApplyError> {
-        let expected = at.0.to_string();
+        let expected = at.lsn().to_string();
         self.sent.push(Expectation::Position(at));
         let params = [Some(self.own.slot.as_bytes()), Some(expected.as_bytes())];
         Ok(self.pipeline.push(&self.own.hold, &params).await?)
@@ -245,7 +245,7 @@ pub(super) fn check(
 
 fn position_error(own: &OwnStatements, expected: EndLsn, error: Box<ServerError>) -> ApplyError {
     if error.sqlstate == sqlstate::DIVISION_BY_ZERO {
-        ApplyError::PositionMoved { slot: own.slot.clone(), expected: expected.0 }
+        ApplyError::PositionMoved { slot: own.slot.clone(), expected: expected.lsn() }
     } else {
         ApplyError::Statement { action: "move the position", error }
     }

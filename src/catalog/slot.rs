@@ -181,14 +181,14 @@ mod tests {
     fn a_lost_slot_says_why_as_far_as_the_server_does() {
         assert_eq!(slot(None, Some(WalStatus::Lost), None).loss().as_deref(), Some("lost"));
         assert_eq!(slot(None, Some(WalStatus::Lost), Some("wal_removed")).loss().as_deref(), Some("wal_removed"));
-        assert_eq!(slot(Some(Lsn(1)), Some(WalStatus::Unreserved), None).loss(), None);
+        assert_eq!(slot(Some(Lsn::new(1)), Some(WalStatus::Unreserved), None).loss(), None);
     }
 
     #[test]
     fn what_a_slot_retains_is_known_while_it_has_a_restart_lsn() {
-        assert_eq!(slot(Some(Lsn(10)), None, None).retained_bytes(Lsn(15)), Some(5));
-        assert_eq!(slot(Some(Lsn(10)), None, None).retained_bytes(Lsn(5)), Some(0));
-        assert_eq!(slot(None, None, None).retained_bytes(Lsn(5)), None);
+        assert_eq!(slot(Some(Lsn::new(10)), None, None).retained_bytes(Lsn::new(15)), Some(5));
+        assert_eq!(slot(Some(Lsn::new(10)), None, None).retained_bytes(Lsn::new(5)), Some(0));
+        assert_eq!(slot(None, None, None).retained_bytes(Lsn::new(5)), None);
     }
 
     #[tokio::test]

@@ -266,9 +266,9 @@ impl Writer {
 }
 
 fn piece(number: usize, changes: Vec<Change>) -> Piece {
-    let at = Lsn(number as u64 * 10);
-    let begin = Begin { commit_lsn: CommitLsn(at), commit_time: 0, xid: number as u32 };
-    Piece { begin, first: First::Yes, changes, bytes: 0, end: Some(EndLsn(Lsn(at.0 + 5))) }
+    let at = Lsn::new(number as u64 * 10);
+    let begin = Begin { commit_lsn: CommitLsn::of_record(at), commit_time: 0, xid: number as u32 };
+    Piece { begin, first: First::Yes, changes, bytes: 0, end: Some(EndLsn::of_commit(Lsn::new(at.number() + 5))) }
 }
 
 fn history(ops: &[Op], boundary: usize) -> History {

@@ -33,8 +33,8 @@ pub(super) async fn take(ctx: &CopyContext<'_>, source: &Session, start: Option<
     plan::register(ctx, source, &target, &tables).await?;
     ctx.state.set_consistent_point(point).await?;
     let count = ctx.state.tables_restored(point).await?;
-    ctx.state.journal(&format!("no copy: {count} tables are taken as they are, as of {}", point.0)).await?;
-    tracing::info!(tables = count, from = %point.0, "no copy: the rows on the target are taken as they are");
+    ctx.state.journal(&format!("no copy: {count} tables are taken as they are, as of {}", point.lsn())).await?;
+    tracing::info!(tables = count, from = %point.lsn(), "no copy: the rows on the target are taken as they are");
     Ok(point)
 }
 
@@ -50,5 +50,5 @@ async fn point(ctx: &CopyContext<'_>, source: &Session, start: Option<Lsn>) -> R
     if point > end {
         return Err(CopyError::StartAhead { start: point, end });
     }
-    Ok(EndLsn(point))
+    Ok(EndLsn::of_slot(point))
 }

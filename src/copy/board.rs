@@ -124,8 +124,8 @@ struct Entry {
 #[derive(Clone, Copy, Default)]
 struct Rewritten {
     times: usize,
-    /// The last generation that it has passed: it needs a newer one.
-    passed: u64,
+    /// The last generation that it has passed, if any: it needs a newer one.
+    passed: Option<u64>,
 }
 
 struct Inner {
@@ -290,12 +290,12 @@ impl Board {
     pub(super) fn begun(&self, table: usize, tally: &Arc<Tally>, held: impl FnOnce(u64) -> bool) -> Option<usize> {
         self.change(table, |entry| {
             let Stage::Beginning(plan) = &entry.stage else { return None };
-            if plan.parts.len() > 1 && !held(plan.generation) {
+            if plan.copies.parts.len() > 1 && !held(plan.generation) {
                 entry.stage = Stage::Waiting(Leftover::Rows);
                 return None;
             }
             entry.stage = Stage::Copying(Copying {
-                left: (1..plan.parts.len()).collect(),
+                left: (1..plan.copies.parts.len()).collect(),
                 plan: Arc::clone(plan),
                 tally: Arc::clone(tally),
                 at_work: 1,
@@ -319,8 +319,8 @@ impl Board {
                 }
                 Stage::Waiting(_) | Stage::Indexing(_) | Stage::Ready | Stage::GivenUp => {}
             }
-            if entry.rewritten.passed < generation {
-                entry.rewritten = Rewritten { times: entry.rewritten.times + 1, passed: generation };
+            if entry.rewritten.passed < Some(generation) {
+                entry.rewritten = Rewritten { times: entry.rewritten.times + 1, passed: Some(generation) };
             }
             entry.settle();
         });
@@ -560,7 +560,7 @@ impl Entry {
         match &self.stage {
             Stage::Waiting(_) => {
                 let is_planned = self.plan.as_ref().is_some_and(|plan| Some(plan.generation) == generation);
-                let is_newer = generation.is_some_and(|generation| generation > self.rewritten.passed);
+                let is_newer = generation > self.rewritten.passed;
                 let turn = if self.rewritten.times > 0 { Turn::Again } else { Turn::InOrder };
                 if is_planned && is_newer { Line::Begin(turn) } else { Line::Snapshot }
             }

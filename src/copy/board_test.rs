@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Side;
 use crate::copy::cuts::Memory;
-use crate::copy::plan::Format;
+use crate::copy::plan::{Copies, Format};
 use crate::lsn::{EndLsn, Lsn};
 use crate::observe::progress::Progress;
 use crate::sql::TableName;
@@ -12,17 +12,10 @@ use crate::state::tables::Origin;
 const WAITING: Seed = Seed::Rows(Leftover::Nothing);
 
 fn plan(generation: u64, parts: usize) -> Arc<RowsPlan> {
-    let (point, copy_in) = (EndLsn(Lsn(generation)), String::new());
-    let (source_oid, origin) = (1, Origin::default());
-    Arc::new(RowsPlan {
-        generation,
-        point,
-        source_oid,
-        origin,
-        format: Format::Text,
-        copy_in,
-        parts: vec![String::new(); parts],
-    })
+    let point = EndLsn::of_slot(Lsn::new(generation));
+    let parts = vec![String::new(); parts];
+    let copies = Copies { source_oid: 1, format: Format::Text, copy_in: String::new(), parts };
+    Arc::new(RowsPlan { generation, point, origin: Origin::default(), copies })
 }
 
 fn board<const N: usize>(seeds: [Seed; N]) -> Board {

@@ -145,7 +145,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
         }
     };
     ctx.state.finish_copy(ctx.settings.slot.name(), point).await?;
-    ctx.state.journal(&format!("the copy is complete as of {}", point.0)).await?;
+    ctx.state.journal(&format!("the copy is complete as of {}", point.lsn())).await?;
     Ok(point)
 }
 

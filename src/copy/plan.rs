@@ -61,17 +61,25 @@ impl Job {
     }
 }
 
-/// How a table's rows are read under one snapshot.
+/// How a table's rows are read under one of the snapshots that a stream goes on
+/// from.
 #[derive(Debug)]
 pub(super) struct RowsPlan {
     /// The snapshot's number in this process.
     pub(super) generation: u64,
     /// The point that the snapshot stands for.
     pub(super) point: EndLsn,
-    /// The table's oid on the source.
-    pub(super) source_oid: u32,
     /// What the table is on the source in that snapshot.
     pub(super) origin: Origin,
+    /// What is read, and how it is written.
+    pub(super) copies: Copies,
+}
+
+/// The statements that a table's rows come with.
+#[derive(Debug)]
+pub(super) struct Copies {
+    /// The table's oid on the source.
+    pub(super) source_oid: u32,
     /// How the rows are written.
     pub(super) format: Format,
     /// The COPY … FROM on the target.
@@ -242,13 +250,10 @@ pub(super) async fn plans(
     require_columns(ctx, &published, &tables, &there)?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
-        let (source_oid, origin) = (unit.oid, origin(unit, &published));
+        let origin = origin(unit, &published);
         let (Some(published), Some(there)) = (published.get(&unit.oid), there.get(&unit.name)) else { continue };
-        let statements = statements(unit, published.row_filter.as_deref(), there, ranges.get(&unit.oid));
-        let (format, copy_in, parts) = statements;
-        planned
-            .plans
-            .push((index, Arc::new(RowsPlan { generation, point, source_oid, origin, format, copy_in, parts })));
+        let copies = copies(unit, published.row_filter.as_deref(), there, ranges.get(&unit.oid));
+        planned.plans.push((index, Arc::new(RowsPlan { generation, point, origin, copies })));
     }
     Ok(planned)
 }
@@ -308,13 +313,13 @@ async fn ranges(
     parts::conditions(source, &large, part_size).await
 }
 
-/// Format, COPY … FROM, and the COPY … TO of each part.
-pub(super) fn statements(
+/// The statements of a table, of which these rows are wanted in these ranges.
+pub(super) fn copies(
     unit: &SourceTable,
     row_filter: Option<&str>,
     there: &Found,
     ranges: Option<&Vec<String>>,
-) -> (Format, String, Vec<String>) {
+) -> Copies {
     let is_generated = |name: &str| there.columns.iter().any(|c| c.name == name && c.is_generated);
     let columns: Vec<_> = unit.columns.iter().filter(|c| !c.is_generated && !is_generated(&c.name)).collect();
     let has_same_type = |name: &str, oid: u32| there.columns.iter().any(|t| t.name == name && t.type_oid == oid);
@@ -343,5 +348,5 @@ pub(super) fn statements(
         None | Some([]) => vec![part(None)],
         Some(ranges) => ranges.iter().map(|range| part(Some(range))).collect(),
     };
-    (format, copy_in, parts)
+    Copies { source_oid: unit.oid, format, copy_in, parts }
 }

@@ -50,11 +50,11 @@ pub(super) async fn beginning(ctx: &CopyContext<'_>, source: &Session) -> Result
     let slot = catalog::slot::find(source, migration.slot.name()).await?;
     let is_finished =
         |row: &TableRow| matches!(row.state, TableState::Indexing | TableState::Joining | TableState::Ready);
-    match compare_slot(migration.slot.name(), &migration.source, slot, point.0) {
+    match compare_slot(migration.slot.name(), &migration.source, slot, point.lsn()) {
         Ok(()) => {
             let (finished, all) =
                 (rows.iter().filter(|row| is_finished(row)).count(), rows.iter().filter(|row| takes_part(row)).count());
-            tracing::info!(tables = all, finished, from = %point.0, "going on with the copy that was cut off");
+            tracing::info!(tables = all, finished, from = %point.lsn(), "going on with the copy that was cut off");
             Ok(Beginning::Again(point))
         }
         Err(error @ (ResyncError::SlotGone(_) | ResyncError::SlotLost { .. })) if !rows.iter().any(is_finished) => {

@@ -19,7 +19,7 @@ use futures_util::SinkExt;
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::plan::{Format, RowsPlan};
+use super::plan::{Copies, Format};
 use super::{CopyContext, CopyError};
 use crate::observe::progress::TableProgress;
 use crate::session::{DbContext, Session};
@@ -105,7 +105,7 @@ pub(super) async fn copy(
     pace: &Pace,
     (source, target, within): (&mut Connection, &Session, Within),
     table: &TableName,
-    (plan, copy_out): (&RowsPlan, &str),
+    (copies, copy_out): (&Copies, &str),
     tally: &Tally,
 ) -> Result<(), CopyError> {
     let reading = |source| CopyError::Read { table: table.clone(), source };
@@ -114,14 +114,14 @@ pub(super) async fn copy(
     // Both servers at once; BEGIN is sent first, and its answer not waited for.
     let sink = async {
         let begin = async { if within == Within::New { target.batch_execute("BEGIN").await } else { Ok(()) } };
-        let (begun, sink) = tokio::join!(begin, target.copy_in::<_, Bytes>(&plan.copy_in));
+        let (begun, sink) = tokio::join!(begin, target.copy_in::<_, Bytes>(&copies.copy_in));
         begun.and(sink).during(target.side(), writing()).map_err(CopyError::from)
     };
     let (mut out, sink) = tokio::try_join!(out, sink)?;
     let mut sink = std::pin::pin!(sink);
     let mut chunk = BytesMut::with_capacity(2 * CHUNK);
     // Messages that are no row: they come first in this count.
-    let (mut counted, mut no_row) = (0, no_row(plan.format));
+    let (mut counted, mut no_row) = (0, no_row(copies.format));
     let sent = loop {
         let gathered = out.gather(&mut chunk, CHUNK).await.map_err(reading)?;
         let (Gathered::Chunk { messages } | Gathered::End { messages, .. }) = gathered;
@@ -130,7 +130,7 @@ pub(super) async fn copy(
         counted += rows;
         let bytes = u64::try_from(chunk.len()).unwrap_or_default();
         tally.add(ctx, rows, bytes);
-        record_progress(ctx, plan.source_oid, tally).await?;
+        record_progress(ctx, copies.source_oid, tally).await?;
         sink.feed(chunk.split().freeze()).await.during(target.side(), writing())?;
         pace.pay(bytes).await;
         if let Gathered::End { rows, .. } = gathered {

@@ -87,7 +87,7 @@ pub(super) async fn create(ctx: &CopyContext<'_>, source: &Session) -> Result<(R
     ctx.state.slot_begins(slot, catalog::wal::end(source).await?).await?;
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let created = attempt(ctx, source, &mut replication, (slot, Lifetime::Permanent), Need::Urgent).await?;
-    tracing::info!(slot, consistent_point = %created.consistent_point.0, "created the replication slot");
+    tracing::info!(slot, consistent_point = %created.consistent_point.lsn(), "created the replication slot");
     Ok((replication, created))
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn create_temporary(
     let slot = format!("{}{:x}", temporary_prefix(&ctx.settings.name), since_epoch.as_millis());
     let mut replication = Replication::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let created = attempt(ctx, source, &mut replication, (&slot, Lifetime::Temporary), need).await?;
-    tracing::info!(slot, consistent_point = %created.consistent_point.0, "created a temporary slot for a new snapshot");
+    tracing::info!(slot, consistent_point = %created.consistent_point.lsn(), "created a temporary slot for a new snapshot");
     Ok((replication, created))
 }
 

@@ -11,14 +11,13 @@
 use std::collections::HashMap;
 
 use super::pace::Pace;
-use super::plan::{RowsPlan, statements};
+use super::plan::{Copies, copies};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
 use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
-use crate::lsn::{EndLsn, Lsn};
 use crate::membership::SourceTable;
 use crate::schema::tables;
 use crate::schema::without_stream;
@@ -26,7 +25,6 @@ use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
-use crate::state::tables::Origin;
 use crate::wire::Connection;
 
 /// As for everything that is brought in at the end: a lock that somebody holds
@@ -37,7 +35,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 struct Unit<'a> {
     table: &'a SourceTable,
     ordinal: i32,
-    plan: RowsPlan,
+    copies: Copies,
 }
 
 /// Copies every unlogged table that `walferry.deferred` has waiting. Says how
@@ -101,11 +99,7 @@ async fn units<'a>(
     let mut units = Vec::new();
     for (table, ordinal) in in_order(target.session(), found).await? {
         let Some(there) = there.get(&table.name) else { continue };
-        let (format, copy_in, parts) = statements(table, None, there, None);
-        // Of no snapshot that a stream goes on from.
-        let (source_oid, origin) = (table.oid, Origin::default());
-        let plan = RowsPlan { generation: 0, point: EndLsn(Lsn(0)), source_oid, origin, format, copy_in, parts };
-        units.push(Unit { table, ordinal, plan });
+        units.push(Unit { table, ordinal, copies: copies(table, None, there, None) });
     }
     Ok(units)
 }
@@ -170,9 +164,9 @@ async fn fill(
 ) -> Result<(), CopyError> {
     let table = &unit.table.name;
     let tally = Tally::new(ctx.progress.table(table, unit.table.bytes));
-    for copy_out in &unit.plan.parts {
+    for copy_out in &unit.copies.parts {
         let ends = (&mut *source, target.session(), Within::Open);
-        rows::copy(ctx, pace, ends, table, (&unit.plan, copy_out), &tally).await?;
+        rows::copy(ctx, pace, ends, table, (&unit.copies, copy_out), &tally).await?;
     }
     let marked =
         target.execute(MARK_RESTORED_SQL, &[&target.name(), &unit.ordinal], "record that rows are there").await?;

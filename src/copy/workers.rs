@@ -259,7 +259,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let tally = bar();
-        tally.bar().in_parts(u64::try_from(plan.parts.len()).unwrap_or(u64::MAX));
+        tally.bar().in_parts(u64::try_from(plan.copies.parts.len()).unwrap_or(u64::MAX));
         match crew.board.begun(table, &tally, |generation| crew.snapshots.get(generation).is_ok()) {
             Some(part) => {
                 crew.show();
@@ -300,11 +300,11 @@ impl<'a> Worker<'a> {
         tally: &Arc<Tally>,
     ) -> Result<(), CopyError> {
         let crew = self.crew;
-        let (Some(job), Some(copy_out)) = (crew.jobs.get(table), plan.parts.get(part)) else { return Ok(()) };
+        let (Some(job), Some(copy_out)) = (crew.jobs.get(table), plan.copies.parts.get(part)) else { return Ok(()) };
         self.at_work = Some(crew.board.at_work());
         let (source, target) = self.ends().await?;
         let ends = (&mut *source, target.session(), Within::New);
-        match rows::copy(crew.ctx, &crew.pace, ends, &job.table, (plan, copy_out), tally).await {
+        match rows::copy(crew.ctx, &crew.pace, ends, &job.table, (&plan.copies, copy_out), tally).await {
             Err(CopyError::Read { source, .. }) if snapshot::has_passed(&source) => {
                 (self.source, self.target) = (None, None);
                 crew.rewritten(table, plan);
@@ -313,7 +313,7 @@ impl<'a> Worker<'a> {
             result => result?,
         }
         failpoint::hit("copy-before-commit");
-        let is_whole = plan.parts.len() == 1;
+        let is_whole = plan.copies.parts.len() == 1;
         let written = async {
             if is_whole {
                 record(target, job, plan, tally).await?;
@@ -425,8 +425,8 @@ async fn record(target: &State, job: &Job, plan: &RowsPlan, tally: &Tally) -> Re
         origin: plan.origin.clone(),
         ..TableRow::new(job.table.clone(), job.source_oid, TableState::Indexing)
     };
-    let parts = plan.parts.len();
-    let how = format!("copied {}: {} rows in {parts} part(s), as of {}", job.table, row.rows, plan.point.0);
+    let parts = plan.copies.parts.len();
+    let how = format!("copied {}: {} rows in {parts} part(s), as of {}", job.table, row.rows, plan.point.lsn());
     resume::expect(target.rows_copied(&row, &how).await?, &job.table)
 }
 

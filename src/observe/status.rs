@@ -256,7 +256,7 @@ async fn tables(state: &State) -> Result<Vec<Table>, StatusError> {
             state: row.state.as_str().to_owned(),
             rows: row.rows,
             bytes: row.bytes,
-            snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.0.to_string()),
+            snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.lsn().to_string()),
         })
         .collect())
 }

@@ -132,7 +132,7 @@ fn encoding_gives_the_bytes_that_the_server_sent() {
 fn what_servers_send_without_streaming_assembles_into_whole_transactions() {
     let plain = |fixture: &Fixture| !fixture.name.contains("stream") && !fixture.name.contains("immediate");
     for fixture in fixtures().iter().filter(|fixture| plain(fixture) && !fixture.name.ends_with("prepared-v3")) {
-        let start = crate::lsn::EndLsn(crate::lsn::Lsn(1));
+        let start = crate::lsn::EndLsn::of_commit(crate::lsn::Lsn::new(1));
         let mut assembler = crate::assemble::Assembler::new(start, 1 << 20);
         let (mut changes, mut commits, mut sent) = (0, 0, 0);
         for (payload, _, message) in messages(fixture) {
@@ -245,7 +245,7 @@ fn column_data_are_views_into_the_payload_and_never_shown() {
 
 #[test]
 fn what_the_protocol_cannot_carry_is_an_error_of_encoding() {
-    let name = Message::Origin(Origin { origin_lsn: crate::lsn::Lsn(1), name: "a\0b".to_owned() });
+    let name = Message::Origin(Origin { origin_lsn: crate::lsn::Lsn::new(1), name: "a\0b".to_owned() });
     assert_eq!(name.encode(), Err(EncodeError { field: "origin name" }));
     let new = Tuple::from_values(&vec![Value::Null; 40_000]).unwrap();
     let wide = Message::Insert(Insert { xid: None, relation: 1, new });

@@ -76,8 +76,8 @@ impl Prepared {
     }
 
     pub(super) fn write_begin(&self, writer: &mut Writer) {
-        writer.lsn(self.prepare_lsn.0);
-        writer.lsn(self.end_lsn.0);
+        writer.lsn(self.prepare_lsn.lsn());
+        writer.lsn(self.end_lsn.lsn());
         writer.i64(self.prepare_time);
         writer.u32(self.xid);
         writer.string("gid", &self.gid);
@@ -101,8 +101,8 @@ impl CommitPrepared {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
-        writer.lsn(self.commit_lsn.0);
-        writer.lsn(self.end_lsn.0);
+        writer.lsn(self.commit_lsn.lsn());
+        writer.lsn(self.end_lsn.lsn());
         writer.i64(self.commit_time);
         writer.u32(self.xid);
         writer.string("gid", &self.gid);
@@ -123,8 +123,8 @@ impl RollbackPrepared {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
-        writer.lsn(self.prepare_end_lsn.0);
-        writer.lsn(self.rollback_end_lsn.0);
+        writer.lsn(self.prepare_end_lsn.lsn());
+        writer.lsn(self.rollback_end_lsn.lsn());
         writer.i64(self.prepare_time);
         writer.i64(self.rollback_time);
         writer.u32(self.xid);

@@ -125,24 +125,21 @@ impl<'a> Reader<'a> {
 
     /// A position without a role, which may be 0.
     pub(super) fn lsn(&mut self, field: &'static str) -> Result<Lsn, DecodeError> {
-        Ok(Lsn(u64::from_be_bytes(self.array(field)?)))
+        Ok(Lsn::new(u64::from_be_bytes(self.array(field)?)))
     }
 
     /// A position that the server always sets: 0 would mean "no WAL at all"
     /// wherever it were stored or compared. `proto.c` refuses it as well.
     fn valid_lsn(&mut self, field: &'static str) -> Result<Lsn, DecodeError> {
-        match self.lsn(field)? {
-            Lsn::ZERO => Err(self.refuse(field, 8, 0, "a valid LSN")),
-            lsn => Ok(lsn),
-        }
+        self.lsn(field)?.valid().ok_or_else(|| self.refuse(field, 8, 0, "a valid LSN"))
     }
 
     pub(super) fn commit_lsn(&mut self, field: &'static str) -> Result<CommitLsn, DecodeError> {
-        self.valid_lsn(field).map(CommitLsn)
+        self.valid_lsn(field).map(CommitLsn::of_record)
     }
 
     pub(super) fn end_lsn(&mut self, field: &'static str) -> Result<EndLsn, DecodeError> {
-        self.valid_lsn(field).map(EndLsn)
+        self.valid_lsn(field).map(EndLsn::of_commit)
     }
 
     /// A flags byte that has no meaning yet; `proto.c` refuses any but 0.

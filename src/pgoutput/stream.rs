@@ -100,8 +100,8 @@ impl StreamCommit {
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u32(self.xid);
         writer.u8(0);
-        writer.lsn(self.commit_lsn.0);
-        writer.lsn(self.end_lsn.0);
+        writer.lsn(self.commit_lsn.lsn());
+        writer.lsn(self.end_lsn.lsn());
         writer.i64(self.commit_time);
     }
 }

@@ -90,7 +90,7 @@ impl Begin {
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
-        writer.lsn(self.final_lsn.0);
+        writer.lsn(self.final_lsn.lsn());
         writer.i64(self.commit_time);
         writer.u32(self.xid);
     }
@@ -106,8 +106,8 @@ impl Commit {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
-        writer.lsn(self.commit_lsn.0);
-        writer.lsn(self.end_lsn.0);
+        writer.lsn(self.commit_lsn.lsn());
+        writer.lsn(self.end_lsn.lsn());
         writer.i64(self.commit_time);
     }
 }

@@ -43,7 +43,7 @@ impl Writer {
     }
 
     pub(super) fn lsn(&mut self, value: Lsn) {
-        self.out.put_u64(value.0);
+        self.out.put_u64(value.number());
     }
 
     /// The xid that messages carry inside a stream.

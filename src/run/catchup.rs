@@ -119,7 +119,7 @@ async fn attempt(
     }
     let set = || async {
         let until = end_as_of_now(ctx).await?;
-        info!(until = %until.0, "catching up");
+        info!(until = %until.lsn(), "catching up");
         Ok::<_, Error>(until)
     };
     // All connections at once, and before a daemon is asked to leave: it shall

@@ -87,10 +87,7 @@ pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
         }
         if is_due(figures_at, FIGURES_INTERVAL) {
             figures_at = Some(Instant::now());
-            house
-                .state
-                .heartbeat(&house.ctx.hostname, house.ctx.pid, Some(house.heard.wal_end()).filter(|l| *l != Lsn::ZERO))
-                .await?;
+            house.state.heartbeat(&house.ctx.hostname, house.ctx.pid, house.heard.wal_end()).await?;
             looks.take(&house).await;
         }
         tokio::select! {
@@ -143,8 +140,10 @@ impl Looks {
         } else {
             warn!(why, "the figures cannot be read; the stream goes on, and they are tried again");
         }
-        // As far as the stream itself has heard.
-        show_lag(house, house.heard.wal_end());
+        // As far as the stream itself has heard; nothing is said about what nobody knows.
+        if let Some(end) = house.heard.wal_end() {
+            show_lag(house, end);
+        }
     }
 
     async fn look(&mut self, house: &House<'_>) -> Result<(), StatusError> {
@@ -195,8 +194,10 @@ fn show(ctx: &Context, document: StatusDocument) {
 fn show_lag(house: &House<'_>, end: Lsn) {
     let metrics = &house.ctx.metrics;
     let lag = |from: Lsn| i64::try_from(end.bytes_since(from)).unwrap_or(i64::MAX);
-    metrics.receive_lag_bytes.set(lag(house.heard.wal_end()));
-    let behind = lag(house.durable.borrow().lsn());
+    let durable = house.durable.borrow().lsn();
+    // Nothing heard yet: the stream begins at the position.
+    metrics.receive_lag_bytes.set(lag(house.heard.wal_end().unwrap_or(durable)));
+    let behind = lag(durable);
     metrics.apply_lag_bytes.set(behind);
     house.ctx.hub.publish_readiness(readiness(behind));
 }

@@ -128,13 +128,13 @@ impl Budget {
 pub struct Heard(Arc<AtomicU64>);
 
 impl Heard {
-    /// The highest WAL end heard; [`Lsn::ZERO`] before anything was.
-    pub fn wal_end(&self) -> Lsn {
-        Lsn(self.0.load(Ordering::Relaxed))
+    /// The highest WAL end heard; none before anything was.
+    pub fn wal_end(&self) -> Option<Lsn> {
+        Lsn::new(self.0.load(Ordering::Relaxed)).valid()
     }
 
     fn note(&self, lsn: Lsn) {
-        self.0.fetch_max(lsn.0, Ordering::Relaxed);
+        self.0.fetch_max(lsn.number(), Ordering::Relaxed);
     }
 }
 
@@ -231,7 +231,7 @@ fn take(frame: ReplicationFrame, feed: &StatusFeed, heard: &Heard) -> Option<Inp
             if reply == ReplyRequested::Yes {
                 feed.reply_now();
             }
-            Some(Input::Reached(EndLsn(wal_end)))
+            Some(Input::Reached(EndLsn::of_wal(wal_end)))
         }
         ReplicationFrame::Done => None,
     }

@@ -166,7 +166,7 @@ impl Flow<'_> {
         let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
         // One batch waits while one is applied: the worker gathers the next.
         let (output, mut batches) = mpsc::channel(1);
-        let worker = worker::spawn(queue, output, EndLsn(position.lsn()), bounds, budget.most())?;
+        let worker = worker::spawn(queue, output, position.end(), bounds, budget.most())?;
         let watched = durable.subscribe();
         let is_awaited = until.is_some() || share == Share::Joining;
 
@@ -369,5 +369,5 @@ pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error>
 /// When the source cannot be asked.
 pub async fn end_as_of_now(ctx: &Context) -> Result<EndLsn, Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    Ok(EndLsn(catalog::wal::flush_to_end(&source).await?))
+    Ok(EndLsn::of_wal(catalog::wal::flush_to_end(&source).await?))
 }

@@ -219,7 +219,7 @@ mod tests {
     use crate::run::receiver::{Budget, CHUNKS_MAX, Input};
 
     fn begin() -> Message {
-        Message::Begin(Begin { final_lsn: CommitLsn(Lsn(100)), commit_time: 5, xid: 9 })
+        Message::Begin(Begin { final_lsn: CommitLsn::of_record(Lsn::new(100)), commit_time: 5, xid: 9 })
     }
 
     fn relation() -> Message {
@@ -239,7 +239,11 @@ mod tests {
     }
 
     fn commit() -> Message {
-        Message::Commit(Commit { commit_lsn: CommitLsn(Lsn(100)), end_lsn: EndLsn(Lsn(120)), commit_time: 5 })
+        Message::Commit(Commit {
+            commit_lsn: CommitLsn::of_record(Lsn::new(100)),
+            end_lsn: EndLsn::of_commit(Lsn::new(120)),
+            commit_time: 5,
+        })
     }
 
     /// The story: a walsender that reads a large transaction back from disk
@@ -252,7 +256,7 @@ mod tests {
         let (chunks, queue) = crossbeam_channel::bounded(CHUNKS_MAX);
         let (output, mut batches) = mpsc::channel(1);
         let bounds = BatchBounds { rows: 100_000, bytes: 1 << 20 };
-        let worker = spawn(queue, output, EndLsn(Lsn(10)), bounds, budget.most()).unwrap();
+        let worker = spawn(queue, output, EndLsn::of_commit(Lsn::new(10)), bounds, budget.most()).unwrap();
         let rows = 3 * CHUNKS_MAX;
         let messages = [begin(), relation()].into_iter().chain(std::iter::repeat_n(insert(), rows)).chain([commit()]);
         for message in messages {
@@ -262,7 +266,7 @@ mod tests {
             chunks.send(Chunk { inputs: vec![Input::Payload(payload)], permit }).unwrap();
         }
         let batch = batches.recv().await.unwrap();
-        assert_eq!((batch.rows, batch.end), (rows, Some(EndLsn(Lsn(120)))));
+        assert_eq!((batch.rows, batch.end), (rows, Some(EndLsn::of_commit(Lsn::new(120)))));
         drop((chunks, batch));
         tokio::task::spawn_blocking(move || worker.join()).await.unwrap().unwrap().unwrap();
     }

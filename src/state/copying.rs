@@ -70,7 +70,7 @@ impl State {
         self.execute(
             "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $3, changed_at = pg_catalog.clock_timestamp() \
              WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND state = 'joining'",
-            &[&self.name(), &tables, &point.0],
+            &[&self.name(), &tables, &point.lsn()],
             "record that the tables have joined",
         )
         .await
@@ -132,7 +132,7 @@ impl State {
                      WHERE migration = $1 AND source_oid = $2 AND state = 'copying' RETURNING 1) \
                  INSERT INTO walferry.journal (migration, what) SELECT $1, $8 FROM moved",
                 &[
-                    &self.name(), &row.source_oid, &row.rows, &row.bytes, &row.snapshot_lsn.map(|lsn| lsn.0),
+                    &self.name(), &row.source_oid, &row.rows, &row.bytes, &row.snapshot_lsn.map(|lsn| lsn.lsn()),
                     &row.origin.filenode, &row.origin.via, &how,
                 ],
                 "record that a table's rows are there",
@@ -152,7 +152,7 @@ impl State {
                 "UPDATE walferry.tables SET state = 'ready', rows = 0, bytes = 0, snapshot_lsn = $3, \
                  changed_at = pg_catalog.clock_timestamp() \
                  WHERE migration = $1 AND source_oid = $2 AND state IN ('waiting', 'copying')",
-                &[&self.name(), &source_oid, &point.0],
+                &[&self.name(), &source_oid, &point.lsn()],
                 "record that a table is gone",
             )
             .await?;
@@ -168,7 +168,7 @@ impl State {
         self.execute(
             "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $2, changed_at = pg_catalog.clock_timestamp() \
              WHERE migration = $1 AND state = 'waiting'",
-            &[&self.name(), &point.0],
+            &[&self.name(), &point.lsn()],
             "record that the rows are there",
         )
         .await

@@ -99,7 +99,7 @@ impl State {
             return Ok(Recognised::No("this migration has not created one".to_owned()));
         }
         let position = self.position(name).await?.map(|position| position.lsn());
-        Ok(recognise(migration, position.or(migration.consistent_point.map(|point| point.0)), slot))
+        Ok(recognise(migration, position.or(migration.consistent_point.map(|point| point.lsn())), slot))
     }
 }
 
@@ -144,13 +144,13 @@ mod tests {
             source,
             slot: Provenance::Ours("walferry".into()),
             publication: Provenance::Ours("walferry".into()),
-            slot_created: Some(Lsn(100)),
+            slot_created: Some(Lsn::new(100)),
             publication_oid: None,
             publishes_all_tables: false,
             phase: Phase::Copy,
             schema_restored: false,
             copied: false,
-            consistent_point: Some(EndLsn(Lsn(120))),
+            consistent_point: Some(EndLsn::of_commit(Lsn::new(120))),
             finished: false,
             stopped_because: None,
             source_lsn: None,
@@ -164,8 +164,8 @@ mod tests {
             database: Some("shop".into()),
             active_pid: None,
             is_temporary: false,
-            restart: Some(Lsn(restart)),
-            confirmed_flush: Some(Lsn(confirmed)),
+            restart: Some(Lsn::new(restart)),
+            confirmed_flush: Some(Lsn::new(confirmed)),
             wal_status: None,
             safe_wal_bytes: None,
             invalidation_reason: None,
@@ -185,16 +185,16 @@ mod tests {
     #[test]
     fn our_slot_is_recognised_while_it_is_made_and_wherever_the_target_has_come() {
         assert_eq!(because(&slot(100, 120), None), None);
-        assert_eq!(because(&slot(100, 120), Some(Lsn(120))), None);
-        assert_eq!(because(&slot(4000, 5000), Some(Lsn(5000))), None);
+        assert_eq!(because(&slot(100, 120), Some(Lsn::new(120))), None);
+        assert_eq!(because(&slot(4000, 5000), Some(Lsn::new(5000))), None);
         let lost = Slot { restart: None, ..slot(0, 120) };
-        assert_eq!(because(&lost, Some(Lsn(120))), None);
+        assert_eq!(because(&lost, Some(Lsn::new(120))), None);
     }
 
     #[test]
     fn a_slot_from_before_ours_or_from_after_it_is_anothers() {
         assert!(because(&slot(99, 99), None).unwrap().contains("there before ours"));
-        assert!(because(&slot(130, 140), Some(Lsn(120))).unwrap().contains("created anew"));
+        assert!(because(&slot(130, 140), Some(Lsn::new(120))).unwrap().contains("created anew"));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Migration {
             phase: Phase::parse(row.take("phase")?)?,
             schema_restored: row.take("schema_restored")?,
             copied: row.take("copied")?,
-            consistent_point: row.take::<Option<Lsn>>("consistent_point")?.map(EndLsn),
+            consistent_point: row.take::<Option<Lsn>>("consistent_point")?.map(EndLsn::recorded),
             finished: row.take::<Option<SystemTime>>("finished_at")?.is_some(),
             stopped_because: row.take("stopped_because")?,
             source_lsn: row.take("source_lsn")?,
@@ -245,7 +245,7 @@ impl State {
     pub async fn set_consistent_point(&self, point: EndLsn) -> Result<(), StateError> {
         self.execute(
             "UPDATE walferry.migration SET consistent_point = $2, phase = 'copy' WHERE name = $1",
-            &[&self.name(), &point.0],
+            &[&self.name(), &point.lsn()],
             "record the slot's consistent point",
         )
         .await?;
@@ -262,7 +262,7 @@ impl State {
             "WITH position AS (INSERT INTO walferry.position (slot, end_lsn) VALUES ($2, $3) \
              ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, commit_time = NULL) \
              UPDATE walferry.migration SET copied = true, phase = 'stream' WHERE name = $1",
-            &[&self.name(), &slot, &point.0],
+            &[&self.name(), &slot, &point.lsn()],
             "record that the copy is complete",
         )
         .await?;

@@ -41,7 +41,7 @@ impl State {
         let rows =
             self.query("SELECT end_lsn FROM walferry.position WHERE slot = $1", &[&slot], "read the position").await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(Some(DurableLsn::of(ReadBack { end_lsn: EndLsn(row.take::<Lsn>(0)?) })))
+        Ok(Some(DurableLsn::of(ReadBack { end_lsn: EndLsn::recorded(row.take::<Lsn>(0)?) })))
     }
 
     /// Where a position is, held there until the end of the caller's transaction.
@@ -61,7 +61,7 @@ impl State {
     /// When the target refuses it.
     pub async fn begin_position(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
         let sql = "INSERT INTO walferry.position (slot, end_lsn) VALUES ($1, $2)";
-        self.execute(sql, &[&slot, &point.0], "enter a position").await?;
+        self.execute(sql, &[&slot, &point.lsn()], "enter a position").await?;
         Ok(())
     }
 

@@ -151,7 +151,7 @@ impl State {
         let names: Vec<&str> = tables.iter().map(|t| t.table.name.as_str()).collect();
         let oids: Vec<u32> = tables.iter().map(|t| t.source_oid).collect();
         let states: Vec<&str> = tables.iter().map(|t| t.state.as_str()).collect();
-        let points: Vec<Option<Lsn>> = tables.iter().map(|t| t.snapshot_lsn.map(|lsn| lsn.0)).collect();
+        let points: Vec<Option<Lsn>> = tables.iter().map(|t| t.snapshot_lsn.map(|lsn| lsn.lsn())).collect();
         let files: Vec<Option<u32>> = tables.iter().map(|t| t.origin.filenode).collect();
         let vias: Vec<Option<&str>> = tables.iter().map(|t| t.origin.via.as_deref()).collect();
         self.execute(
@@ -201,7 +201,7 @@ impl State {
                     state: TableState::parse(row.take("state")?)?,
                     rows: row.take("rows")?,
                     bytes: row.take("bytes")?,
-                    snapshot_lsn: row.take::<Option<Lsn>>("snapshot_lsn")?.map(EndLsn),
+                    snapshot_lsn: row.take::<Option<Lsn>>("snapshot_lsn")?.map(EndLsn::recorded),
                     origin: Origin { filenode: row.take("filenode")?, via: row.take("via")? },
                     problem: row.take("problem")?,
                 })
@@ -219,7 +219,7 @@ impl State {
              WHERE migration = $1 AND source_oid = $2",
             &[
                 &self.name(), &row.source_oid, &row.state.as_str(), &row.rows, &row.bytes,
-                &row.snapshot_lsn.map(|lsn| lsn.0),
+                &row.snapshot_lsn.map(|lsn| lsn.lsn()),
             ],
             "record a table's progress",
         )

@@ -132,13 +132,13 @@ fn copy_data(mut body: Bytes) -> Result<Option<ReplicationFrame>, &'static str> 
     let short = |_| "a replication message is too short";
     match body.try_get_u8().map_err(short)? {
         b'w' => {
-            let start = Lsn(body.try_get_u64().map_err(short)?);
-            let end = Lsn(body.try_get_u64().map_err(short)?);
+            let start = Lsn::new(body.try_get_u64().map_err(short)?);
+            let end = Lsn::new(body.try_get_u64().map_err(short)?);
             let sent_at = body.try_get_i64().map_err(short)?;
             Ok(Some(ReplicationFrame::Data { start, end, sent_at, payload: body }))
         }
         b'k' => {
-            let wal_end = Lsn(body.try_get_u64().map_err(short)?);
+            let wal_end = Lsn::new(body.try_get_u64().map_err(short)?);
             let sent_at = body.try_get_i64().map_err(short)?;
             let reply = match body.try_get_u8().map_err(short)? {
                 0 => ReplyRequested::No,
@@ -196,7 +196,7 @@ fn status_message(durable: DurableLsn, at_micros: i64, reply: RequestReply) -> B
     message.put_u32(4 + STATUS_BYTES as u32);
     message.put_u8(b'r');
     for _ in ["written", "flushed", "applied"] {
-        message.put_u64(durable.lsn().0);
+        message.put_u64(durable.lsn().number());
     }
     message.put_i64(at_micros);
     message.put_u8(match reply {
@@ -231,7 +231,7 @@ mod tests {
         for end in 0..keepalive.len() {
             assert!(copy_data(Bytes::copy_from_slice(&keepalive[..end])).is_err(), "{end}");
         }
-        let frame = ReplicationFrame::Keepalive { wal_end: Lsn(7), sent_at: 8, reply: ReplyRequested::Yes };
+        let frame = ReplicationFrame::Keepalive { wal_end: Lsn::new(7), sent_at: 8, reply: ReplyRequested::Yes };
         assert_eq!(copy_data(keepalive.into()), Ok(Some(frame)));
         assert_eq!(copy_data(Bytes::from_static(b"s123")), Ok(None));
     }

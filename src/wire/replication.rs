@@ -186,7 +186,7 @@ impl Replication {
             return Err(self.malformed("CREATE_REPLICATION_SLOT exported no snapshot".into()));
         }
         let consistent_point = point.parse().map_err(|e| self.malformed(format!("{e}")))?;
-        Ok(CreatedSlot { name, consistent_point: EndLsn(consistent_point), snapshot })
+        Ok(CreatedSlot { name, consistent_point: EndLsn::of_slot(consistent_point), snapshot })
     }
 
     /// `DROP_REPLICATION_SLOT`.

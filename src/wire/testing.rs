@@ -21,7 +21,7 @@ impl Sealed for Proof {}
 
 impl Durable for Proof {
     fn end_lsn(&self) -> EndLsn {
-        EndLsn(Lsn(self.0))
+        EndLsn::of_commit(Lsn::new(self.0))
     }
 }
 

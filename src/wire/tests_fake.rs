@@ -42,8 +42,8 @@ async fn frames_that_come_byte_by_byte_survive_dropped_futures() {
     }
     let payload = Bytes::from_static(b"hello");
     let expected = [
-        ReplicationFrame::Data { start: Lsn(0x20), end: Lsn(0x20), sent_at: 5, payload },
-        ReplicationFrame::Keepalive { wal_end: Lsn(0x30), sent_at: 0, reply: ReplyRequested::Yes },
+        ReplicationFrame::Data { start: Lsn::new(0x20), end: Lsn::new(0x20), sent_at: 5, payload },
+        ReplicationFrame::Keepalive { wal_end: Lsn::new(0x30), sent_at: 0, reply: ReplyRequested::Yes },
     ];
     assert_eq!(frames, expected);
 }

@@ -246,7 +246,7 @@ async fn a_slot_is_made_streamed_acknowledged_and_dropped() {
     let mut replication = Replication::connect(&info, "walferry test").await.unwrap();
     let identity = replication.identify_system().await.unwrap();
     assert_eq!((identity.timeline, identity.dbname.as_str()), (1, "postgres"));
-    assert!(identity.wal_end > Lsn::ZERO);
+    assert!(identity.wal_end > Lsn::INVALID);
 
     let slot = replication.create_slot("s", &exported(Lifetime::Permanent)).await.unwrap();
     let snapshot = slot.snapshot.clone().unwrap();
@@ -259,7 +259,7 @@ async fn a_slot_is_made_streamed_acknowledged_and_dropped() {
     sql.simple_query("COMMIT").await.unwrap();
 
     refused_commands(&mut replication).await;
-    let from = slot.consistent_point.0;
+    let from = slot.consistent_point.lsn();
     let end = stream_one_insert(replication, from).await;
     let confirmed = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 's'";
     assert_eq!(ask(&mut sql, confirmed).await, end.to_string());
@@ -284,8 +284,8 @@ async fn refused_commands(replication: &mut Replication) {
 /// Reads until the commit of the insert, acknowledges its end, ends the stream.
 async fn stream_one_insert(replication: Replication, from: Lsn) -> Lsn {
     let options = pgoutput("it's \"p\"");
-    let (mut reader, writer) = replication.start("s", durable(from.0), &options).await.unwrap();
-    let feed = StatusFeed::spawn(writer, durable(from.0), Duration::from_millis(100));
+    let (mut reader, writer) = replication.start("s", durable(from.number()), &options).await.unwrap();
+    let feed = StatusFeed::spawn(writer, durable(from.number()), Duration::from_millis(100));
     let mut tags = Vec::new();
     let end = loop {
         match reader.next().await.unwrap() {
@@ -309,7 +309,7 @@ async fn stream_one_insert(replication: Replication, from: Lsn) -> Lsn {
     feed.durable(durable(end));
     feed.finish().await.unwrap();
     while reader.next().await.unwrap() != ReplicationFrame::Done {}
-    Lsn(end)
+    Lsn::new(end)
 }
 
 /// A server that stops, and one that is not there.

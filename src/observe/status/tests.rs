@@ -10,7 +10,7 @@ use crate::sweep::testing::{Pair, SUPERUSER, TARGET_OWNER};
 use crate::testing::settings;
 
 fn position(commit_age: Option<f64>, moved_age: f64) -> Position {
-    Position { end: Lsn(0), commit_age, moved_age }
+    Position { end: Lsn::new(0), commit_age, moved_age }
 }
 
 #[test]
@@ -32,9 +32,9 @@ async fn streaming(pair: &Pair) -> State {
     let rows = [table("orders", TableState::Waiting), table("left_out", TableState::Excluded)];
     state.register_tables(&rows).await.unwrap();
     let mut ready = table("orders", TableState::Ready);
-    (ready.rows, ready.bytes, ready.snapshot_lsn) = (7, 2048, Some(EndLsn(Lsn(0x16_b374_8000))));
+    (ready.rows, ready.bytes, ready.snapshot_lsn) = (7, 2048, Some(EndLsn::of_commit(Lsn::new(0x16_b374_8000))));
     state.update_table(&ready).await.unwrap();
-    state.heartbeat("host", 42, Some(Lsn(0x2_0000_0000))).await.unwrap();
+    state.heartbeat("host", 42, Some(Lsn::new(0x2_0000_0000))).await.unwrap();
     state
 }
 
@@ -67,7 +67,7 @@ async fn the_document_has_every_key_and_says_what_is_so() {
     // With a slot, a position and a daemon.
     let sql = "SELECT lsn FROM pg_create_logical_replication_slot('walferry', 'pgoutput')";
     let start: Lsn = source.query_one(sql, &[]).await.unwrap().get(0);
-    state.finish_copy("walferry", EndLsn(start)).await.unwrap();
+    state.finish_copy("walferry", EndLsn::of_commit(start)).await.unwrap();
     state.take_lease().await.unwrap();
     source.batch_execute("CREATE TABLE public.t (a int)").await.unwrap();
     let document = collect_with(Some(&source), &state).await.unwrap();

@@ -110,7 +110,7 @@ pub async fn command(
         table: row.table.to_string(),
         rows: row.rows,
         bytes: row.bytes,
-        snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.0.to_string()),
+        snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.lsn().to_string()),
     };
     Ok(ResyncReport { tables: copied.map(table).collect(), by_daemon, seconds: begun.elapsed().as_secs_f64() })
 }

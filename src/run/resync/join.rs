@@ -73,13 +73,13 @@ pub(super) async fn join(desk: &Desk<'_>, copied: Copied) -> Result<(), Error> {
     if end.reason != Reason::Reached {
         return Err(Error::Interrupted);
     }
-    let at = EndLsn(end.position.lsn());
+    let at = end.position.end();
     crate::failpoint::hit("resync-joining");
     let stands = held.get().map(|(held, _)| held.at).ok_or(Error::StreamEnded)?;
     hand_over(desk, &tables, &slot, (stands, at)).await?;
     crate::failpoint::hit("resync-joined");
     let stood = held.get().map_or(Duration::ZERO, |(_, since): &(Held, Instant)| since.elapsed());
-    info!(tables = tables.len(), at = %at.0, stood_still_ms = stood.as_millis(), "the tables have joined the stream");
+    info!(tables = tables.len(), at = %at.lsn(), stood_still_ms = stood.as_millis(), "the tables have joined the stream");
     Ok(())
 }
 
@@ -103,7 +103,7 @@ async fn steer(
     }
     let since = Instant::now();
     let standing = main.hold().await.ok_or(Error::StreamEnded)?;
-    let at = EndLsn(standing.at.lsn());
+    let at = standing.at.end();
     let _is_first = held.set((standing, since));
     steering.end_at(at).await;
     Ok(())
@@ -134,7 +134,7 @@ async fn hand_over(
     }
     own.forget_positions(slot).await?;
     for table in tables {
-        own.journal(&format!("{} has joined the stream at {}", table.table, at.0)).await?;
+        own.journal(&format!("{} has joined the stream at {}", table.table, at.lsn())).await?;
     }
     run("COMMIT").await?;
     Ok(())
