@@ -1,4 +1,5 @@
-//! Lists in messages: some names, and how many more.
+//! Words: lists in messages (some names, and how many more), and what a value is
+//! called where it is kept.
 
 /// How many objects a message names; the rest is counted.
 pub(crate) const NAMED_OBJECTS: usize = 20;
@@ -16,4 +17,17 @@ pub(crate) fn listed_of(items: &[impl ToString], count: u64) -> String {
         text.push_str(&format!(" and {more} more"));
     }
     text
+}
+
+/// The values of an enum, each with its word: the one place where these are.
+pub(crate) type Words<T, const N: usize> = [(T, &'static str); N];
+
+/// A value's word.
+pub(crate) fn word<T: PartialEq>(words: &[(T, &'static str)], value: &T) -> &'static str {
+    words.iter().find(|(known, _)| known == value).map_or("", |(_, word)| word)
+}
+
+/// What a word stands for.
+pub(crate) fn value<T: Copy>(words: &[(T, &'static str)], word: &str) -> Option<T> {
+    words.iter().find(|(_, known)| *known == word).map(|(value, _)| *value)
 }

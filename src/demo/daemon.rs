@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use super::DemoError;
 use super::keeper::Keeper;
+use crate::state::migration::Phase;
+use crate::state::tables::TableState;
 
 /// Lines of a failed process's log that are shown.
 const LOG_LINES_SHOWN: usize = 20;
@@ -94,7 +96,7 @@ impl Binary {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
     /// setup, copy, stream, …
-    pub phase: String,
+    pub phase: Phase,
     /// Bytes of the source's log that the target has not committed.
     pub lag_bytes: Option<u64>,
     /// Every table of the migration.
@@ -108,7 +110,7 @@ pub struct Status {
 #[derive(Clone, Debug, Deserialize)]
 pub struct TableStatus {
     /// waiting, copying, indexing, ready.
-    pub state: String,
+    pub state: TableState,
     /// Rows copied.
     #[serde(default)]
     pub rows: u64,
@@ -117,7 +119,7 @@ pub struct TableStatus {
 impl Status {
     /// Tables that are copied, indexes and all.
     pub fn ready(&self) -> usize {
-        self.tables.iter().filter(|table| table.state == "ready").count()
+        self.tables.iter().filter(|table| table.state == TableState::Ready).count()
     }
 
     /// Rows copied in all.

@@ -31,6 +31,7 @@ use self::writers::{WriterError, Writers, Written};
 use crate::config::Side;
 use crate::fault::{Difference, Fault};
 use crate::session::{DbContext, DbError};
+use crate::state::migration::Phase;
 
 /// The database on either side.
 const DATABASE: &str = "shop";
@@ -358,7 +359,7 @@ async fn follow(
                     return Err(DemoError::Stopped(reason.clone()));
                 }
                 shown.show(&status, writers.written());
-                if status.phase == "stream" {
+                if status.phase == Phase::Stream {
                     let since = *streaming_since.get_or_insert_with(Instant::now);
                     let close = status.lag_bytes.is_some_and(|lag| lag <= SMALL_LAG_BYTES);
                     if close && since.elapsed() >= stream_for {
@@ -380,13 +381,13 @@ async fn follow(
 #[derive(Default)]
 struct Shown {
     /// Phase, tables ready, rows copied, and when it was said.
-    last: Option<((String, usize, u64), Instant)>,
+    last: Option<((Phase, usize, u64), Instant)>,
 }
 
 impl Shown {
     /// Prints a line when the status has changed; for the lag alone, now and then.
     fn show(&mut self, status: &Status, written: Written) {
-        let state = (status.phase.clone(), status.ready(), status.rows());
+        let state = (status.phase, status.ready(), status.rows());
         if let Some((last, at)) = &self.last
             && *last == state
             && at.elapsed() < SAY_LAG_EVERY

@@ -203,6 +203,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::super::status::{Daemon, Sequences};
     use super::*;
+    use crate::state::migration::Phase;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -218,7 +219,7 @@ mod tests {
     fn document() -> StatusDocument {
         StatusDocument {
             name: "walferry".to_owned(),
-            phase: "stream".to_owned(),
+            phase: Phase::Stream,
             position: Some("0/16B3748".to_owned()),
             source_lsn: Some("0/16B3748".to_owned()),
             lag_bytes: Some(0),

@@ -8,6 +8,9 @@ use std::time::Instant;
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use crate::state::migration::Phase;
+use crate::state::tables::TableState;
+
 /// All metrics of a process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -164,11 +167,11 @@ impl Metrics {
     /// Gives every series with a known label its 0.
     fn initialise(&self) {
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        for phase in ["setup", "copy", "stream", "stopped", "cutover", "done"] {
-            self.phase.with_label_values(&[phase]).set(0);
+        for phase in Phase::all() {
+            self.phase.with_label_values(&[phase.as_str()]).set(0);
         }
-        for state in ["waiting", "copying", "indexing", "ready"] {
-            self.tables.with_label_values(&[state]).set(0);
+        for state in TableState::streamed() {
+            self.tables.with_label_values(&[state.as_str()]).set(0);
         }
         for operation in ["insert", "update", "delete", "truncate"] {
             self.rows_applied.with_label_values(&[operation]).reset();

@@ -17,7 +17,8 @@ use crate::lsn::Lsn;
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::large_objects::LargeObjectsRow;
-use crate::state::migration::Migration;
+use crate::state::migration::{Migration, Phase};
+use crate::state::tables::TableState;
 use crate::state::{State, StateError};
 use crate::wire::WireError;
 use crate::words::listed_of;
@@ -66,7 +67,7 @@ pub struct StatusDocument {
     /// The migration.
     pub name: String,
     /// `setup`, `copy`, `stream`, `stopped`, `cutover` or `done`.
-    pub phase: String,
+    pub phase: Phase,
     /// The end LSN up to which the target has committed everything; null
     /// before the copy is complete.
     pub position: Option<String>,
@@ -129,8 +130,8 @@ pub struct Table {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// `waiting`, `copying`, `indexing` or `ready`.
-    pub state: String,
+    /// `waiting`, `copying`, `indexing`, `joining` or `ready`.
+    pub state: TableState,
     /// Rows copied.
     pub rows: i64,
     /// Bytes of COPY data copied.
@@ -226,7 +227,7 @@ pub async fn collect_with(source: Option<&Session>, state: &State) -> Result<Sta
     let large_objects = state.large_objects().await?;
     Ok(StatusDocument {
         name: state.name().to_owned(),
-        phase: migration.phase.as_str().to_owned(),
+        phase: migration.phase,
         lag_seconds: position.as_ref().zip(lag_bytes).map(|(position, bytes)| position.lag_seconds(bytes)),
         position: position.map(|position| position.end.to_string()),
         source_lsn: source_lsn.map(|lsn| lsn.to_string()),
@@ -253,7 +254,7 @@ async fn tables(state: &State) -> Result<Vec<Table>, StatusError> {
         .map(|row| Table {
             schema: row.table.schema,
             name: row.table.name,
-            state: row.state.as_str().to_owned(),
+            state: row.state,
             rows: row.rows,
             bytes: row.bytes,
             snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.lsn().to_string()),
@@ -388,14 +389,14 @@ impl StatusDocument {
     }
 
     fn fmt_tables(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ready = self.tables.iter().filter(|table| table.state == "ready").count();
+        let ready = self.tables.iter().filter(|table| table.state == TableState::Ready).count();
         let all = self.tables.len();
         let percent = (ready * 100).checked_div(all).unwrap_or(100);
         let rows: i64 = self.tables.iter().map(|table| table.rows).sum();
         let bytes: i64 = self.tables.iter().map(|table| table.bytes).sum();
         let bytes = human_bytes(bytes as f64);
         writeln!(f, "tables         {ready} of {all} ready ({percent} %), {rows} rows, {bytes} copied")?;
-        let mut open = self.tables.iter().filter(|table| table.state != "ready");
+        let mut open = self.tables.iter().filter(|table| table.state != TableState::Ready);
         for table in open.by_ref().take(SHOWN) {
             let name = TableName::new(&table.schema, &table.name);
             let bytes = human_bytes(table.bytes as f64);

@@ -39,7 +39,7 @@ pub(super) struct Finished {
 pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Error> {
     let unlogged_tables = without_stream(ctx, state).await?;
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let restored = schema::restore_deferred(state, &session, &DeferredKind::ALL).await?;
+    let restored = schema::restore_deferred(state, &session, &DeferredKind::all().collect::<Vec<_>>()).await?;
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let given = large_objects::owners::give(&ctx.settings, &source, &session, state).await?;
     if restored.failures.is_empty() && given.refused.is_empty() {

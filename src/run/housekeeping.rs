@@ -22,6 +22,7 @@ use crate::observe::http::Readiness;
 use crate::observe::status::{self, StatusDocument, StatusError};
 use crate::session::Session;
 use crate::state::migration::Migration;
+use crate::state::tables::TableState;
 use crate::state::{State, StateError};
 use crate::wire::WireError;
 
@@ -183,9 +184,9 @@ async fn kept<'s>(place: &'s mut Option<Session>, info: &ConnInfo, ctx: &Context
 /// Publishes a status document.
 fn show(ctx: &Context, document: StatusDocument) {
     ctx.metrics.apply_lag_seconds.set(document.lag_seconds.unwrap_or(0.0));
-    for state in ["waiting", "copying", "indexing", "joining", "ready"] {
+    for state in TableState::streamed() {
         let count = document.tables.iter().filter(|table| table.state == state).count();
-        ctx.metrics.tables.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        ctx.metrics.tables.with_label_values(&[state.as_str()]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
     ctx.hub.publish_status(document);
 }

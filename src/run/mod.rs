@@ -501,7 +501,7 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
 impl Context {
     /// Shows the phase in the metrics.
     pub(crate) fn show_phase(&self, phase: Phase) {
-        for other in [Phase::Setup, Phase::Copy, Phase::Stream, Phase::Stopped, Phase::Cutover, Phase::Done] {
+        for other in Phase::all() {
             self.metrics.phase.with_label_values(&[other.as_str()]).set(i64::from(other == phase));
         }
     }

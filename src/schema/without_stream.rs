@@ -106,11 +106,11 @@ async fn write(
 ) -> Result<(), SchemaError> {
     let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.as_str()).collect();
     let kept = match copied {
-        Copied::IsForgotten => "",
-        Copied::Stays => DeferredKind::Unlogged.as_str(),
+        Copied::IsForgotten => None,
+        Copied::Stays => Some(DeferredKind::Unlogged.as_str()),
     };
     let delete = "DELETE FROM walferry.deferred WHERE migration = $1 AND kind = ANY ($2::text[]) \
-         AND (kind <> $3::text OR restored_at IS NULL)";
+         AND (kind IS DISTINCT FROM $3::text OR restored_at IS NULL)";
     state.execute(delete, &[&state.name(), &kinds, &kept], "forget what has no stream").await?;
     let left = state.deferred().await?;
     let last = left.iter().map(|object| object.ordinal).max().unwrap_or_default();

@@ -8,6 +8,10 @@
 use super::tables::{TableRow, TableState};
 use super::{State, StateError};
 use crate::lsn::EndLsn;
+use crate::session::Param;
+
+/// What else is set where no rows of a table are left.
+const NO_ROWS: &str = ", rows = 0, bytes = 0, snapshot_lsn = NULL";
 
 /// Whether a step was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn begin_table(&self, source_oid: u32) -> Result<Step, StateError> {
-        self.step(source_oid, "state = 'copying'", "state = 'waiting'", "begin a table").await
+        self.step(source_oid, TableState::Copying, "", [TableState::Waiting], "begin a table").await
     }
 
     /// copying → waiting; run it in the transaction that empties the table.
@@ -39,8 +43,7 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn reset_table(&self, source_oid: u32) -> Result<Step, StateError> {
-        let set = "state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL";
-        self.step(source_oid, set, "state = 'copying'", "begin a table anew").await
+        self.step(source_oid, TableState::Waiting, NO_ROWS, [TableState::Copying], "begin a table anew").await
     }
 
     /// indexing → ready.
@@ -48,7 +51,8 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn table_ready(&self, source_oid: u32) -> Result<Step, StateError> {
-        self.step(source_oid, "state = 'ready'", "state IN ('indexing', 'ready')", "record that a table is ready").await
+        let from = [TableState::Indexing, TableState::Ready];
+        self.step(source_oid, TableState::Ready, "", from, "record that a table is ready").await
     }
 
     /// indexing → joining: complete as of its snapshot, the stream has yet to
@@ -57,7 +61,8 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn table_joining(&self, source_oid: u32) -> Result<Step, StateError> {
-        self.step(source_oid, "state = 'joining'", "state = 'indexing'", "record that a table is to join").await
+        let from = [TableState::Indexing];
+        self.step(source_oid, TableState::Joining, "", from, "record that a table is to join").await
     }
 
     /// joining → ready, all of these: they hold every commit before `point`,
@@ -67,13 +72,13 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn tables_joined(&self, tables: &[u32], point: EndLsn) -> Result<u64, StateError> {
-        self.execute(
-            "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $3, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND state = 'joining'",
-            &[&self.name(), &tables, &point.lsn()],
-            "record that the tables have joined",
-        )
-        .await
+        let sql = format!(
+            "UPDATE walferry.tables SET state = {}, snapshot_lsn = $3, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND state = {}",
+            TableState::sql([TableState::Ready]),
+            TableState::sql([TableState::Joining])
+        );
+        self.execute(&sql, &[&self.name(), &tables, &point.lsn()], "record that the tables have joined").await
     }
 
     /// Any → waiting, all of these; run it in the transaction that empties them.
@@ -82,16 +87,14 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn tables_anew(&self, tables: &[u32]) -> Result<u64, StateError> {
-        self.execute(
-            "UPDATE walferry.tables t SET state = 'waiting', rows = 0, bytes = 0, snapshot_lsn = NULL, filenode = NULL, \
-                 via = NULL, problem = NULL, \
+        let sql = format!(
+            "UPDATE walferry.tables t SET state = {}{NO_ROWS}, filenode = NULL, via = NULL, problem = NULL, \
                  target_oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', t.schema, t.name))::oid, \
                  changed_at = pg_catalog.clock_timestamp() \
              WHERE t.migration = $1 AND t.source_oid = ANY ($2::oid[])",
-            &[&self.name(), &tables],
-            "record that the tables are copied anew",
-        )
-        .await
+            TableState::sql([TableState::Waiting])
+        );
+        self.execute(&sql, &[&self.name(), &tables], "record that the tables are copied anew").await
     }
 
     /// The state of a table, held until the end of the caller's transaction.
@@ -109,13 +112,12 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn record_progress(&self, source_oid: u32, rows: i64, bytes: i64) -> Result<(), StateError> {
-        self.execute(
+        let sql = format!(
             "UPDATE walferry.tables SET rows = $3, bytes = $4, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND source_oid = $2 AND state = 'copying'",
-            &[&self.name(), &source_oid, &rows, &bytes],
-            "record a table's progress",
-        )
-        .await?;
+             WHERE migration = $1 AND source_oid = $2 AND state = {}",
+            TableState::sql([TableState::Copying])
+        );
+        self.execute(&sql, &[&self.name(), &source_oid, &rows, &bytes], "record a table's progress").await?;
         Ok(())
     }
 
@@ -125,20 +127,19 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn rows_copied(&self, row: &TableRow, how: &str) -> Result<Step, StateError> {
-        let journaled = self
-            .execute(
-                "WITH moved AS (UPDATE walferry.tables SET state = 'indexing', rows = $3, bytes = $4, snapshot_lsn = $5, \
-                     filenode = $6, via = $7, changed_at = pg_catalog.clock_timestamp() \
-                     WHERE migration = $1 AND source_oid = $2 AND state = 'copying' RETURNING 1) \
-                 INSERT INTO walferry.journal (migration, what) SELECT $1, $8 FROM moved",
-                &[
-                    &self.name(), &row.source_oid, &row.rows, &row.bytes, &row.snapshot_lsn.map(|lsn| lsn.lsn()),
-                    &row.origin.filenode, &row.origin.via, &how,
-                ],
-                "record that a table's rows are there",
-            )
-            .await?;
-        Ok(Step::of(journaled))
+        let sql = format!(
+            "WITH moved AS (UPDATE walferry.tables SET state = {}, rows = $3, bytes = $4, snapshot_lsn = $5, \
+                 filenode = $6, via = $7, changed_at = pg_catalog.clock_timestamp() \
+                 WHERE migration = $1 AND source_oid = $2 AND state = {} RETURNING 1) \
+             INSERT INTO walferry.journal (migration, what) SELECT $1, $8 FROM moved",
+            TableState::sql([TableState::Indexing]),
+            TableState::sql([TableState::Copying])
+        );
+        let point = row.snapshot_lsn.map(EndLsn::lsn);
+        let (filenode, via) = (&row.origin.filenode, &row.origin.via);
+        let params: [&dyn Param; 8] =
+            [&self.name(), &row.source_oid, &row.rows, &row.bytes, &point, filenode, via, &how];
+        Ok(Step::of(self.execute(&sql, &params, "record that a table's rows are there").await?))
     }
 
     /// → ready: the source dropped it before its rows were copied, so as of
@@ -147,16 +148,15 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn table_gone(&self, source_oid: u32, point: EndLsn) -> Result<Step, StateError> {
-        let affected = self
-            .execute(
-                "UPDATE walferry.tables SET state = 'ready', rows = 0, bytes = 0, snapshot_lsn = $3, \
-                 changed_at = pg_catalog.clock_timestamp() \
-                 WHERE migration = $1 AND source_oid = $2 AND state IN ('waiting', 'copying')",
-                &[&self.name(), &source_oid, &point.lsn()],
-                "record that a table is gone",
-            )
-            .await?;
-        Ok(Step::of(affected))
+        let sql = format!(
+            "UPDATE walferry.tables SET state = {}, rows = 0, bytes = 0, snapshot_lsn = $3, \
+             changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = $2 AND state IN ({})",
+            TableState::sql([TableState::Ready]),
+            TableState::sql([TableState::Waiting, TableState::Copying])
+        );
+        let params: [&dyn Param; 3] = [&self.name(), &source_oid, &point.lsn()];
+        Ok(Step::of(self.execute(&sql, &params, "record that a table is gone").await?))
     }
 
     /// waiting → ready, all of them: their rows were restored by other means, as
@@ -165,13 +165,13 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn tables_restored(&self, point: EndLsn) -> Result<u64, StateError> {
-        self.execute(
-            "UPDATE walferry.tables SET state = 'ready', snapshot_lsn = $2, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND state = 'waiting'",
-            &[&self.name(), &point.lsn()],
-            "record that the rows are there",
-        )
-        .await
+        let sql = format!(
+            "UPDATE walferry.tables SET state = {}, snapshot_lsn = $2, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND state = {}",
+            TableState::sql([TableState::Ready]),
+            TableState::sql([TableState::Waiting])
+        );
+        self.execute(&sql, &[&self.name(), &point.lsn()], "record that the rows are there").await
     }
 
     /// Forgets the list of tables and where the slot began: the next copy
@@ -190,10 +190,18 @@ impl State {
         Ok(())
     }
 
-    async fn step(&self, source_oid: u32, set: &str, from: &str, action: &str) -> Result<Step, StateError> {
+    async fn step<const N: usize>(
+        &self,
+        source_oid: u32,
+        to: TableState,
+        set: &str,
+        from: [TableState; N],
+        action: &str,
+    ) -> Result<Step, StateError> {
+        let (to, from) = (TableState::sql([to]), TableState::sql(from));
         let sql = format!(
-            "UPDATE walferry.tables SET {set}, changed_at = pg_catalog.clock_timestamp() \
-             WHERE migration = $1 AND source_oid = $2 AND {from}"
+            "UPDATE walferry.tables SET state = {to}{set}, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = $2 AND state IN ({from})"
         );
         Ok(Step::of(self.execute(&sql, &[&self.name(), &source_oid], action).await?))
     }

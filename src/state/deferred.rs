@@ -3,6 +3,7 @@
 
 use super::{State, StateError};
 use crate::sql::TableName;
+use crate::words::{self, Words};
 
 /// When an object comes in, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,42 +27,31 @@ pub enum DeferredKind {
     Administrator,
 }
 
+/// Every kind with its word in the state.
+const WORDS: Words<DeferredKind, 7> = [
+    (DeferredKind::AfterRows, "after rows"),
+    (DeferredKind::ForeignKey, "foreign key"),
+    (DeferredKind::Trigger, "trigger"),
+    (DeferredKind::Unlogged, "unlogged table"),
+    (DeferredKind::MaterializedView, "materialized view"),
+    (DeferredKind::Other, "other"),
+    (DeferredKind::Administrator, "administrator"),
+];
+
 impl DeferredKind {
     /// Every kind.
-    pub const ALL: [DeferredKind; 7] = [
-        DeferredKind::AfterRows,
-        DeferredKind::ForeignKey,
-        DeferredKind::Trigger,
-        DeferredKind::Unlogged,
-        DeferredKind::MaterializedView,
-        DeferredKind::Other,
-        DeferredKind::Administrator,
-    ];
+    pub fn all() -> impl Iterator<Item = DeferredKind> {
+        WORDS.into_iter().map(|(kind, _)| kind)
+    }
 
     /// The word in the state.
     pub fn as_str(self) -> &'static str {
-        match self {
-            DeferredKind::AfterRows => "after rows",
-            DeferredKind::ForeignKey => "foreign key",
-            DeferredKind::Trigger => "trigger",
-            DeferredKind::Unlogged => "unlogged table",
-            DeferredKind::MaterializedView => "materialized view",
-            DeferredKind::Other => "other",
-            DeferredKind::Administrator => "administrator",
-        }
+        words::word(&WORDS, &self)
     }
 
     fn parse(word: &str) -> Result<Self, StateError> {
-        Ok(match word {
-            "after rows" => DeferredKind::AfterRows,
-            "foreign key" => DeferredKind::ForeignKey,
-            "trigger" => DeferredKind::Trigger,
-            "unlogged table" => DeferredKind::Unlogged,
-            "materialized view" => DeferredKind::MaterializedView,
-            "other" => DeferredKind::Other,
-            "administrator" => DeferredKind::Administrator,
-            unknown => return Err(StateError::Foreign(format!("unknown kind \"{unknown}\" of deferred object"))),
-        })
+        words::value(&WORDS, word)
+            .ok_or_else(|| StateError::Foreign(format!("unknown kind \"{word}\" of deferred object")))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::publication::AllTables;
 use crate::session::{DbError, Row};
 
@@ -9,9 +11,11 @@ use super::{State, StateError};
 use crate::config::Provenance;
 use crate::lsn::{EndLsn, Lsn};
 use crate::wire::SystemIdentity;
+use crate::words::{self, Words};
 
 /// How far a migration is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum Phase {
     /// Publication, slot and schema are being made.
     Setup,
@@ -27,29 +31,50 @@ pub enum Phase {
     Done,
 }
 
+/// Every phase with its word in the state, in the status document and in the
+/// metrics.
+const WORDS: Words<Phase, 6> = [
+    (Phase::Setup, "setup"),
+    (Phase::Copy, "copy"),
+    (Phase::Stream, "stream"),
+    (Phase::Stopped, "stopped"),
+    (Phase::Cutover, "cutover"),
+    (Phase::Done, "done"),
+];
+
 impl Phase {
-    /// The word in the state and in the status document.
+    /// The word for it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Phase::Setup => "setup",
-            Phase::Copy => "copy",
-            Phase::Stream => "stream",
-            Phase::Stopped => "stopped",
-            Phase::Cutover => "cutover",
-            Phase::Done => "done",
-        }
+        words::word(&WORDS, &self)
     }
 
     fn parse(word: &str) -> Result<Self, StateError> {
-        Ok(match word {
-            "setup" => Phase::Setup,
-            "copy" => Phase::Copy,
-            "stream" => Phase::Stream,
-            "stopped" => Phase::Stopped,
-            "cutover" => Phase::Cutover,
-            "done" => Phase::Done,
-            other => return Err(StateError::Foreign(format!("unknown phase \"{other}\""))),
-        })
+        words::value(&WORDS, word).ok_or_else(|| StateError::Foreign(format!("unknown phase \"{word}\"")))
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Phase> {
+        WORDS.into_iter().map(|(phase, _)| phase)
+    }
+}
+
+impl From<Phase> for &'static str {
+    fn from(phase: Phase) -> Self {
+        phase.as_str()
+    }
+}
+
+impl TryFrom<String> for Phase {
+    type Error = StateError;
+
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        Phase::parse(&word)
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -7,6 +7,7 @@
 //! (`src/backend/replication/logical/logical.c`, `CreateDecodingContext`).
 
 use super::migration::SourceIdentity;
+use super::tables::TableState;
 use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::Side;
 use crate::fault::Fault;
@@ -119,7 +120,7 @@ pub struct Standing {
     pub source: SourceIdentity,
     /// The slot's name.
     pub slot: String,
-    /// The phase, in the state's word.
+    /// The phase, in the word of the version that wrote it: to be shown.
     pub phase: String,
     /// Every table's rows are there.
     pub copied: bool,
@@ -137,11 +138,14 @@ impl Standing {
     /// # Errors
     /// When the state cannot be read.
     pub async fn read(session: &Session, name: &str) -> Result<Option<Self>, DbError> {
-        let sql = "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.copied, \
-             EXISTS (SELECT FROM walferry.tables t WHERE t.migration = m.name AND t.state IN ('indexing', 'joining', 'ready')), \
+        let sql = format!(
+            "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.copied, \
+             EXISTS (SELECT FROM walferry.tables t WHERE t.migration = m.name AND t.state IN ({})), \
              CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END \
-             FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1";
-        let row = session.query_opt(sql, &[&name]).await.during(Side::Target, "read the state")?;
+             FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1",
+            TableState::sql([TableState::Indexing, TableState::Joining, TableState::Ready])
+        );
+        let row = session.query_opt(&sql, &[&name]).await.during(Side::Target, "read the state")?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Standing {
             source: SourceIdentity {

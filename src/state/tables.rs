@@ -6,13 +6,17 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::{State, StateError};
 use crate::lsn::{EndLsn, Lsn};
 use crate::session::Row;
-use crate::sql::TableName;
+use crate::sql::{TableName, literal};
+use crate::words::{self, Words};
 
 /// How far a table is, or why it has no stream of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "&'static str", try_from = "String")]
 pub enum TableState {
     /// Not begun.
     Waiting,
@@ -38,7 +42,7 @@ pub enum TableState {
 
 /// Every state with its word in `walferry.tables`, in the status document and in
 /// the metrics.
-const WORDS: [(TableState, &str); 9] = [
+const WORDS: Words<TableState, 9> = [
     (TableState::Waiting, "waiting"),
     (TableState::Copying, "copying"),
     (TableState::Indexing, "indexing"),
@@ -53,12 +57,21 @@ const WORDS: [(TableState, &str); 9] = [
 impl TableState {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
-        WORDS.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
+        words::word(&WORDS, &self)
     }
 
     pub(super) fn parse(word: &str) -> Result<Self, StateError> {
-        let known = WORDS.iter().find(|(_, known)| *known == word).map(|(state, _)| *state);
-        known.ok_or_else(|| StateError::Foreign(format!("unknown table state \"{word}\"")))
+        words::value(&WORDS, word).ok_or_else(|| StateError::Foreign(format!("unknown table state \"{word}\"")))
+    }
+
+    /// The states that tables with a stream go through.
+    pub fn streamed() -> impl Iterator<Item = TableState> {
+        WORDS.into_iter().map(|(state, _)| state).filter(|state| state.is_streamed())
+    }
+
+    /// Its word, or those of several, as SQL compares a table's state with them.
+    pub(super) fn sql<const N: usize>(states: [TableState; N]) -> String {
+        states.map(|state| literal(state.as_str())).join(", ")
     }
 
     /// Whether its rows are copied, and its changes come in its own name.
@@ -76,6 +89,26 @@ impl TableState {
     /// Whether it takes part in the migration, with a stream or without.
     pub fn takes_part(self) -> bool {
         self.is_streamed() || matches!(self, TableState::Unlogged | TableState::Within)
+    }
+}
+
+impl From<TableState> for &'static str {
+    fn from(state: TableState) -> Self {
+        state.as_str()
+    }
+}
+
+impl TryFrom<String> for TableState {
+    type Error = StateError;
+
+    fn try_from(word: String) -> Result<Self, Self::Error> {
+        TableState::parse(&word)
+    }
+}
+
+impl std::fmt::Display for TableState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

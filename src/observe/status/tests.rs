@@ -52,7 +52,7 @@ async fn the_document_has_every_key_and_says_what_is_so() {
     let expected = Table {
         schema: "public".to_owned(),
         name: "orders".to_owned(),
-        state: "ready".to_owned(),
+        state: TableState::Ready,
         rows: 7,
         bytes: 2048,
         snapshot_lsn: Some("16/B3748000".to_owned()),
@@ -71,7 +71,7 @@ async fn the_document_has_every_key_and_says_what_is_so() {
     state.take_lease().await.unwrap();
     source.batch_execute("CREATE TABLE public.t (a int)").await.unwrap();
     let document = collect_with(Some(&source), &state).await.unwrap();
-    assert_eq!((document.phase.as_str(), document.daemon.alive), ("stream", true));
+    assert_eq!((document.phase, document.daemon.alive), (Phase::Stream, true));
     assert!(document.lag_bytes.unwrap() > 0 && document.lag_seconds.is_some());
     let slot = document.slot.clone().unwrap();
     assert_eq!((slot.wal_status.as_deref(), slot.safe_wal_bytes), (Some("reserved"), None));
@@ -108,7 +108,7 @@ async fn a_source_that_cannot_be_reached_leaves_the_rest_of_the_status() {
     let source = pair.info(crate::config::Side::Source, "postgres", "no_such_database");
     let settings = settings(source, pair.target_info(TARGET_OWNER), SchemaMode::None);
     let document = collect(&settings).await.unwrap();
-    assert_eq!((document.phase.as_str(), document.slot), ("setup", None));
+    assert_eq!((document.phase, document.slot), (Phase::Setup, None));
 
     let unknown = Settings { name: "other".to_owned(), ..settings };
     let error = collect(&unknown).await.unwrap_err();
