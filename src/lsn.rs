@@ -20,7 +20,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 
-use tokio_postgres::types::{FromSql, IsNull, PgLsn, ToSql, Type, private::BytesMut, to_sql_checked};
+use bytes::BytesMut;
+use tokio_postgres::types::{FromSql, IsNull, PgLsn, ToSql, Type, to_sql_checked};
 
 /// A byte position in the write-ahead log, without a role.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,23 +1,24 @@
 //! Quoting of names and literals for SQL text, and the name of a table.
 //!
 //! Invariant: every identifier or string that reaches SQL text passes through
-//! here. Source: `quote_identifier` in `src/backend/utils/adt/ruleutils.c`; we
-//! always quote, which is what `quote_all_identifiers` does.
+//! here. It is always quoted, which is what `quote_all_identifiers` does. Source:
+//! `PQescapeInternal` in `src/interfaces/libpq/fe-exec.c`, as postgres-protocol
+//! has it.
 
 use std::fmt;
 
+use postgres_protocol::escape;
 use serde::{Deserialize, Serialize};
 
 /// Quotes an identifier for SQL: `a"b` becomes `"a""b"`.
 pub fn ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    escape::escape_identifier(name)
 }
 
 /// Quotes a string literal for SQL, independent of
 /// `standard_conforming_strings`.
 pub fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    escape::escape_literal(text)
 }
 
 /// A table by schema and name, both unquoted.
@@ -56,6 +57,42 @@ impl fmt::Display for TableName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// What the server's scanner makes of a quoted text: nothing but the two
+    /// quotes, doubled ones for one, and in `E''` doubled backslashes for one.
+    fn read_back(quoted: &str, quote: char) -> Option<String> {
+        let (text, has_escapes) = match quoted.strip_prefix(" E") {
+            Some(text) => (text, true),
+            None => (quoted, false),
+        };
+        let mut inner = text.strip_prefix(quote)?.strip_suffix(quote)?.chars();
+        let mut plain = String::new();
+        while let Some(c) = inner.next() {
+            if (c == quote || (has_escapes && c == '\\')) && inner.next() != Some(c) {
+                return None;
+            }
+            // Without E its meaning would depend on standard_conforming_strings.
+            if c == '\\' && quote == '\'' && !has_escapes {
+                return None;
+            }
+            plain.push(c);
+        }
+        Some(plain)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_reads_as_it_was(text in r#"(['"\\ aE\n]|\PC){0,12}"#) {
+            prop_assert_eq!(read_back(&ident(&text), '"'), Some(text.clone()));
+            prop_assert_eq!(read_back(&literal(&text), '\''), Some(text.clone()));
+            // How it was done before the crate did it.
+            let (name, quoted) = (text.replace('"', "\"\""), text.replace('\'', "''"));
+            prop_assert_eq!(ident(&text), format!("\"{name}\""));
+            let before = if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") };
+            prop_assert_eq!(literal(&text), before);
+        }
+    }
 
     #[test]
     fn names_and_literals_are_quoted_so_that_nothing_can_end_them() {

@@ -125,7 +125,7 @@ impl Context {
             metrics,
             progress: Progress::auto(),
             shutdown,
-            hostname: hostname(),
+            hostname: whoami::hostname().unwrap_or_else(|_| "unknown".to_owned()),
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             is_reached: AtomicBool::new(false),
             is_established: AtomicBool::new(false),
@@ -172,13 +172,6 @@ impl Context {
 
     fn earlier_totals(&self) -> Totals {
         self.totals.lock().map(|totals| *totals).unwrap_or_default()
-    }
-}
-
-fn hostname() -> String {
-    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
-        Ok(name) => name.trim().to_owned(),
-        Err(_) => std::env::var("HOSTNAME").unwrap_or_else(|_| "unknown".to_owned()),
     }
 }
 

@@ -19,6 +19,7 @@ use std::path::Path;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::either::Either;
 
 use super::auth::Channel;
 use super::connection::{CancelKey, Connection, Purpose, Startup};
@@ -307,13 +308,13 @@ async fn open(
     let (address, name) = match place {
         Place::Unix(folder) => {
             let socket = stream::unix(folder, startup.host.port).await.map_err(unreached)?;
-            return Ok((Stream::Unix(socket), Channel::Plain));
+            return Ok((Either::Right(socket), Channel::Plain));
         }
         Place::Tcp(address, name) => (address, name),
     };
     let socket = stream::tcp(address, startup.purpose).await.map_err(unreached)?;
     let settings = match encryption {
-        Encryption::Plain => return Ok((Stream::Tcp(socket), Channel::Plain)),
+        Encryption::Plain => return Ok((Either::Left(Either::Left(socket)), Channel::Plain)),
         Encryption::IfOffered(settings) | Encryption::Required(settings) => settings,
     };
     let in_tls = |error| Failure { error, reached: Reached::Tls };
@@ -321,10 +322,10 @@ async fn open(
         Offer::Tls(stream) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let end_point = certificate.and_then(|der| tls_verify::server_end_point(der));
-            Ok((Stream::Tls(stream), Channel::Tls(end_point)))
+            Ok((Either::Left(Either::Right(stream)), Channel::Tls(end_point)))
         }
         Offer::Plain(socket) if matches!(encryption, Encryption::IfOffered(_)) => {
-            Ok((Stream::Tcp(socket), Channel::Plain))
+            Ok((Either::Left(Either::Left(socket)), Channel::Plain))
         }
         Offer::Plain(_) => Err(Failure { error: WireError::TlsRefused { peer }, reached: Reached::Plain }),
     }
