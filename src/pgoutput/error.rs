@@ -1,4 +1,4 @@
-//! Why bytes are no message, and why a message cannot become bytes.
+//! Why bytes are no message, and, in tests, why a message cannot become bytes.
 //!
 //! Invariant: an error names message, field and offset, and never carries
 //! column data.
@@ -58,6 +58,7 @@ pub enum Fault {
 
 /// A message holds more than the protocol's length fields can say, or a name
 /// with a zero byte.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot encode pgoutput message: {field} does not fit the protocol")]
 pub struct EncodeError {

@@ -1,13 +1,13 @@
 //! The messages of `pgoutput`, protocol versions 1 to 4: bytes in, messages
-//! out, and back for scripted servers. Pure: no I/O.
+//! out, and in tests back, for scripted servers. Pure: no I/O.
 //!
 //! Invariant: every byte of a payload is accounted for, or the payload is an
 //! error that names message, field and offset. No input panics.
 //!
 //! Source: `src/backend/replication/logical/proto.c`; the byte table is in
 //! `proto-notes/pgoutput.md`. One file a group of messages, decoding and
-//! encoding side by side: [`transaction`], [`relation`], [`row`], [`stream`],
-//! [`prepare`].
+//! (for tests only) encoding side by side: [`transaction`], [`relation`],
+//! [`row`], [`stream`], [`prepare`].
 #![deny(clippy::indexing_slicing)]
 
 mod error;
@@ -20,11 +20,14 @@ pub mod row;
 pub mod stream;
 pub mod transaction;
 mod tuple;
+#[cfg(test)]
 mod writer;
 
 use bytes::Bytes;
 
-pub use error::{DecodeError, EncodeError, Fault};
+#[cfg(test)]
+pub(crate) use error::EncodeError;
+pub use error::{DecodeError, Fault};
 pub use prepare::{CommitPrepared, Prepared, RollbackPrepared};
 pub use relation::{KeyColumn, RelationColumn, RelationMessage, ReplicaIdentity, TypeMessage};
 pub use row::{Cascade, Delete, Insert, RestartIdentity, Truncate, Update};
@@ -33,6 +36,7 @@ pub use transaction::{Begin, Commit, LogicalMessage, Origin, Transactional};
 pub use tuple::{OldTuple, Tuple, Value};
 
 use reader::Reader;
+#[cfg(test)]
 use writer::Writer;
 
 /// One message of the stream.
@@ -217,12 +221,13 @@ impl Message {
         name_of(self.tag()).unwrap_or("unknown")
     }
 
-    /// The payload that decodes to this message.
+    /// The payload that decodes to this message: tests are servers.
     ///
     /// # Errors
     /// [`EncodeError`] when a count or a length does not fit, or a name has a
     /// zero byte.
-    pub fn encode(&self) -> Result<Bytes, EncodeError> {
+    #[cfg(test)]
+    pub(crate) fn encode(&self) -> Result<Bytes, EncodeError> {
         let mut writer = Writer::new(self.tag());
         match self {
             Message::Begin(message) => message.write(&mut writer),

@@ -8,6 +8,7 @@
 
 use super::error::DecodeError;
 use super::reader::Reader;
+#[cfg(test)]
 use super::writer::Writer;
 use crate::lsn::{CommitLsn, EndLsn};
 
@@ -75,6 +76,7 @@ impl Prepared {
         Self::read_begin(reader)
     }
 
+    #[cfg(test)]
     pub(super) fn write_begin(&self, writer: &mut Writer) {
         writer.lsn(self.prepare_lsn.lsn());
         writer.lsn(self.end_lsn.lsn());
@@ -83,6 +85,7 @@ impl Prepared {
         writer.string("gid", &self.gid);
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
         self.write_begin(writer);
@@ -99,6 +102,7 @@ impl CommitPrepared {
         Ok(CommitPrepared { commit_lsn, end_lsn, commit_time, xid, gid: reader.string("gid")? })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
         writer.lsn(self.commit_lsn.lsn());
@@ -121,6 +125,7 @@ impl RollbackPrepared {
         Ok(RollbackPrepared { prepare_end_lsn, rollback_end_lsn, prepare_time, rollback_time, xid, gid })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
         writer.lsn(self.prepare_end_lsn.lsn());

@@ -5,6 +5,7 @@
 
 use super::error::DecodeError;
 use super::reader::Reader;
+#[cfg(test)]
 use super::writer::Writer;
 
 /// How the source identifies the old row (`pg_class.relreplident`).
@@ -85,6 +86,7 @@ fn read_schema(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     Ok(if schema.is_empty() { CATALOG.to_owned() } else { schema })
 }
 
+#[cfg(test)]
 fn write_schema(writer: &mut Writer, schema: &str) {
     writer.string("schema", if schema == CATALOG { "" } else { schema });
 }
@@ -106,6 +108,7 @@ impl RelationMessage {
         Ok(RelationMessage { xid, id, schema, name, replica_identity, columns })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.u32(self.id);
@@ -137,6 +140,7 @@ impl RelationColumn {
         Ok(RelationColumn { key, name, type_oid, type_modifier })
     }
 
+    #[cfg(test)]
     fn write(&self, writer: &mut Writer) {
         writer.u8(u8::from(self.key == KeyColumn::Yes));
         writer.string("column name", &self.name);
@@ -153,6 +157,7 @@ impl TypeMessage {
         Ok(TypeMessage { xid, id, schema, name })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.u32(self.id);

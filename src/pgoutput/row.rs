@@ -6,6 +6,7 @@
 use super::error::DecodeError;
 use super::reader::Reader;
 use super::tuple::{OldTuple, Tuple};
+#[cfg(test)]
 use super::writer::Writer;
 
 /// `I`: a row was inserted.
@@ -87,6 +88,7 @@ impl Insert {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.u32(self.relation);
@@ -110,6 +112,7 @@ impl Update {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.u32(self.relation);
@@ -132,6 +135,7 @@ impl Delete {
         Ok(Delete { xid, relation, old })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.u32(self.relation);
@@ -159,6 +163,7 @@ impl Truncate {
         Ok(Truncate { xid, cascade, restart_identity, relations })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.count32("number of relations", self.relations.len());

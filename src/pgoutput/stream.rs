@@ -7,6 +7,7 @@
 
 use super::error::DecodeError;
 use super::reader::Reader;
+#[cfg(test)]
 use super::writer::Writer;
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 
@@ -82,6 +83,7 @@ impl StreamStart {
         Ok(StreamStart { xid, segment })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u32(self.xid);
         writer.u8(u8::from(self.segment == Segment::First));
@@ -97,6 +99,7 @@ impl StreamCommit {
         Ok(StreamCommit { xid, commit_lsn, end_lsn, commit_time: reader.i64("commit time")? })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u32(self.xid);
         writer.u8(0);
@@ -120,6 +123,7 @@ impl StreamAbort {
         Ok(StreamAbort { xid, subxid, detail })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u32(self.xid);
         writer.u32(self.subxid);

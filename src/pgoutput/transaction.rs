@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::error::DecodeError;
 use super::reader::Reader;
+#[cfg(test)]
 use super::writer::Writer;
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 
@@ -89,6 +90,7 @@ impl Begin {
         Ok(Begin { final_lsn, commit_time, xid: reader.u32("xid")? })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.lsn(self.final_lsn.lsn());
         writer.i64(self.commit_time);
@@ -104,6 +106,7 @@ impl Commit {
         Ok(Commit { commit_lsn, end_lsn, commit_time: reader.i64("commit time")? })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(0);
         writer.lsn(self.commit_lsn.lsn());
@@ -118,6 +121,7 @@ impl Origin {
         Ok(Origin { origin_lsn, name: reader.string("origin name")? })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.lsn(self.origin_lsn);
         writer.string("origin name", &self.name);
@@ -139,6 +143,7 @@ impl LogicalMessage {
         Ok(LogicalMessage { xid, transactional, lsn, prefix, content })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.xid(self.xid);
         writer.u8(u8::from(self.transactional == Transactional::Yes));

@@ -12,8 +12,11 @@ use std::mem::size_of;
 
 use bytes::Bytes;
 
-use super::error::{DecodeError, EncodeError, Fault};
+#[cfg(test)]
+use super::error::EncodeError;
+use super::error::{DecodeError, Fault};
 use super::reader::Reader;
+#[cfg(test)]
 use super::writer::Writer;
 
 /// One column of a row.
@@ -125,6 +128,7 @@ impl Tuple {
         Ok(Tuple { frame: reader.frame(), cells: cells.into_boxed_slice(), data_bytes })
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.count16("number of columns", self.len());
         for value in self.iter() {
@@ -141,7 +145,8 @@ impl Tuple {
     ///
     /// # Errors
     /// When there are more columns or bytes than the protocol can carry.
-    pub fn from_values(values: &[Value<'_>]) -> Result<Self, EncodeError> {
+    #[cfg(test)]
+    pub(crate) fn from_values(values: &[Value<'_>]) -> Result<Self, EncodeError> {
         let too_long = |_| EncodeError { field: "column data" };
         let mut frame = Vec::new();
         let mut cells = Vec::with_capacity(values.len());
@@ -189,6 +194,7 @@ fn read_data(reader: &mut Reader<'_>) -> Result<(u32, u32), DecodeError> {
     }
 }
 
+#[cfg(test)]
 fn write_data(writer: &mut Writer, kind: u8, data: &[u8]) {
     writer.u8(kind);
     writer.count32("column length", data.len());
@@ -229,6 +235,7 @@ impl OldTuple {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.u8(match self {
             OldTuple::Key(_) => b'K',

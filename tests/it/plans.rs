@@ -13,7 +13,7 @@ use walferry::apply::set_based::{SetRenderer, SetStatement, Writing};
 use walferry::apply::target::TargetTable;
 use walferry::coalesce::{Net, Row, Updated};
 use walferry::config::{ConnInfo, Env, Side};
-use walferry::pgoutput::{KeyColumn, RelationColumn, ReplicaIdentity, Tuple, Value};
+use walferry::pgoutput::{AbortInfo, Decoder, Insert, KeyColumn, Message, RelationColumn, ReplicaIdentity, Tuple};
 use walferry::relation::Relation;
 use walferry::session::Session;
 use walferry::sql::TableName;
@@ -84,6 +84,16 @@ async fn create(client: &tokio_postgres::Client) {
     }
 }
 
+/// A row as an Insert message has it: that many keys, each `1`, and a last column.
+fn row(keys: usize, last: &[u8]) -> Tuple {
+    let columns = u16::try_from(keys + 1).unwrap().to_be_bytes();
+    let payload = [b"I\0\0\0\x01N".as_slice(), &columns, &b"t\0\0\0\x011".repeat(keys), last].concat();
+    match Decoder::new(AbortInfo::Absent).decode(&payload.into()).unwrap() {
+        Message::Insert(Insert { new, .. }) => new,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The statements for a table whose key has this many columns.
 async fn statements(session: &Session, number: usize, keys: usize) -> Vec<String> {
     let column = |name: String, key| RelationColumn { key, name, type_oid: 25, type_modifier: -1 };
@@ -99,10 +109,7 @@ async fn statements(session: &Session, number: usize, keys: usize) -> Vec<String
     };
     let found = TargetTable::read(session, &table, ReplicaRole::Refused).await.unwrap().unwrap();
     let mapping = Mapping::new(Arc::new(relation), found).unwrap();
-    let mut values = vec![Value::Text(b"1"); keys + 1];
-    let changed = Tuple::from_values(&values).unwrap();
-    values[keys] = Value::Unchanged;
-    let untouched = Tuple::from_values(&values).unwrap();
+    let (changed, untouched) = (row(keys, b"t\0\0\0\x011"), row(keys, b"u"));
     let updated = |row| Updated { key: &changed, row: Row::Whole(row) };
     let net =
         Net { deletes: vec![&changed], updates: vec![updated(&changed), updated(&untouched)], inserts: Vec::new() };
