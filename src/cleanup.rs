@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::catalog;
-use crate::config::{Provenance, Settings, Side};
+use crate::catalog::{self, publication};
+use crate::config::{Provenance, Publications, Settings, Side};
 use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
@@ -258,24 +258,49 @@ fn drop_publication_sql(publication: &str) -> String {
 /// The source is not asked: what may be there is named.
 fn leave_source(settings: &Settings, migration: Option<&Migration>, report: &mut Report) {
     let Some(migration) = migration else { return };
-    let kept = |what: &str, object: &Provenance, flag: &Provenance, sql: String| {
-        let why = if is_operators(object, flag) {
-            "it was not made by walferry"
-        } else {
-            "it was not asked; if it is still there: "
-        };
-        let sql = if is_operators(object, flag) { String::new() } else { sql };
-        format!("{what} {} on the source: {why}{sql}", object.name())
+    let mut keep = |what: &str, name: &str, whose: Whose, sql: String| {
+        report.kept.push(match whose {
+            Whose::Operators => not_ours(what, name),
+            Whose::Ours => format!("{what} {name} on the source: it was not asked; if it is still there: {sql}"),
+        });
     };
-    let (slot, publication) = (&migration.slot, &migration.publication);
-    report.kept.push(kept("replication slot", slot, &settings.slot, drop_slot_sql(slot.name())));
-    let sql = drop_publication_sql(publication.name());
-    report.kept.push(kept("publication", publication, &settings.publication, sql));
+    let slot = migration.slot.name();
+    keep("replication slot", slot, whose_slot(&migration.slot, &settings.slot), drop_slot_sql(slot));
+    for name in migration.publications.names() {
+        keep(
+            "publication",
+            name,
+            whose_publications(&migration.publications, &settings.publications),
+            drop_publication_sql(name),
+        );
+    }
 }
 
-/// Whether state or flags call an object the operator's.
-fn is_operators(recorded: &Provenance, flag: &Provenance) -> bool {
-    matches!(recorded, Provenance::Existing(_)) || *flag == Provenance::Existing(recorded.name().to_owned())
+/// Whether an object of the migration may be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// walferry made it.
+    Ours,
+    /// State or flags call it the operator's.
+    Operators,
+}
+
+fn whose_slot(recorded: &Provenance, flag: &Provenance) -> Whose {
+    match (recorded, flag) {
+        (Provenance::Existing(_), _) => Whose::Operators,
+        (Provenance::Ours(recorded), Provenance::Existing(named)) if recorded == named => Whose::Operators,
+        (Provenance::Ours(_), _) => Whose::Ours,
+    }
+}
+
+fn whose_publications(recorded: &Publications, flag: &Publications) -> Whose {
+    match (recorded, flag) {
+        (Publications::Existing(_), _) => Whose::Operators,
+        (Publications::Ours(recorded), named @ Publications::Existing(_)) if named.names().contains(recorded) => {
+            Whose::Operators
+        }
+        (Publications::Ours(_), _) => Whose::Ours,
+    }
 }
 
 /// Drops what the migration created on the source, and says what is kept.
@@ -287,18 +312,19 @@ async fn clean_source(
 ) -> Result<(), CleanupError> {
     same_source(settings, migration).await?;
     let source = Session::connect(&settings.source, &settings.name).await.map_err(CleanupError::Source)?;
-    if is_operators(&migration.slot, &settings.slot) {
-        if catalog::slot::find(&source, migration.slot.name()).await?.is_some() {
-            report.kept.push(not_ours("replication slot", &migration.slot));
+    if whose_slot(&migration.slot, &settings.slot) == Whose::Operators {
+        let slot = migration.slot.name();
+        if catalog::slot::find(&source, slot).await?.is_some() {
+            report.kept.push(not_ours("replication slot", slot));
         }
     } else {
         clean_slot(state, migration, &source, report).await?;
     }
-    clean_publication(settings, migration, &source, report).await
+    clean_publications(settings, migration, &source, report).await
 }
 
-fn not_ours(what: &str, object: &Provenance) -> String {
-    format!("{what} {} on the source: it was not made by walferry", object.name())
+fn not_ours(what: &str, name: &str) -> String {
+    format!("{what} {name} on the source: it was not made by walferry")
 }
 
 /// A slot or publication of the same name on another server is another's.
@@ -344,46 +370,33 @@ async fn clean_slot(
     Ok(())
 }
 
-/// A publication that is there under a name.
-struct Published {
-    oid: u32,
-    /// Our role may drop it.
-    is_within_reach: bool,
-}
-
-async fn find_publication(source: &Session, name: &str) -> Result<Option<Published>, DbError> {
-    let sql = "SELECT oid, pg_catalog.pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let row = source.query_opt(sql, &[&name]).await.during(Side::Source, "look for the publication")?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Published { oid: row.take(0)?, is_within_reach: row.take(1)? }))
-}
-
 /// Drops the publication if it is the one that the migration created.
-async fn clean_publication(
+async fn clean_publications(
     settings: &Settings,
     migration: &Migration,
     source: &Session,
     report: &mut Report,
 ) -> Result<(), CleanupError> {
-    let name = migration.publication.name();
-    let Some(found) = find_publication(source, name).await? else { return Ok(()) };
-    if is_operators(&migration.publication, &settings.publication) {
-        report.kept.push(not_ours("publication", &migration.publication));
-        return Ok(());
+    for found in publication::find(source, migration.publications.names()).await? {
+        let name = &found.name;
+        if whose_publications(&migration.publications, &settings.publications) == Whose::Operators {
+            report.kept.push(not_ours("publication", name));
+            continue;
+        }
+        let sql = drop_publication_sql(name);
+        let why = match migration.publication_oid {
+            None => Some("it is not known to be made by this migration; if nobody needs it"),
+            Some(ours) if ours != found.oid => Some("it is another one than this migration made; if nobody needs it"),
+            Some(_) if !found.is_owned => Some("its owner can drop it"),
+            Some(_) => None,
+        };
+        if let Some(why) = why {
+            report.kept.push(format!("publication {name} on the source: {why}: {sql}"));
+            continue;
+        }
+        source.batch_execute(&sql).await.during(Side::Source, "drop the publication")?;
+        report.dropped.push(format!("publication {name} on the source"));
     }
-    let sql = drop_publication_sql(name);
-    let why = match migration.publication_oid {
-        None => Some("it is not known to be made by this migration; if nobody needs it"),
-        Some(ours) if ours != found.oid => Some("it is another one than this migration made; if nobody needs it"),
-        Some(_) if !found.is_within_reach => Some("its owner can drop it"),
-        Some(_) => None,
-    };
-    if let Some(why) = why {
-        report.kept.push(format!("publication {name} on the source: {why}: {sql}"));
-        return Ok(());
-    }
-    source.batch_execute(&sql).await.during(Side::Source, "drop the publication")?;
-    report.dropped.push(format!("publication {name} on the source"));
     Ok(())
 }
 
@@ -396,10 +409,9 @@ async fn refuse_by_name_only(settings: &Settings) -> Result<(), CleanupError> {
     {
         sql.push(drop_slot_sql(slot));
     }
-    if let Provenance::Ours(publication) = &settings.publication
-        && find_publication(&source, publication).await?.is_some()
-    {
-        sql.push(drop_publication_sql(publication));
+    if let Publications::Ours(name) = &settings.publications {
+        let found = publication::find(&source, std::slice::from_ref(name)).await?;
+        sql.extend(found.iter().map(|publication| drop_publication_sql(&publication.name)));
     }
     if sql.is_empty() { Ok(()) } else { Err(CleanupError::NoState { name: settings.name.clone(), sql }) }
 }
@@ -443,6 +455,7 @@ async fn drop_state(state: &State, migration: Option<&Migration>, report: &mut R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::publications::Names;
     use crate::sql::TableName;
     use crate::state::deferred::DeferredKind;
 
@@ -464,7 +477,14 @@ mod tests {
     #[test]
     fn what_state_or_flags_call_the_operators_is_the_operators() {
         let (made, named) = (Provenance::Ours("s".into()), Provenance::Existing("s".into()));
-        assert!(!is_operators(&made, &made));
-        assert!(is_operators(&named, &made) && is_operators(&made, &named));
+        assert_eq!(whose_slot(&made, &made), Whose::Ours);
+        assert_eq!((whose_slot(&named, &made), whose_slot(&made, &named)), (Whose::Operators, Whose::Operators));
+        let made = Publications::Ours("s".into());
+        let named = |text| Publications::Existing(Names::parse([text]).unwrap());
+        assert_eq!(whose_publications(&made, &made), Whose::Ours);
+        assert_eq!(whose_publications(&made, &named("other")), Whose::Ours);
+        for (recorded, flag) in [(&named("a,s"), &made), (&made, &named("a,s"))] {
+            assert_eq!(whose_publications(recorded, flag), Whose::Operators);
+        }
     }
 }

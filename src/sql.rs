@@ -15,6 +15,13 @@ pub fn ident(name: &str) -> String {
     escape::escape_identifier(name)
 }
 
+/// A name for people: quoted only where it needs it.
+pub fn shown(name: &str) -> String {
+    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain { name.to_owned() } else { ident(name) }
+}
+
 /// Quotes a string literal for SQL, independent of
 /// `standard_conforming_strings`.
 pub fn literal(text: &str) -> String {
@@ -45,12 +52,7 @@ impl TableName {
 /// For people: quoted only where the name needs it.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = |name: &str| {
-            let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if plain { name.to_owned() } else { ident(name) }
-        };
-        write!(f, "{}.{}", part(&self.schema), part(&self.name))
+        write!(f, "{}.{}", shown(&self.schema), shown(&self.name))
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
-use crate::config::{BatchBounds, Provenance, SchemaMode, Settings, Side, Values};
+use crate::config::{BatchBounds, Provenance, Publications, SchemaMode, Settings, Side, Values};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
 use crate::session::Session;
@@ -86,7 +86,7 @@ pub(crate) async fn begun(target: Session, source: &str) -> State {
             version: 150_000,
         };
         let ours = Provenance::Ours(NAME.to_owned());
-        state.begin(&source, &ours, &ours).await.unwrap();
+        state.begin(&source, &ours, &Publications::Ours(NAME.to_owned())).await.unwrap();
     }
     state
 }

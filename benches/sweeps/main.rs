@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use walferry::config::{ConnInfo, Env, Provenance, SchemaMode, Side, TableFilter};
+use walferry::config::{ConnInfo, Env, Provenance, Publications, SchemaMode, Side, TableFilter};
 use walferry::demo::cluster::{Cluster, ClusterError, SUPERUSER};
 use walferry::demo::server::Server;
 use walferry::observe::metrics::Metrics;
@@ -124,7 +124,7 @@ impl Rig {
             database: DATABASE.to_owned(),
             version: 0,
         };
-        state.begin(&identity, &ours, &ours).await?;
+        state.begin(&identity, &ours, &Publications::Ours("walferry".to_owned())).await?;
         Ok(Rig {
             source: connect(&source_info).await?,
             target: connect(&target_info).await?,

@@ -76,7 +76,8 @@ pub struct Checksum {
     sum: String,
 }
 
-/// Counts and sums the rows of a table over these columns, as text. The hash is
+/// Counts and sums the rows of a table over these columns, as text, all of them or
+/// those that meet a condition. The hash is
 /// the first 60 bits of an MD5, which every version knows.
 ///
 /// # Errors
@@ -86,11 +87,13 @@ pub async fn checksum(
     table: &TableName,
     shape: Shape,
     columns: &[&str],
+    condition: Option<&str>,
 ) -> Result<Checksum, DbError> {
     let list: Vec<String> = columns.iter().map(|column| ident(column)).collect();
     let hash = "('x' || pg_catalog.substr(pg_catalog.md5(ROW(LIST)::text), 1, 15))::bit(60)::bigint";
+    let condition = condition.map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
     let sql = format!(
-        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({}::numeric), 0)::text FROM {}{}",
+        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({}::numeric), 0)::text FROM {}{}{condition}",
         hash.replace("LIST", &list.join(", ")),
         only(shape),
         table.sql()

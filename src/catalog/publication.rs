@@ -3,7 +3,9 @@
 //!
 //! Invariant: tables are known by oid. Where several publications are asked for
 //! together, a change comes if one of them publishes it, and a partition's in the
-//! name of the topmost table that one with `publish_via_partition_root` has.
+//! name of the topmost table that one with `publish_via_partition_root` has; only
+//! publications that have that table count then, as the server asks only their row
+//! filters and column lists, and only those with the option for its TRUNCATE.
 //!
 //! Source: `get_rel_sync_entry` in `src/backend/replication/pgoutput/pgoutput.c`,
 //! `pg_get_publication_tables` in `src/backend/catalog/pg_publication.c`.
@@ -37,6 +39,9 @@ pub enum Operation {
 impl Operation {
     /// All of them.
     pub const ALL: [Operation; 4] = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
+
+    /// Those that row filters are asked about.
+    pub const OF_ROWS: [Operation; 3] = [Operation::Insert, Operation::Update, Operation::Delete];
 
     /// The word of the option `publish`.
     pub fn as_str(self) -> &'static str {
@@ -82,41 +87,131 @@ impl Publication {
     }
 }
 
-/// A table as it is published: the rows of its changes come in its name.
+/// What one publication publishes of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
+pub struct Portion {
+    /// The publication.
+    pub publication: String,
+    /// The columns that are published; those that the server computes only where
+    /// it can publish them (18). Empty where every column is (below 15).
+    pub columns: Vec<String>,
     /// The columns that are not published, less those that the server computes.
     pub left_out: Vec<String>,
     /// The condition that rows must meet; `None` for all rows.
     pub row_filter: Option<String>,
-    /// The kinds of changes that come.
+    /// The kinds of changes that it publishes.
     pub operations: BTreeSet<Operation>,
-    /// What publishes it, as words with blanks between them ([`Published::is_unbroken_since`]
-    /// and [`is_altered`] compare them): an entry of it, of its schema or of a table
-    /// above it; and the versions of the publication and, where its schema is
-    /// published, of the table's own row in the catalog.
+}
+
+/// A table as it is published: the rows of its changes come in its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// What each of the publications that have it publishes of it; one at least.
+    pub portions: Vec<Portion>,
+    /// What publishes it, as words with blanks between them ([`since`] compares
+    /// them): an entry of it, of its schema or of a table above it; and the versions
+    /// of the publication and, where its schema is published, of the table's own row
+    /// in the catalog.
     pub via: String,
 }
 
+/// Which rows' changes of a kind come: of those that meet one of these conditions,
+/// or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowsOfKind<'p> {
+    /// All.
+    All,
+    /// Those that meet one of these.
+    Meeting(BTreeSet<&'p str>),
+}
+
 impl Published {
-    /// Whether a table that was published by `before` has been so ever since: one of
-    /// its entries is still the same.
-    pub fn is_unbroken_since(&self, before: &str) -> bool {
-        let entries = |words: &'_ str| -> Vec<String> {
-            words.split(' ').filter(|word| !is_version(word)).map(str::to_owned).collect()
-        };
-        let now = entries(&self.via);
-        entries(before).iter().any(|word| now.contains(word))
+    /// The columns that are not published, less those that the server computes. (Where
+    /// publications differ about them, the server refuses to decode.)
+    pub fn left_out(&self) -> &[String] {
+        self.portions.first().map_or(&[], |portion| &portion.left_out)
+    }
+
+    /// What a publication publishes of it.
+    pub fn portion(&self, publication: &str) -> Option<&Portion> {
+        self.portions.iter().find(|portion| portion.publication == publication)
+    }
+
+    /// The kinds of changes that come.
+    pub fn operations(&self) -> BTreeSet<Operation> {
+        self.portions.iter().flat_map(|portion| &portion.operations).copied().collect()
+    }
+
+    /// The kinds of changes that do not come.
+    pub fn lacks(&self) -> Vec<&'static str> {
+        let comes = self.operations();
+        Operation::ALL.iter().filter(|kind| !comes.contains(kind)).map(|kind| kind.as_str()).collect()
+    }
+
+    /// The rows whose changes of a kind come: the server asks the conditions of those
+    /// publications that publish the kind, and none if one of these has none.
+    pub fn rows(&self, kind: Operation) -> RowsOfKind<'_> {
+        let of_kind = self.portions.iter().filter(|portion| portion.operations.contains(&kind));
+        let conditions: Option<BTreeSet<&str>> = of_kind.map(|portion| portion.row_filter.as_deref()).collect();
+        conditions.filter(|conditions| !conditions.is_empty()).map_or(RowsOfKind::All, RowsOfKind::Meeting)
+    }
+
+    /// Whether changes of one kind come of other rows than those of another: then a
+    /// row is followed by some of its changes only.
+    pub fn parts_kinds(&self) -> bool {
+        let comes = self.operations();
+        let mut rows = Operation::OF_ROWS.iter().filter(|kind| comes.contains(kind)).map(|kind| self.rows(*kind));
+        rows.next().is_some_and(|first| rows.any(|other| other != first))
+    }
+
+    /// The condition that a row must meet to be published; `None` for all rows.
+    pub fn row_filter(&self) -> Option<String> {
+        match self.rows(Operation::Insert) {
+            RowsOfKind::All => None,
+            RowsOfKind::Meeting(conditions) => {
+                Some(conditions.into_iter().map(|condition| format!("({condition})")).collect::<Vec<_>>().join(" OR "))
+            }
+        }
+    }
+
+    /// Whether its publications agree about its columns: else the server refuses to
+    /// decode a change of it.
+    pub fn has_one_column_list(&self) -> bool {
+        let mut lists = self.portions.iter().map(|portion| portion.columns.iter().collect::<BTreeSet<_>>());
+        lists.next().is_none_or(|first| lists.all(|other| other == first))
     }
 }
 
-/// Whether something about how a table is published was altered between two
-/// moments, perhaps there and back: changes may have been lost or not.
-pub fn is_altered(before: &str, now: &str) -> bool {
-    let versions = |words: &'_ str| -> BTreeSet<String> {
-        words.split(' ').filter(|word| is_version(word)).map(str::to_owned).collect()
+/// What has become of how a table was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing.
+    Unbroken,
+    /// Something was altered, perhaps there and back, or it has come to another
+    /// publication: changes may have been lost or not.
+    Altered,
+    /// It was taken out of its publication and put back.
+    Broken,
+}
+
+/// Compares how a table was published, in the words of [`Published::via`], with how
+/// it is now. As long as an entry stays something of it was always published; all of
+/// it only if each does, as one publication may have what another leaves out.
+pub fn since(before: &str, now: &str) -> Since {
+    let parts = |words: &'_ str| -> [BTreeSet<String>; 2] {
+        let (versions, entries) = words.split(' ').map(str::to_owned).partition(|word| is_version(word));
+        [entries, versions]
     };
-    versions(before) != versions(now)
+    let publications = |versions: &BTreeSet<String>| -> BTreeSet<String> {
+        let oids = versions.iter().filter_map(|word| word.strip_prefix("publication:")?.split('@').next());
+        oids.map(str::to_owned).collect()
+    };
+    let ([before, was], [now, is]) = (parts(before), parts(now));
+    let has_none = before.is_disjoint(&now);
+    if has_none && !before.is_empty() && !publications(&was).is_disjoint(&publications(&is)) {
+        return Since::Broken;
+    }
+    if before.is_subset(&now) && was == is { Since::Unbroken } else { Since::Altered }
 }
 
 /// The words that stand for versions of rows of the catalog.
@@ -130,18 +225,36 @@ pub fn links(versions: &[String]) -> String {
     format!("links:{}", versions.join("/"))
 }
 
-/// The publications of these names, as far as they are there.
+/// Whether one of these is for all tables, with changes of every kind: all of a table
+/// to come is published, whatever the others have.
+pub fn all_tables(publications: &[Publication]) -> AllTables {
+    let is_whole = |p: &Publication| p.all_tables == AllTables::Yes && p.lacks().is_empty();
+    if publications.iter().any(is_whole) { AllTables::Yes } else { AllTables::No }
+}
+
+/// The names of all publications.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn find(session: &Session, names: &[&str]) -> Result<Vec<Publication>, DbError> {
+pub async fn names(session: &Session) -> Result<Vec<String>, DbError> {
+    let sql = "SELECT pubname::text FROM pg_catalog.pg_publication ORDER BY 1";
+    let rows = session.query(sql, &[]).await.during(session.side(), "list the publications")?;
+    rows.iter().map(|row| row.take(0)).collect()
+}
+
+/// The publications of these names, as far as they are there, in that order.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn find(session: &Session, names: &[String]) -> Result<Vec<Publication>, DbError> {
     let truncate = if session.version() >= 110_000 { "pubtruncate" } else { "pubdelete" };
     let via_root = if session.version() >= 130_000 { "pubviaroot" } else { "false" };
     let sql = format!(
         "SELECT oid, pubname::text, puballtables, pubinsert, pubupdate, pubdelete, {truncate}, {via_root}, \
-         pg_catalog.pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = ANY ($1::text[]) ORDER BY 2"
+         pg_catalog.pg_has_role(pubowner, 'USAGE') FROM pg_catalog.pg_publication WHERE pubname = ANY ($1::text[]) \
+         ORDER BY pg_catalog.array_position($1::text[], pubname::text)"
     );
-    let rows = session.query(&sql, &[&names]).await.during(session.side(), "look for the publication")?;
+    let rows = session.query(&sql, &[&names]).await.during(session.side(), "look for the publications")?;
     rows.iter().map(publication).collect()
 }
 
@@ -188,24 +301,31 @@ const TABLES: &str = "\
     LEFT JOIN paths ON paths.relation = c.oid AND paths.publication = w.oid LEFT JOIN above ON above.relation = c.oid \
     WHERE w.puballtables OR paths.words IS NOT NULL";
 
+/// The columns that are published and those that are not, and the row filter.
+const DETAILS: &str = "\
+    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
+        AND NOT a.attisdropped AND COMPUTED AND a.attname = ANY (p.attnames) ORDER BY a.attnum), \
+    ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
+        AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname <> ALL (p.attnames) ORDER BY a.attnum), p.rowfilter";
+
+/// The same where there are neither column lists nor row filters.
+const NO_DETAILS: &str = "'{}'::text[], '{}'::text[], NULL::text";
+
+/// The entries that are schemas.
+const SCHEMAS: &str = "UNION ALL SELECT s.pnpubid, s.oid, c.oid, 'schema:' FROM pg_catalog.pg_publication_namespace s \
+    JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid AND c.relkind IN ('r', 'p')";
+
 /// What these publications publish together, by the oid of the table in whose
 /// name it comes.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn tables(session: &Session, names: &[&str]) -> Result<HashMap<u32, Published>, DbError> {
+pub async fn tables(session: &Session, names: &[String]) -> Result<HashMap<u32, Published>, DbError> {
     let publications = find(session, names).await?;
-    let (details, schemas) = if session.version() >= 150_000 {
-        (
-            "ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
-                 AND NOT a.attisdropped AND a.attgenerated = '' AND a.attname <> ALL (p.attnames) ORDER BY a.attnum), p.rowfilter",
-            "UNION ALL SELECT s.pnpubid, s.oid, c.oid, 'schema:' FROM pg_catalog.pg_publication_namespace s \
-             JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid AND c.relkind IN ('r', 'p')",
-        )
-    } else {
-        ("'{}'::text[], NULL::text", "")
-    };
-    let sql = TABLES.replace("DETAILS", details).replace("SCHEMAS", schemas);
+    let (details, schemas) = if session.version() >= 150_000 { (DETAILS, SCHEMAS) } else { (NO_DETAILS, "") };
+    // Of columns that the server computes only 18 and later publish any.
+    let computed = if session.version() >= 180_000 { "true" } else { "a.attgenerated = ''" };
+    let sql = TABLES.replace("DETAILS", details).replace("SCHEMAS", schemas).replace("COMPUTED", computed);
     let rows = session.query(&sql, &[&names]).await.during(session.side(), "read what is published")?;
     let mut tables: HashMap<u32, Published> = HashMap::new();
     let mut above: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -216,60 +336,93 @@ pub async fn tables(session: &Session, names: &[&str]) -> Result<HashMap<u32, Pu
         if publication.partitions == Partitions::InTheirRootsName {
             roots.insert(oid);
         }
-        above.insert(oid, row.take(5)?);
-        let published = Published {
-            left_out: row.take(2)?,
-            row_filter: row.take(3)?,
+        above.insert(oid, row.take(6)?);
+        let portion = Portion {
+            publication: name,
+            columns: row.take(2)?,
+            left_out: row.take(3)?,
+            row_filter: row.take(4)?,
             operations: publication.operations.clone(),
-            via: row.take(4)?,
         };
-        match tables.get_mut(&oid) {
-            Some(known) => known.add(published),
-            None => {
-                tables.insert(oid, published);
-            }
-        }
+        let via: String = row.take(5)?;
+        let known = tables.entry(oid).or_insert_with(|| Published { portions: Vec::new(), via: String::new() });
+        known.portions.push(portion);
+        known.via = format!("{} {via}", known.via).trim().to_owned();
     }
     tables.retain(|oid, _| !above.get(oid).is_some_and(|above| above.iter().any(|root| roots.contains(root))));
-    Ok(tables)
-}
-
-impl Published {
-    /// Another publication has it as well.
-    fn add(&mut self, other: Published) {
-        // Lists that differ are refused by the server when it decodes.
-        self.left_out.retain(|column| other.left_out.contains(column));
-        self.row_filter = match (self.row_filter.take(), other.row_filter) {
-            (Some(one), Some(other)) => Some(format!("({one}) OR ({other})")),
-            _ => None,
-        };
-        self.operations.extend(other.operations);
-        self.via = format!("{} {}", self.via, other.via);
+    let place = |portion: &Portion| names.iter().position(|name| *name == portion.publication);
+    for published in tables.values_mut() {
+        published.portions.sort_by_key(place);
     }
+    Ok(tables)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn published(via: &str) -> Published {
-        Published { left_out: Vec::new(), row_filter: None, operations: BTreeSet::new(), via: via.to_owned() }
+    fn published(portions: &[(&str, Option<&str>, &[Operation])]) -> Published {
+        let portion = |(publication, row_filter, operations): &(&str, Option<&str>, &[Operation])| Portion {
+            publication: (*publication).to_owned(),
+            columns: Vec::new(),
+            left_out: Vec::new(),
+            row_filter: row_filter.map(str::to_owned),
+            operations: operations.iter().copied().collect(),
+        };
+        Published { portions: portions.iter().map(portion).collect(), via: String::new() }
     }
 
     #[test]
-    fn a_table_is_published_without_a_break_as_long_as_one_entry_stays() {
-        assert!(published("table:7").is_unbroken_since("table:7"));
-        assert!(published("table:7 table:9/800").is_unbroken_since("table:9/800"), "its own entry came later");
-        assert!(!published("table:8").is_unbroken_since("table:7"), "taken out and put back");
-        assert!(!published("table:9/801").is_unbroken_since("table:9/800"), "detached and attached again");
-        assert!(!published("table:8 publication:1@5").is_unbroken_since("table:7 publication:1@5"));
+    fn rows_come_that_one_of_the_publications_of_a_kind_lets_through() {
+        use Operation::{Delete, Insert, Truncate, Update};
+        let both = published(&[("a", Some("x"), &Operation::ALL), ("b", Some("y"), &Operation::ALL)]);
+        assert_eq!(both.row_filter().unwrap(), "(x) OR (y)");
+        assert!(!both.parts_kinds() && both.lacks().is_empty());
+        let open = published(&[("a", Some("x"), &Operation::ALL), ("b", None, &Operation::ALL)]);
+        assert!(open.row_filter().is_none() && !open.parts_kinds());
+        // TRUNCATE is of no row.
+        let truncate = published(&[("a", Some("x"), &Operation::OF_ROWS), ("b", None, &[Truncate])]);
+        assert!(truncate.row_filter().is_some() && !truncate.parts_kinds() && truncate.lacks().is_empty());
+        let parted = published(&[("a", Some("x"), &[Insert]), ("b", Some("x"), &[Update, Delete, Truncate])]);
+        assert!(!parted.parts_kinds() && parted.lacks().is_empty());
+        for other in [None, Some("y")] {
+            assert!(
+                published(&[("a", Some("x"), &Operation::ALL), ("b", other, &[Insert])]).parts_kinds(),
+                "{other:?}"
+            );
+            assert!(published(&[("a", Some("x"), &[Insert]), ("b", other, &[Update, Delete])]).parts_kinds());
+        }
+        assert_eq!(published(&[("a", Some("x"), &[Insert])]).lacks(), ["update", "delete", "truncate"]);
+        assert!(!published(&[("a", Some("x"), &[Insert])]).parts_kinds(), "what does not come is another matter");
+    }
+
+    #[test]
+    fn a_table_is_published_without_a_break_as_long_as_its_entries_stay() {
+        let of =
+            |before: &str, now: &str| since(&format!("{before} publication:1@5"), &format!("{now} publication:1@5"));
+        assert_eq!(of("table:7", "table:7"), Since::Unbroken);
+        assert_eq!(of("table:9/800", "table:7 table:9/800"), Since::Unbroken, "its own entry came later");
+        assert_eq!(of("table:7 table:9/800", "table:9/800"), Since::Altered, "one of two is gone");
+        assert_eq!(of("table:7", "table:8"), Since::Broken, "taken out and put back");
+        assert_eq!(of("table:9/800", "table:9/801"), Since::Broken, "detached and attached again");
     }
 
     #[test]
     fn what_was_altered_and_put_back_is_another_version() {
-        assert!(!is_altered("table:7 publication:1@5", "publication:1@5 table:8"));
-        assert!(is_altered("table:7 publication:1@5", "table:7 publication:1@6"));
-        assert!(is_altered("schema:7 publication:1@5 row:3", "schema:7 publication:1@5 row:4"));
-        assert!(is_altered(&links(&["800".to_owned()]), &links(&["801".to_owned()])));
+        assert_eq!(since("table:7 publication:1@5", "table:7 publication:1@6"), Since::Altered);
+        assert_eq!(since("schema:7 publication:1@5 row:3", "schema:7 publication:1@5 row:4"), Since::Altered);
+        let links = |version: &str| links(&[version.to_owned()]);
+        assert_eq!(since(&links("800"), &links("801")), Since::Altered);
+        assert_eq!(since(&links("800"), &links("800")), Since::Unbroken);
+    }
+
+    #[test]
+    fn a_table_that_moves_to_another_publication_or_into_a_second_one_is_in_doubt() {
+        assert_eq!(since("table:7 publication:1@5", "table:8 publication:2@5"), Since::Altered);
+        assert_eq!(since("table:7 publication:1@5", "table:7 publication:1@5 table:8 publication:2@5"), Since::Altered);
+        let (two, again) =
+            ("table:7 publication:1@5 table:8 publication:2@5", "table:7 publication:1@5 table:9 publication:2@5");
+        assert_eq!(since(two, again), Since::Altered, "one of them left it out for a while");
+        assert_eq!(since(two, "table:9 publication:1@5"), Since::Broken);
     }
 }

@@ -1,17 +1,18 @@
-//! The publication: that it can be made, or that the one that exists publishes
+//! The publication: that it can be made, or that those that exist publish together
 //! what takes part. What has to be published is decided in
 //! [`crate::membership::publishing`].
+
+use std::collections::HashMap;
 
 use super::findings::names;
 use super::tables::Tables;
 use super::{CheckError, Findings};
-use crate::catalog::publication::AllTables;
-use crate::catalog::publication::{self, Published};
+use crate::catalog::publication::{self, AllTables, Published};
 use crate::catalog::roles::Role;
-use crate::config::{Provenance, PublishWhat, Settings, Side};
+use crate::config::{Publications, PublishWhat, Settings, Side};
 use crate::membership::publishing;
 use crate::session::Session;
-use crate::sql::TableName;
+use crate::sql::{TableName, shown};
 
 pub(super) async fn check(
     settings: &Settings,
@@ -20,44 +21,47 @@ pub(super) async fn check(
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let name = settings.publication.name();
-    let found = publication::find(session, &[name]).await?;
-    if found.is_empty() {
-        let wanted = match settings.publish {
+    let wanted = &settings.publications;
+    let found = publication::find(session, wanted.names()).await?;
+    if let (Publications::Ours(name), []) = (wanted, found.as_slice()) {
+        let all = match settings.publish {
             PublishWhat::AllTables => AllTables::Yes,
             PublishWhat::Listed => AllTables::No,
         };
-        let sql = publishing::create_sql(name, &tables.all, wanted);
-        match settings.publication {
-            Provenance::Existing(_) => {
-                findings
-                    .problem(Side::Source, "publication", format!("there is no publication {name}"))
-                    .remedy("let the owner of the tables run this:")
-                    .sql(sql);
-            }
-            Provenance::Ours(_) => creation(name, role, tables, wanted, sql, findings),
+        creation(name, role, tables, all, findings);
+        return Ok(());
+    }
+    let published = publication::tables(session, wanted.names()).await?;
+    let absent = publishing::absent(wanted, &publication::names(session).await?, &tables.all, &published);
+    if !absent.is_empty() {
+        for lack in absent {
+            findings
+                .problem(Side::Source, "publication", lack.said(wanted))
+                .remedy("let the owner of the tables run this, or name others with --publication:")
+                .sql(lack.sql());
         }
         return Ok(());
     }
-    let published = publication::tables(session, &[name]).await?;
-    filtered(name, &published, tables, findings);
+    filtered(wanted, &published, tables, findings);
     let lacks = publishing::lacks(&found, &published, &tables.all, settings.schema);
     if lacks.is_empty() {
-        let message = format!("publication {name} exists and has all tables that take part");
+        let message = wanted
+            .who("exists and has all tables that take part", "exist and have all tables that take part, together");
         findings.ok(Side::Source, "publication", message);
     }
     for lack in lacks {
         findings
-            .problem(Side::Source, "publication", format!("publication {name} {lack}"))
+            .problem(Side::Source, "publication", lack.said(wanted))
             .remedy("let its owner mend it, use --exclude-tables, or use another --name or --publication:")
-            .sql(lack.sql(name));
+            .sql(lack.sql());
     }
     Ok(())
 }
 
 /// Whether walferry can make its own: FOR ALL TABLES takes a superuser, FOR
 /// TABLE takes CREATE on the database and every table's ownership.
-fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, sql: String, findings: &mut Findings) {
+fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, findings: &mut Findings) {
+    let (sql, name) = (publishing::create_sql(name, &tables.all, wanted), shown(name));
     let foreign: Vec<&TableName> = publishing::entries(&tables.all)
         .into_iter()
         .filter(|(table, _)| !table.rights.is_owned)
@@ -88,21 +92,18 @@ fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, sql: St
 
 /// Tables of which only some rows are published.
 fn filtered(
-    name: &str,
-    published: &std::collections::HashMap<u32, Published>,
+    publications: &Publications,
+    published: &HashMap<u32, Published>,
     tables: &Tables,
     findings: &mut Findings,
 ) {
-    let is_filtered = |oid: u32| published.get(&oid).is_some_and(|published| published.row_filter.is_some());
+    let is_filtered = |oid: u32| published.get(&oid).is_some_and(|published| published.row_filter().is_some());
     let filtered: Vec<&TableName> =
         tables.all.iter().filter(|table| is_filtered(table.oid)).map(|table| &table.name).collect();
     if !filtered.is_empty() {
+        let only = |verb| format!("{verb} only some rows of {}", names(&filtered));
         findings
-            .warning(
-                Side::Source,
-                "row_filter",
-                format!("publication {name} publishes only some rows of {}", names(&filtered)),
-            )
+            .warning(Side::Source, "row_filter", publications.who(&only("publishes"), &only("publish")))
             .remedy("only those are copied and followed: publish these tables without WHERE if all are wanted");
     }
 }

@@ -17,6 +17,7 @@ pub mod given;
 mod keywords;
 mod near;
 mod passfile;
+pub mod publications;
 mod resolve;
 mod service;
 pub mod settings;
@@ -35,6 +36,7 @@ pub use error::{ConfigError, ConnInfoError};
 pub use filter::{Pattern, Subject, TableFilter, Verdict};
 pub use given::{Origin, Values};
 pub use near::near_misses;
+pub use publications::Publications;
 
 /// One of the two ends of a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,8 +158,8 @@ pub struct Settings {
     pub name: String,
     /// The replication slot on the source.
     pub slot: Provenance,
-    /// The publication on the source.
-    pub publication: Provenance,
+    /// The publications on the source.
+    pub publications: Publications,
     /// What a publication of our own holds.
     pub publish: PublishWhat,
     /// Which tables take part.

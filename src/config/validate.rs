@@ -8,6 +8,7 @@ use super::conninfo::{Address, Host};
 use super::error::ConfigError;
 use super::filter::{FilterPatterns, TableFilter};
 use super::given::{Values, uri};
+use super::publications::{Names, Publications};
 use super::settings::connections::{NAME, PUBLICATION, SLOT};
 use super::settings::how::{
     BATCH_BYTES, BATCH_ROWS, COPY_RATE, INDEX_JOBS, INDEX_MEMORY, INDEX_WORKERS, JOBS, LARGE_OBJECT_INTERVAL, LISTEN,
@@ -49,7 +50,7 @@ impl Settings {
             source,
             target,
             slot: slot(values, &name)?,
-            publication: publication(values, &name, baseline)?,
+            publications: publications(values, &name, baseline)?,
             publish: publish(values)?,
             name,
             filter: filter(values)?,
@@ -114,11 +115,11 @@ fn slot(values: &Values, name: &str) -> Result<Provenance, ConfigError> {
 }
 
 /// A slot that exists decodes with a publication that is older than it.
-fn publication(values: &Values, name: &str, baseline: Baseline) -> Result<Provenance, ConfigError> {
+fn publications(values: &Values, name: &str, baseline: Baseline) -> Result<Publications, ConfigError> {
     Ok(match (values.find(&PUBLICATION)?, baseline) {
-        (Some(text), _) => Provenance::Existing(text),
-        (None, Baseline::Restored { .. }) => Provenance::Existing(name.to_owned()),
-        (None, Baseline::Copied) => Provenance::Ours(name.to_owned()),
+        (Some(names), _) => Publications::Existing(names),
+        (None, Baseline::Restored { .. }) => Publications::Existing(Names::of(name)),
+        (None, Baseline::Copied) => Publications::Ours(name.to_owned()),
     })
 }
 

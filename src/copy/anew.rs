@@ -82,7 +82,7 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
     let tables = ctx.tables(source).await?;
     let mut rows = ctx.state.tables().await?;
     follow_renames(ctx, &tables, &mut rows).await?;
-    let published = publication_facts::tables(source, &[ctx.settings.publication.name()]).await?;
+    let published = publication_facts::tables(source, ctx.settings.publications.names()).await?;
     let mut wanted = Wanted::default();
     for name in names {
         let is_meant = |table: &&SourceTable| {
@@ -250,7 +250,7 @@ async fn log_what_was_unlogged(target: &Session, new: &[SourceTable]) -> Result<
 /// When the publication cannot be changed; then they are not entered.
 pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
     let added = publication::include(ctx, source, new).await?;
-    let others: Vec<SourceTable> = new.iter().filter(|table| !added.contains(&table.name)).cloned().collect();
+    let others: Vec<SourceTable> = new.iter().filter(|table| !added.has(&table.name)).cloned().collect();
     let entered = async {
         publication::notice(ctx, source, &others).await?;
         let units = plan::units(ctx, source, new).await?;
@@ -264,7 +264,7 @@ pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable])
     let result = entered.await;
     if result.is_err() {
         // Published and not entered, they would end the stream.
-        publication::take_out(ctx, source, &added).await?;
+        publication::take_out(source, &added).await?;
     }
     result
 }

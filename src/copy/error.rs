@@ -58,12 +58,10 @@ pub enum CopyError {
         /// What gives each of them one.
         sql: Vec<String>,
     },
-    /// The publication is not there, or does not publish what it must.
-    #[error("publication \"{name}\" on the source {problem}; the owner of the tables can mend it:\n  {sql}")]
+    /// A publication is not there, or they do not publish what they must.
+    #[error("on the source {problem}; the owner of the tables can mend it:\n  {sql}")]
     Publication {
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
+        /// What is wrong, in a sentence.
         problem: String,
         /// What mends it.
         sql: String,

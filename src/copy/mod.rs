@@ -103,10 +103,10 @@ impl CopyContext<'_> {
     /// When catalog or state cannot be read.
     pub async fn tables(&self, source: &Session) -> Result<Vec<SourceTable>, StateError> {
         let mut tables = membership::of(source, &self.settings.filter, self.state, Detail::Full).await?;
-        let published = publication_facts::tables(source, &[self.settings.publication.name()]).await?;
+        let published = publication_facts::tables(source, self.settings.publications.names()).await?;
         for table in &mut tables {
             if let Some(published) = published.get(&table.oid) {
-                table.table.columns.retain(|column| !published.left_out.contains(&column.name));
+                table.table.columns.retain(|column| !published.left_out().contains(&column.name));
             }
         }
         Ok(tables)

@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
 use super::error::list;
-use super::publication::locked;
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Found, Shape, by_name};
@@ -108,7 +107,7 @@ pub(super) async fn register(
     target: &Session,
     tables: &[SourceTable],
 ) -> Result<(), CopyError> {
-    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
+    let published = publication::tables(source, ctx.settings.publications.names()).await?;
     let units: Vec<&SourceTable> =
         tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.oid)).collect();
     let unlogged: Vec<&SourceTable> = without_stream::unlogged(tables).collect();
@@ -145,7 +144,7 @@ pub(super) async fn in_their_own_name(
     source: &Session,
     tables: &[SourceTable],
 ) -> Result<Vec<SourceTable>, DbError> {
-    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
+    let published = publication::tables(source, ctx.settings.publications.names()).await?;
     let has_root = |table: &SourceTable| table.ancestors.iter().any(|above| published.contains_key(&above.oid));
     Ok(tables.iter().filter(|table| !has_root(table)).cloned().collect())
 }
@@ -168,7 +167,7 @@ pub(super) async fn units<'t>(
     source: &Session,
     tables: &'t [SourceTable],
 ) -> Result<Vec<&'t SourceTable>, DbError> {
-    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
+    let published = publication::tables(source, ctx.settings.publications.names()).await?;
     Ok(tables.iter().filter(|table| published.contains_key(&table.oid)).collect())
 }
 
@@ -243,8 +242,8 @@ pub(super) async fn plans(
             Some(table) => units.push((*index, table)),
         }
     }
-    let published = publication::tables(source, &[ctx.settings.publication.name()]).await?;
-    require_published(ctx, &units, &published)?;
+    let published = publication::tables(source, ctx.settings.publications.names()).await?;
+    require_published(ctx, source, &units, &published).await?;
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
     require_fit(units.iter().map(|(_, unit)| *unit), &there)?;
     require_columns(ctx, &published, &tables, &there)?;
@@ -252,7 +251,7 @@ pub(super) async fn plans(
     for (index, unit) in units {
         let origin = origin(unit, &published);
         let (Some(published), Some(there)) = (published.get(&unit.oid), there.get(&unit.name)) else { continue };
-        let copies = copies(unit, published.row_filter.as_deref(), there, ranges.get(&unit.oid));
+        let copies = copies(unit, published.row_filter().as_deref(), there, ranges.get(&unit.oid));
         planned.plans.push((index, Arc::new(RowsPlan { generation, point, origin, copies })));
     }
     Ok(planned)
@@ -269,17 +268,18 @@ fn require_columns(
     let has = |table: &SourceTable, column: &str| {
         there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated))
     };
-    let name = ctx.settings.publication.name();
     match publishing::columns_lacking(published, tables, has).into_iter().next() {
         None => Ok(()),
         Some(lack) => {
-            Err(CopyError::Publication { name: name.to_owned(), problem: lack.to_string(), sql: lack.sql(name) })
+            let problem = lack.said(&ctx.settings.publications);
+            Err(CopyError::Publication { problem, sql: lack.sql() })
         }
     }
 }
 
-fn require_published(
+async fn require_published(
     ctx: &CopyContext<'_>,
+    source: &Session,
     units: &[(usize, &SourceTable)],
     published: &HashMap<u32, Published>,
 ) -> Result<(), CopyError> {
@@ -288,16 +288,14 @@ fn require_published(
     if missing.is_empty() {
         return Ok(());
     }
-    let name = ctx.settings.publication.name();
-    let names: Vec<TableName> = missing.iter().map(|unit| unit.name.clone()).collect();
-    let entries: Vec<String> = missing.iter().map(|unit| format!("{}{}", unit.only(), unit.name.sql())).collect();
-    let add = format!("ADD TABLE {}", entries.join(", "));
+    let names: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
+    let found = publication::find(source, ctx.settings.publications.names()).await?;
+    let entries: Vec<String> = missing.iter().map(|table| format!("{}{}", table.only(), table.name.sql())).collect();
+    let change = publishing::add_sql(&publishing::lists_for_new(&found), &entries);
+    let not = |verb: &str| format!("{verb} not publish {} any more", list(&names));
     Err(CopyError::Publication {
-        name: name.to_owned(),
-        problem: format!("does not publish {} any more", list(&names)),
-        // No transaction may have written to the table and go on: decoding it,
-        // older servers would take it for not published, and those after it.
-        sql: format!("BEGIN; {};", locked(name, missing.into_iter(), &add)),
+        problem: ctx.settings.publications.who(&not("does"), &not("do")),
+        sql: format!("BEGIN; {};", publishing::locked_sql(missing.into_iter(), &change)),
     })
 }
 

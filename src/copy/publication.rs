@@ -1,4 +1,4 @@
-//! The publication: the list of tables, all tables where that is asked for, or one
+//! The publication: the list of tables, all tables where that is asked for, or those
 //! that the owner of the tables has made.
 //!
 //! Invariant: nothing is published whose UPDATE and DELETE the source would
@@ -8,17 +8,18 @@
 //!
 //! Source: `src/backend/commands/publicationcmds.c` (who may do what).
 
+use std::collections::HashMap;
+
 use tokio_postgres::error::SqlState;
 
 use super::{CopyContext, CopyError};
-use crate::catalog::publication::AllTables;
-use crate::catalog::publication::{self, Publication};
+use crate::catalog::publication::{self, AllTables, Publication, Published};
 use crate::catalog::tables as catalog_tables;
-use crate::config::{Provenance, PublishWhat};
+use crate::config::{Publications, PublishWhat};
 use crate::membership::publishing::{self, Lack};
 use crate::membership::{self, Part, SourceTable};
 use crate::session::{DbContext, Session};
-use crate::sql::{TableName, ident};
+use crate::sql::{TableName, ident, shown};
 
 /// Makes sure that every table of the migration is published, changes of every
 /// kind, and records whether tables to come are, too.
@@ -30,21 +31,22 @@ pub(super) async fn ensure(ctx: &CopyContext<'_>, source: &Session) -> Result<()
     let tables = ctx.tables(source).await?;
     refuse_unmatched(ctx, source, &tables).await?;
     name_what_is_not_carried(&tables);
-    let name = ctx.settings.publication.name();
-    let wanted = match ctx.settings.publish {
-        PublishWhat::AllTables => AllTables::Yes,
-        PublishWhat::Listed => AllTables::No,
-    };
-    let all = match publication::find(source, &[name]).await?.pop() {
-        Some(found) => {
-            refuse_without_identity(&tables, found.all_tables)?;
-            use_existing(ctx, source, &found, &tables).await?;
-            found.all_tables
-        }
-        None => {
+    let found = publication::find(source, ctx.settings.publications.names()).await?;
+    let all = match (&ctx.settings.publications, found.as_slice()) {
+        (Publications::Ours(name), []) => {
+            let wanted = match ctx.settings.publish {
+                PublishWhat::AllTables => AllTables::Yes,
+                PublishWhat::Listed => AllTables::No,
+            };
             refuse_without_identity(&tables, wanted)?;
-            create(ctx, source, &tables, wanted).await?;
+            create(ctx, source, name, &tables, wanted).await?;
             wanted
+        }
+        (_, found) => {
+            let all = publication::all_tables(found);
+            refuse_without_identity(&tables, all)?;
+            use_existing(ctx, source, found, &tables).await?;
+            all
         }
     };
     ctx.state.set_publishes_all_tables(all).await?;
@@ -54,17 +56,16 @@ pub(super) async fn ensure(ctx: &CopyContext<'_>, source: &Session) -> Result<()
 async fn use_existing(
     ctx: &CopyContext<'_>,
     source: &Session,
-    found: &Publication,
+    found: &[Publication],
     tables: &[SourceTable],
 ) -> Result<(), CopyError> {
-    let name = found.name.as_str();
-    let published = publication::tables(source, &[name]).await?;
-    for lack in publishing::lacks(std::slice::from_ref(found), &published, tables, ctx.settings.schema) {
-        let sql = lack.sql(name);
-        let refused = || CopyError::Publication { name: name.to_owned(), problem: lack.to_string(), sql: sql.clone() };
-        match (&lack, &ctx.settings.publication) {
-            (Lack::Tables { .. }, Provenance::Ours(_)) => {
-                execute(source, &sql, "add tables to the publication", refused).await?;
+    let published = publication::tables(source, ctx.settings.publications.names()).await?;
+    refuse_absent(ctx, source, tables, &published).await?;
+    for lack in publishing::lacks(found, &published, tables, ctx.settings.schema) {
+        let refused = || refused(ctx, &lack);
+        match (&lack, &ctx.settings.publications) {
+            (Lack::Tables { .. }, Publications::Ours(_)) => {
+                execute(source, &lack.sql(), "add tables to the publication", refused).await?;
             }
             _ => return Err(refused()),
         }
@@ -72,25 +73,43 @@ async fn use_existing(
     Ok(())
 }
 
+fn refused(ctx: &CopyContext<'_>, lack: &Lack) -> CopyError {
+    CopyError::Publication { problem: lack.said(&ctx.settings.publications), sql: lack.sql() }
+}
+
+/// Each publication of the migration has to be there: the server decodes nothing
+/// with one that is not.
+async fn refuse_absent(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    published: &HashMap<u32, Published>,
+) -> Result<(), CopyError> {
+    let there = publication::names(source).await?;
+    match publishing::absent(&ctx.settings.publications, &there, tables, published).first() {
+        None => Ok(()),
+        Some(lack) => Err(refused(ctx, lack)),
+    }
+}
+
 /// Creates the publication; which it is is recorded before it is there for
 /// others, so that it is known as ours wherever this is cut off.
 async fn create(
     ctx: &CopyContext<'_>,
     source: &Session,
+    name: &String,
     tables: &[SourceTable],
     all: AllTables,
 ) -> Result<(), CopyError> {
-    let name = ctx.settings.publication.name();
     let sql = publishing::create_sql(name, tables, all);
-    let refused =
-        |problem: &str| CopyError::Publication { name: name.to_owned(), problem: problem.to_owned(), sql: sql.clone() };
-    if let Provenance::Existing(_) = ctx.settings.publication {
-        return Err(refused("does not exist"));
-    }
+    let refused = |problem: &str| {
+        let problem = format!("publication {} {problem}", shown(name));
+        CopyError::Publication { problem, sql: sql.clone() }
+    };
     let may_not = || refused("does not exist, and this role may not create it");
     let action = "create the publication";
     execute(source, &format!("BEGIN; {sql}"), action, may_not).await?;
-    let found = publication::find(source, &[name]).await?;
+    let found = publication::find(source, std::slice::from_ref(name)).await?;
     let oid = found.first().map(|publication| publication.oid).ok_or_else(|| refused("was not created"))?;
     ctx.state.set_publication_oid(oid).await?;
     source.batch_execute("COMMIT").await.during(source.side(), action)?;
@@ -114,9 +133,20 @@ fn loses_changes(version: i32) -> bool {
     CHANGES_BESIDE_WRITES.iter().find(|(fixed, _)| *fixed == major).map_or(major < 13, |(_, first)| minor < *first)
 }
 
-/// Publishes tables that come later than the others, if they are not; returns
-/// those it has added. No transaction is writing to them at that moment, for
-/// the sake of servers that lose changes otherwise.
+/// What was added to publications: the table and the publication.
+#[derive(Debug, Default)]
+pub(super) struct Additions(Vec<(TableName, String)>);
+
+impl Additions {
+    /// Whether this table was.
+    pub(super) fn has(&self, table: &TableName) -> bool {
+        self.0.iter().any(|(added, _)| added == table)
+    }
+}
+
+/// Publishes tables that come later than the others, if they are not, with changes
+/// of every kind; returns those it has added. No transaction is writing to them at
+/// that moment, for the sake of servers that lose changes otherwise.
 ///
 /// # Errors
 /// As [`ensure`]; a lock that is not had in time is retried.
@@ -124,45 +154,57 @@ pub(super) async fn include(
     ctx: &CopyContext<'_>,
     source: &Session,
     tables: &[SourceTable],
-) -> Result<Vec<TableName>, CopyError> {
+) -> Result<Additions, CopyError> {
     if tables.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Additions::default());
     }
-    let name = ctx.settings.publication.name();
+    let names = ctx.settings.publications.names();
     let all = ctx.tables(source).await?;
-    let Some(found) = publication::find(source, &[name]).await?.pop() else {
-        let sql = publishing::create_sql(name, &all, AllTables::No);
-        return Err(CopyError::Publication { name: name.to_owned(), problem: "does not exist".to_owned(), sql });
-    };
+    let (found, published) = (publication::find(source, names).await?, publication::tables(source, names).await?);
+    refuse_absent(ctx, source, &all, &published).await?;
     let is_new = |table: &SourceTable| tables.iter().any(|new| new.oid == table.oid);
     let all = membership::letting_in(all, |oid| tables.iter().any(|new| new.oid == oid));
     let new: Vec<SourceTable> = all.iter().filter(|table| is_new(table)).cloned().collect();
     refuse_without_identity(&new, AllTables::No)?;
-    if found.all_tables == AllTables::Yes {
-        return Ok(Vec::new());
+    if let Some(lack) = publishing::disagreements(&found, &published, &new).first() {
+        return Err(refused(ctx, lack));
     }
-    let published = publication::tables(source, &[name]).await?;
+    if publication::all_tables(&found) == AllTables::Yes {
+        return Ok(Additions::default());
+    }
     let absent = publishing::uncovered(&published, &new);
     let is_wanted = |entry: &SourceTable| {
-        let is_listed = published.contains_key(&entry.oid);
-        !is_listed && (is_new(entry) || absent.iter().any(|table| table.is_below(entry.oid)))
+        let is_whole = published.get(&entry.oid).is_some_and(|published| published.lacks().is_empty());
+        !is_whole && (is_new(entry) || absent.iter().any(|table| table.is_below(entry.oid)))
     };
     let missing: Vec<(&SourceTable, String)> =
         publishing::entries(&all).into_iter().filter(|(table, _)| is_wanted(table)).collect();
-    if missing.is_empty() {
-        return Ok(Vec::new());
+    let (mut added, mut changes) = (Additions::default(), Vec::new());
+    for list in publishing::lists_for_new(&found) {
+        let has = |table: &SourceTable| published.get(&table.oid).is_some_and(|p| p.portion(&list).is_some());
+        let (tables, entries): (Vec<TableName>, Vec<String>) = missing
+            .iter()
+            .filter(|(table, _)| !has(table))
+            .map(|(table, entry)| (table.name.clone(), entry.clone()))
+            .unzip();
+        if !entries.is_empty() {
+            changes.push(publishing::add_sql(std::slice::from_ref(&list), &entries));
+            added.0.extend(tables.into_iter().map(|table| (table, list.clone())));
+        }
+    }
+    if changes.is_empty() {
+        return Ok(added);
     }
     let list: Vec<TableName> = missing.iter().map(|(table, _)| table.name.clone()).collect();
-    let entries: Vec<&str> = missing.iter().map(|(_, entry)| entry.as_str()).collect();
-    let sql = locked(name, missing.iter().map(|(table, _)| *table), &format!("ADD TABLE {}", entries.join(", ")));
+    let list = super::error::list(&list);
+    let sql = publishing::locked_sql(missing.iter().map(|(table, _)| *table), &changes.join(" "));
     let refused = || CopyError::Publication {
-        name: name.to_owned(),
-        problem: format!("does not publish {}", super::error::list(&list)),
+        problem: ctx.settings.publications.who(&format!("does not publish {list}"), &format!("do not publish {list}")),
         sql: format!("BEGIN; {sql};"),
     };
     change(source, &sql, "add tables to the publication", refused).await?;
-    tracing::info!(publication = name, tables = %super::error::list(&list), "added to the publication");
-    Ok(list)
+    tracing::info!(publication = %ctx.settings.publications, tables = %list, "added to the publication");
+    Ok(added)
 }
 
 /// Tables that somebody else has published after the slot was created: a server
@@ -171,19 +213,25 @@ pub(super) async fn include(
 /// # Errors
 /// A lock that is not had in time is retried.
 pub(super) async fn notice(ctx: &CopyContext<'_>, source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
-    let name = ctx.settings.publication.name();
-    let found = publication::find(source, &[name]).await?;
-    let is_listed = found.iter().any(|found| found.all_tables == AllTables::No);
-    if tables.is_empty() || !is_listed || !loses_changes(source.version()) {
+    if tables.is_empty() || !loses_changes(source.version()) {
         return Ok(());
     }
-    // Changes nothing but what the server remembers of the publication.
-    let sql = locked(name, tables.iter(), "SET (publish = 'insert, update, delete, truncate')");
-    let refused = || CopyError::Publication { name: name.to_owned(), problem: String::new(), sql: String::new() };
+    let names = ctx.settings.publications.names();
+    let (found, published) = (publication::find(source, names).await?, publication::tables(source, names).await?);
+    let has_one = |p: &&Publication| {
+        let has = |table: &SourceTable| published.get(&table.oid).is_some_and(|of| of.portion(&p.name).is_some());
+        p.all_tables == AllTables::No && tables.iter().any(has)
+    };
+    let changes: Vec<String> = found.iter().filter(has_one).map(as_it_is).collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let sql = publishing::locked_sql(tables.iter(), &changes.join(" "));
+    let refused = || CopyError::Publication { problem: String::new(), sql: String::new() };
     match change(source, &sql, "have the publication noticed", refused).await {
         Err(CopyError::Publication { .. }) => {
             tracing::warn!(
-                publication = name,
+                publication = %ctx.settings.publications,
                 "this release of PostgreSQL may lose changes of a table that is published while it is written to; if the \
                  table was not locked then, let the owner run: BEGIN; {sql};"
             );
@@ -193,12 +241,10 @@ pub(super) async fn notice(ctx: &CopyContext<'_>, source: &Session, tables: &[So
     }
 }
 
-/// A change of the publication that waits for the writers of these tables.
-pub(super) fn locked<'t>(publication: &str, tables: impl Iterator<Item = &'t SourceTable>, change: &str) -> String {
-    let names: Vec<String> = tables.map(|table| format!("{}{}", table.only(), table.name.sql())).collect();
-    let names = names.join(", ");
-    let publication = ident(publication);
-    format!("LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION {publication} {change}; COMMIT")
+/// Changes nothing but what the server remembers of the publication.
+fn as_it_is(publication: &Publication) -> String {
+    let kinds: Vec<&str> = publication.operations.iter().map(|kind| kind.as_str()).collect();
+    format!("ALTER PUBLICATION {} SET (publish = '{}');", ident(&publication.name), kinds.join(", "))
 }
 
 /// Changes the publication in a transaction that is rolled back when refused.
@@ -215,17 +261,15 @@ async fn change(
     changed
 }
 
-/// Takes tables that [`include`] has added out of the publication again.
+/// Takes tables that [`include`] has added out of their publications again.
 ///
 /// # Errors
 /// When the source refuses it.
-pub(super) async fn take_out(ctx: &CopyContext<'_>, source: &Session, added: &[TableName]) -> Result<(), CopyError> {
-    if added.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<String> = added.iter().map(TableName::sql).collect();
-    let sql = format!("ALTER PUBLICATION {} DROP TABLE {}", ident(ctx.settings.publication.name()), names.join(", "));
-    source.batch_execute(&sql).await.during(source.side(), "take tables out of the publication again")?;
+pub(super) async fn take_out(source: &Session, added: &Additions) -> Result<(), CopyError> {
+    let drop =
+        |(table, list): &(TableName, String)| format!("ALTER PUBLICATION {} DROP TABLE {};", ident(list), table.sql());
+    let sql: Vec<String> = added.0.iter().map(drop).collect();
+    source.batch_execute(&sql.join(" ")).await.during(source.side(), "take tables out of the publication again")?;
     Ok(())
 }
 
@@ -270,6 +314,15 @@ fn name_what_is_not_carried(tables: &[SourceTable]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::publication::{Operation, Partitions};
+
+    #[test]
+    fn a_publication_that_is_to_be_noticed_keeps_the_kinds_that_it_has() {
+        let operations = [Operation::Insert, Operation::Truncate].into();
+        let (all_tables, partitions) = (AllTables::No, Partitions::InTheirOwnName);
+        let publication = Publication { oid: 1, name: "a".into(), all_tables, operations, partitions, is_owned: true };
+        assert_eq!(as_it_is(&publication), "ALTER PUBLICATION \"a\" SET (publish = 'insert, truncate');");
+    }
 
     #[test]
     fn the_releases_that_lose_changes_beside_a_change_of_the_publication_are_known() {

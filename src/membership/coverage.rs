@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::{Part, SourceTable};
-use crate::catalog::publication::{self, Operation, Published};
+use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Persistence, Shape};
 use crate::sql::{TableName, ident};
 use crate::state::tables::{Origin, TableRow, TableState};
@@ -43,6 +43,8 @@ pub enum Cause {
     PublishedAgain,
     /// Some kinds of them do not come.
     Operations(Vec<&'static str>),
+    /// Those of one kind come of other rows than those of another.
+    OtherRows,
     /// It is unlogged by now.
     Unlogged,
     /// It was unlogged and is not any more: its rows are in no stream.
@@ -141,8 +143,12 @@ impl Gap {
                 return format!("is left out, and cannot be: its rows come in the name of {root}");
             }
             Cause::Altered => {
-                "is published otherwise than when its rows were read, or was for a while (kinds of changes, its schema, the \
-                 table that it is a partition of), and changes in between may be lost"
+                "is published otherwise than when its rows were read, or was for a while (kinds of changes, its publication, its \
+                 schema, the table that it is a partition of), and changes in between may be lost"
+            }
+            Cause::OtherRows => {
+                "is published with a row filter that does not count for all kinds of changes, and such changes since then \
+                 may be lost"
             }
             Cause::Dropped { .. } => "was dropped on the source, and the target still has it",
             Cause::CreatedAgain => "was dropped on the source and created again, and the target still has the old one",
@@ -182,6 +188,7 @@ impl Gap {
                 format!("take it out of --exclude-tables, and copy that one anew: walferry resync '{root}'")
             }
             Cause::Operations(_) => format!("mend the publication, and {again}"),
+            Cause::OtherRows => format!("let each publication that has it publish every kind of change, and {again}"),
             Cause::Unlogged => format!("make it logged (ALTER TABLE {sql} SET LOGGED;) and {again}"),
             Cause::Logged => add,
             Cause::LetIn | Cause::New => format!("{add}, or leave it out: --exclude-tables '{table}'"),
@@ -329,15 +336,17 @@ pub fn origin(table: &SourceTable, published: &HashMap<u32, Published>) -> Origi
 
 /// What may have changed rows without the stream.
 fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
-    if table.shape == Shape::Partitioned || !matches!(row.state, TableState::Ready | TableState::Within) {
-        return None;
+    // A partitioned table whose rows come in its own name stands for its partitions.
+    match (row.state, table.shape) {
+        (TableState::Ready, _) | (TableState::Within, Shape::Plain) => {}
+        _ => return None,
     }
     let is = origin(table, now.published);
     if row.origin.filenode.is_some_and(|was| is.filenode != Some(was)) {
         return Some(Cause::Rewritten);
     }
     let (was, is) = row.origin.via.as_deref().zip(is.via.as_deref())?;
-    publication::is_altered(was, is).then_some(Cause::Altered)
+    (publication::since(was, is) != Since::Unbroken).then_some(Cause::Altered)
 }
 
 /// The table above one that is left out in whose name its rows come.
@@ -364,12 +373,15 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
         return None;
     }
     let Some(published) = published else { return Some(Cause::NotPublished) };
-    if row.origin.via.as_deref().is_some_and(|before| !published.is_unbroken_since(before)) {
+    let since = row.origin.via.as_deref().map(|before| publication::since(before, &published.via));
+    if since == Some(Since::Broken) {
         return Some(Cause::PublishedAgain);
     }
-    let lacks = Operation::ALL.iter().filter(|operation| !published.operations.contains(operation));
-    let lacks: Vec<&'static str> = lacks.map(|operation| operation.as_str()).collect();
-    (!lacks.is_empty()).then_some(Cause::Operations(lacks))
+    let lacks = published.lacks();
+    if !lacks.is_empty() {
+        return Some(Cause::Operations(lacks));
+    }
+    published.parts_kinds().then_some(Cause::OtherRows)
 }
 
 fn attached(now: &Now<'_>, members: &HashSet<u32>, table: &SourceTable, there: &There) -> Option<Cause> {

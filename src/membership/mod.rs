@@ -24,7 +24,7 @@ use crate::catalog::sequences::{Sequence, Tied};
 use crate::catalog::tables::{self, Detail, Persistence, Table};
 use crate::config::{Pattern, Subject, TableFilter, Verdict, near_misses};
 use crate::session::{DbError, Session};
-use crate::sql::TableName;
+use crate::sql::{TableName, shown};
 use crate::state::tables::TableState;
 use crate::state::{State, StateError};
 
@@ -241,10 +241,4 @@ pub fn unmatched(filter: &TableFilter, tables: &[SourceTable], others: &[TableNa
         .filter(fits_none)
         .map(|pattern| Unmatched { pattern: pattern.to_string(), near: near(pattern) })
         .collect()
-}
-
-/// A part of a name as a pattern has to say it.
-fn shown(name: &str) -> String {
-    let text = TableName::new("", name).to_string();
-    text.strip_prefix("\"\".").unwrap_or(&text).to_owned()
 }

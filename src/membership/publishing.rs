@@ -1,5 +1,5 @@
-//! What of the source has to be published for those who take part, and what a
-//! publication that is there lacks for them.
+//! What of the source has to be published for those who take part, and what the
+//! publications that are there lack for them, together.
 //!
 //! Invariant: what is published is what takes part. A list names each table by
 //! itself (`ONLY`, so that children which inherit are not published with it), a
@@ -10,15 +10,14 @@
 //! `OpenTableList` there (`ONLY`), `CheckCmdReplicaIdentity` in
 //! `src/backend/executor/execReplication.c`.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Part, SourceTable};
-use crate::catalog::publication::AllTables;
-use crate::catalog::publication::{Operation, Partitions, Publication, Published};
+use crate::catalog::publication::{AllTables, Operation, Partitions, Portion, Publication, Published, RowsOfKind};
 use crate::catalog::tables::{Identity, Shape};
-use crate::config::SchemaMode;
-use crate::sql::{TableName, ident};
+use crate::config::publications::who;
+use crate::config::{Publications, SchemaMode, near_misses};
+use crate::sql::{TableName, ident, shown};
 
 /// The entries that a list of tables has for those who take part, as SQL.
 pub fn entries(tables: &[SourceTable]) -> Vec<(&SourceTable, String)> {
@@ -61,19 +60,45 @@ pub fn without_identity(tables: &[SourceTable], all: AllTables) -> Vec<(&SourceT
     published.filter_map(|table| Some((table, table.identity_sql()?))).collect()
 }
 
-/// What a publication that is there lacks.
+/// A publication with an entry of a list that one has, or is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListEntry {
+    /// The publication.
+    pub publication: String,
+    /// The table, with the row filter that it has there, as SQL.
+    pub sql: String,
+    /// The columns that are published there.
+    pub columns: Vec<String>,
+    /// The columns that are not, less those that the server computes.
+    pub left_out: Vec<String>,
+}
+
+/// What the publications that are there lack, together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
+    /// A publication itself.
+    Publication {
+        /// Its name.
+        name: String,
+        /// Names that may have been meant.
+        near: Vec<String>,
+        /// What the others do not publish, as entries of a list.
+        entries: Vec<String>,
+    },
     /// Tables that take part and are not published.
     Tables {
         /// They.
         tables: Vec<TableName>,
         /// As entries of a list.
         entries: Vec<String>,
+        /// The publications that can take them.
+        into: Vec<String>,
     },
     /// Kinds of changes of tables that take part.
     Operations {
-        /// The publication that leaves them out.
+        /// The tables.
+        tables: Vec<TableName>,
+        /// A publication that has them.
         publication: String,
         /// The kinds.
         lacks: Vec<&'static str>,
@@ -82,10 +107,27 @@ pub enum Lack {
     Columns {
         /// The table.
         table: TableName,
-        /// As an entry of a list.
-        entry: String,
+        /// Where it is published.
+        entries: Vec<ListEntry>,
         /// The columns.
         columns: Vec<String>,
+    },
+    /// One list of columns of a table: the server decodes no change of it.
+    OneColumnList {
+        /// The table.
+        table: TableName,
+        /// Where it is published.
+        entries: Vec<ListEntry>,
+    },
+    /// One row filter for all kinds of changes of a table: a row would be followed by
+    /// some of its changes only.
+    OneRowFilter {
+        /// The table.
+        table: TableName,
+        /// The publications that have it and do not publish every kind.
+        publications: Vec<String>,
+        /// The rows of each kind, in words.
+        rows: String,
     },
     /// Partitions that are left out come in the name of a root that takes part.
     LeftOutWithin {
@@ -93,49 +135,130 @@ pub enum Lack {
         root: TableName,
         /// The partitions.
         partitions: Vec<TableName>,
+        /// The publications that do so.
+        publications: Vec<String>,
     },
 }
 
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Lack {
+    /// What is so, in a sentence.
+    pub fn said(&self, of: &Publications) -> String {
         match self {
-            Lack::Tables { tables, .. } => write!(f, "does not publish {}", listed(tables)),
-            Lack::Operations { publication, lacks } => {
-                write!(f, "does not publish {} (publication {publication})", lacks.join(", "))
+            Lack::Publication { name, near, .. } => {
+                let near: Vec<String> = near.iter().map(|name| shown(name)).collect();
+                let hint =
+                    if near.is_empty() { String::new() } else { format!(" (did you mean {}?)", near.join(" or ")) };
+                format!("there is no publication {}{hint}", shown(name))
             }
-            Lack::Columns { table, columns, .. } => {
-                write!(f, "publishes only some columns of {table}: not {}", columns.join(", "))
+            Lack::Tables { tables, .. } if of.names().len() == 1 => {
+                of.who(&format!("does not publish {}", listed(tables)), "")
             }
-            Lack::LeftOutWithin { root, partitions } => write!(
-                f,
-                "publishes partitions of {root} in its name, so that {} cannot be left out",
-                listed(partitions)
-            ),
+            Lack::Tables { tables, .. } => format!("none of the publications {of} publishes {}", listed(tables)),
+            Lack::Operations { publication, lacks, .. } if of.names().len() == 1 => {
+                format!("publication {} does not publish {}", shown(publication), lacks.join(", "))
+            }
+            Lack::Operations { tables, lacks, .. } => {
+                format!("none of the publications {of} publishes {} of {}", lacks.join(", "), listed(tables))
+            }
+            Lack::Columns { table, entries, columns } => {
+                let rest = |verb| format!("{verb} only some columns of {table}: not {}", columns.join(", "));
+                who(&publications(entries), &rest("publishes"), &rest("publish"))
+            }
+            Lack::OneColumnList { table, entries } => {
+                let lists =
+                    entries.iter().map(|entry| format!("{} ({})", shown(&entry.publication), entry.columns.join(", ")));
+                let lists = lists.collect::<Vec<_>>().join(" and ");
+                format!(
+                    "publications differ about the columns of {table}, and PostgreSQL decodes no change of it then: {lists}"
+                )
+            }
+            Lack::OneRowFilter { table, rows, .. } => {
+                format!(
+                    "{} a row filter that does not count for all kinds of changes of {table}: {rows}",
+                    of.who("has", "have")
+                )
+            }
+            Lack::LeftOutWithin { root, partitions, publications } => {
+                let rest = |verb| {
+                    format!(
+                        "{verb} partitions of {root} in its name, so that {} cannot be left out",
+                        listed(partitions)
+                    )
+                };
+                who(publications, &rest("publishes"), &rest("publish"))
+            }
+        }
+    }
+
+    /// The SQL that mends it, for the owner of publication and tables.
+    pub fn sql(&self) -> String {
+        let set = |names: &[String], option: &str| {
+            let set = |name: &String| format!("ALTER PUBLICATION {} SET ({option});", ident(name));
+            names.iter().map(set).collect::<Vec<_>>().join(" ")
+        };
+        let every_kind = || {
+            let all: Vec<&str> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
+            format!("publish = '{}'", all.join(", "))
+        };
+        match self {
+            Lack::Publication { name, entries, .. } if entries.is_empty() => {
+                format!("CREATE PUBLICATION {};", ident(name))
+            }
+            Lack::Publication { name, entries, .. } => {
+                format!("CREATE PUBLICATION {} FOR TABLE {};", ident(name), entries.join(", "))
+            }
+            Lack::Tables { entries, into, .. } => add_sql(into, entries),
+            Lack::Operations { publication, .. } => set(std::slice::from_ref(publication), &every_kind()),
+            Lack::OneRowFilter { publications, .. } => set(publications, &every_kind()),
+            Lack::Columns { table, entries, .. } | Lack::OneColumnList { table, entries } => {
+                let again = |entry: &ListEntry| {
+                    let name = ident(&entry.publication);
+                    let (table, entry) = (table.sql(), &entry.sql);
+                    format!("ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {entry};")
+                };
+                let partial = entries.iter().filter(|entry| !entry.left_out.is_empty());
+                let sql = partial.map(again).collect::<Vec<_>>().join(" ");
+                // They differ about columns that the server computes.
+                if sql.is_empty() { set(&publications(entries), "publish_generated_columns = none") } else { sql }
+            }
+            Lack::LeftOutWithin { publications, .. } => set(publications, "publish_via_partition_root = false"),
         }
     }
 }
 
-impl Lack {
-    /// The SQL that mends it, for the publication's owner; `name` is where tables
-    /// are added.
-    pub fn sql(&self, name: &str) -> String {
-        match self {
-            Lack::Tables { entries, .. } => {
-                format!("ALTER PUBLICATION {} ADD TABLE {};", ident(name), entries.join(", "))
-            }
-            Lack::Operations { publication, .. } => {
-                let all: Vec<&str> = Operation::ALL.iter().map(|operation| operation.as_str()).collect();
-                format!("ALTER PUBLICATION {} SET (publish = '{}');", ident(publication), all.join(", "))
-            }
-            Lack::Columns { table, entry, .. } => {
-                let (name, table) = (ident(name), table.sql());
-                format!("ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {entry};")
-            }
-            Lack::LeftOutWithin { .. } => {
-                format!("ALTER PUBLICATION {} SET (publish_via_partition_root = false);", ident(name))
-            }
+fn publications(entries: &[ListEntry]) -> Vec<String> {
+    entries.iter().map(|entry| entry.publication.clone()).collect()
+}
+
+/// Adds entries to the lists of publications.
+pub fn add_sql(into: &[String], entries: &[String]) -> String {
+    let add = |name: &String| format!("ALTER PUBLICATION {} ADD TABLE {};", ident(name), entries.join(", "));
+    into.iter().map(add).collect::<Vec<_>>().join(" ")
+}
+
+/// A change of publications that waits for the writers of these tables, and lets them
+/// wait: no transaction may have written to one and go on. Decoding it, older servers
+/// would take the table for not published, and so those after it.
+pub fn locked_sql<'t>(tables: impl Iterator<Item = &'t SourceTable>, changes: &str) -> String {
+    let names: Vec<String> = tables.map(|table| format!("{}{}", table.only(), table.name.sql())).collect();
+    format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; {changes} COMMIT", names.join(", "))
+}
+
+/// The lists that a table of which nothing is published is added to, so that changes
+/// of every kind come: the first that publishes them all, else as many as it takes.
+pub fn lists_for_new(found: &[Publication]) -> Vec<String> {
+    let lists = || found.iter().filter(|publication| publication.all_tables == AllTables::No);
+    if let Some(whole) = lists().find(|publication| publication.lacks().is_empty()) {
+        return vec![whole.name.clone()];
+    }
+    let (mut into, mut comes) = (Vec::new(), BTreeSet::new());
+    for list in lists().filter(|list| !list.operations.is_empty()) {
+        if !list.operations.is_subset(&comes) {
+            comes.extend(list.operations.iter().copied());
+            into.push(list.name.clone());
         }
     }
+    into
 }
 
 /// A few names, and how many there are besides.
@@ -149,6 +272,18 @@ pub fn listed(names: &[TableName]) -> String {
     text.join(", ")
 }
 
+/// Where a table is published, each with the entry that publishes all of its columns
+/// and the rows that it has.
+fn list_entries(table: &SourceTable, published: &Published) -> Vec<ListEntry> {
+    let entry = |portion: &Portion| {
+        let filter = portion.row_filter.as_ref().map(|filter| format!(" WHERE ({filter})")).unwrap_or_default();
+        let sql = format!("{}{}{filter}", table.only(), table.name.sql());
+        let (columns, left_out) = (portion.columns.clone(), portion.left_out.clone());
+        ListEntry { publication: portion.publication.clone(), sql, columns, left_out }
+    };
+    published.portions.iter().map(entry).collect()
+}
+
 /// Columns that are not published and that the target has, or is to have: they
 /// would differ. `is_there` says so of a table and a column.
 pub fn columns_lacking(
@@ -157,56 +292,134 @@ pub fn columns_lacking(
     is_there: impl Fn(&SourceTable, &str) -> bool,
 ) -> Vec<Lack> {
     let of_table = |table: &SourceTable| {
-        let left_out = published.get(&table.oid).filter(|_| table.part == Part::Included)?.left_out.iter();
+        let published = published.get(&table.oid).filter(|_| table.part == Part::Included)?;
+        let left_out = published.left_out().iter();
         let columns: Vec<String> = left_out.filter(|column| is_there(table, column)).cloned().collect();
-        let entry = format!("{}{}", table.only(), table.name.sql());
-        (!columns.is_empty()).then(|| Lack::Columns { table: table.name.clone(), entry, columns })
+        (!columns.is_empty() && published.has_one_column_list()).then(|| Lack::Columns {
+            table: table.name.clone(),
+            entries: list_entries(table, published),
+            columns,
+        })
     };
     tables.iter().filter_map(of_table).collect()
+}
+
+/// Tables about which their publications do not agree: the columns, or which rows'
+/// changes of each kind come.
+pub fn disagreements(found: &[Publication], published: &HashMap<u32, Published>, tables: &[SourceTable]) -> Vec<Lack> {
+    let included = tables.iter().filter(|table| table.part == Part::Included);
+    let known = included.filter_map(|table| Some((table, published.get(&table.oid)?)));
+    let mut lacks = Vec::new();
+    for (table, published) in known {
+        let name = table.name.clone();
+        if !published.has_one_column_list() {
+            lacks.push(Lack::OneColumnList { table: name.clone(), entries: list_entries(table, published) });
+        }
+        if published.parts_kinds() {
+            let has = |name: &str| published.portions.iter().any(|portion| portion.publication == name);
+            let parted = found.iter().filter(|publication| has(&publication.name) && !publication.lacks().is_empty());
+            let publications = parted.map(|publication| publication.name.clone()).collect();
+            lacks.push(Lack::OneRowFilter { table: name, publications, rows: rows_by_kind(published) });
+        }
+    }
+    lacks
+}
+
+/// Which rows' changes of each kind come, in words.
+fn rows_by_kind(published: &Published) -> String {
+    let words = |kind: &Operation| {
+        let rows = match published.rows(*kind) {
+            RowsOfKind::All => "all rows".to_owned(),
+            RowsOfKind::Meeting(conditions) => conditions.into_iter().collect::<Vec<_>>().join(" or "),
+        };
+        format!("{} {rows}", kind.as_str())
+    };
+    let comes = published.operations();
+    let kinds = Operation::OF_ROWS.iter().filter(|kind| comes.contains(kind));
+    kinds.map(words).collect::<Vec<_>>().join("; ")
+}
+
+/// The publications of a migration that are not there, each with names that may have
+/// been meant; `all` are those that are there.
+pub fn absent(
+    wanted: &Publications,
+    all: &[String],
+    tables: &[SourceTable],
+    published: &HashMap<u32, Published>,
+) -> Vec<Lack> {
+    let mut entries = entries_of(tables, &uncovered(published, tables));
+    let missing = wanted.names().iter().filter(|name| !all.contains(name));
+    let lack = |name: &String| {
+        let folded: Vec<&String> = all.iter().filter(|there| there.eq_ignore_ascii_case(name)).collect();
+        let near = if folded.is_empty() {
+            near_misses(name, all.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
+        } else {
+            folded.into_iter().cloned().collect()
+        };
+        // One of them is enough to publish what is not published yet.
+        Lack::Publication { name: name.clone(), near, entries: std::mem::take(&mut entries) }
+    };
+    missing.map(lack).collect()
 }
 
 /// What publications that are there lack for those who take part; `published`
 /// is what they publish together. Columns only where the target is to have them
 /// all ([`columns_lacking`]).
 pub fn lacks(
-    publications: &[Publication],
+    found: &[Publication],
     published: &HashMap<u32, Published>,
     tables: &[SourceTable],
     schema: SchemaMode,
 ) -> Vec<Lack> {
-    let mut found = match schema {
+    let mut lacks = match schema {
         SchemaMode::Create => columns_lacking(published, tables, |_, _| true),
         SchemaMode::Existing | SchemaMode::None => Vec::new(),
     };
-    for publication in publications.iter().filter(|publication| !publication.lacks().is_empty()) {
-        let is_lacking = |table: &&SourceTable| {
-            let here = published.get(&table.oid).is_some_and(|p| p.operations.len() < Operation::ALL.len());
-            table.part == Part::Included && here
-        };
-        if tables.iter().any(|table| is_lacking(&table)) {
-            found.push(Lack::Operations { publication: publication.name.clone(), lacks: publication.lacks() });
-        }
-    }
+    lacks.extend(operations_lacking(published, tables));
+    lacks.extend(disagreements(found, published, tables));
     let absent = uncovered(published, tables);
     if !absent.is_empty() {
-        let oids: HashSet<u32> = absent.iter().map(|table| table.oid).collect();
-        let is_wanted = |entry: &SourceTable| oids.contains(&entry.oid) || absent.iter().any(|t| t.is_below(entry.oid));
-        let wanted = entries(tables).into_iter().filter(|(table, _)| is_wanted(table)).map(|(_, entry)| entry);
+        let entries = entries_of(tables, &absent);
         let names = absent.iter().map(|table| table.name.clone()).collect();
-        found.push(Lack::Tables { tables: names, entries: wanted.collect() });
+        lacks.push(Lack::Tables { tables: names, entries, into: lists_for_new(found) });
     }
-    if publications.iter().any(|publication| publication.partitions == Partitions::InTheirRootsName) {
-        found.extend(left_out_within(published, tables));
+    if found.iter().any(|publication| publication.partitions == Partitions::InTheirRootsName) {
+        lacks.extend(left_out_within(published, tables));
     }
-    found
+    lacks
+}
+
+/// Kinds of changes that do not come, by the publication that could publish them.
+fn operations_lacking(published: &HashMap<u32, Published>, tables: &[SourceTable]) -> Vec<Lack> {
+    let mut lacking: BTreeMap<(String, Vec<&'static str>), Vec<TableName>> = BTreeMap::new();
+    for table in tables.iter().filter(|table| table.part == Part::Included) {
+        let Some(published) = published.get(&table.oid) else { continue };
+        let (lacks, first) = (published.lacks(), published.portions.first());
+        if let (false, Some(portion)) = (lacks.is_empty(), first) {
+            lacking.entry((portion.publication.clone(), lacks)).or_default().push(table.name.clone());
+        }
+    }
+    let lack = |((publication, lacks), tables)| Lack::Operations { tables, publication, lacks };
+    lacking.into_iter().map(lack).collect()
+}
+
+/// The entries of a list that publish these tables.
+fn entries_of(tables: &[SourceTable], absent: &[&SourceTable]) -> Vec<String> {
+    let oids: HashSet<u32> = absent.iter().map(|table| table.oid).collect();
+    let is_wanted = |entry: &SourceTable| oids.contains(&entry.oid) || absent.iter().any(|t| t.is_below(entry.oid));
+    entries(tables).into_iter().filter(|(table, _)| is_wanted(table)).map(|(_, entry)| entry).collect()
 }
 
 fn left_out_within(published: &HashMap<u32, Published>, tables: &[SourceTable]) -> Vec<Lack> {
     let roots = tables
         .iter()
         .filter(|t| t.part == Part::Included && t.shape == Shape::Partitioned && published.contains_key(&t.oid));
+    let by = |root: &SourceTable| {
+        published.get(&root.oid).map(|p| p.portions.iter().map(|s| s.publication.clone()).collect())
+    };
     let within = |root: &SourceTable| Lack::LeftOutWithin {
         root: root.name.clone(),
+        publications: by(root).unwrap_or_default(),
         partitions: tables
             .iter()
             .filter(|t| t.is_below(root.oid) && matches!(t.part, Part::Filtered | Part::LetIn))

@@ -45,7 +45,7 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let rows = state.tables().await?;
     let known = rows.iter().map(|row| (row.source_oid, row.state)).collect();
     let tables = membership::read(source, &settings.filter, &known, Detail::Outline).await?;
-    let published = publication::tables(source, &[settings.publication.name()]).await?;
+    let published = publication::tables(source, settings.publications.names()).await?;
     let there = state.target_tables().await?.into_iter();
     let there: HashMap<u32, There> = there.map(|(oid, name, parent)| (oid, There { name, parent })).collect();
     let publishes_all = migration.is_some_and(|migration| migration.publishes_all_tables);
@@ -235,7 +235,10 @@ impl Look {
             return Ok(*known);
         }
         info!(table = %here, "what happened to it on the source may be in no stream: comparing its rows");
-        let is_equal = have_equal_rows((source, here), (target, there)).await?;
+        let oid = root.map_or(Some(table.oid), |root| self.tables.iter().find(|t| t.name == *root).map(|t| t.oid));
+        // What does not meet it is not carried.
+        let row_filter = oid.and_then(|oid| self.published.get(&oid)).and_then(Published::row_filter);
+        let is_equal = have_equal_rows((source, here), (target, there), row_filter.as_deref()).await?;
         compared.insert(here.clone(), is_equal);
         Ok(is_equal)
     }
@@ -256,10 +259,12 @@ impl Look {
 }
 
 /// Compares the rows of a table on both sides by count and sum of hashes, over the
-/// columns that both have and that neither computes.
+/// columns that both have and that neither computes; on the source those that are
+/// published.
 async fn have_equal_rows(
     (source, here): (&Session, &TableName),
     (target, there): (&Session, &TableName),
+    row_filter: Option<&str>,
 ) -> Result<bool, Error> {
     let (ours, theirs) = tokio::try_join!(
         tables::by_name(source, std::iter::once(here)),
@@ -273,8 +278,8 @@ async fn have_equal_rows(
         .filter(|name| is_carried(name, &ours.columns) && is_carried(name, &theirs.columns))
         .collect();
     let (ours, theirs): (Checksum, Checksum) = tokio::try_join!(
-        contents::checksum(source, here, ours.shape, &columns),
-        contents::checksum(target, there, theirs.shape, &columns)
+        contents::checksum(source, here, ours.shape, &columns, row_filter),
+        contents::checksum(target, there, theirs.shape, &columns, None)
     )?;
     Ok(ours == theirs)
 }

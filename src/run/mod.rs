@@ -40,7 +40,7 @@ pub use error::Error;
 use crate::apply::applier::Totals;
 use crate::catalog;
 use crate::check;
-use crate::config::{Provenance, Settings};
+use crate::config::{Provenance, Publications, Settings};
 use crate::copy::{self, CopyContext};
 use crate::fault::chain;
 use crate::lsn::{DurableLsn, EndLsn};
@@ -49,7 +49,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
-use crate::state::resume::{ResyncError, Standing, compare_slot, compare_source};
+use crate::state::resume::{ResyncError, Standing, compare_publications, compare_slot, compare_source};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
 use retry::Retry;
@@ -436,7 +436,7 @@ pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity
             migration
         }
         None => {
-            state.begin(found, &ctx.settings.slot, &ctx.settings.publication).await?;
+            state.begin(found, &ctx.settings.slot, &ctx.settings.publications).await?;
             state.journal(&format!("began, from {}", ctx.settings.source)).await?;
             load(state).await?
         }
@@ -452,21 +452,33 @@ pub(crate) async fn begin(ctx: &Context, state: &State) -> Result<(), Error> {
     Ok(())
 }
 
-/// The slot and publication of a migration do not change under way.
-fn same_objects(settings: &Settings, migration: &Migration) -> Result<(), Error> {
-    let pairs: [(&str, &Provenance, &Provenance); 2] =
-        [("slot", &settings.slot, &migration.slot), ("publication", &settings.publication, &migration.publication)];
-    for (what, asked, recorded) in pairs {
-        if asked.name() != recorded.name() {
-            return Err(Error::Usage(format!(
-                "migration \"{}\" uses {what} \"{}\", not \"{}\"; leave --{what} as it was, or take another --name",
-                settings.name,
-                recorded.name(),
-                asked.name()
-            )));
-        }
+/// The slot and the publications of a migration do not change under way.
+pub(crate) fn same_objects(settings: &Settings, migration: &Migration) -> Result<(), Error> {
+    let (slot, publications) = (&migration.slot, &migration.publications);
+    let other = |recorded: String, asked: String, stays: String| {
+        let name = &settings.name;
+        Error::Usage(format!(
+            "migration \"{name}\" uses {recorded}, not {asked}; leave {stays}, or take another --name"
+        ))
+    };
+    if settings.slot.name() != slot.name() {
+        let slots = |slot: &Provenance| format!("slot \"{}\"", slot.name());
+        return Err(other(slots(slot), format!("\"{}\"", settings.slot.name()), "--slot as it was".to_owned()));
+    }
+    if !settings.publications.are(publications) {
+        let stays = match publications {
+            Publications::Ours(_) => "--publication out".to_owned(),
+            Publications::Existing(_) => format!("it at --publication {}", in_shell(&publications.to_string())),
+        };
+        return Err(other(publications.noun(), settings.publications.to_string(), stays));
     }
     Ok(())
+}
+
+/// A value as a shell takes it.
+fn in_shell(value: &str) -> String {
+    let is_plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
+    if is_plain { value.to_owned() } else { format!("'{}'", value.replace('\'', "'\\''")) }
 }
 
 async fn load(state: &State) -> Result<Migration, Error> {
@@ -484,6 +496,8 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
     let slot = migration.slot.name();
     let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
         let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+        let publications = catalog::publication::find(&source, migration.publications.names()).await?;
+        compare_publications(&migration.publications, source.version(), &publications)?;
         Ok(catalog::slot::find(&source, slot).await?)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };

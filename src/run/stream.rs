@@ -106,8 +106,16 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
     let slot = migration.slot.name();
     let (hints, named) = hints::channel();
     let tools = Tools { hints: Some(hints), ..target.tools(&state, &ctx.metrics, &ctx.careful, (Share::Main, slot)) };
-    let flow =
-        Flow { replication, slot, publication: migration.publication.name(), interval, tools, position, until, asks };
+    let flow = Flow {
+        replication,
+        slot,
+        publications: migration.publications.names(),
+        interval,
+        tools,
+        position,
+        until,
+        asks,
+    };
     let (durable, watched) = watch::channel(position);
     let heard = Heard::default();
     let stop = ctx.shutdown.child_token();
@@ -130,7 +138,7 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
 pub(super) struct Flow<'a> {
     pub(super) replication: Replication,
     pub(super) slot: &'a str,
-    pub(super) publication: &'a str,
+    pub(super) publications: &'a [String],
     /// Between two standby statuses.
     pub(super) interval: Duration,
     pub(super) tools: Tools,
@@ -150,10 +158,10 @@ impl Flow<'_> {
         stop: &CancellationToken,
         beside: impl Future<Output = Event>,
     ) -> Result<StreamEnd, Error> {
-        let Flow { replication, slot, publication, interval, tools, position, until, asks } = self;
+        let Flow { replication, slot, publications, interval, tools, position, until, asks } = self;
         let settings = &ctx.settings;
         let share = tools.share;
-        let options = options(publication, replication.server_version());
+        let options = options(publications, replication.server_version());
         let ((reader, writer), mut applier) =
             tokio::try_join!(async { Ok::<_, Error>(replication.start(slot, position, &options).await?) }, async {
                 Ok(Applier::new(tools, settings, position, until, asks).await?)
@@ -341,12 +349,12 @@ async fn farewell(feed: StatusFeed, position: DurableLsn) {
     }
 }
 
-fn options(publication: &str, version: i32) -> PgoutputOptions {
+fn options(publications: &[String], version: i32) -> PgoutputOptions {
     PgoutputOptions {
         // Transactions arrive whole, after their commit; the layouts of 1 and
         // 2 are the same without `streaming`.
         proto_version: if version >= 140_000 { 2 } else { 1 },
-        publications: vec![publication.to_owned()],
+        publications: publications.to_vec(),
         messages: Messages::Include,
         streaming: Streaming::Off,
     }

@@ -133,7 +133,7 @@ fn recognise(migration: &Migration, reached: Option<Lsn>, slot: &Slot) -> Recogn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Provenance;
+    use crate::config::{Provenance, Publications};
     use crate::lsn::EndLsn;
     use crate::state::migration::{Phase, SourceIdentity};
 
@@ -143,7 +143,7 @@ mod tests {
         Migration {
             source,
             slot: Provenance::Ours("walferry".into()),
-            publication: Provenance::Ours("walferry".into()),
+            publications: Publications::Ours("walferry".into()),
             slot_created: Some(Lsn::new(100)),
             publication_oid: None,
             publishes_all_tables: false,

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::publication::AllTables;
-use crate::session::{DbError, Row};
+use crate::session::Row;
 
 use super::{State, StateError};
-use crate::config::Provenance;
+use crate::config::publications::Names;
+use crate::config::{Provenance, Publications};
 use crate::lsn::{EndLsn, Lsn};
 use crate::wire::SystemIdentity;
 use crate::words::{self, Words};
@@ -106,8 +107,8 @@ pub struct Migration {
     pub source: SourceIdentity,
     /// The slot.
     pub slot: Provenance,
-    /// The publication.
-    pub publication: Provenance,
+    /// The publications.
+    pub publications: Publications,
     /// Where the source's WAL ended just before we created the slot.
     pub slot_created: Option<Lsn>,
     /// The publication that we created.
@@ -142,10 +143,7 @@ impl Migration {
     }
 
     fn from_row(row: &Row) -> Result<Self, StateError> {
-        let provenance = |name: &str, ours: &str| -> Result<Provenance, DbError> {
-            let name = row.take(name)?;
-            Ok(if row.take(ours)? { Provenance::Ours(name) } else { Provenance::Existing(name) })
-        };
+        let slot = row.take("slot")?;
         Ok(Migration {
             source: SourceIdentity {
                 system_identifier: row.take("system_identifier")?,
@@ -153,8 +151,8 @@ impl Migration {
                 database: row.take("source_database")?,
                 version: row.take("source_version")?,
             },
-            slot: provenance("slot", "slot_is_ours")?,
-            publication: provenance("publication", "publication_is_ours")?,
+            slot: if row.take("slot_is_ours")? { Provenance::Ours(slot) } else { Provenance::Existing(slot) },
+            publications: publications(row)?,
             slot_created: row.take("slot_created_lsn")?,
             publication_oid: row.take("publication_oid")?,
             publishes_all_tables: row.take("publishes_all_tables")?,
@@ -168,6 +166,17 @@ impl Migration {
             daemon: row.take::<Option<String>>("daemon_host")?.zip(row.take("daemon_pid")?),
         })
     }
+}
+
+fn publications(row: &Row) -> Result<Publications, StateError> {
+    let first: String = row.take("publication")?;
+    if row.take("publication_is_ours")? {
+        return Ok(Publications::Ours(first));
+    }
+    let further: Vec<String> = row.take("further_publications")?;
+    let names = Names::new([vec![first], further].concat());
+    let odd = || StateError::Foreign("walferry.migration names a publication twice, or with no letter".to_owned());
+    Ok(Publications::Existing(names.ok_or_else(odd)?))
 }
 
 impl State {
@@ -190,15 +199,27 @@ impl State {
         &self,
         source: &SourceIdentity,
         slot: &Provenance,
-        publication: &Provenance,
+        publications: &Publications,
     ) -> Result<(), StateError> {
-        let ours = |object: &Provenance| matches!(object, Provenance::Ours(_));
+        let slot_is_ours = matches!(slot, Provenance::Ours(_));
+        let publication_is_ours = matches!(publications, Publications::Ours(_));
+        let names = publications.names();
+        let (first, further) = (names.first(), names.get(1..).unwrap_or_default());
         self.execute(
             "INSERT INTO walferry.migration (name, system_identifier, timeline, source_database, source_version, \
-             slot, slot_is_ours, publication, publication_is_ours, phase) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'setup')",
+             slot, slot_is_ours, publication, further_publications, publication_is_ours, phase) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'setup')",
             &[
-                &self.name(), &source.system_identifier, &source.timeline, &source.database, &source.version,
-                &slot.name(), &ours(slot), &publication.name(), &ours(publication),
+                &self.name(),
+                &source.system_identifier,
+                &source.timeline,
+                &source.database,
+                &source.version,
+                &slot.name(),
+                &slot_is_ours,
+                &first,
+                &further,
+                &publication_is_ours,
             ],
             "enter the migration",
         )

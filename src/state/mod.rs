@@ -21,10 +21,11 @@ use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// What brings a schema of version n + 1 to the next one, at place n.
-const UPGRADES: [&str; VERSION as usize - 1] = [include_str!("upgrade_1.sql"), include_str!("upgrade_2.sql")];
+const UPGRADES: [&str; VERSION as usize - 1] =
+    [include_str!("upgrade_1.sql"), include_str!("upgrade_2.sql"), include_str!("upgrade_3.sql")];
 
 /// Second key of the advisory lock under which the schema is created; the
 /// leases' second keys are hashes of names.

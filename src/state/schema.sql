@@ -1,11 +1,11 @@
 -- walferry's durable state: everything a process needs to go on from where
--- another one stopped. Version 3. Readable with psql; written by walferry only.
--- What changes here goes into upgrade_2.sql as well (from version 2 to 3).
+-- another one stopped. Version 4. Readable with psql; written by walferry only.
+-- What changes here goes into upgrade_3.sql as well (from version 3 to 4).
 CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
 CREATE TABLE walferry.version (version integer NOT NULL);
-INSERT INTO walferry.version VALUES (3);
+INSERT INTO walferry.version VALUES (4);
 
 -- One row a migration: where it comes from and how far it is.
 CREATE TABLE walferry.migration (
@@ -17,6 +17,7 @@ CREATE TABLE walferry.migration (
     slot                   text NOT NULL,
     slot_is_ours           boolean NOT NULL,
     publication            text NOT NULL,
+    further_publications   text[] NOT NULL DEFAULT '{}',  -- the operator may name several
     publication_is_ours    boolean NOT NULL,
     slot_created_lsn       pg_lsn,          -- end of the source's WAL just before we created the slot
     publication_oid        oid,             -- of the publication that we created

@@ -32,6 +32,7 @@ mod migration;
 mod network;
 mod plans;
 mod preflight;
+mod publications;
 mod random;
 mod referential;
 mod resume;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::value::{SlotLetters, Uri};
 use super::{About, Heading, InFile, Optional, Secrecy, Setting, Taker, Variables, Words};
+use crate::config::publications::Names;
 
 const MIGRATION: About = About::under(Heading::Connections, Taker::Migration);
 
@@ -62,12 +63,13 @@ super::settings! {
         Words("walferry makes one, under the migration's name"),
     );
 
-    /// Any name.
-    PUBLICATION: Optional<String> = Setting::new(
+    /// Any names.
+    PUBLICATION: Optional<Names> = Setting::new(
         About {
             name: "publication",
-            help: "Use this publication, which exists, and never drop it",
-            why: "For a role that does not own the tables.",
+            help: "Use this publication, which exists, and never drop it; several by commas",
+            why: "For a role that does not own the tables. Together they must publish all that takes part. As in SQL, \
+                  letters fold to lower case outside double quotes: a publication \"Mine\" is '\"Mine\"' here.",
             placeholder: "PUBLICATION",
             ..MIGRATION
         },

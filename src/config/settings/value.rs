@@ -14,6 +14,7 @@ use clap::builder::PossibleValue;
 use tracing_subscriber::EnvFilter;
 
 use super::Arity;
+use crate::config::publications::Names;
 use crate::config::{LogFormat, SchemaMode};
 use crate::lsn::Lsn;
 
@@ -128,20 +129,26 @@ impl<const MOST: usize> Value for SlotLetters<MOST> {
     }
 }
 
-/// Any name, as it is written on the server.
-impl Value for String {
+/// Names of publications, as they are typed.
+impl Value for Names {
     const PLACEHOLDER: &'static str = "NAME";
+    const EXAMPLES: &'static str = "orders,stock or '\"Orders\"'";
+    const ARITY: Arity = Arity::Many;
 
     fn noun() -> String {
-        "a name".to_owned()
+        "names with commas in between, each once, in double quotes where SQL wants them".to_owned()
     }
 
     fn read(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| text.to_owned())
+        Names::parse([text])
+    }
+
+    fn read_all(texts: &[String]) -> Option<Self> {
+        Names::parse(texts.iter().map(String::as_str))
     }
 
     fn show(&self) -> String {
-        self.clone()
+        self.to_string()
     }
 }
 

@@ -25,7 +25,7 @@ fn settings(flags: &[(&dyn Declared, &str)]) -> Result<Settings, ConfigError> {
 fn defaults_are_those_of_the_declarations() {
     let settings = settings(&[]).unwrap();
     assert_eq!(settings.slot, Provenance::Ours("walferry".into()));
-    assert_eq!(settings.publication, Provenance::Ours("walferry".into()));
+    assert_eq!(settings.publications, Publications::Ours("walferry".into()));
     assert_eq!((settings.retry_for.as_secs(), settings.batch.rows), (900, 10_000));
     assert_eq!((settings.batch.bytes, settings.queue_bytes), (16 << 20, 32 << 20));
     assert_eq!((settings.part_size, settings.wal_warn), (256 << 20, None));
@@ -104,6 +104,17 @@ fn a_publication_of_all_tables_is_asked_for_and_never_another_s() {
 }
 
 #[test]
+fn several_publications_are_named_as_sql_has_them() {
+    let of = |env: &Env| settings_of(&[], env).map(|settings| settings.publications.names().to_owned());
+    let named = of(&env().with("WALFERRY_PUBLICATION", "Orders, \"Stock\"")).unwrap();
+    assert_eq!(named, ["orders", "Stock"]);
+    for slip in ["orders,orders", "orders,", "\"orders"] {
+        let error = of(&env().with("WALFERRY_PUBLICATION", slip)).unwrap_err().to_string();
+        assert!(error.contains("WALFERRY_PUBLICATION must be names with commas in between, each once"), "{error}");
+    }
+}
+
+#[test]
 fn rows_that_are_there_already_need_a_slot_and_a_schema_that_is_there() {
     let error = |flags: &[(&dyn Declared, &str)]| settings(flags).unwrap_err().to_string();
     assert!(error(&[(&NO_COPY, "true")]).contains("--no-copy needs --slot"));
@@ -113,7 +124,7 @@ fn rows_that_are_there_already_need_a_slot_and_a_schema_that_is_there() {
     let settings = settings(&[(&NO_COPY, "true"), slot, (&START_LSN, "0/10")]).unwrap();
     assert_eq!(settings.schema, SchemaMode::Existing);
     assert_eq!(settings.baseline, Baseline::Restored { start: Some("0/10".parse().unwrap()) });
-    assert_eq!(settings.publication, Provenance::Existing("walferry".into()));
+    assert_eq!(settings.publications, Publications::Existing(Names::of("walferry")));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::config::{Settings, TableFilter};
 use crate::copy::anew;
 use crate::membership::{self, SourceTable};
 use crate::observe::progress::TableProgress;
-use crate::run::{Context, Error, begin, identify, prepare, retried};
+use crate::run::{Context, Error, begin, identify, prepare, retried, same_objects};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::DONE;
@@ -135,6 +135,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     if !migration.copied {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
+    same_objects(&ctx.settings, &migration)?;
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;

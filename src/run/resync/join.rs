@@ -56,8 +56,8 @@ pub(super) async fn join(desk: &Desk<'_>, copied: Copied) -> Result<(), Error> {
     let metrics = Metrics::new().map_err(|error| Error::Bug(format!("cannot make metrics: {error}")))?;
     let (steering, asks) = steering();
     let tools = target.tools(state, &metrics, &Arc::default(), (Share::Joining, &slot));
-    let publication = desk.migration.publication.name();
-    let flow = Flow { replication, slot: &slot, publication, interval, tools, position, until: None, asks };
+    let publications = desk.migration.publications.names();
+    let flow = Flow { replication, slot: &slot, publications, interval, tools, position, until: None, asks };
 
     let (durable, watched) = watch::channel(position);
     let stop = ctx.shutdown.child_token();
