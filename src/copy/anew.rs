@@ -158,11 +158,14 @@ fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(
 /// carry what is emptied to other tables.
 ///
 /// # Errors
-/// [`CopyError::KeysInForce`]; a table that does not fit.
+/// [`CopyError::KeysInForce`]; a table that does not fit; publications that are gone,
+/// or do not agree about it.
 pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
     let target = ctx.state.session();
     let names: HashSet<TableName> = wanted.again.iter().map(|row| row.table.clone()).collect();
     let tables = ctx.tables(source).await?;
+    let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
+    publication::require_sound(ctx, source, &tables, &oids.collect()).await?;
     let there = by_name(target, names.iter()).await?;
     require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
     let (schemas, tables): (Vec<&str>, Vec<&str>) =

@@ -8,7 +8,7 @@
 //!
 //! Source: `src/backend/commands/publicationcmds.c` (who may do what).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::error::SqlState;
 
@@ -133,6 +133,27 @@ fn loses_changes(version: i32) -> bool {
     CHANGES_BESIDE_WRITES.iter().find(|(fixed, _)| *fixed == major).map_or(major < 13, |(_, first)| minor < *first)
 }
 
+/// The publications have to be there, and to agree about the tables of these oids,
+/// among all of the source: asked before a row is touched.
+///
+/// # Errors
+/// [`CopyError::Publication`] with the SQL for their owner.
+pub(super) async fn require_sound(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    oids: &HashSet<u32>,
+) -> Result<(), CopyError> {
+    let names = ctx.settings.publications.names();
+    let (found, published) = (publication::find(source, names).await?, publication::tables(source, names).await?);
+    refuse_absent(ctx, source, tables, &published).await?;
+    let wanted: Vec<SourceTable> = tables.iter().filter(|table| oids.contains(&table.oid)).cloned().collect();
+    match publishing::disagreements(&found, &published, &wanted).first() {
+        None => Ok(()),
+        Some(lack) => Err(refused(ctx, lack)),
+    }
+}
+
 /// What was added to publications: the table and the publication.
 #[derive(Debug, Default)]
 pub(super) struct Additions(Vec<(TableName, String)>);
@@ -161,14 +182,11 @@ pub(super) async fn include(
     let names = ctx.settings.publications.names();
     let all = ctx.tables(source).await?;
     let (found, published) = (publication::find(source, names).await?, publication::tables(source, names).await?);
-    refuse_absent(ctx, source, &all, &published).await?;
     let is_new = |table: &SourceTable| tables.iter().any(|new| new.oid == table.oid);
     let all = membership::letting_in(all, |oid| tables.iter().any(|new| new.oid == oid));
     let new: Vec<SourceTable> = all.iter().filter(|table| is_new(table)).cloned().collect();
     refuse_without_identity(&new, AllTables::No)?;
-    if let Some(lack) = publishing::disagreements(&found, &published, &new).first() {
-        return Err(refused(ctx, lack));
-    }
+    require_sound(ctx, source, &all, &new.iter().map(|table| table.oid).collect()).await?;
     if publication::all_tables(&found) == AllTables::Yes {
         return Ok(Additions::default());
     }
