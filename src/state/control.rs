@@ -3,8 +3,49 @@
 use super::{State, StateError};
 use crate::sql::TableName;
 
-/// The answer to a resync that came to its end.
-pub const DONE: &str = "done";
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Request {
+    /// To finish the batch, confirm it and leave.
+    HandOver,
+    /// To copy tables anew.
+    Resync,
+}
+
+impl Request {
+    /// The word in the state.
+    fn as_str(self) -> &'static str {
+        match self {
+            Request::HandOver => "hand over",
+            Request::Resync => "resync",
+        }
+    }
+}
+
+/// How a resync ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The tables are up to date.
+    Done,
+    /// Why they are not.
+    NotDone(String),
+}
+
+/// The answer of one that is done, in the state.
+const DONE: &str = "done";
+
+impl Answer {
+    fn as_str(&self) -> &str {
+        match self {
+            Answer::Done => DONE,
+            Answer::NotDone(why) => why,
+        }
+    }
+
+    fn parse(text: String) -> Self {
+        if text == DONE { Answer::Done } else { Answer::NotDone(text) }
+    }
+}
 
 /// A request the daemon has not answered yet.
 #[derive(Clone, Debug)]
@@ -35,8 +76,8 @@ impl State {
         let tables: Vec<String> = tables.iter().map(TableName::sql).collect();
         let rows = self
             .query(
-                "INSERT INTO walferry.control (migration, request, tables, requested_by) VALUES ($1, 'resync', $2, $3) RETURNING id",
-                &[&self.name(), &tables, &requested_by],
+                "INSERT INTO walferry.control (migration, request, tables, requested_by) VALUES ($1, $4, $2, $3) RETURNING id",
+                &[&self.name(), &tables, &requested_by, &Request::Resync.as_str()],
                 "ask the daemon for a resync",
             )
             .await?;
@@ -53,9 +94,9 @@ impl State {
     pub async fn pending_resync(&self) -> Result<Option<Resync>, StateError> {
         let rows = self
             .query(
-                "SELECT id, tables, requested_by FROM walferry.control WHERE migration = $1 AND request = 'resync' \
+                "SELECT id, tables, requested_by FROM walferry.control WHERE migration = $1 AND request = $2 \
                  AND answered_at IS NULL ORDER BY id LIMIT 1",
-                &[&self.name()],
+                &[&self.name(), &Request::Resync.as_str()],
                 "look for requests",
             )
             .await?;
@@ -63,29 +104,29 @@ impl State {
         Ok(Some(Resync { id: row.take(0)?, tables: row.take(1)?, requested_by: row.take(2)? }))
     }
 
-    /// Answers one request.
+    /// Answers a request for a resync.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn answer_request(&self, id: i64, answer: &str) -> Result<(), StateError> {
+    pub async fn answer_request(&self, id: i64, answer: &Answer) -> Result<(), StateError> {
         self.execute(
             "UPDATE walferry.control SET answered_at = pg_catalog.clock_timestamp(), answer = $2 WHERE id = $1",
-            &[&id, &answer],
+            &[&id, &answer.as_str()],
             "answer a request",
         )
         .await?;
         Ok(())
     }
 
-    /// The answer to a request, once there is one.
+    /// The answer to a request for a resync, once there is one.
     ///
     /// # Errors
     /// When the row cannot be read.
-    pub async fn answer_to(&self, id: i64) -> Result<Option<String>, StateError> {
+    pub async fn answer_to(&self, id: i64) -> Result<Option<Answer>, StateError> {
         let rows =
             self.query("SELECT answer FROM walferry.control WHERE id = $1", &[&id], "look for the answer").await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        Ok(row.take(0)?)
+        Ok(row.take::<Option<String>>(0)?.map(Answer::parse))
     }
 
     /// Asks the daemon to finish its batch, confirm it and leave.
@@ -94,8 +135,8 @@ impl State {
     /// When the target refuses it.
     pub async fn request_hand_over(&self, requested_by: &str) -> Result<(), StateError> {
         self.execute(
-            "INSERT INTO walferry.control (migration, request, requested_by) VALUES ($1, 'hand over', $2)",
-            &[&self.name(), &requested_by],
+            "INSERT INTO walferry.control (migration, request, requested_by) VALUES ($1, $3, $2)",
+            &[&self.name(), &requested_by, &Request::HandOver.as_str()],
             "ask the daemon to hand over",
         )
         .await?;
@@ -110,9 +151,9 @@ impl State {
     pub async fn pending_hand_over(&self) -> Result<Option<HandOver>, StateError> {
         let rows = self
             .query(
-                "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND request = 'hand over' \
+                "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND request = $2 \
                  AND answered_at IS NULL AND requested_at > pg_catalog.clock_timestamp() - '2 minutes'::interval ORDER BY id DESC LIMIT 1",
-                &[&self.name()],
+                &[&self.name(), &Request::HandOver.as_str()],
                 "look for requests",
             )
             .await?;

@@ -208,7 +208,7 @@ impl State {
         self.execute(
             "INSERT INTO walferry.migration (name, system_identifier, timeline, source_database, source_version, \
              slot, slot_is_ours, publication, further_publications, publication_is_ours, phase) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'setup')",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             &[
                 &self.name(),
                 &source.system_identifier,
@@ -220,6 +220,7 @@ impl State {
                 &first,
                 &further,
                 &publication_is_ours,
+                &Phase::Setup.as_str(),
             ],
             "enter the migration",
         )
@@ -247,9 +248,9 @@ impl State {
     /// When the target refuses it.
     pub async fn set_stopped(&self, because: &str) -> Result<(), StateError> {
         self.execute(
-            "UPDATE walferry.migration SET phase = CASE WHEN copied AND phase = 'stream' THEN 'stopped' ELSE phase END, \
+            "UPDATE walferry.migration SET phase = CASE WHEN copied AND phase = $3 THEN $4 ELSE phase END, \
              stopped_because = $2 WHERE name = $1",
-            &[&self.name(), &because],
+            &[&self.name(), &because, &Phase::Stream.as_str(), &Phase::Stopped.as_str()],
             "record why the migration stopped",
         )
         .await?;
@@ -290,8 +291,8 @@ impl State {
     /// When the target refuses it.
     pub async fn set_consistent_point(&self, point: EndLsn) -> Result<(), StateError> {
         self.execute(
-            "UPDATE walferry.migration SET consistent_point = $2, phase = 'copy' WHERE name = $1",
-            &[&self.name(), &point.lsn()],
+            "UPDATE walferry.migration SET consistent_point = $2, phase = $3 WHERE name = $1",
+            &[&self.name(), &point.lsn(), &Phase::Copy.as_str()],
             "record the slot's consistent point",
         )
         .await?;
@@ -307,8 +308,8 @@ impl State {
         self.execute(
             "WITH position AS (INSERT INTO walferry.position (slot, end_lsn) VALUES ($2, $3) \
              ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, commit_time = NULL) \
-             UPDATE walferry.migration SET copied = true, phase = 'stream' WHERE name = $1",
-            &[&self.name(), &slot, &point.lsn()],
+             UPDATE walferry.migration SET copied = true, phase = $4 WHERE name = $1",
+            &[&self.name(), &slot, &point.lsn(), &Phase::Stream.as_str()],
             "record that the copy is complete",
         )
         .await?;

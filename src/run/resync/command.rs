@@ -19,7 +19,7 @@ use crate::observe::progress::TableProgress;
 use crate::run::{Context, Error, begin, identify, prepare, retried, same_objects};
 use crate::session::Session;
 use crate::sql::TableName;
-use crate::state::control::DONE;
+use crate::state::control::Answer;
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
 
@@ -179,14 +179,17 @@ async fn attempt(ctx: &Context, names: &[TableName], sizes: &HashMap<TableName, 
     let mut board = Board { sizes, bars: HashMap::new() };
     loop {
         if let Some(answer) = state.answer_to(id).await? {
-            return if answer == DONE { Ok(true) } else { Err(Error::NotResynced { why: answer }) };
+            return match answer {
+                Answer::Done => Ok(true),
+                Answer::NotDone(why) => Err(Error::NotResynced { why }),
+            };
         }
         board.show(ctx, state.tables().await?.into_iter().filter(|row| names.contains(&row.table)));
         // A daemon that has ended answers nothing.
         if state.take_lease().await.is_ok() {
             info!("the daemon has ended: going on without it");
             between_runs(ctx, &state, names).await?;
-            state.answer_request(id, DONE).await?;
+            state.answer_request(id, &Answer::Done).await?;
             return Ok(false);
         }
         tokio::select! {

@@ -39,7 +39,7 @@ use crate::fault::chain;
 use crate::lsn::EndLsn;
 use crate::session::Session;
 use crate::state::State;
-use crate::state::control::{DONE, Resync};
+use crate::state::control::{Answer, Resync};
 use crate::state::migration::Migration;
 use crate::state::tables::TableRow;
 
@@ -108,12 +108,12 @@ impl Desk<'_> {
             }
         };
         let answer = match &result {
-            Ok(()) => DONE.to_owned(),
-            Err(error) => chain(error),
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::NotDone(chain(error)),
         };
-        if let Err(error) = &result {
-            error!(error = chain(error), "tables could not be copied beside the stream; it goes on without them");
-            self.state.journal(&format!("could not copy tables beside the stream: {answer}")).await?;
+        if let Answer::NotDone(why) = &answer {
+            error!(error = why, "tables could not be copied beside the stream; it goes on without them");
+            self.state.journal(&format!("could not copy tables beside the stream: {why}")).await?;
         }
         if let Work::Asked(request) = &work {
             self.state.answer_request(request.id, &answer).await?;
