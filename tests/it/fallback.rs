@@ -204,6 +204,38 @@ async fn a_trigger_that_is_active_on_the_target_keeps_the_order() {
     watched.journey.finish().await;
 }
 
+/// A statement that counts itself is refused where such a rule is (`WITH` takes
+/// none with a `DO ALSO` rule): on the ordered path rows are counted from the answers.
+#[tokio::test]
+async fn a_rule_that_is_active_on_the_target_acts_once_for_each_row() {
+    let mut watched =
+        Watched::of(&["CREATE TABLE ruled (id int PRIMARY KEY, v int); INSERT INTO ruled VALUES (0, 0)"], &[]).await;
+    execute(
+        &watched.journey.target,
+        &[
+            "CREATE SCHEMA beside; CREATE TABLE beside.seen (what text)",
+            "CREATE RULE also AS ON INSERT TO ruled DO ALSO INSERT INTO beside.seen VALUES ('insert')",
+            "CREATE RULE too AS ON DELETE TO ruled DO ALSO INSERT INTO beside.seen VALUES ('delete')",
+        ],
+    )
+    .await;
+    let rows = (1..60).map(|n| {
+        format!(
+            "BEGIN; INSERT INTO ruled VALUES ({n}, {n}); UPDATE ruled SET v = v + 1 WHERE id <= {n}; COMMIT; \
+             DELETE FROM ruled WHERE id = {n} - 2"
+        )
+    });
+    watched.backlog(&rows.collect::<Vec<_>>()).await;
+    assert!(watched.fallbacks("order").await > 0.0);
+    assert_eq!(watched.fallbacks("constraint").await, 0.0);
+    let seen = "SELECT count(*) FILTER (WHERE what = 'insert') || ', ' || count(*) FILTER (WHERE what = 'delete') \
+        FROM beside.seen";
+    assert_eq!(value(&watched.journey.target, seen).await, "59, 58");
+    // The two sides are compared without it.
+    execute(&watched.journey.target, &["DROP SCHEMA beside CASCADE"]).await;
+    watched.journey.finish().await;
+}
+
 /// The story: COPY counts what it took, but COMMIT was sent behind it before
 /// that was read. Rows that a trigger left out were gone without a word.
 #[tokio::test]
