@@ -169,13 +169,13 @@ async fn needs(session: &Session, tables: &[u32]) -> Result<Vec<String>, DbError
 /// Objects whose dependents are looked for at once: each is a walk of its own.
 const ROOTS: usize = 200;
 
-/// Which of these objects depend on which, directly or not: pairs of places, the
+/// Which of these objects, as far as they are known, depend on which, directly or not: pairs of places, the
 /// dependent one second. Only the first objects of many are followed. What
 /// pg_dump writes with its table (defaults, checks) stands for it.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn dependents(session: &Session, objects: &[ObjectId]) -> Result<Vec<(usize, usize)>, DbError> {
+pub async fn dependents(session: &Session, objects: &[Option<ObjectId>]) -> Result<Vec<(usize, usize)>, DbError> {
     let sql = "WITH RECURSIVE of AS (SELECT classid, objid, place FROM unnest($1::oid[], $2::oid[]) \
            WITH ORDINALITY AS o (classid, objid, place)), \
          reach (root, classid, objid) AS (SELECT place, classid, objid FROM of WHERE place <= $3::int8 AND objid <> 0 \
@@ -192,7 +192,8 @@ pub async fn dependents(session: &Session, objects: &[ObjectId]) -> Result<Vec<(
              WHERE r.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = r.objid AND c.relkind = 'c') AS e (classid, objid)) \
          SELECT r.root, o.place FROM reach r JOIN of o ON o.classid = r.classid AND o.objid = r.objid AND o.place > r.root \
          ORDER BY 1, 2";
-    let (classes, oids): (Vec<u32>, Vec<u32>) = objects.iter().copied().unzip();
+    // InvalidOid, which no object has, keeps the place of one that is not known.
+    let (classes, oids): (Vec<u32>, Vec<u32>) = objects.iter().map(|object| object.unwrap_or((0, 0))).unzip();
     let roots = i64::try_from(ROOTS.min(objects.len())).unwrap_or_default();
     let rows = session.query(sql, &[&classes, &oids, &roots]).await;
     let rows = rows.during(session.side(), "read what depends on what")?;

@@ -18,10 +18,10 @@ pub struct Role {
     pub may_create: bool,
     /// The database.
     pub database: String,
-    /// Its connection limit; negative without one.
-    pub connection_limit: i32,
-    /// The database's connection limit; negative without one.
-    pub database_connection_limit: i32,
+    /// Its connection limit, if there is one.
+    pub connection_limit: Option<u32>,
+    /// The database's connection limit, if there is one.
+    pub database_connection_limit: Option<u32>,
 }
 
 /// `rds_replication` stands in for the attribute where a provider gives no role
@@ -45,9 +45,14 @@ pub async fn current(session: &Session) -> Result<Role, DbError> {
         may_replicate: row.take(2)?,
         may_create: row.take(3)?,
         database: row.take(4)?,
-        connection_limit: row.take(5)?,
-        database_connection_limit: row.take(6)?,
+        connection_limit: limit(row.take(5)?),
+        database_connection_limit: limit(row.take(6)?),
     })
+}
+
+/// The catalog has a negative number where there is no limit.
+fn limit(number: i32) -> Option<u32> {
+    u32::try_from(number).ok()
 }
 
 #[cfg(test)]

@@ -53,10 +53,10 @@ impl Settings {
         self.get(name).map_or("", |setting| &setting.shown)
     }
 
-    /// A number in the setting's own unit; 0 where this server has no such
-    /// setting.
-    pub fn number(&self, name: &str) -> i64 {
-        self.get(name).and_then(|setting| setting.number).unwrap_or(0)
+    /// A number in the setting's own unit; `None` where this server has no such
+    /// setting, or it is no number.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        self.get(name).and_then(|setting| setting.number)
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
         session.batch_execute("SET work_mem = '8MB'; SET search_path = 'a, b'").await.unwrap();
         let read = read(&session, &["work_mem", "search_path", "no_such_setting"]).await.unwrap();
         assert_eq!(read.shown("work_mem"), "8MB");
-        assert_eq!(read.number("work_mem"), 8192);
+        assert_eq!((read.number("work_mem"), read.number("no_such_setting")), (Some(8192), None));
         assert_eq!(read.get("work_mem").unwrap().bytes(), Some(8 << 20));
         assert_eq!(read.get("search_path").unwrap().number, None);
         assert_eq!(read.get("no_such_setting"), None);

@@ -70,28 +70,29 @@ async fn connections(settings: &Settings, session: &Session, findings: &mut Find
     let side = session.side();
     let row = session.query_one(CONNECTIONS, &[]).await.during(side, "count the connections")?;
     let server = catalog::settings::read(session, &SETTINGS).await?;
-    let [most, for_superusers, reserved] = SETTINGS.map(|name| server.number(name));
+    // Nothing is reserved by a setting that the server does not have.
+    let [most, for_superusers, reserved] = SETTINGS.map(|name| server.number(name).unwrap_or_default());
     let server_free = most - for_superusers - reserved - row.take::<i64>(0)?;
     let role = catalog::roles::current(session).await?;
-    let limited = |limit: i32, used: i64| if limit < 0 { i64::MAX } else { i64::from(limit) - used };
+    let left = |limit: Option<u32>, used: i64| limit.map(|limit| i64::from(limit) - used);
     let needed = i64::try_from(settings.jobs).unwrap_or(i64::MAX).saturating_add(CONNECTIONS_BESIDE_JOBS);
     // Our own connections count as used, so they are a part of what is needed.
     let kinds = [
-        (server_free, "the server".to_owned(), "ALTER SYSTEM SET max_connections = …; -- and restart".to_owned()),
+        (Some(server_free), "the server".to_owned(), "ALTER SYSTEM SET max_connections = …; -- and restart".to_owned()),
         (
-            limited(role.database_connection_limit, row.take(1)?),
+            left(role.database_connection_limit, row.take(1)?),
             format!("database {}", role.database),
             format!("ALTER DATABASE {} CONNECTION LIMIT -1;", ident(&role.database)),
         ),
         (
-            limited(role.connection_limit, row.take(2)?),
+            left(role.connection_limit, row.take(2)?),
             format!("role {}", role.name),
             format!("ALTER ROLE {} CONNECTION LIMIT -1;", ident(&role.name)),
         ),
     ];
     let mut is_enough = true;
     for (free, of, sql) in kinds {
-        if free < needed {
+        if let Some(free) = free.filter(|free| *free < needed) {
             is_enough = false;
             findings
                 .problem(side, "connections", format!("{of} has {free} connections free, {needed} are needed"))

@@ -364,11 +364,10 @@ fn options(publications: &[String], version: i32) -> PgoutputOptions {
 pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error> {
     let name = "wal_sender_timeout";
     let timeout = catalog::settings::read(source, &[name]).await?.number(name);
-    let timeout = u64::try_from(timeout).unwrap_or(0);
-    if timeout == 0 {
-        return Ok(STATUS_INTERVAL_MAX);
-    }
-    Ok(Duration::from_millis((timeout / 4).max(100)).min(STATUS_INTERVAL_MAX))
+    // The server's 0: it never loses its patience.
+    let patience = timeout.and_then(|timeout| u64::try_from(timeout).ok()).filter(|timeout| *timeout > 0);
+    Ok(patience
+        .map_or(STATUS_INTERVAL_MAX, |timeout| Duration::from_millis((timeout / 4).max(100)).min(STATUS_INTERVAL_MAX)))
 }
 
 /// The end that `run --until caught-up` and `catchup` go to.

@@ -9,6 +9,7 @@
 //! Source: `_printTocEntry` in `src/bin/pg_dump/pg_backup_archiver.c`.
 
 use super::SchemaError;
+use crate::catalog::objects::ObjectId;
 
 /// One entry of the archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,17 +28,27 @@ pub(super) struct Entry {
     pub(super) identity: Identity,
 }
 
-/// Which object of the source an entry is. Zeros where pg_dump does not say:
-/// comments, privileges and ownership of sequences are known by the entries
-/// that they belong to, attachments of partitions by their names.
+/// What pg_dump says of an entry's object in the source's catalog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing (class 0, oid 0): comments, privileges and ownership of sequences
+    /// are known by the entries that they belong to, attachments of partitions by
+    /// their names.
+    #[default]
+    Nothing,
+    /// The oid of the table whose row security it is (class 0).
+    RowSecurityOf(u32),
+    /// The object.
+    Object(ObjectId),
+}
+
+/// Which object of the source an entry is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
     /// pg_dump's own number of the entry, of this run of one section.
     pub(super) dump_id: u32,
-    /// The catalog it is in; 0 for row security, which is told by its table's oid.
-    pub(super) class: u32,
-    /// Its oid there.
-    pub(super) oid: u32,
+    /// The object itself.
+    pub(super) told: Told,
     /// The entries that it belongs to.
     pub(super) belongs_to: Vec<u32>,
 }
@@ -152,8 +163,11 @@ fn take_identity(line: &str, identity: &mut Identity) -> Option<()> {
     let (dump_id, rest) = line.strip_prefix("-- TOC entry ")?.split_once(" (class ")?;
     let (class, oid) = rest.strip_suffix(')')?.split_once(" OID ")?;
     identity.dump_id = dump_id.parse().ok()?;
-    identity.class = class.parse().ok()?;
-    identity.oid = oid.parse().ok()?;
+    identity.told = match (class.parse().ok()?, oid.parse().ok()?) {
+        (0, 0) => Told::Nothing,
+        (0, table) => Told::RowSecurityOf(table),
+        id => Told::Object(id),
+    };
     Some(())
 }
 

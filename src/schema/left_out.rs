@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use super::archive::Entry;
+use super::archive::{Entry, Told};
 use crate::catalog::objects::{TakenAlong, taken_along};
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbError, Session};
@@ -29,21 +29,21 @@ pub(crate) async fn of_filter(source: &Session, tables: &[SourceTable]) -> Resul
 /// Takes the entries of a section out that are, or belong to, what is left out.
 pub(super) fn remove(taken: &TakenAlong, entries: &mut Vec<Entry>) {
     let is_gone = |entry: &Entry| {
-        let identity = &entry.identity;
         let is_attachment = matches!(entry.kind.as_str(), "TABLE ATTACH" | "INDEX ATTACH");
-        match (identity.class, identity.oid) {
-            (0, 0) if is_attachment => {
+        match entry.identity.told {
+            Told::Nothing if is_attachment => {
                 taken.detached.contains(&TableName::new(entry.schema.as_str(), entry.name.as_str()))
             }
-            (0, 0) => false,
-            (0, table) => taken.objects.contains(&(PG_CLASS, table)),
-            id => taken.objects.contains(&id),
+            Told::Nothing => false,
+            Told::RowSecurityOf(table) => taken.objects.contains(&(PG_CLASS, table)),
+            Told::Object(id) => taken.objects.contains(&id),
         }
     };
     let gone: HashSet<u32> = entries.iter().filter(|e| is_gone(e)).map(|e| e.identity.dump_id).collect();
     entries.retain(|entry| {
         let identity = &entry.identity;
-        let belongs_to_gone = identity.class == 0 && identity.belongs_to.iter().any(|id| gone.contains(id));
+        let belongs_to_gone =
+            !matches!(identity.told, Told::Object(_)) && identity.belongs_to.iter().any(|id| gone.contains(id));
         !(gone.contains(&identity.dump_id) || belongs_to_gone) || identity.dump_id == 0
     });
 }

@@ -84,11 +84,21 @@ fn newest(folders: &[PathBuf], source_version: i32) -> Result<PgDump, SchemaErro
 const MINORS_OF_15: [i64; 7] = [-8, -5, 0, 4, 8, 14, 19];
 const FIRST_COUNTED: u32 = 13;
 
-/// Orders the releases of several majors by the day on which they came out.
-fn release_day(major: u32, minor: u32) -> i64 {
-    let Some(place) = major.checked_sub(FIRST_COUNTED) else { return i64::MIN };
+/// The day of a release, for putting those of several majors in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ReleaseDay {
+    /// Of a major that nobody maintains any more.
+    Before,
+    /// That of this minor of 15.
+    With15(i64),
+    /// Of a major that was not there yet.
+    Later,
+}
+
+fn release_day(major: u32, minor: u32) -> ReleaseDay {
+    let Some(place) = major.checked_sub(FIRST_COUNTED) else { return ReleaseDay::Before };
     let added = usize::try_from(place).ok().and_then(|place| MINORS_OF_15.get(place));
-    added.map_or(i64::MAX, |added| i64::from(minor) + added)
+    added.map_or(ReleaseDay::Later, |added| ReleaseDay::With15(i64::from(minor) + added))
 }
 
 /// 150018 is 15.
@@ -167,7 +177,7 @@ pub(super) fn was_cut_off(stderr: &str) -> bool {
 }
 
 impl PgDump {
-    fn release_day(&self) -> i64 {
+    fn release_day(&self) -> ReleaseDay {
         release_day(self.version, self.minor)
     }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
-use super::archive::{Entry, Identity};
+use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
 use super::{SchemaError, batch, classify, find_pg_dump, ownership, restore};
@@ -111,7 +111,7 @@ struct Piece<'a> {
     name: String,
     sql: &'a str,
     entry: Option<&'a Entry>,
-    id: ObjectId,
+    id: Option<ObjectId>,
     when: When,
 }
 
@@ -158,10 +158,10 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
 fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
     // Comments and the like are known by the entry that they belong to.
     let by_dump_id: HashMap<u32, ObjectId> =
-        entries.iter().map(|e| (e.identity.dump_id, (e.identity.class, e.identity.oid))).collect();
-    let id = |identity: &Identity| match (identity.class, identity.oid) {
-        (0, 0) => identity.belongs_to.iter().find_map(|id| by_dump_id.get(id)).copied().unwrap_or_default(),
-        id => id,
+        entries.iter().filter_map(|e| Some((e.identity.dump_id, object_of(&e.identity)?))).collect();
+    let id = |identity: &Identity| match identity.told {
+        Told::Nothing => identity.belongs_to.iter().find_map(|id| by_dump_id.get(id)).copied(),
+        Told::RowSecurityOf(_) | Told::Object(_) => object_of(identity),
     };
     let piece = |entry| Piece {
         kind: entry_kind(entry),
@@ -172,6 +172,13 @@ fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
         when: When::First,
     };
     entries.iter().map(piece).collect()
+}
+
+fn object_of(identity: &Identity) -> Option<ObjectId> {
+    match identity.told {
+        Told::Object(id) => Some(id),
+        Told::Nothing | Told::RowSecurityOf(_) => None,
+    }
 }
 
 fn entry_kind(entry: &Entry) -> String {
@@ -194,7 +201,7 @@ fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identi
                 name: object.object.clone(),
                 sql: &object.sql,
                 entry: None,
-                id: identity.map(|identity| (identity.class, identity.oid)).unwrap_or_default(),
+                id: identity.and_then(object_of),
                 when: match kind {
                     DeferredKind::AfterRows => When::AfterRows,
                     DeferredKind::Administrator => When::Administrator,
@@ -296,7 +303,8 @@ async fn blame(
     pieces: &[Piece<'_>],
     refused: Vec<(usize, SchemaError)>,
 ) -> Result<Vec<Refused>, DbError> {
-    let ids: Vec<ObjectId> = refused.iter().map(|(place, _)| pieces.get(*place).map_or((0, 0), |p| p.id)).collect();
+    let ids: Vec<Option<ObjectId>> =
+        refused.iter().map(|(place, _)| pieces.get(*place).and_then(|piece| piece.id)).collect();
     let mut causes: HashMap<usize, usize> = HashMap::new();
     for (cause, dependent) in objects::dependents(source, &ids).await? {
         causes.entry(dependent).or_insert(cause);
@@ -312,7 +320,7 @@ async fn blame(
             Some(state) if *state == SqlState::OUT_OF_MEMORY => Reason::Locks,
             _ => Reason::Other,
         };
-        let same = |earlier: &&Refused| ids.get(place) != Some(&(0, 0)) && earlier.sql != piece.sql;
+        let same = |earlier: &&Refused| ids.get(place).is_some_and(Option::is_some) && earlier.sql != piece.sql;
         let cause = causes.get(&place).and_then(|cause| found.get(*cause)).filter(same);
         let named = || found.iter().find(|earlier| is(&MISSING) && names_it(&error, &earlier.name));
         let reason = match cause.or_else(named) {
