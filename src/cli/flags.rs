@@ -65,7 +65,8 @@ fn arg(setting: &'static dyn Declared) -> Arg {
             Arity::Many => ArgAction::Append,
         });
     match setting.alone() {
-        Some(alone) => arg.num_args(0..=1).default_missing_value(alone),
+        // Behind a switch a word is the command's, not its value.
+        Some(alone) => arg.num_args(0..=1).require_equals(setting.is_switch()).default_missing_value(alone),
         None => arg,
     }
 }

@@ -242,6 +242,8 @@ pub trait Declared: Sync {
     fn placeholder(&self) -> &'static str;
     /// The value of the flag alone, where it may stand alone.
     fn alone(&self) -> Option<&'static str>;
+    /// Whether it is a flag of yes and no, whose value can only follow after "=".
+    fn is_switch(&self) -> bool;
     /// How often it may be given.
     fn arity(&self) -> Arity;
     /// The words that are accepted, each with its meaning, where there are few.
@@ -295,6 +297,10 @@ impl<T: Value, D: Shown + Sync> Declared for Setting<T, D> {
 
     fn placeholder(&self) -> &'static str {
         if self.about.placeholder.is_empty() { T::PLACEHOLDER } else { self.about.placeholder }
+    }
+
+    fn is_switch(&self) -> bool {
+        self.about.alone.is_empty() && T::ALONE.is_some()
     }
 
     fn alone(&self) -> Option<&'static str> {

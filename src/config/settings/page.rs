@@ -17,7 +17,8 @@ an error that names the place it came from.
 
 - SIZE: `16MiB`, `1GiB`, `50MB` (decimal), or bytes.
 - TIME: `15m`, `1h 30m`, `250ms`, or seconds.
-- BOOL: `true`, `yes`, `on`, `1` or `false`, `no`, `off`, `0`; the flag alone means `true`.
+- BOOL: `true`, `yes`, `on`, `1` or `false`, `no`, `off`, `0`; the flag alone means `true`,
+  and a value follows it after `=`.
 - PATTERN: as in psql. `*` for any letters, `?` for one, `schema.table`, several by commas (in the file also a list);
   letters fold to lower case outside double quotes.";
 
@@ -42,10 +43,11 @@ pub fn markdown() -> String {
 fn section(page: &mut String, setting: &dyn Declared) -> std::fmt::Result {
     let about = setting.about();
     let value = match setting.alone() {
-        Some(_) => format!("[{}]", setting.placeholder()),
-        None => setting.placeholder().to_owned(),
+        Some(_) if setting.is_switch() => format!("[={}]", setting.placeholder()),
+        Some(_) => format!(" [{}]", setting.placeholder()),
+        None => format!(" {}", setting.placeholder()),
     };
-    writeln!(page, "\n### `--{} {value}`\n\n{}.\n", about.name, escaped(about.help))?;
+    writeln!(page, "\n### `--{}{value}`\n\n{}.\n", about.name, escaped(about.help))?;
     let words = setting.words();
     for word in words.iter().filter(|word| word.get_help().is_some()) {
         let help = word.get_help().map(ToString::to_string).unwrap_or_default();
