@@ -5,6 +5,8 @@
 //! `PQescapeInternal` in `src/interfaces/libpq/fe-exec.c`, as postgres-protocol
 //! has it.
 
+pub mod rename;
+
 use std::fmt;
 
 use postgres_protocol::escape;

@@ -11,7 +11,8 @@ use super::value::{Value, is_ahead, with_margin};
 use crate::catalog::sequences::Bond;
 use crate::catalog::sequences::Definition;
 use crate::config::SchemaMode;
-use crate::sql::{TableName, ident};
+use crate::sql::ident;
+use crate::sql::rename::{Rename, Renamed, rename_sql};
 
 /// What is to be done about one sequence of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,9 @@ pub(super) fn plan(
     };
     let mut plan = Plan::default();
     if matches!(matched, Match::Formerly(_)) {
-        plan.problems.push(SequenceCause::Renamed(rename_sql(&theirs.name, &ours.name)));
+        let rename = Rename { from: theirs.name.clone(), to: ours.name.clone() };
+        // Known by what was recorded, as no sequence there has its name.
+        plan.problems.push(SequenceCause::Renamed(rename_sql(Renamed::Sequence, &[rename], |_| false)));
     }
     let grant = || SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"));
     let found = match &theirs.value {
@@ -140,17 +143,4 @@ fn create_sql(sequence: &Sequence) -> String {
         Bond::IdentityAlways => identity("ALWAYS"),
         Bond::IdentityByDefault => identity("BY DEFAULT"),
     }
-}
-
-/// The SQL that gives a sequence its new name.
-fn rename_sql(from: &TableName, to: &TableName) -> String {
-    let mut statements = Vec::new();
-    if from.schema != to.schema {
-        statements.push(format!("ALTER SEQUENCE {} SET SCHEMA {}", from.sql(), ident(&to.schema)));
-    }
-    if from.name != to.name {
-        let moved = TableName::new(&to.schema, &from.name);
-        statements.push(format!("ALTER SEQUENCE {} RENAME TO {}", moved.sql(), ident(&to.name)));
-    }
-    statements.join("; ")
 }

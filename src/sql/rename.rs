@@ -1,0 +1,159 @@
+//! The SQL that gives relations other names: one rule for tables and sequences.
+//!
+//! Invariant: the statements can be run as they are, in their order. What is in
+//! the way goes first; of relations that exchange names one goes by a name that
+//! nobody has.
+
+use super::{TableName, ident};
+
+/// What is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renamed {
+    /// Tables.
+    Table,
+    /// Sequences.
+    Sequence,
+}
+
+/// A relation's name, and the one that it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// Its name.
+    pub from: TableName,
+    /// The one that it gets.
+    pub to: TableName,
+}
+
+/// The statements for these renames, none of which is from or to the same name as
+/// another. `is_taken` says which names there are.
+pub fn rename_sql(what: Renamed, renames: &[Rename], is_taken: impl Fn(&TableName) -> bool) -> String {
+    let mut writer = Writer { what, is_taken, left: renames.to_vec(), moved: Vec::new(), sql: Vec::new() };
+    while let Some(next) = writer.next() {
+        writer.write(next);
+    }
+    writer.sql.join(" ")
+}
+
+struct Writer<F> {
+    what: Renamed,
+    is_taken: F,
+    left: Vec<Rename>,
+    /// Names that are free by now.
+    moved: Vec<TableName>,
+    sql: Vec<String>,
+}
+
+impl<F: Fn(&TableName) -> bool> Writer<F> {
+    /// One whose new name is no other's any more. Of a circle one makes way first.
+    fn next(&mut self) -> Option<Rename> {
+        let is_free = |place: &usize| {
+            let to = self.left.get(*place).map(|rename| &rename.to);
+            self.left.iter().all(|other| Some(&other.from) != to)
+        };
+        if let Some(place) = (0..self.left.len()).find(is_free) {
+            return Some(self.left.remove(place));
+        }
+        let first = self.left.first()?.from.clone();
+        let aside = self.aside(&first.schema);
+        self.statement(&first, &format!("RENAME TO {}", ident(&aside.name)));
+        if let Some(rename) = self.left.first_mut() {
+            rename.from = aside;
+        }
+        self.moved.push(first);
+        self.next()
+    }
+
+    fn write(&mut self, Rename { from, to }: Rename) {
+        let under_its_new_name = TableName::new(&from.schema, &to.name);
+        let in_its_new_schema = TableName::new(&to.schema, &from.name);
+        let (rename, move_it) = (format!("RENAME TO {}", ident(&to.name)), format!("SET SCHEMA {}", ident(&to.schema)));
+        match (from.name != to.name, from.schema != to.schema) {
+            (true, false) => self.statement(&from, &rename),
+            (false, true) => self.statement(&from, &move_it),
+            (true, true) if !self.is_there(&under_its_new_name) => {
+                self.statement(&from, &rename);
+                self.statement(&under_its_new_name, &move_it);
+            }
+            (true, true) if !self.is_there(&in_its_new_schema) => {
+                self.statement(&from, &move_it);
+                self.statement(&in_its_new_schema, &rename);
+            }
+            (true, true) => {
+                let aside = self.aside(&from.schema);
+                self.statement(&from, &format!("RENAME TO {}", ident(&aside.name)));
+                self.statement(&aside, &move_it);
+                self.statement(&TableName::new(&to.schema, aside.name), &rename);
+            }
+            (false, false) => {}
+        }
+        self.moved.push(from);
+    }
+
+    /// A name of this schema that nobody has.
+    fn aside(&self, schema: &str) -> TableName {
+        let names = (1u32..).map(|number| TableName::new(schema, format!("walferry_aside_{number}")));
+        let mut free = names.filter(|name| !self.is_there(name));
+        free.next().unwrap_or_else(|| TableName::new(schema, "walferry_aside"))
+    }
+
+    fn is_there(&self, name: &TableName) -> bool {
+        (self.is_taken)(name) && !self.moved.contains(name) || self.left.iter().any(|rename| rename.from == *name)
+    }
+
+    fn statement(&mut self, relation: &TableName, action: &str) {
+        let what = match self.what {
+            Renamed::Table => "TABLE",
+            Renamed::Sequence => "SEQUENCE",
+        };
+        self.sql.push(format!("ALTER {what} {} {action};", relation.sql()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sql(renames: &[(&str, &str)], taken: &[&str]) -> String {
+        let name = |text: &str| {
+            let (schema, name) = text.split_once('.').unwrap();
+            TableName::new(schema, name)
+        };
+        let renames: Vec<Rename> = renames.iter().map(|(from, to)| Rename { from: name(from), to: name(to) }).collect();
+        rename_sql(Renamed::Table, &renames, |asked| taken.iter().any(|text| name(text) == *asked)).replace('"', "")
+    }
+
+    #[test]
+    fn what_is_in_the_way_goes_first() {
+        assert_eq!(
+            sql(&[("s.a", "s.b"), ("s.b", "s.c")], &["s.a", "s.b"]),
+            "ALTER TABLE s.b RENAME TO c; ALTER TABLE s.a RENAME TO b;"
+        );
+    }
+
+    #[test]
+    fn tables_that_exchange_names_go_round_by_a_free_one() {
+        assert_eq!(
+            sql(&[("s.a", "s.b"), ("s.b", "s.a")], &["s.a", "s.b", "s.walferry_aside_1"]),
+            "ALTER TABLE s.a RENAME TO walferry_aside_2; ALTER TABLE s.b RENAME TO a; \
+             ALTER TABLE s.walferry_aside_2 RENAME TO b;"
+        );
+        assert_eq!(
+            sql(&[("s.a", "s.b"), ("s.b", "t.c"), ("t.c", "s.a")], &["s.a", "s.b", "t.c"]),
+            "ALTER TABLE s.a RENAME TO walferry_aside_1; ALTER TABLE t.c RENAME TO a; ALTER TABLE t.a SET SCHEMA s; \
+             ALTER TABLE s.b RENAME TO c; ALTER TABLE s.c SET SCHEMA t; ALTER TABLE s.walferry_aside_1 RENAME TO b;"
+        );
+    }
+
+    #[test]
+    fn a_name_between_the_old_and_the_new_one_may_be_taken() {
+        assert_eq!(
+            sql(&[("s.a", "t.b")], &["s.a", "s.b"]),
+            "ALTER TABLE s.a SET SCHEMA t; ALTER TABLE t.a RENAME TO b;"
+        );
+        assert_eq!(
+            sql(&[("s.a", "t.b")], &["s.a", "s.b", "t.a"]),
+            "ALTER TABLE s.a RENAME TO walferry_aside_1; ALTER TABLE s.walferry_aside_1 SET SCHEMA t; \
+             ALTER TABLE t.walferry_aside_1 RENAME TO b;"
+        );
+    }
+}
