@@ -92,6 +92,8 @@ pub enum Difference {
     LeftOut,
     /// Nothing but what the message names.
     Remainder,
+    /// Unlogged tables, perhaps as they should.
+    Unlogged,
     /// The demo's two databases.
     Demo,
 }
@@ -217,9 +219,7 @@ pub const BUG: &str =
 
 const REFUSED: &str = "\"walferry check\" shows everything that stands in the way";
 
-const ENDED: &str = "\"walferry cleanup\" is what is left to do. If the target is not the application's and the source goes on, run \
-     on the target: UPDATE walferry.migration SET finished_at = NULL; then \"run\" and \"catchup\" go on, and take triggers \
-     and foreign keys away again until the next --finish";
+const ENDED: &str = "\"walferry cleanup\" is what is left to do";
 
 const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
      remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
@@ -355,6 +355,7 @@ impl Difference {
                 "find what leaves rows of this table out (a trigger?), then copy it anew with \"walferry resync TABLE\""
             }
             Difference::Remainder => "everything else is equal: mend what the message names and run it again",
+            Difference::Unlogged => "everything else is equal",
             Difference::Demo => "this is a bug in walferry; please report it with the log",
         }
     }

@@ -43,6 +43,9 @@ pub(super) enum Handling {
     PassedOver,
     /// Another stream, or the copy of the table, brings them.
     Elsewhere,
+    /// They are in rows that were copied as of here, in the name of other tables;
+    /// those from there on are refused, with these words.
+    WithinUntil(EndLsn, String),
 }
 
 /// How the changes of a relation are applied.
@@ -152,6 +155,7 @@ impl Relations {
             }
         }
         if fresh.is_empty() {
+            self.refuse_beyond_rows(pieces)?;
             return actions::refuse(self, pieces, tables);
         }
         // All at once: a first batch has many tables, and the target may be far.
@@ -164,7 +168,27 @@ impl Relations {
             self.names_objects |= matches!(&handling, Handling::Apply(apply) if !apply.objects.is_empty());
             self.known.insert(address(relation), (Arc::clone(relation), handling));
         }
+        self.refuse_beyond_rows(pieces)?;
         actions::refuse(self, pieces, tables)
+    }
+
+    /// Refuses changes that come in another name than the rows of their table were
+    /// copied in, and later.
+    fn refuse_beyond_rows(&self, pieces: &[Piece]) -> Result<(), ApplyError> {
+        if !self.known.values().any(|(_, handling)| matches!(handling, Handling::WithinUntil(..))) {
+            return Ok(());
+        }
+        for piece in pieces {
+            for relation in piece.changes.iter().flat_map(of_change) {
+                if let Some(Handling::WithinUntil(point, why)) = self.get(relation)
+                    && point.is_before(piece.begin.commit_lsn)
+                {
+                    let (table, at) = (relation.table.clone(), piece.begin.commit_lsn.lsn());
+                    return Err(ApplyError::Unknown { table, at, why: why.clone() });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether any foreign key that was met acts on other tables.
@@ -210,9 +234,12 @@ impl Relations {
         }
     }
 
-    /// Whether all relations of a piece have been looked up.
+    /// Whether all relations of a piece have been looked up, and none is refused.
     pub(super) fn has_all(&self, piece: &Piece) -> bool {
-        piece.changes.iter().flat_map(of_change).all(|relation| self.get(relation).is_some())
+        piece.changes.iter().flat_map(of_change).all(|relation| match self.get(relation) {
+            Some(Handling::WithinUntil(point, _)) => !point.is_before(piece.begin.commit_lsn),
+            handling => handling.is_some(),
+        })
     }
 
     /// How a relation's changes in a transaction can be coalesced.
@@ -221,7 +248,7 @@ impl Relations {
             Some(Handling::Apply(apply)) if !apply.takes(piece) => Keying::PassedOver,
             Some(Handling::Apply(_)) if self.without(relation.id) == Some(Without::Nets) => Keying::Rows,
             Some(Handling::Apply(apply)) => apply.keying.clone(),
-            Some(Handling::PassedOver | Handling::Elsewhere) => Keying::PassedOver,
+            Some(Handling::PassedOver | Handling::Elsewhere | Handling::WithinUntil(..)) => Keying::PassedOver,
             None => Keying::Rows,
         }
     }
@@ -276,7 +303,7 @@ impl Relations {
     pub(super) fn slow_down(&mut self, relation: u32, is_duplicate: bool) -> Without {
         let can_replace = |(known, handling): &(Arc<Relation>, Handling)| match handling {
             Handling::Apply(apply) => known.id == relation && apply.can_be_replaced(),
-            Handling::PassedOver | Handling::Elsewhere => false,
+            Handling::PassedOver | Handling::Elsewhere | Handling::WithinUntil(..) => false,
         };
         let is_new = !self.slow.contains_key(&relation);
         let without = if is_duplicate && is_new && self.known.values().any(can_replace) {
@@ -311,6 +338,7 @@ async fn look_up(
     let (from, there) = match tables.admit(relation, at, (target, source), state).await? {
         Admission::PassedOver => return Ok(Handling::PassedOver),
         Admission::Elsewhere => return Ok(Handling::Elsewhere),
+        Admission::WithinUntil(point, why) => return Ok(Handling::WithinUntil(point, why)),
         Admission::Apply { from, there } => (from, there),
     };
     let table = relation.table.clone();

@@ -6,6 +6,7 @@
 //! another stream's, being copied . pass over: see [`Share`]
 //! known, without a stream ........ pass over, if it still is so; else stop with words
 //! unknown, gone on the source .... pass over, and say so: no such table has to be equal
+//! known, rows in others' names ... pass over what is in those rows ([`within`]); else stop
 //! unknown, and left out .......... pass over; recorded, as it wants a copy should it be let in
 //! unknown, all rows in the stream  take it in, if the target has it, empty
 //! anything else .................. stop with words
@@ -16,20 +17,23 @@
 //! table any more. Who takes part is asked of the state by oid; of tables that it
 //! does not know, of [`crate::membership`].
 
+mod within;
+
 use std::collections::HashMap;
 
 use tracing::{info, warn};
 
 use super::ApplyError;
 use super::source::Source;
+use crate::catalog::publication;
 use crate::catalog::tables::Table;
 use crate::config::{Side, TableFilter};
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
-use crate::membership::coverage::rename_sql;
 use crate::membership::{self, Known, Part};
 use crate::relation::Relation;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
+use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 
@@ -47,6 +51,9 @@ pub enum Admission {
     PassedOver,
     /// Its copy, or another stream, brings them.
     Elsewhere,
+    /// They are in rows of other tables that were copied as of here; of later ones
+    /// these words are true.
+    WithinUntil(EndLsn, String),
 }
 
 /// Which tables of the migration an applier is for, while some are copied anew
@@ -99,6 +106,7 @@ pub struct Tables {
     filter: TableFilter,
     adopt: TableFilter,
     publishes_all: bool,
+    publications: Vec<String>,
     start: Option<EndLsn>,
     /// Present names on the target by the source's oids, looked up ahead; each is
     /// good for once.
@@ -126,6 +134,7 @@ impl Tables {
             filter: filter.clone(),
             adopt: adopt.clone(),
             publishes_all: migration.as_ref().is_some_and(|m| m.publishes_all_tables),
+            publications: migration.as_ref().map(|m| m.publications.names().to_vec()).unwrap_or_default(),
             start: migration.and_then(|m| m.consistent_point),
             ahead: HashMap::new(),
         })
@@ -186,6 +195,7 @@ impl Tables {
                     return gone(relation, at, state).await;
                 };
                 match row {
+                    Some(row) if row.state == TableState::Within => self.within(&table, relation, at, source).await,
                     Some(row) => self.still_without_stream(&row, &table, relation, at),
                     None => self.meet(&table, relation, at, (target, source), state).await,
                 }
@@ -212,7 +222,6 @@ impl Tables {
             }
             TableState::Extension => return Ok(Admission::PassedOver),
             TableState::Unlogged => WAS_UNLOGGED,
-            TableState::Within => WITHIN,
             _ => LEFT_OUT,
         };
         Err(unknown(&relation.table, at, why))
@@ -230,8 +239,12 @@ impl Tables {
         let without_stream = match membership::part(table, &self.filter, &self.known()) {
             Part::Included | Part::Unlogged => {
                 let (target, source) = ends;
-                self.displace(&relation.table, at, (target, source), state).await?;
-                return self.take_in(table, &relation.table, at, target, state).await;
+                let is_streamed = |oid| self.by_oid.get(&oid).is_some_and(|row| row.state.is_streamed());
+                if table.ancestors.iter().any(|above| is_streamed(above.oid)) {
+                    return self.within(table, relation, at, source).await;
+                }
+                self.displace(&relation.table, at, (target, &mut *source), state).await?;
+                return self.take_in(table, &relation.table, at, (target, source), state).await;
             }
             Part::OfExtension => TableState::Extension,
             Part::Filtered | Part::LetIn => TableState::Excluded,
@@ -274,7 +287,7 @@ impl Tables {
                 let why = format!(
                     "it is {} under a new name; rename it on the target as well, then start again: {}",
                     row.table,
-                    rename_sql(&there, &wanted)
+                    self.rename_sql(there, wanted, source, state).await?
                 );
                 return Err(unknown(table, at, &why));
             }
@@ -306,7 +319,7 @@ impl Tables {
                 let why = format!(
                     "another table has this name now; the one that was copied is {now}. Rename it on the target as \
                      well, create the new one there, and start again: {}",
-                    rename_sql(table, &now)
+                    self.rename_sql(table.clone(), now.clone(), source, state).await?
                 );
                 Err(unknown(table, at, &why))
             }
@@ -330,10 +343,43 @@ impl Tables {
         }
     }
 
+    /// The SQL that renames a table of the target, with those that have to make way
+    /// for it.
+    async fn rename_sql(
+        &self,
+        from: TableName,
+        to: TableName,
+        source: &mut Source,
+        state: &State,
+    ) -> Result<String, ApplyError> {
+        let oids: Vec<u32> = self.by_oid.keys().copied().collect();
+        let there = state.target_names(&oids).await?;
+        let mut renames = vec![Rename { from, to }];
+        while let Some(to) = renames.last().map(|last| last.to.clone()) {
+            if renames.iter().any(|known| known.from == to) {
+                break;
+            }
+            let Some((oid, _)) = there.iter().find(|(_, name)| **name == to) else { break };
+            match source.table(*oid).await? {
+                Some(now) if now.name != to => renames.push(Rename { from: to, to: now.name }),
+                _ => break,
+            }
+        }
+        Ok(rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name)))
+    }
+
     async fn rename(&mut self, row: TableRow, to: TableName, state: &State) -> Result<(), ApplyError> {
         state.rename_table(row.source_oid, &to).await?;
         self.by_oid.insert(row.source_oid, TableRow { table: to, ..row });
         Ok(())
+    }
+
+    /// Whether the publication for all tables is the one under which the rows of the
+    /// others were read: else it may have been gone for a while.
+    async fn is_the_same_publication(&self, source: &mut Source) -> Result<bool, ApplyError> {
+        let found = publication::find(source.session().await?, &self.publications).await?;
+        let mut vias = self.by_oid.values().filter_map(|row| row.origin.via.as_deref());
+        Ok(!vias.any(|via| publication::is_of_former_all_tables(via, &found)))
     }
 
     async fn take_in(
@@ -341,13 +387,13 @@ impl Tables {
         now: &Table,
         table: &TableName,
         at: Lsn,
-        target: &Session,
+        (target, source): Ends<'_>,
         state: &State,
     ) -> Result<Admission, ApplyError> {
         let vouched = !self.adopt.is_empty() && self.adopt.includes(table);
         // A table is made with the file of its oid; with another one it has been
         // written to by what is in no stream, as when it was unlogged at first.
-        let is_whole = self.publishes_all && now.filenode == now.oid;
+        let is_whole = self.publishes_all && now.filenode == now.oid && self.is_the_same_publication(source).await?;
         if !is_whole && !vouched {
             return Err(unknown(table, at, &unvouched(table)));
         }
@@ -376,9 +422,6 @@ async fn gone(relation: &Relation, at: Lsn, state: &State) -> Result<Admission, 
 
 const WAS_UNLOGGED: &str = "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by \
      \"walferry add\", and start again";
-
-const WITHIN: &str = "its rows came in the name of other tables when they were copied (publish_via_partition_root of the \
-     publication): set it as it was, or begin again";
 
 const LEFT_OUT: &str = "a filter left it out when the rows were copied, and it does not any more. Take it in with \"walferry add\", or start \
      again with --exclude-tables naming it";

@@ -55,7 +55,7 @@ impl Operation {
 }
 
 /// In whose name changes of partitions come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Partitions {
     /// In their own.
     InTheirOwnName,
@@ -130,6 +130,11 @@ impl Published {
     /// publications differ about them, the server refuses to decode.)
     pub fn left_out(&self) -> &[String] {
         self.portions.first().map_or(&[], |portion| &portion.left_out)
+    }
+
+    /// The publications that have it.
+    pub fn names(&self) -> Vec<String> {
+        self.portions.iter().map(|portion| portion.publication.clone()).collect()
     }
 
     /// What a publication publishes of it.
@@ -217,6 +222,14 @@ pub fn since(before: &str, now: &str) -> Since {
 /// The words that stand for versions of rows of the catalog.
 fn is_version(word: &str) -> bool {
     ["publication:", "row:", "links:"].iter().any(|kind| word.starts_with(kind))
+}
+
+/// Whether words say that a table was published by a publication for all tables that
+/// is none of `publications`: one that was made anew, say.
+pub fn is_of_former_all_tables(via: &str, publications: &[Publication]) -> bool {
+    let is_there =
+        |oid: &str| publications.iter().any(|found| found.all_tables == AllTables::Yes && found.oid.to_string() == oid);
+    via.split(' ').filter_map(|word| word.strip_prefix("all:")).any(|oid| !is_there(oid))
 }
 
 /// The word for the links between a partition and the tables above it, whose
@@ -405,6 +418,22 @@ mod tests {
         assert_eq!(of("table:7 table:9/800", "table:9/800"), Since::Altered, "one of two is gone");
         assert_eq!(of("table:7", "table:8"), Since::Broken, "taken out and put back");
         assert_eq!(of("table:9/800", "table:9/801"), Since::Broken, "detached and attached again");
+    }
+
+    #[test]
+    fn a_publication_for_all_tables_that_was_made_anew_is_another_one() {
+        let all = |oid| Publication {
+            oid,
+            name: "p".to_owned(),
+            all_tables: AllTables::Yes,
+            operations: BTreeSet::new(),
+            partitions: Partitions::InTheirOwnName,
+            is_owned: true,
+        };
+        assert!(!is_of_former_all_tables("all:7 publication:7@5", &[all(7)]));
+        assert!(is_of_former_all_tables("all:7 publication:7@5", &[all(8)]));
+        assert!(is_of_former_all_tables("all:7 publication:7@5", &[]), "dropped");
+        assert!(!is_of_former_all_tables("table:7 publication:1@5", &[]), "a list");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! `RelationGetIndexList` in `src/backend/utils/cache/relcache.c` makes of
 //! `relreplident`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
@@ -330,7 +330,8 @@ pub async fn by_name(
     session: &Session,
     names: impl Iterator<Item = &TableName>,
 ) -> Result<HashMap<TableName, Found>, DbError> {
-    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
+    let names: HashSet<&TableName> = names.collect();
+    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
     let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence = 'u' \
          FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
          JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \

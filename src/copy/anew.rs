@@ -26,10 +26,13 @@ use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
 use crate::catalog::publication as publication_facts;
-use crate::catalog::tables::{Persistence, by_name, only};
+use crate::catalog::publication::Published;
+use crate::catalog::tables::{Persistence, Shape, by_name, only};
 use crate::config::SchemaMode;
+use crate::config::publications::who;
 use crate::lsn::EndLsn;
 use crate::membership::coverage::root_in_name;
+use crate::membership::publishing::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
 use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
@@ -79,35 +82,109 @@ pub struct Copied {
 /// # Errors
 /// [`CopyError::NotHere`] for a table that cannot take part, with the reason.
 pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String]) -> Result<Wanted, CopyError> {
+    // Before the tables' rows are of the publication that is there by now.
+    membership::publishes_all(source, ctx.settings.publications.names(), ctx.state).await?;
     let tables = ctx.tables(source).await?;
     let mut rows = ctx.state.tables().await?;
     follow_renames(ctx, &tables, &mut rows).await?;
     let published = publication_facts::tables(source, ctx.settings.publications.names()).await?;
+    let rows: Rows<'_> = rows.iter().map(|row| (row.source_oid, row)).collect();
+    let mut by_name: HashMap<String, Vec<&SourceTable>> = HashMap::new();
+    for table in &tables {
+        for name in std::iter::once(&table.name).chain(table.ancestors.iter().map(|above| &above.name)) {
+            by_name.entry(name.sql()).or_default().push(table);
+        }
+    }
     let mut wanted = Wanted::default();
     for name in names {
-        let is_meant = |table: &&SourceTable| {
-            table.name.sql() == *name || table.ancestors.iter().any(|ancestor| ancestor.name.sql() == *name)
-        };
-        let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
-        if meant.is_empty() {
+        let Some(meant) = by_name.get(name).cloned() else {
             return Err(CopyError::NotHere { table: name.clone(), why: "the source does not have it" });
-        }
-        let is_within = |table: &SourceTable| {
-            let known = rows.iter().find(|row| row.source_oid == table.oid);
-            known.map_or_else(|| root_in_name(&published, table).is_some(), |row| row.state == TableState::Within)
         };
-        // Rows that come with those of others are copied with these.
-        let (within, own): (Vec<&SourceTable>, Vec<&SourceTable>) =
-            meant.into_iter().partition(|table| is_within(table));
-        if own.is_empty() && !within.is_empty() {
+        let is_known = |table: &SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.takes_part());
+        let needed = with_what_they_need(&tables, meant, is_known);
+        if let Some(switched) = needed.iter().find_map(|table| switched(table, &rows, (&published, &tables))) {
+            let was = format!("was altered: {} {switched}", switched.root);
+            let problem = who(&switched.publications, &was, &was);
+            return Err(CopyError::Publication { problem, sql: switched.sql() });
+        }
+        let before = (wanted.again.len(), wanted.new.len());
+        for table in needed {
+            let asked = if table.name.sql() == *name { Asked::ByName } else { Asked::AsPart };
+            if !comes_with_others(table, &rows, &published, asked) {
+                take(&mut wanted, table, &rows, asked)?;
+            }
+        }
+        if (wanted.again.len(), wanted.new.len()) == before && !is_among(&wanted, name) {
             let why = "its rows come in the name of the table that it is a partition of: name that one";
             return Err(CopyError::NotHere { table: name.clone(), why });
         }
-        for table in own {
-            take(&mut wanted, table, &rows)?;
-        }
     }
     Ok(wanted)
+}
+
+/// What the state says, by oid.
+type Rows<'r> = HashMap<u32, &'r TableRow>;
+
+/// Whether nothing is to be done for a table: its rows are copied with those of
+/// others, or at the end.
+fn comes_with_others(table: &SourceTable, rows: &Rows<'_>, published: &HashMap<u32, Published>, asked: Asked) -> bool {
+    let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
+    let is_carried =
+        root_in_name(published, table).is_some() && table.ancestors.iter().any(|above| is_streamed(above.oid));
+    match rows.get(&table.oid).map(|row| row.state) {
+        Some(state @ TableState::Within) => !publishing::is_alone(table, state, is_streamed),
+        Some(TableState::Unlogged) if table.part == Part::Unlogged => asked == Asked::AsPart,
+        Some(TableState::Excluded | TableState::Extension) | None if asked == Asked::AsPart => {
+            is_carried || !matches!(table.part, Part::Included | Part::LetIn | Part::Unlogged)
+        }
+        _ => is_carried,
+    }
+}
+
+/// Whether what `name` stands for is among those that are wanted already.
+fn is_among(wanted: &Wanted, name: &str) -> bool {
+    let is_it =
+        |table: &SourceTable| table.name.sql() == name || table.ancestors.iter().any(|above| above.name.sql() == name);
+    wanted.again.iter().any(|row| row.table.sql() == name) || wanted.new.iter().any(is_it)
+}
+
+/// A member whose rows come in another name by now than they were copied in: no
+/// copy of it could be followed by the stream.
+fn switched(
+    table: &SourceTable,
+    rows: &Rows<'_>,
+    (published, tables): (&HashMap<u32, Published>, &[SourceTable]),
+) -> Option<Switched> {
+    let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
+    Some(table).filter(|table| is_streamed(table.oid))?;
+    publishing::switched(table, published, tables, is_streamed)
+}
+
+/// These tables, and those that have to be there for them or come with them and
+/// that nobody knows yet: what they are partitions of, with all of its partitions,
+/// and what they inherit from.
+fn with_what_they_need<'t>(
+    tables: &'t [SourceTable],
+    mut wanted: Vec<&'t SourceTable>,
+    is_known: impl Fn(&SourceTable) -> bool,
+) -> Vec<&'t SourceTable> {
+    let mut seen: HashSet<u32> = wanted.iter().map(|table| table.oid).collect();
+    let mut place = 0;
+    while let Some(table) = wanted.get(place).copied() {
+        place += 1;
+        if table.ancestors.is_empty() && table.parents.is_empty() && table.shape == Shape::Plain {
+            continue;
+        }
+        let is_above = |other: &SourceTable| table.is_below(other.oid) || table.parents.contains(&other.oid);
+        let is_in = |other: &SourceTable| matches!(other.part, Part::Included | Part::LetIn | Part::Unlogged);
+        let is_needed = |other: &&SourceTable| (is_above(other) || other.is_below(table.oid)) && is_in(other);
+        for other in tables.iter().filter(is_needed).filter(|other| !is_known(other)) {
+            if seen.insert(other.oid) {
+                wanted.push(other);
+            }
+        }
+    }
+    wanted
 }
 
 /// Tables that have the same new name on both sides get it in the state: the stream
@@ -129,25 +206,38 @@ async fn follow_renames(ctx: &CopyContext<'_>, tables: &[SourceTable], rows: &mu
     Ok(())
 }
 
-fn take(wanted: &mut Wanted, table: &SourceTable, rows: &[TableRow]) -> Result<(), CopyError> {
+/// How a table came to be among those that are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// By its own name.
+    ByName,
+    /// With another one, that it belongs to.
+    AsPart,
+}
+
+fn take(wanted: &mut Wanted, table: &SourceTable, rows: &Rows<'_>, asked: Asked) -> Result<(), CopyError> {
     let not_here = |why| Err(CopyError::NotHere { table: table.name.sql(), why });
-    match table.part {
-        Part::Included | Part::LetIn => {}
-        Part::Filtered => return not_here("the filter (--tables, --exclude-tables and the like) leaves it out"),
-        Part::OfExtension => return not_here("it is an extension's own"),
-        Part::Unlogged => return not_here("it is unlogged, so nothing of it is in the stream"),
+    match (table.part, asked) {
+        (Part::Included | Part::LetIn, _) | (Part::Unlogged, Asked::AsPart) => {}
+        (Part::Filtered, _) => return not_here("the filter (--tables, --exclude-tables and the like) leaves it out"),
+        (Part::OfExtension, _) => return not_here("it is an extension's own"),
+        (Part::Unlogged, Asked::ByName) => return not_here("it is unlogged, so nothing of it is in the stream"),
     }
-    match rows.iter().find(|row| row.source_oid == table.oid) {
+    match rows.get(&table.oid).copied() {
         Some(row) if row.state.is_streamed() && row.table != table.name => {
             not_here("it has another name by now; rename it on the target as well")
         }
-        Some(row) if row.state.is_streamed() => {
-            wanted.again.push(row.clone());
+        Some(row) if row.state.is_streamed() || row.state == TableState::Within => {
+            if wanted.again.iter().all(|known| known.source_oid != row.source_oid) {
+                wanted.again.push(row.clone());
+            }
             Ok(())
         }
-        // Of a partitioned table only those that hold the rows are listed.
         _ => {
-            wanted.new.push(SourceTable { part: Part::Included, ..table.clone() });
+            if wanted.new.iter().all(|known| known.oid != table.oid) {
+                let part = if table.part == Part::LetIn { Part::Included } else { table.part };
+                wanted.new.push(SourceTable { part, ..table.clone() });
+            }
             Ok(())
         }
     }
@@ -245,6 +335,28 @@ async fn log_what_was_unlogged(target: &Session, new: &[SourceTable]) -> Result<
     Ok(())
 }
 
+/// Publishes what is wanted, enters what is new and has its place, and empties the
+/// others: from then on they are copied. The stream must stand still, or not run.
+///
+/// # Errors
+/// When the publication cannot be changed, or the target refuses it: then no table
+/// has been emptied.
+pub async fn begin(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
+    let is_again = |table: &SourceTable| wanted.again.iter().any(|row| row.source_oid == table.oid);
+    let again: Vec<SourceTable> = ctx.tables(source).await?.into_iter().filter(|table| is_again(table)).collect();
+    let added = publication::include(ctx, source, &again).await?;
+    let begun = async {
+        enter(ctx, source, &wanted.new).await?;
+        empty(ctx, &wanted.again).await
+    };
+    let result = begun.await;
+    if result.is_err() {
+        // Published and not emptied, their rows would lack the changes before.
+        publication::take_out(source, &added).await?;
+    }
+    result
+}
+
 /// Enters new tables, which have their place: in the publication and in the
 /// state. The stream must stand still, or not run: with the first change of a
 /// table it asks whose it is.
@@ -256,9 +368,14 @@ pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable])
     let others: Vec<SourceTable> = new.iter().filter(|table| !added.has(&table.name)).cloned().collect();
     let entered = async {
         publication::notice(ctx, source, &others).await?;
-        let units = plan::units(ctx, source, new).await?;
-        for unit in &units {
-            let row = TableRow::new(unit.name.clone(), unit.oid, TableState::Waiting);
+        // Each as at the first copy: also those whose rows come in others' names.
+        let published = publication_facts::tables(source, ctx.settings.publications.names()).await?;
+        for table in new {
+            let row = plan::entered(table, &published);
+            let has_rows = table.shape == Shape::Plain && row.state == TableState::Within;
+            if has_rows && root_in_name(&published, table).is_none() {
+                return Err(CopyError::Elsewhere(table.name.clone()));
+            }
             ctx.state.enter_tables(std::slice::from_ref(&row)).await?;
             ctx.state.journal(&format!("took in {}", row.table)).await?;
         }
@@ -288,8 +405,11 @@ pub async fn unknown(ctx: &CopyContext<'_>, source: &Session) -> Result<Vec<Sour
     let is_vouched = |table: &SourceTable| !ctx.settings.adopt.is_empty() && ctx.settings.adopt.includes(&table.name);
     let is_unknown =
         |table: &SourceTable| table.part == Part::Included && !known.contains(&table.oid) && !is_vouched(table);
-    let unknown: Vec<SourceTable> = tables.into_iter().filter(is_unknown).collect();
-    Ok(plan::units(ctx, source, &unknown).await?.into_iter().cloned().collect())
+    let unknown: Vec<SourceTable> = tables.iter().filter(|table| is_unknown(table)).cloned().collect();
+    let units: HashSet<u32> = plan::units(ctx, source, &unknown).await?.into_iter().map(|table| table.oid).collect();
+    let units: Vec<&SourceTable> = tables.iter().filter(|table| units.contains(&table.oid)).collect();
+    let needed = with_what_they_need(&tables, units, |table| known.contains(&table.oid) || is_vouched(table));
+    Ok(needed.into_iter().cloned().collect())
 }
 
 /// Copies what is not finished, no stream being at work: the tables are ready

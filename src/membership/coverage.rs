@@ -14,11 +14,13 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::publishing::{self, Switched, listed};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
-use crate::catalog::tables::{Persistence, Shape};
-use crate::sql::{TableName, ident};
-use crate::state::tables::{Origin, TableRow, TableState};
+use crate::catalog::tables::{Named, Persistence, Shape};
+use crate::sql::TableName;
+use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
 
 /// What makes the two sides differ, or may.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +36,15 @@ pub enum Cause {
     Renamed {
         /// The name there.
         now: TableName,
+        /// What renames it on the target.
+        how: Renaming,
     },
     /// The target has no such table any more.
     MissingOnTarget,
     /// Its changes do not come any more.
     NotPublished,
+    /// They came in the name of a table that it is no partition of any more.
+    Alone,
     /// They did not come for a while.
     PublishedAgain,
     /// Some kinds of them do not come.
@@ -71,6 +77,16 @@ pub enum Cause {
         /// The table.
         root: TableName,
     },
+    /// Its rows come in another name than they were copied in.
+    Switched(Switched),
+    /// It does not inherit from the same tables as on the target, so that what these
+    /// show differs.
+    Inherits {
+        /// It does on the source, not on the target.
+        missing: Vec<TableName>,
+        /// It does on the target, not on the source.
+        extra: Vec<TableName>,
+    },
     /// It is a partition of another table than on the target, or of none.
     Attached {
         /// The table that it is a partition of on the source.
@@ -78,6 +94,29 @@ pub enum Cause {
         /// On the target.
         target: Option<TableName>,
     },
+}
+
+/// How a table of the target gets its new name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Renaming {
+    /// By these statements.
+    Sql(String),
+    /// By the same statements, once the table that has the name is dropped there.
+    OnceDropped(TableName, String),
+    /// With this other one, whose statements rename both.
+    With(TableName),
+}
+
+impl fmt::Display for Renaming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Renaming::Sql(sql) => write!(f, "rename it on the target as well: {sql}"),
+            Renaming::OnceDropped(other, sql) => {
+                write!(f, "rename it on the target as well, once {other} is dropped there: {sql}")
+            }
+            Renaming::With(other) => write!(f, "what renames {other} on the target renames it as well"),
+        }
+    }
 }
 
 /// A table that is not, or may not be, equal on both sides.
@@ -120,7 +159,15 @@ impl Gap {
     /// What is so, behind the table's name.
     fn what(&self) -> String {
         let fixed = match &self.cause {
-            Cause::Renamed { now } => return format!("is {now} on the source by now"),
+            Cause::Renamed { now, .. } => return format!("is {now} on the source by now"),
+            Cause::Switched(switched) => return switched.to_string(),
+            Cause::Inherits { missing, extra } => {
+                let some = |tables: &[TableName], words: &str| {
+                    (!tables.is_empty()).then(|| format!("inherits from {} on the {words}", listed(tables)))
+                };
+                let differs = [some(missing, "source only"), some(extra, "target only")];
+                return differs.into_iter().flatten().collect::<Vec<_>>().join(", and ");
+            }
             Cause::Operations(lacks) => {
                 return format!(
                     "is not published with {} any more, and such changes since then are lost",
@@ -154,6 +201,9 @@ impl Gap {
             Cause::CreatedAgain => "was dropped on the source and created again, and the target still has the old one",
             Cause::MissingOnTarget => "is not on the target any more",
             Cause::NotPublished => "is not published any more, and its changes since then are lost",
+            Cause::Alone => {
+                "is no partition any more of the table in whose name its rows came, and nothing carries it since"
+            }
             Cause::PublishedAgain => {
                 "was taken out of the publication and put back, and its changes in between are lost"
             }
@@ -179,9 +229,16 @@ impl Gap {
             Cause::Dropped { within: Some(parent) } => format!("it goes with {parent}"),
             Cause::Dropped { within: None } => format!("if it can go, on the target: DROP TABLE {sql};"),
             Cause::CreatedAgain => format!("on the target: DROP TABLE {sql}; then {add}"),
-            Cause::Renamed { now } => format!("rename it on the target as well: {}", rename_sql(table, now)),
+            Cause::Renamed { how, .. } => how.to_string(),
+            Cause::Switched(switched) => switched.remedy(),
+            Cause::Inherits { missing, extra } => {
+                let alter = |what: &str, parent: &TableName| format!("ALTER TABLE {sql} {what} {};", parent.sql());
+                let statements = missing.iter().map(|parent| alter("INHERIT", parent));
+                let statements = statements.chain(extra.iter().map(|parent| alter("NO INHERIT", parent)));
+                format!("do the same there: {}", statements.collect::<Vec<_>>().join(" "))
+            }
             Cause::MissingOnTarget => format!("create it there, and {again}"),
-            Cause::NotPublished => format!("{again} (which publishes it again)"),
+            Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
             Cause::PublishedAgain | Cause::Rewritten | Cause::Altered => again,
             Cause::NewWithin { root } => format!("copy that one anew: walferry resync '{root}'"),
             Cause::LeftOutWithin { root } => {
@@ -210,29 +267,6 @@ pub fn tables<'g>(gaps: impl Iterator<Item = &'g Gap>) -> usize {
     gaps.map(|gap| gap.source_oid).collect::<HashSet<u32>>().len()
 }
 
-/// The SQL that gives a table its new name.
-pub fn rename_sql(from: &TableName, to: &TableName) -> String {
-    let mut sql = String::new();
-    if from.name != to.name {
-        sql = format!("ALTER TABLE {} RENAME TO {}; ", from.sql(), ident(&to.name));
-    }
-    if from.schema != to.schema {
-        let moved = TableName::new(from.schema.clone(), to.name.clone());
-        sql.push_str(&format!("ALTER TABLE {} SET SCHEMA {};", moved.sql(), ident(&to.schema)));
-    }
-    sql.trim_end().to_owned()
-}
-
-/// A table of the target that one of the source was copied to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct There {
-    /// Its name by now.
-    pub name: TableName,
-    /// The table that it is a partition of, as a table of the source's, by oid;
-    /// with its name.
-    pub parent: Option<(Option<u32>, TableName)>,
-}
-
 /// Whether partitions have to be partitions of the same tables on both sides: not
 /// where the schema on the target is the operator's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,7 +287,7 @@ pub struct Now<'a> {
     /// What is published.
     pub published: &'a HashMap<u32, Published>,
     /// The target's tables by the source's oids.
-    pub there: &'a HashMap<u32, There>,
+    pub there: &'a HashMap<u32, TargetTable>,
     /// Tables of the source that nobody knows and that have rows.
     pub filled: &'a HashSet<u32>,
     /// Whether tables to come are published.
@@ -262,19 +296,30 @@ pub struct Now<'a> {
     pub hierarchy: Hierarchy,
 }
 
+/// Who takes part, by oid.
+struct Members {
+    all: HashSet<u32>,
+    /// Those whose changes come in their own names.
+    streamed: HashSet<u32>,
+}
+
 /// What makes the two sides differ, or may, in the order of the tables' names.
 pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let by_oid: HashMap<u32, &SourceTable> = now.tables.iter().map(|table| (table.oid, table)).collect();
-    let by_name: HashSet<&TableName> = now.tables.iter().map(|table| &table.name).collect();
-    let taking_part = now.rows.iter().filter(|row| row.state.takes_part());
-    let members: HashSet<u32> = taking_part.map(|row| row.source_oid).collect();
+    let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
+    let strangers: HashSet<&TableName> =
+        now.tables.iter().filter(|table| !known.contains(&table.oid)).map(|table| &table.name).collect();
+    let oids = |is_meant: fn(TableState) -> bool| {
+        now.rows.iter().filter(|row| is_meant(row.state)).map(|row| row.source_oid).collect::<HashSet<u32>>()
+    };
+    let members = Members { all: oids(TableState::takes_part), streamed: oids(TableState::is_streamed) };
     let mut gaps = Vec::new();
     for row in now.rows {
         let there = now.there.get(&row.source_oid);
         let causes = match by_oid.get(&row.source_oid) {
             Some(table) => of_table(now, &members, row, table, there),
             None if !row.state.takes_part() || there.is_none() => Vec::new(),
-            None if there.is_some_and(|there| by_name.contains(&there.name)) => vec![Cause::CreatedAgain],
+            None if there.is_some_and(|there| strangers.contains(&there.name)) => vec![Cause::CreatedAgain],
             None => vec![Cause::Dropped { within: there.and_then(|there| dropped_above(&by_oid, there)) }],
         };
         // One without a table there, as it was left out, goes by its present name.
@@ -282,23 +327,85 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
         let name = there.map_or(here, |there| &there.name);
         gaps.extend(causes.into_iter().map(|cause| Gap { source_oid: row.source_oid, table: name.clone(), cause }));
     }
-    let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
+    let mut of_strangers: HashMap<u32, Gap> = HashMap::new();
     let again = |gap: &Gap| (gap.cause == Cause::CreatedAgain).then(|| gap.table.clone());
     let again: HashSet<TableName> = gaps.iter().filter_map(again).collect();
     for table in now.tables.iter().filter(|table| !known.contains(&table.oid) && !again.contains(&table.name)) {
-        gaps.extend(of_stranger(now, table));
+        let Some(gap) = of_stranger(now, &known, &by_oid, table) else { continue };
+        // A tree of partitions is one: with rows, if one of them has any.
+        let held = of_strangers.entry(gap.source_oid).or_insert_with(|| gap.clone());
+        if gap.counts() {
+            *held = gap;
+        }
     }
+    gaps.extend(of_strangers.into_values());
     gaps.sort_by(|a, b| a.table.cmp(&b.table));
+    say_how_to_rename(&mut gaps, now);
     gaps
+}
+
+/// Fills in how tables are renamed on the target: those that are in each other's
+/// way by one text, with the first of them.
+fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
+    let renames: Vec<Rename> = gaps.iter().filter_map(Gap::rename).collect();
+    let dropped = |gap: &Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain);
+    let dropped: HashSet<TableName> = gaps.iter().filter(|gap| dropped(gap)).map(|gap| gap.table.clone()).collect();
+    let names: HashSet<&TableName> = now.there.values().map(|there| &there.name).collect();
+    let (by_old, by_new): (HashMap<&TableName, &Rename>, HashMap<&TableName, &Rename>) =
+        renames.iter().map(|rename| ((&rename.from, rename), (&rename.to, rename))).unzip();
+    let mut said: HashMap<TableName, TableName> = HashMap::new();
+    for gap in gaps {
+        let (table, Cause::Renamed { how, .. }) = (&gap.table, &mut gap.cause) else { continue };
+        if let Some(first) = said.get(table) {
+            *how = Renaming::With(first.clone());
+            continue;
+        }
+        let group = group(&by_old, &by_new, table);
+        said.extend(group.iter().map(|rename| (rename.from.clone(), table.clone())));
+        let sql = rename_sql(Renamed::Table, &group, |name| names.contains(name));
+        let in_the_way = group.iter().find(|rename| dropped.contains(&rename.to));
+        *how = match in_the_way {
+            Some(rename) => Renaming::OnceDropped(rename.to.clone(), sql),
+            None => Renaming::Sql(sql),
+        };
+    }
+}
+
+/// The renames that one is connected with by a name that one gives and another takes.
+fn group(
+    by_old: &HashMap<&TableName, &Rename>,
+    by_new: &HashMap<&TableName, &Rename>,
+    table: &TableName,
+) -> Vec<Rename> {
+    let mut group: Vec<Rename> = by_old.get(table).map(|first| (*first).clone()).into_iter().collect();
+    while let Some(next) = group.last().and_then(|last| by_old.get(&last.to)) {
+        if next.from == *table {
+            return group;
+        }
+        group.push((*next).clone());
+    }
+    let mut first = table;
+    while let Some(before) = by_new.get(first) {
+        group.push((*before).clone());
+        first = &before.from;
+    }
+    group
+}
+
+impl Gap {
+    fn rename(&self) -> Option<Rename> {
+        let Cause::Renamed { now, .. } = &self.cause else { return None };
+        Some(Rename { from: self.table.clone(), to: now.clone() })
+    }
 }
 
 /// What is to be done first comes first.
 fn of_table(
     now: &Now<'_>,
-    members: &HashSet<u32>,
+    members: &Members,
     row: &TableRow,
     table: &SourceTable,
-    there: Option<&There>,
+    there: Option<&TargetTable>,
 ) -> Vec<Cause> {
     let one = |cause: Option<Cause>| cause.into_iter().collect();
     match row.state {
@@ -320,10 +427,36 @@ fn of_table(
         return one(missing.or_else(|| doubt(now, row, table)));
     };
     if there.name != table.name {
-        return vec![Cause::Renamed { now: table.name.clone() }];
+        let how = Renaming::Sql(String::new());
+        return vec![Cause::Renamed { now: table.name.clone(), how }];
     }
-    let of_rows = of_publication(row, published_as(now, table)).or_else(|| doubt(now, row, table));
-    attached(now, members, table, there).into_iter().chain(of_rows).collect()
+    if let Some(cause) = in_another_name(now, members, row, table, there) {
+        return vec![cause];
+    }
+    let is_alone = publishing::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
+    let of_rows = || of_publication(row, published_as(now, table)).or_else(|| doubt(now, row, table));
+    let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
+    let of_place = attached(now, members, table, there).or_else(|| inherits(now, members, table, there));
+    of_place.into_iter().chain(of_rows).collect()
+}
+
+/// The rows of a table that is streamed come in another's name by now.
+fn in_another_name(
+    now: &Now<'_>,
+    members: &Members,
+    row: &TableRow,
+    table: &SourceTable,
+    there: &TargetTable,
+) -> Option<Cause> {
+    if row.state != TableState::Ready || now.published.contains_key(&table.oid) {
+        return None;
+    }
+    let is_streamed = |oid| members.streamed.contains(&oid);
+    if let Some(switched) = publishing::switched(table, now.published, now.tables, is_streamed) {
+        return Some(Cause::Switched(switched));
+    }
+    let root = root_in_name(now.published, table)?;
+    attached(now, members, table, there).or_else(|| Some(Cause::NewWithin { root: root.clone() }))
 }
 
 /// What a table is on the source just now: kept with its rows, and compared with
@@ -384,12 +517,12 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
     published.parts_kinds().then_some(Cause::OtherRows)
 }
 
-fn attached(now: &Now<'_>, members: &HashSet<u32>, table: &SourceTable, there: &There) -> Option<Cause> {
+fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
     if now.hierarchy == Hierarchy::Own {
         return None;
     }
     // A root that is left out is none on the target.
-    let parent = table.ancestors.first().filter(|parent| members.contains(&parent.oid));
+    let parent = table.ancestors.first().filter(|parent| members.all.contains(&parent.oid));
     let is_same = match (&parent, &there.parent) {
         (None, None) => true,
         (Some(parent), Some((oid, _))) => *oid == Some(parent.oid),
@@ -403,14 +536,33 @@ fn attached(now: &Now<'_>, members: &HashSet<u32>, table: &SourceTable, there: &
 
 /// The table that one is a partition of on the target, if the source has that no
 /// more, either.
-fn dropped_above(by_oid: &HashMap<u32, &SourceTable>, there: &There) -> Option<TableName> {
+fn dropped_above(by_oid: &HashMap<u32, &SourceTable>, there: &TargetTable) -> Option<TableName> {
     let (oid, name) = there.parent.as_ref()?;
     oid.is_some_and(|oid| !by_oid.contains_key(&oid)).then(|| name.clone())
 }
 
-/// A table that the state does not know. Under FOR ALL TABLES each row of it has
-/// been met by now, unless it came by what is in no stream.
-fn of_stranger(now: &Now<'_>, table: &SourceTable) -> Option<Gap> {
+fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
+    if now.hierarchy == Hierarchy::Own {
+        return None;
+    }
+    let name = |oid: &u32| now.there.get(oid).map(|there| there.name.clone());
+    let members = |oid: &&u32| members.all.contains(*oid);
+    let here = table.parents.iter().filter(members).filter(|oid| !there.inherits.contains(oid));
+    let beyond = there.inherits.iter().filter(members).filter(|oid| !table.parents.contains(oid));
+    let (missing, extra): (Vec<TableName>, Vec<TableName>) =
+        (here.filter_map(name).collect(), beyond.filter_map(name).collect());
+    (!missing.is_empty() || !extra.is_empty()).then_some(Cause::Inherits { missing, extra })
+}
+
+/// A table that the state does not know; one in a tree of partitions that it does
+/// not know goes by the tree's root. Under FOR ALL TABLES each row of it has been
+/// met by now, unless it came by what is in no stream.
+fn of_stranger(
+    now: &Now<'_>,
+    known: &HashSet<u32>,
+    by_oid: &HashMap<u32, &SourceTable>,
+    table: &SourceTable,
+) -> Option<Gap> {
     if table.shape != Shape::Plain {
         return None;
     }
@@ -422,5 +574,14 @@ fn of_stranger(now: &Now<'_>, table: &SourceTable) -> Option<Gap> {
         (Part::Included, None) => Cause::New,
         _ => return None,
     };
-    Some(Gap { source_oid: table.oid, table: table.name.clone(), cause })
+    let is_new = |above: &&Named| {
+        !known.contains(&above.oid) && by_oid.get(&above.oid).is_some_and(|above| above.part == Part::Included)
+    };
+    let root = table.ancestors.iter().rev().find(is_new);
+    match (&cause, root) {
+        (Cause::New | Cause::NewAndEmpty, Some(root)) => {
+            Some(Gap { source_oid: root.oid, table: root.name.clone(), cause })
+        }
+        _ => Some(Gap { source_oid: table.oid, table: table.name.clone(), cause }),
+    }
 }

@@ -20,6 +20,7 @@ pub mod publishing;
 use std::collections::HashMap;
 use std::ops::Deref;
 
+use crate::catalog::publication::{self, AllTables};
 use crate::catalog::sequences::{Sequence, Tied};
 use crate::catalog::tables::{self, Detail, Persistence, Table};
 use crate::config::{Pattern, Subject, TableFilter, Verdict, near_misses};
@@ -127,6 +128,30 @@ pub fn letting_in(tables: Vec<SourceTable>, new: impl Fn(u32) -> bool) -> Vec<So
         table
     };
     tables.into_iter().map(let_in).collect()
+}
+
+/// Whether tables to come are published, all their rows included. A publication for
+/// all tables that was dropped and made anew has not published those that were created
+/// in between: from then on new tables have to be taken in, which is recorded.
+///
+/// # Errors
+/// When the state or the source cannot be asked.
+pub async fn publishes_all(source: &Session, publications: &[String], state: &State) -> Result<bool, StateError> {
+    if !state.load().await?.is_some_and(|migration| migration.publishes_all_tables) {
+        return Ok(false);
+    }
+    let found = publication::find(source, publications).await?;
+    let rows = state.tables().await?;
+    let vias = rows.iter().filter_map(|row| row.origin.via.as_deref());
+    if !vias.into_iter().any(|via| publication::is_of_former_all_tables(via, &found)) {
+        return Ok(true);
+    }
+    state.set_publishes_all_tables(AllTables::No).await?;
+    let what =
+        "the publication for all tables is another one: tables that the migration does not have want \"walferry add\"";
+    tracing::warn!("{what}");
+    state.journal(what).await?;
+    Ok(false)
 }
 
 /// What the state says, by oid.

@@ -21,6 +21,7 @@ use crate::config::Settings;
 use crate::lsn::EndLsn;
 use crate::schema::Leftover;
 use crate::session::Session;
+use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::sweep::large_objects::{self, Crew, Ends, LargeObjectReport};
@@ -109,13 +110,13 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
 /// brought in must not be taken away again.
 async fn attempt(
     ctx: &Context,
-    (goal, ended): (&OnceCell<EndLsn>, &OnceCell<CatchupReport>),
+    (goal, ended): (&OnceCell<EndLsn>, &OnceCell<Complete>),
     finish: Finish,
 ) -> Result<CatchupReport, Error> {
-    if let Some(report) = ended.get() {
+    if let Some(ended) = ended.get() {
         let state = open_state(ctx).await?;
         take_over(ctx, &state).await?;
-        return end_well(ctx, &state, report.clone()).await;
+        return end_well(ctx, &state, ended.clone()).await;
     }
     let set = || async {
         let until = end_as_of_now(ctx).await?;
@@ -163,12 +164,22 @@ async fn attempt(
         leave(ctx, &state, &format!("caught up to {}", report.end_lsn)).await?;
         return Ok(report);
     }
+    let stay = finish::copied_by_an_earlier_end(&state).await?;
     let done = finish::finish(ctx, &state).await?;
+    let differ = finish::unlogged_that_differ(ctx, &stay).await?;
     let (restored, unlogged_tables) = (Some(done.restored), Some(done.unlogged_tables));
     let administrators = Some(done.administrators);
     let report = CatchupReport { restored, unlogged_tables, administrators, ..report };
-    let report = ended.get_or_init(|| async { report }).await;
-    end_well(ctx, &state, report.clone()).await
+    let ended = ended.get_or_init(|| async { Complete { report, differ } }).await;
+    end_well(ctx, &state, ended.clone()).await
+}
+
+/// An end at which everything is in.
+#[derive(Clone, Debug)]
+struct Complete {
+    report: CatchupReport,
+    /// Unlogged tables that an earlier end has copied, and that differ.
+    differ: Vec<TableName>,
 }
 
 /// A stream that ended before its goal is left to whoever comes next.
@@ -187,10 +198,14 @@ async fn require_reached(ctx: &Context, state: &State, reason: Reason) -> Result
 }
 
 /// Records that everything is in, and leaves.
-async fn end_well(ctx: &Context, state: &State, report: CatchupReport) -> Result<CatchupReport, Error> {
+async fn end_well(ctx: &Context, state: &State, ended: Complete) -> Result<CatchupReport, Error> {
+    let Complete { report, differ } = ended;
     state.set_finished().await?;
     leave(ctx, state, &format!("caught up to {}", report.end_lsn)).await?;
-    Ok(report)
+    if differ.is_empty() {
+        return Ok(report);
+    }
+    Err(Error::UnloggedDiffer { name: ctx.settings.name.clone(), tables: differ })
 }
 
 async fn open_state(ctx: &Context) -> Result<Arc<State>, Error> {

@@ -18,7 +18,7 @@ use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::config::{SchemaMode, Settings};
 use crate::copy;
 use crate::fault::chain;
-use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now, There};
+use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now};
 use crate::membership::{self, Part, SourceTable, narrowed};
 use crate::session::Session;
 use crate::sql::TableName;
@@ -41,14 +41,12 @@ struct Look {
 
 /// Compares, and records what was found.
 async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Look, Error> {
-    let migration = state.load().await?;
+    let publishes_all = membership::publishes_all(source, settings.publications.names(), state).await?;
     let rows = state.tables().await?;
     let known = rows.iter().map(|row| (row.source_oid, row.state)).collect();
     let tables = membership::read(source, &settings.filter, &known, Detail::Outline).await?;
     let published = publication::tables(source, settings.publications.names()).await?;
-    let there = state.target_tables().await?.into_iter();
-    let there: HashMap<u32, There> = there.map(|(oid, name, parent)| (oid, There { name, parent })).collect();
-    let publishes_all = migration.is_some_and(|migration| migration.publishes_all_tables);
+    let there = state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
     let filled = if publishes_all { filled(source, &tables, &rows).await? } else { HashSet::new() };
     let hierarchy = if settings.schema == SchemaMode::Create { Hierarchy::Same } else { Hierarchy::Own };
     let now = Now {
@@ -213,7 +211,7 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
 /// Tables that neither side has any more.
 async fn forget_dropped(state: &State, rows: &[TableRow], tables: &[SourceTable]) -> Result<(), Error> {
     let on_source: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
-    let there: HashSet<u32> = state.target_tables().await?.into_iter().map(|(oid, _, _)| oid).collect();
+    let there: HashSet<u32> = state.target_tables().await?.into_iter().map(|there| there.source_oid).collect();
     let is_gone = |row: &&TableRow| !on_source.contains(&row.source_oid) && !there.contains(&row.source_oid);
     let gone: Vec<u32> = rows.iter().filter(is_gone).map(|row| row.source_oid).collect();
     Ok(state.forget_tables(&gone).await?)
@@ -261,7 +259,7 @@ impl Look {
 /// Compares the rows of a table on both sides by count and sum of hashes, over the
 /// columns that both have and that neither computes; on the source those that are
 /// published.
-async fn have_equal_rows(
+pub(super) async fn have_equal_rows(
     (source, here): (&Session, &TableName),
     (target, there): (&Session, &TableName),
     row_filter: Option<&str>,

@@ -4,14 +4,17 @@ use super::housekeeping::HouseError;
 use super::receiver::ReceiverError;
 use super::worker::WorkerError;
 use crate::apply::ApplyError;
-use crate::config::{ConfigError, Side};
+use crate::config::{ConfigError, Publications, Side};
 use crate::copy::CopyError;
 use crate::fault::{Difference, Fault, Trouble};
 use crate::membership::coverage::{Gap, tables};
+use crate::membership::publishing::listed;
 use crate::observe::http::HttpError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
+use crate::sql::{TableName, literal};
 use crate::state::StateError;
+use crate::state::deferred::DeferredKind;
 use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
 use crate::wire::WireError;
@@ -94,11 +97,39 @@ pub enum Error {
     },
     /// An end has ended well.
     #[error(
-        "migration \"{name}\" has ended: catchup --finish brought everything in, and the target may be the application's"
+        "migration \"{name}\" has ended: catchup --finish brought everything in, and the target may be the application's. \
+         If it is not and the source goes on, run on the target: {}; then \"run\" and \"catchup\" go on, and take triggers \
+         and foreign keys away again until the next --finish",
+        reopen_sql(name)
     )]
     Ended {
         /// The migration.
         name: String,
+    },
+    /// Unlogged tables that an earlier end has copied, and that differ.
+    #[error(
+        "everything is in, and the migration has ended; but an earlier catchup --finish had copied these unlogged tables, \
+         and they are not equal on both sides: {}. If their rows on the target are the application's, nothing is left to do. \
+         If the source has written to them since, have them copied again; run on the target: {}; {}; and then \
+         catchup --finish",
+        listed(.tables), recopy_sql(.name), reopen_sql(.name)
+    )]
+    UnloggedDiffer {
+        /// The migration.
+        name: String,
+        /// They.
+        tables: Vec<TableName>,
+    },
+    /// A publication is gone, or was when changes were made.
+    #[error("{}. Nothing was skipped. {}", gone(.publications, .create), GONE_SINCE)]
+    PublicationGone {
+        /// Those that are gone; or the migration's, of which one was.
+        publications: Publications,
+        /// The SQL that creates what is not there.
+        create: Option<String>,
+        /// The source's words.
+        #[source]
+        source: Option<Box<Error>>,
     },
     /// Deferred objects that the target refused.
     #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
@@ -132,6 +163,36 @@ pub enum Error {
     Bug(String),
 }
 
+/// What has a migration that has ended go on.
+fn reopen_sql(name: &str) -> String {
+    format!("UPDATE walferry.migration SET finished_at = NULL WHERE name = {}", literal(name))
+}
+
+/// What has unlogged tables copied again.
+fn recopy_sql(name: &str) -> String {
+    let kind = DeferredKind::Unlogged.as_str();
+    format!("UPDATE walferry.deferred SET restored_at = NULL WHERE migration = {} AND kind = '{kind}'", literal(name))
+}
+
+/// The way on when all tables are copied anew.
+const GONE_SINCE: &str = "What was changed in between comes with all tables copied anew, and the stream goes on behind it: \
+     walferry resync '*'";
+
+/// What became of publications, and what is to be done first.
+fn gone(publications: &Publications, create: &Option<String>) -> String {
+    match create {
+        Some(sql) => format!(
+            "{} on the source any more, and PostgreSQL before 18 decodes no change that was made since then: let the owner of \
+             the tables create it again ({sql})",
+            publications.who("does not exist", "do not exist")
+        ),
+        None => format!(
+            "{} when changes were made that the slot has: dropped and created again; the source cannot decode these",
+            publications.who("did not exist", "did not exist")
+        ),
+    }
+}
+
 impl Error {
     /// What it means.
     pub fn fault(&self) -> Fault {
@@ -157,6 +218,8 @@ impl Error {
             Error::NotCovered { .. } => Fault::Differs(Difference::Remainder),
             Error::NotResynced { .. } => Fault::NotResynced,
             Error::Ended { .. } => Fault::Ended,
+            Error::UnloggedDiffer { .. } => Fault::Differs(Difference::Unlogged),
+            Error::PublicationGone { .. } => Fault::lasting(Side::Source),
             Error::NotRestored { .. } => Fault::Server(Side::Target, Trouble::NotRestored),
             Error::StreamEnded => Fault::passing(Side::Source),
             Error::LeaseHeld { .. } => Fault::Server(Side::Target, Trouble::LeaseLost),

@@ -10,14 +10,14 @@
 
 use tracing::{info, warn};
 
-use super::{Context, Error, Finish};
+use super::{Context, Error, Finish, coverage};
 use crate::copy;
 use crate::schema::without_stream::Copied;
 use crate::schema::{self, Keys, Leftover, without_stream};
 use crate::session::Session;
-use crate::sql::{TableName, literal};
+use crate::sql::TableName;
 use crate::state::State;
-use crate::state::deferred::DeferredKind;
+use crate::state::deferred::{Deferred, DeferredKind};
 use crate::sweep::large_objects;
 
 /// What was brought in.
@@ -63,9 +63,6 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
     let tables = ctx.copy(state).tables(&source).await?;
     let copied = if schema::has_an_end_begun(&state.deferred().await?) { Copied::Stays } else { Copied::IsForgotten };
-    if copied == Copied::Stays {
-        say_what_stays(state).await?;
-    }
     without_stream::list_anew(&own, &source, &tables, ctx.settings.schema, copied).await?;
     let copy = ctx.copy(state);
     let copied = tokio::select! {
@@ -77,20 +74,38 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     Ok(copied)
 }
 
-async fn say_what_stays(state: &State) -> Result<(), Error> {
-    let tables = named(state, |kind, is_restored| kind == DeferredKind::Unlogged && is_restored).await?;
-    if !tables.is_empty() {
-        warn!(
-            tables,
-            "an earlier catchup --finish has copied these unlogged tables and brought triggers or keys in: they are not \
-             emptied and copied again, as their rows may be the application's. If they are not, and the source has \
-             written to them since, run on the target: UPDATE walferry.deferred SET restored_at = NULL WHERE migration = {} \
-             AND kind = '{}'; and then catchup --finish again",
-            literal(state.name()),
-            DeferredKind::Unlogged.as_str()
-        );
+/// Unlogged tables that an earlier end has copied, and this one has not: those that
+/// differ. Their rows may be the application's.
+///
+/// # Errors
+/// When either side cannot be asked.
+pub(super) async fn unlogged_that_differ(ctx: &Context, copied: &[TableName]) -> Result<Vec<TableName>, Error> {
+    if copied.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(())
+    let connect = |info| Session::connect(info, &ctx.settings.name);
+    let (source, target) = tokio::try_join!(connect(&ctx.settings.source), connect(&ctx.settings.target))?;
+    let mut differ = Vec::new();
+    for table in copied {
+        if !coverage::have_equal_rows((&source, table), (&target, table), None).await? {
+            differ.push(table.clone());
+        }
+    }
+    Ok(differ)
+}
+
+/// The unlogged tables that an end has copied that has brought in what acts on
+/// rows: this one does not copy them again.
+///
+/// # Errors
+/// When the state cannot be read.
+pub(super) async fn copied_by_an_earlier_end(state: &State) -> Result<Vec<TableName>, Error> {
+    let objects = state.deferred().await?;
+    if !schema::has_an_end_begun(&objects) {
+        return Ok(Vec::new());
+    }
+    let is_copied = |object: &Deferred| object.kind == DeferredKind::Unlogged && object.is_restored;
+    Ok(objects.into_iter().filter(is_copied).map(|object| object.table).collect())
 }
 
 /// Takes away again what an end brought in that did not end well, before

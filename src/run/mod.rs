@@ -18,6 +18,7 @@ mod error;
 mod extensions;
 mod finish;
 pub mod housekeeping;
+mod publication;
 pub mod receiver;
 pub mod resync;
 pub mod retry;
@@ -49,7 +50,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
-use crate::state::resume::{ResyncError, Standing, compare_publications, compare_slot, compare_source};
+use crate::state::resume::{ResyncError, Standing, compare_slot, compare_source};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
 use retry::Retry;
@@ -496,8 +497,7 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
     let slot = migration.slot.name();
     let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
         let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-        let publications = catalog::publication::find(&source, migration.publications.names()).await?;
-        compare_publications(&migration.publications, source.version(), &publications)?;
+        publication::require_there(ctx, state, migration, &source).await?;
         Ok(catalog::slot::find(&source, slot).await?)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::housekeeping::{self, House, HouseError};
+use super::publication;
 use super::receiver::{self, Budget, CHUNKS_MAX, Heard, ReceiverError};
 use super::resync::{self, Desk};
 use super::worker::{self, WorkerError};
@@ -131,7 +132,10 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
         }
     };
     ctx.established();
-    flow.run(ctx, &heard, &durable, &stop, beside).await
+    match flow.run(ctx, &heard, &durable, &stop, beside).await {
+        Err(error) => Err(publication::or_gone(ctx, &state, &migration, error).await),
+        ended => ended,
+    }
 }
 
 /// A slot's changes on their way to the target.

@@ -1,4 +1,5 @@
-//! The position: one row that moves only together with the data.
+//! The position: one row that moves only together with the data, or past data that
+//! every table has by a later copy ([`State::pass_over`]).
 //!
 //! Every batch begins with [`MOVE_SQL`]. It fails (division by zero, 22012)
 //! when the row is not where the batch expects it, so everything behind it in
@@ -62,6 +63,16 @@ impl State {
     pub async fn begin_position(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
         let sql = "INSERT INTO walferry.position (slot, end_lsn) VALUES ($1, $2)";
         self.execute(sql, &[&slot, &point.lsn()], "enter a position").await?;
+        Ok(())
+    }
+
+    /// Moves a position on without data: what lies between is on the target by other
+    /// means.
+    ///
+    /// # Errors
+    /// When it is not where it was, or the target refuses it.
+    pub async fn pass_over(&self, slot: &str, from: DurableLsn, to: EndLsn) -> Result<(), StateError> {
+        self.query(MOVE_SQL, &[&slot, &to.lsn(), &None::<i64>, &from.lsn()], "move the position on").await?;
         Ok(())
     }
 

@@ -8,13 +8,11 @@
 
 use super::migration::SourceIdentity;
 use super::tables::TableState;
-use crate::catalog::publication::Publication;
 use crate::catalog::slot::{PLUGIN, Slot};
-use crate::config::{Publications, Side};
+use crate::config::Side;
 use crate::fault::Fault;
 use crate::lsn::Lsn;
 use crate::session::{DbContext, DbError, Session};
-use crate::sql::shown;
 
 /// Why a migration cannot go on from its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,12 +58,6 @@ pub enum ResyncError {
         /// The position on the target.
         position: Lsn,
     },
-    /// A publication is gone.
-    #[error(
-        "publication {} does not exist on the source any more, and PostgreSQL before 18 decodes no change that was made \
-         without it (if there was none, create it again)", shown(.0)
-    )]
-    PublicationGone(String),
     /// The copy is complete but the position is missing.
     #[error("the target has no position for slot \"{0}\", although the copy is complete")]
     NoPosition(String),
@@ -117,24 +109,6 @@ pub fn compare_slot(name: &str, source: &SourceIdentity, slot: Option<Slot>, pos
     }
     match slot.confirmed_flush {
         Some(confirmed) if confirmed > position => Err(ResyncError::SlotAhead { slot: name, confirmed, position }),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the source can decode with the migration's publications; from 18 on it
-/// goes on with those that are there, and what the others had is noticed when what
-/// is published is compared.
-///
-/// # Errors
-/// When it cannot.
-pub fn compare_publications(
-    recorded: &Publications,
-    source_version: i32,
-    found: &[Publication],
-) -> Result<(), ResyncError> {
-    let gone = recorded.names().iter().find(|name| !found.iter().any(|publication| publication.name == **name));
-    match gone {
-        Some(name) if source_version < 180_000 => Err(ResyncError::PublicationGone(name.clone())),
         _ => Ok(()),
     }
 }

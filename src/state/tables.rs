@@ -112,9 +112,18 @@ impl std::fmt::Display for TableState {
     }
 }
 
-/// A table of the target by the oid of its counterpart, its name, and the table that
-/// it is a partition of: by the oid of that one's counterpart, and by name.
-pub type TargetTable = (u32, TableName, Option<(Option<u32>, TableName)>);
+/// A table of the target.
+#[derive(Clone, Debug)]
+pub struct TargetTable {
+    /// The oid of its counterpart.
+    pub source_oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// The table that it is a partition of: by the oid of that one's counterpart, and by name.
+    pub parent: Option<(Option<u32>, TableName)>,
+    /// The counterparts, by oid, of the tables that it inherits from.
+    pub inherits: Vec<u32>,
+}
 
 /// A row of `walferry.tables`.
 #[derive(Clone, Debug)]
@@ -313,7 +322,9 @@ impl State {
     pub async fn target_tables(&self) -> Result<Vec<TargetTable>, StateError> {
         let rows = self
             .query(
-                "SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text \
+                "SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text, \
+                     ARRAY(SELECT o.source_oid FROM pg_catalog.pg_inherits h JOIN walferry.tables o ON o.migration = t.migration \
+                         AND o.target_oid = h.inhparent WHERE h.inhrelid = c.oid AND NOT c.relispartition) \
                  FROM (SELECT source_oid, migration, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.oid = target_oid) \
                      THEN target_oid ELSE (SELECT named.oid FROM (SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid) \
                          AS named (oid) WHERE NOT EXISTS (SELECT FROM walferry.tables o WHERE o.target_oid = named.oid)) END AS oid \
@@ -331,11 +342,12 @@ impl State {
             let parent = row.take::<Option<String>>(4)?.zip(row.take::<Option<String>>(5)?);
             let parent = parent.map(|(schema, name)| TableName { schema, name });
             let counterpart: Option<u32> = row.take(3)?;
-            Ok((
-                row.take(0)?,
-                TableName { schema: row.take(1)?, name: row.take(2)? },
-                parent.map(|name| (counterpart, name)),
-            ))
+            Ok(TargetTable {
+                source_oid: row.take(0)?,
+                name: TableName { schema: row.take(1)?, name: row.take(2)? },
+                parent: parent.map(|name| (counterpart, name)),
+                inherits: row.take(6)?,
+            })
         };
         rows.iter().map(table).collect()
     }

@@ -52,5 +52,6 @@ mod trial;
 mod truncate;
 mod types;
 mod versions;
+mod ways_out;
 mod whole_way;
 mod without_stream;

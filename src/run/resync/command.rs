@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::again;
+use super::{again, ahead};
 use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
 use crate::copy::anew;
@@ -105,7 +105,7 @@ pub async fn command(
     let sizes = names.iter().cloned().zip(bytes).collect();
     let by_daemon = retried(&ctx, || attempt(&ctx, &names, &sizes)).await?;
     let rows = state(&ctx).await?.tables().await?;
-    let copied = rows.into_iter().filter(|row| names.contains(&row.table));
+    let copied = rows.into_iter().filter(|row| row.state.is_streamed() && names.contains(&row.table));
     let table = |row: TableRow| ResyncedTable {
         table: row.table.to_string(),
         rows: row.rows,
@@ -139,15 +139,23 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
-    let is_ours = |table: &SourceTable| rows.iter().any(|row| row.source_oid == table.oid && row.state.is_streamed());
+    let has_state = |table: &SourceTable, is_it: fn(TableState) -> bool| {
+        rows.iter().any(|row| row.source_oid == table.oid && is_it(row.state))
+    };
+    let is_streamed = |table: &SourceTable| has_state(table, TableState::is_streamed);
+    let is_ours = |table: &SourceTable| is_streamed(table) || has_state(table, |state| state == TableState::Within);
     let mut names = Vec::new();
     for (text, pattern) in patterns {
         let is_meant = |table: &&SourceTable| {
             pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(&a.name))
         };
         let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
-        let fit: Vec<&SourceTable> =
+        let mut fit: Vec<&SourceTable> =
             meant.iter().copied().filter(|table| is_ours(table) == (kind == Kind::Resync)).collect();
+        if fit.iter().any(|table| is_streamed(table)) {
+            // The others' rows come with theirs.
+            fit.retain(|table| is_streamed(table));
+        }
         if fit.is_empty() {
             let why = match (meant.is_empty(), kind) {
                 (true, _) => "no table of the source fits it",
@@ -213,10 +221,10 @@ async fn between_runs(ctx: &Context, state: &Arc<State>, names: &[TableName]) ->
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
     anew::make_room(&copy, &source, &wanted.new).await?;
-    anew::empty(&copy, &wanted.again).await?;
-    anew::enter(&copy, &source, &wanted.new).await?;
+    anew::begin(&copy, &source, &wanted).await?;
     drop(source);
     anew::between_runs(&copy).await?;
+    ahead::leave_behind(ctx, state).await?;
     state.release_lease().await?;
     Ok(())
 }

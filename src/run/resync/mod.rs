@@ -21,6 +21,7 @@
 //! second worker (SYNCWAIT, CATCHUP, SYNCDONE).
 
 mod again;
+mod ahead;
 mod command;
 mod join;
 
@@ -138,8 +139,7 @@ impl Desk<'_> {
         anew::make_room(&copy, &source, &wanted.new).await?;
         {
             let Some(_held) = self.steering.hold().await else { return Err(Error::StreamEnded) };
-            anew::empty(&copy, &wanted.again).await?;
-            anew::enter(&copy, &source, &wanted.new).await?;
+            anew::begin(&copy, &source, &wanted).await?;
         }
         drop(source);
         crate::failpoint::hit("resync-emptied");

@@ -1,0 +1,68 @@
+//! Changes that come in another name than the rows of their table were copied in:
+//! of a partition whose rows came in its root's, or the other way about. Somebody
+//! has switched `publish_via_partition_root` of the publication.
+//!
+//! Invariant: they are passed over as far as they are in the rows of the tables
+//! that have them, and refused from there on. What the slot has already decided
+//! about the name is so for good (it decodes under the catalog of then), so after
+//! the publication is as it was those tables are copied anew, behind it.
+
+use std::collections::HashSet;
+
+use super::{Admission, Source, Tables, unknown};
+use crate::apply::ApplyError;
+use crate::catalog::publication::{self, Partitions};
+use crate::catalog::tables::{self, Detail, Shape, Table};
+use crate::lsn::{CommitLsn, Lsn};
+use crate::membership::publishing::Switched;
+use crate::relation::Relation;
+use crate::state::tables::TableRow;
+
+const DETACHED: &str = "its rows came in the name of a table that it was a partition of, and it is none any more: copy it with \
+     \"walferry resync\"";
+
+impl Tables {
+    /// Decides about changes in the name of a table whose rows are in others'.
+    pub(super) async fn within(
+        &self,
+        table: &Table,
+        relation: &Relation,
+        at: Lsn,
+        source: &mut Source,
+    ) -> Result<Admission, ApplyError> {
+        let all = tables::list(source.session().await?, Detail::Outline).await?;
+        let below: HashSet<u32> = all.iter().filter(|other| other.is_below(table.oid)).map(|other| other.oid).collect();
+        let is_related = |row: &&TableRow| {
+            row.state.is_streamed() && (below.contains(&row.source_oid) || table.is_below(row.source_oid))
+        };
+        let related: Vec<&TableRow> = self.by_oid.values().filter(is_related).collect();
+        let above = related.iter().find(|row| table.is_below(row.source_oid)).map(|row| &row.table);
+        let (root, now) = match table.shape {
+            Shape::Partitioned => (table.name.clone(), Partitions::InTheirRootsName),
+            Shape::Plain if table.ancestors.is_empty() => return Err(unknown(&relation.table, at, DETACHED)),
+            Shape::Plain => (above.unwrap_or(table.root()).clone(), Partitions::InTheirOwnName),
+        };
+        let published = publication::tables(source.session().await?, &self.publications).await?;
+        let publications = published.get(&table.oid).map_or_else(|| self.publications.clone(), |found| found.names());
+        let switched = Switched { root, now, publications };
+        let why = format!("it {switched}; {}", switched.remedy());
+        // What has its rows in here would be taken for whole later.
+        let is_new = |other: &&Table| {
+            let is_near = other.is_below(table.oid) || table.ancestors.iter().any(|above| other.is_below(above.oid));
+            is_near && other.shape == Shape::Plain && !self.by_oid.contains_key(&other.oid)
+        };
+        if let Some(new) = all.iter().find(is_new).filter(|_| self.publishes_all && table.shape == Shape::Partitioned) {
+            return Err(unknown(
+                &relation.table,
+                at,
+                &format!("{why}; and take in what is new: walferry add '{}'", new.name),
+            ));
+        }
+        let points = related.iter().map(|row| row.snapshot_lsn.filter(|_| self.share.has(row)));
+        let until = points.collect::<Option<Vec<_>>>().and_then(|points| points.into_iter().min());
+        match until {
+            Some(until) if !until.is_before(CommitLsn::of_record(at)) => Ok(Admission::WithinUntil(until, why)),
+            _ => Err(unknown(&relation.table, at, &why)),
+        }
+    }
+}

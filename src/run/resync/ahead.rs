@@ -1,0 +1,71 @@
+//! What nobody needs any more is left behind: once every table was copied anew
+//! between two runs, the stream begins where the first of them is of.
+//!
+//! Invariant: the position moves only past what is in the rows of every table that
+//! is streamed, and of no table to come. So changes that the source cannot decode
+//! (its publication was gone when they were made) need not end a migration.
+
+use tracing::{info, warn};
+
+use crate::catalog::tables::{Detail, Shape};
+use crate::lsn::EndLsn;
+use crate::membership::publishing::listed;
+use crate::membership::{self, Part, SourceTable};
+use crate::run::{Context, Error};
+use crate::session::Session;
+use crate::sql::TableName;
+use crate::state::State;
+use crate::state::tables::{TableRow, TableState};
+
+/// Moves the position up to the point that all tables' rows are of, if it is behind;
+/// the lease is held, and no stream is at work.
+///
+/// # Errors
+/// When an end cannot be asked, or another process has moved the position.
+pub(super) async fn leave_behind(ctx: &Context, state: &State) -> Result<(), Error> {
+    let Some(migration) = state.load().await? else { return Ok(()) };
+    let slot = migration.slot.name();
+    let Some(position) = state.position(slot).await? else { return Ok(()) };
+    let Some(point) = all_are_of(&state.tables().await?) else { return Ok(()) };
+    if point.lsn() <= position.lsn() {
+        return Ok(());
+    }
+    if migration.publishes_all_tables && !record_strangers(ctx, state).await? {
+        return Ok(());
+    }
+    state.pass_over(slot, position, point).await?;
+    info!(from = %position.lsn(), to = %point.lsn(), "every table was copied anew: the stream goes on from there");
+    state.journal(&format!("went on from {}, every table having been copied anew", point.lsn())).await?;
+    Ok(())
+}
+
+/// The point that the rows of every table that is streamed are of, at least.
+fn all_are_of(rows: &[TableRow]) -> Option<EndLsn> {
+    let streamed = rows.iter().filter(|row| row.state.is_streamed());
+    let points: Option<Vec<EndLsn>> =
+        streamed.map(|row| row.snapshot_lsn.filter(|_| row.state == TableState::Ready)).collect();
+    points?.into_iter().min()
+}
+
+/// Tables that nobody knows are taken for whole when the stream meets them, as all
+/// their rows are in it. They would not be: so those that the filter leaves out are
+/// recorded, and others are in the way.
+async fn record_strangers(ctx: &Context, state: &State) -> Result<bool, Error> {
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let known = membership::known(state).await?;
+    let tables = membership::read(&source, &ctx.settings.filter, &known, Detail::Outline).await?;
+    let strangers = || tables.iter().filter(|table| table.shape == Shape::Plain && !known.contains_key(&table.oid));
+    let new: Vec<TableName> = strangers().filter(|t| t.part == Part::Included).map(|t| t.name.clone()).collect();
+    if !new.is_empty() {
+        warn!(
+            tables = listed(&new),
+            "the stream has rows of tables that were created after the copy; take them in with \"walferry add\", and have \
+             all tables copied anew once more if it cannot go on"
+        );
+        return Ok(false);
+    }
+    let left_out = |table: &SourceTable| TableRow::new(table.name.clone(), table.oid, TableState::Excluded);
+    let left_out: Vec<TableRow> = strangers().filter(|t| t.part == Part::Filtered).map(left_out).collect();
+    state.enter_tables(&left_out).await?;
+    Ok(true)
+}
