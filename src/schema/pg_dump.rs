@@ -48,6 +48,10 @@ const SYSTEM_ROOTS: u32 = 16;
 const CA_BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
+/// pg_dump has no timeouts, but for its first statement, which comes before it has
+/// said so; every supported version knows these.
+const OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+
 /// Bytes of pg_dump's standard error that are worth showing.
 const STDERR_SHOWN: usize = 2000;
 
@@ -278,9 +282,8 @@ fn environment(info: &ConnInfo, pg_dump_version: u32) -> Vec<(&'static str, Stri
             vars.push((name, path.to_string_lossy().into_owned()));
         }
     }
-    if let Some(options) = &info.options {
-        vars.push(("PGOPTIONS", options.clone()));
-    }
+    let theirs = info.options.as_deref().unwrap_or_default();
+    vars.push(("PGOPTIONS", format!("{OPTIONS} {theirs}").trim_end().to_owned()));
     vars
 }
 

@@ -20,10 +20,9 @@ pub const NOTICE_LOSS: [&str; 3] =
 /// (`server_version_num`).
 pub fn preparation(version: i32) -> String {
     let mut sql = String::from(
-        "SET client_encoding = 'UTF8'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; \
+        "SET statement_timeout = 0; SET lock_timeout = 0; SET client_encoding = 'UTF8'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; \
          SET extra_float_digits = 3; SET search_path = ''; SET row_security = off; \
          SET default_transaction_isolation = 'read committed'; SET default_transaction_deferrable = off; \
-         SET statement_timeout = 0; SET lock_timeout = 0; \
          SET idle_in_transaction_session_timeout = 0; \
          SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
          WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
