@@ -75,6 +75,8 @@ pub enum Trouble {
     Rewritten,
     /// What belongs to a table's rows cannot be built on them.
     NotBuilt,
+    /// Its name is taken.
+    NameTaken,
     /// The slot is about to lose its WAL.
     WalEnding,
     /// Another process works on the migration.
@@ -331,6 +333,11 @@ impl Trouble {
                 Operator,
                 "mend the rows on the source, have the table copied anew with \"walferry resync TABLE\", and start \
                  again: the other tables stay",
+            ),
+            Trouble::NameTaken => (
+                Operator,
+                "something else on the target has its name: rename or drop it there (\"walferry check\" prints the SQL), \
+                 and start again: the other tables stay",
             ),
             Trouble::WalEnding => {
                 (Operator, "raise it before the next checkpoint and start again at once: finished tables stay")

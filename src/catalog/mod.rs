@@ -9,6 +9,7 @@ pub mod activity;
 pub mod contents;
 pub mod database;
 pub mod extensions;
+pub mod holders;
 pub mod large_objects;
 pub mod objects;
 pub mod publication;

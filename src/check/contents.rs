@@ -1,48 +1,51 @@
-//! What is not in the stream: sequences, large objects, and kinds of tables
-//! that logical replication passes over.
+//! What is not in the stream: sequences and large objects. Those that the role may
+//! not read are warnings: a run carries the others, and only its end wants all.
 
 use super::findings::names;
-use super::{CheckError, Findings};
+use super::{CheckError, Findings, known};
 use crate::catalog::roles::Role;
 use crate::catalog::sequences::{self, Sequence};
 use crate::config::{Settings, Side};
-use crate::membership::{self, Known};
+use crate::membership;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
+use crate::state::resume::Standing;
 use crate::sweep::large_objects::READABLE_SQL;
 use crate::words;
 
 pub(super) async fn check(
     settings: &Settings,
-    role: &Role,
+    (role, standing): (&Role, Option<&Standing>),
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    sequences(settings, role, session, findings).await?;
+    sequences(settings, (role, standing), session, findings).await?;
     large_objects(role, session, findings).await
 }
 
 async fn sequences(
     settings: &Settings,
-    role: &Role,
+    (role, standing): (&Role, Option<&Standing>),
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let all = sequences::list(session).await?;
     let ours: Vec<&Sequence> =
-        all.iter().filter(|one| membership::sequence(one, &settings.filter, &Known::new())).collect();
+        all.iter().filter(|one| membership::sequence(one, &settings.filter, known(standing))).collect();
     let denied: Vec<&TableName> = ours.iter().filter(|one| !one.may_read).map(|one| &one.name).collect();
     let total = ours.len();
     if denied.is_empty() {
         findings.ok(Side::Source, "sequences", format!("role {} may read all {total} sequences", role.name));
         return Ok(());
     }
-    let finding = findings.problem(
+    let sequences = if denied.len() == 1 { "sequence" } else { "sequences" };
+    let finding = findings.warning(
         Side::Source,
         "sequences",
-        format!("role {} may not read {} sequences: {}", role.name, denied.len(), names(&denied)),
+        format!("role {} may not read {} {sequences}: {}", role.name, denied.len(), names(&denied)),
     );
-    finding.remedy("let their owner run this:");
+    finding
+        .remedy("a run carries the others, and catchup cannot end before these can be read; let their owner run this:");
     for name in &denied {
         finding.sql(format!("GRANT SELECT ON SEQUENCE {} TO {};", name.sql(), ident(&role.name)));
     }
@@ -78,7 +81,7 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
             format!("GRANT SELECT ON pg_catalog.pg_largeobject TO {};", ident(&role.name))
         };
         findings
-            .problem(
+            .warning(
                 Side::Source,
                 "large_objects",
                 format!(
@@ -87,7 +90,7 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
                     words::listed_of(&unreadable, u64::try_from(foreign).unwrap_or(0))
                 ),
             )
-            .remedy("let a superuser run this, or use the role that owns them:")
+            .remedy("a run carries the others, and catchup cannot end before these can be read; let a superuser run this, or use the role that owns them:")
             .sql(grant);
     }
     Ok(())

@@ -1,13 +1,16 @@
-//! Whether the source's content can land on the target: encoding, schemas,
-//! extensions, tables that exist already.
+//! Whether the source's content can land on the target: encoding, tables that are
+//! to exist already, owners of large objects. What is to be created is tried
+//! (`trial`).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::findings::names;
 use super::tables::{Kind, Tables};
-use super::{CheckError, Findings, foreign};
+use super::{CheckError, Findings, trial};
 use crate::catalog::contents;
+use crate::catalog::publication::{self, Published};
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
+use crate::membership::publishing;
 use crate::schema;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -17,13 +20,11 @@ use crate::sweep::large_objects::owners;
 /// What the target has to take.
 pub(super) struct Content {
     tables: Tables,
+    /// Those whose rows land in the target's tables of their names.
+    wanted: Vec<TableName>,
     encoding: String,
-    extensions: Vec<String>,
-    /// Roles that policies name, and privileges when these come along.
-    roles: Vec<String>,
     /// Roles that large objects are to be given to.
     owners: Vec<String>,
-    foreign: foreign::Needs,
 }
 
 const ENCODING: &str = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
@@ -32,41 +33,45 @@ impl Content {
     /// Reads the rest of it from the source.
     pub(super) async fn read(settings: &Settings, session: &Session, tables: Tables) -> Result<Self, CheckError> {
         let encoding = session.query_one(ENCODING, &[]).await.during(Side::Source, "read the encoding")?.take(0)?;
-        let rows = session
-            .query("SELECT extname::text FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1", &[])
-            .await
-            .during(Side::Source, "list the extensions")?;
-        let roles = schema::named_roles(session, settings.acl, &[]).await?;
         let owners = match settings.owners {
             Keep::Yes => owners::names(session).await?,
             Keep::No => Vec::new(),
         };
-        let foreign = foreign::Needs::read(session).await?;
-        let extensions = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
-        Ok(Content { tables, encoding, extensions, roles, owners, foreign })
+        let published = published(settings, session).await?;
+        let wanted = publishing::landing(&tables.all, published.as_ref(), settings.schema);
+        let wanted = wanted.into_iter().map(|table| table.name.clone()).collect();
+        Ok(Content { tables, wanted, encoding, owners })
     }
+}
+
+/// What is published already; `None` where the publication is still to be made.
+pub(super) async fn published(
+    settings: &Settings,
+    source: &Session,
+) -> Result<Option<HashMap<u32, Published>>, CheckError> {
+    let names = settings.publications.names();
+    let is_there = !publication::find(source, names).await?.is_empty();
+    Ok(if is_there { Some(publication::tables(source, names).await?) } else { None })
 }
 
 pub(super) async fn check(
     settings: &Settings,
     content: &Content,
-    migration: Option<&Standing>,
+    standing: Option<&Standing>,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     not_replicated(settings, content, findings);
     encoding(content, session, findings).await?;
-    if migration.is_some() {
+    if let Some(standing) = standing.filter(|standing| standing.schema_restored || standing.is_set_up()) {
         // The tables are there and have rows: that is how it goes on.
-        return Ok(());
+        return trial::waiting(standing, session, findings).await;
     }
-    if settings.schema == SchemaMode::Create {
-        extensions(content, session, findings).await?;
-        foreign::check(&content.foreign, session, findings).await?;
-        schemas(content, session, findings).await?;
+    owners_of_large_objects(content, session, findings).await?;
+    match settings.schema {
+        SchemaMode::Create => Ok(()),
+        SchemaMode::Existing | SchemaMode::None => tables(settings, content, session, findings).await,
     }
-    roles(settings, content, session, findings).await?;
-    tables(settings, content, session, findings).await
 }
 
 /// Kinds of tables that no publication carries.
@@ -122,106 +127,21 @@ async fn encoding(content: &Content, session: &Session, findings: &mut Findings)
     Ok(())
 }
 
-async fn extensions(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let rows = session
-        .query("SELECT name::text, installed_version IS NOT NULL FROM pg_available_extensions", &[])
-        .await
-        .during(Side::Target, "list the extensions")?;
-    let (mut available, mut installed) = (HashSet::<String>::new(), HashSet::<String>::new());
-    for row in &rows {
-        let name: String = row.take(0)?;
-        if row.take(1)? {
-            installed.insert(name.clone());
-        }
-        available.insert(name);
-    }
-    let absent: Vec<&String> = content.extensions.iter().filter(|name| !available.contains(*name)).collect();
-    if !absent.is_empty() {
-        findings
-            .problem(Side::Target, "extensions", format!("the target's server does not offer {}", names(&absent)))
-            .remedy("install their packages on the server, or enable them in the provider's console");
-    }
-    // `trusted` is new in 13; before, every extension took a superuser.
-    let trusted = if session.version() >= 130_000 { "trusted" } else { "false" };
-    let sql = format!(
-        "SELECT DISTINCT name::text FROM pg_available_extension_versions WHERE name::text = ANY ($1) AND superuser AND NOT {trusted} \
-         AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
-    );
-    let rows =
-        session.query(&sql, &[&content.extensions]).await.during(Side::Target, "list the untrusted extensions")?;
-    let mut restricted: Vec<String> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
-    restricted.retain(|name| !installed.contains(name));
-    if restricted.is_empty() {
-        if absent.is_empty() {
-            findings.ok(
-                Side::Target,
-                "extensions",
-                format!("all {} extensions are available", content.extensions.len()),
-            );
-        }
-        return Ok(());
-    }
-    let finding = findings.warning(
-        Side::Target,
-        "extensions",
-        format!("PostgreSQL lets only a superuser create {}; providers often allow it", names(&restricted)),
-    );
-    finding.remedy("if the copy fails there, have them created beforehand:");
-    for name in &restricted {
-        finding.sql(format!("CREATE EXTENSION {};", ident(name)));
-    }
-    Ok(())
-}
-
-/// Roles of policies, and of privileges that come along, must exist; those that
-/// large objects are given to must be ours to give to. Other owners are looked at
-/// when the dump names them.
-async fn roles(
-    settings: &Settings,
+/// Large objects are given to their owners at the end; until then they are ours.
+async fn owners_of_large_objects(
     content: &Content,
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    // A schema that is not ours to create has its policies and privileges.
-    let named = if settings.schema == SchemaMode::Create { content.roles.as_slice() } else { &[] };
-    let missing = schema::missing_roles(session, named, &content.owners).await?;
+    let missing = schema::missing_roles(session, &[], &content.owners).await?;
     if missing.is_empty() {
         return Ok(());
     }
-    let message = format!(
-        "{} roles that policies, privileges or owners name are not there, or not ours to give to",
-        missing.len()
-    );
-    // They may be those of tables that the filter leaves out.
-    let finding = if settings.filter.is_empty() {
-        findings.problem(Side::Target, "roles", message)
-    } else {
-        findings.warning(Side::Target, "roles", message)
-    };
+    let message = "owners of large objects are not there, or not ours to give to: they are carried, and catchup --finish will want these roles";
+    let finding = findings.warning(Side::Target, "roles", message);
     finding.remedy("let an administrator run this:");
     for sql in missing {
         finding.sql(sql);
-    }
-    Ok(())
-}
-
-/// Schemas that exist must let the role create in them.
-async fn schemas(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let wanted: BTreeSet<&str> = content.tables.list.iter().map(|table| table.name.schema.as_str()).collect();
-    let wanted: Vec<&str> = wanted.into_iter().collect();
-    let rows = session
-        .query(
-            "SELECT nspname::text, current_user::text FROM pg_namespace WHERE nspname::text = ANY ($1) AND NOT has_schema_privilege(oid, 'CREATE')",
-            &[&wanted],
-        )
-        .await
-        .during(Side::Target, "look at the schemas")?;
-    for row in &rows {
-        let (schema, role): (String, String) = (row.take(0)?, row.take(1)?);
-        findings
-            .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema}"))
-            .remedy("let its owner run this:")
-            .sql(format!("GRANT CREATE ON SCHEMA {} TO {};", ident(&schema), ident(&role)));
     }
     Ok(())
 }
@@ -243,13 +163,7 @@ async fn tables(
     session: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let wanted: Vec<&TableName> = content
-        .tables
-        .list
-        .iter()
-        .filter(|t| matches!(t.kind, Kind::Plain | Kind::Partitioned | Kind::Unlogged))
-        .map(|t| &t.name)
-        .collect();
+    let wanted: Vec<&TableName> = content.wanted.iter().collect();
     let schemas: Vec<&str> = wanted.iter().map(|name| name.schema.as_str()).collect();
     let tables: Vec<&str> = wanted.iter().map(|name| name.name.as_str()).collect();
     let rows = session
@@ -276,10 +190,6 @@ async fn tables(
             })
         })
         .collect::<Result<_, DbError>>()?;
-    if settings.schema == SchemaMode::Create {
-        not_there_yet(&landed, findings);
-        return Ok(());
-    }
     all_there(&wanted, &landed, findings);
     if settings.schema == SchemaMode::Existing {
         alterable(&landed, findings);
@@ -295,24 +205,12 @@ async fn tables(
     empty(&landed, session, findings).await
 }
 
-fn not_there_yet(landed: &[Landed], findings: &mut Findings) {
-    if landed.is_empty() {
-        return findings.ok(Side::Target, "tables", "none of the tables exists yet");
-    }
-    let listed: Vec<&TableName> = landed.iter().map(|table| &table.name).collect();
-    let list: Vec<String> = listed.iter().map(|name| name.sql()).collect();
-    findings
-        .problem(Side::Target, "tables", format!("{} of the tables exist already: {}", landed.len(), names(&listed)))
-        .remedy("use --schema existing to fill them; or, if they are not needed, drop them:")
-        .sql(format!("DROP TABLE {};", list.join(", ")));
-}
-
 fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) {
     let found: HashSet<&TableName> = landed.iter().map(|table| &table.name).collect();
     let absent: Vec<&&TableName> = wanted.iter().filter(|name| !found.contains(**name)).collect();
     if !absent.is_empty() {
         findings
-            .problem(Side::Target, "tables", format!("{} of the tables do not exist: {}", absent.len(), names(&absent)))
+            .problem(Side::Target, "tables", format!("tables are not there: {}", names(&absent)))
             .remedy("create them, use --schema create, or leave them out with --exclude-tables");
     }
     let denied: Vec<&Landed> = landed.iter().filter(|table| !table.may_write).collect();

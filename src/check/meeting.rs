@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 
 use super::findings::names;
-use super::{CheckError, Findings};
+use super::{CheckError, Findings, known, landing};
 use crate::catalog::extensions::{ConfigTable, config_tables};
 use crate::catalog::tables::{Detail, Found, by_name};
 use crate::catalog::{database, large_objects};
 use crate::config::{SchemaMode, Settings, Side};
-use crate::membership::{self, Known, Part};
+use crate::membership::{self, SourceTable, publishing};
 use crate::schema::tables;
 use crate::schema::{self, SchemaError};
 use crate::session::Session;
@@ -29,14 +29,17 @@ pub(super) async fn check(
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     order_of_text(source, target, findings).await?;
-    if standing.is_some() {
+    if standing.is_some_and(Standing::is_set_up) {
         return Ok(());
     }
     taken_oids(source, target, findings).await?;
     rows_of_extensions(settings, source, target, findings).await?;
-    match settings.schema {
-        SchemaMode::Create => of_database(settings, source, target, findings).await,
-        SchemaMode::Existing | SchemaMode::None => fit(settings, source, target, findings).await,
+    match (settings.schema, standing.is_some_and(|standing| standing.schema_restored)) {
+        (SchemaMode::Create, false) => of_database(settings, source, target, findings).await,
+        // An attempt that was cut off before it had its list of tables has made them.
+        (SchemaMode::Create, true) | (SchemaMode::Existing | SchemaMode::None, _) => {
+            fit(settings, standing, (source, target), findings).await
+        }
     }
 }
 
@@ -86,21 +89,39 @@ async fn taken_oids(source: &Session, target: &Session, findings: &mut Findings)
 /// Existing tables, by the same functions as the run's.
 async fn fit(
     settings: &Settings,
-    source: &Session,
-    target: &Session,
+    standing: Option<&Standing>,
+    (source, target): (&Session, &Session),
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    let mut ours = membership::read(source, &settings.filter, &Known::new(), Detail::Columns).await?;
-    ours.retain(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let all = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
+    let published = landing::published(settings, source).await?;
+    let all = match &published {
+        Some(published) => publishing::with_published_columns(all, published),
+        None => all,
+    };
+    let ours = publishing::landing(&all, published.as_ref(), settings.schema);
     let there: HashMap<TableName, Found> = by_name(target, ours.iter().map(|t| &t.name)).await?;
     // Those that are not there are named with the tables.
-    let present = || ours.iter().filter(|table| there.contains_key(&table.name));
+    let present = || ours.iter().copied().filter(|table| there.contains_key(&table.name));
     if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there) {
         let finding = findings.problem(Side::Target, "columns", "tables of the target do not fit those of the source");
         finding.remedy("let their owner run this there:");
         lines.into_iter().for_each(|line| {
             finding.sql(line);
         });
+    }
+    let has = |table: &SourceTable, column: &str| {
+        there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated))
+    };
+    for lack in publishing::columns_lacking(published.as_ref().unwrap_or(&HashMap::new()), &all, has) {
+        findings
+            .problem(
+                Side::Source,
+                "publication",
+                format!("{}, which the target has", lack.said(&settings.publications)),
+            )
+            .remedy("let its owner mend it, or drop these columns on the target:")
+            .sql(lack.sql());
     }
     for difference in tables::differences(present(), &there) {
         findings.warning(Side::Target, "columns", difference);

@@ -8,15 +8,15 @@
 //!
 //! One file a group: [`findings`] (what a check says), `server` (both ends:
 //! pooler, connections), `source`, `tables`, `publication`, `slot`, `contents`
-//! (large objects, sequences), `target`, `landing` (the schema on the target,
-//! what is not replicated), `foreign` (foreign servers on the target), `meeting`
-//! (what both ends are asked for together), `trial`
-//! (the schema, tried on the target).
-//! `patience` bounds them all.
+//! (large objects, sequences), `target`, `landing` (tables that are to exist, what
+//! is not replicated), `meeting` (what both ends are asked for together), `trial`
+//! (the schema, tried on the target). `patience` bounds them all.
+//!
+//! `run` asks the same before a first start creates anything: a problem here refuses
+//! it, and what does not refuse it is a warning here.
 
 mod contents;
 pub mod findings;
-mod foreign;
 mod landing;
 mod meeting;
 mod patience;
@@ -29,14 +29,17 @@ mod target;
 mod trial;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use serde::Serialize;
 
 pub use findings::{Finding, Findings, Place, Severity};
 
 use crate::config::{Settings, Side};
-use crate::fault::Exit;
+use crate::fault::{Exit, Fault};
+use crate::membership::Known;
 use crate::session::{DbContext, DbError, Session};
+use crate::state::StateError;
 use crate::state::resume::Standing;
 use crate::wire::WireError;
 
@@ -49,6 +52,18 @@ pub enum CheckError {
     /// A query failed.
     #[error(transparent)]
     Db(#[from] DbError),
+    /// The state cannot be understood.
+    #[error(transparent)]
+    State(StateError),
+}
+
+impl From<StateError> for CheckError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Db(error) => CheckError::Db(error),
+            error => CheckError::State(error),
+        }
+    }
 }
 
 /// Everything that was found.
@@ -68,10 +83,20 @@ pub struct Report {
 }
 
 impl CheckError {
+    /// What it means.
+    pub fn fault(&self) -> Fault {
+        match self {
+            CheckError::Wire(error) => error.fault(),
+            CheckError::Db(error) => error.fault(),
+            CheckError::State(error) => error.fault(),
+        }
+    }
+
     fn side(&self) -> Side {
         match self {
             CheckError::Wire(error) => error.side(),
             CheckError::Db(error) => error.side,
+            CheckError::State(_) => Side::Target,
         }
     }
 
@@ -80,6 +105,7 @@ impl CheckError {
         match self {
             CheckError::Wire(error) => error.fault().is_retried(),
             CheckError::Db(error) => error.sqlstate().is_none() && error.fault().is_retried(),
+            CheckError::State(_) => false,
         }
     }
 }
@@ -133,23 +159,11 @@ pub async fn run(settings: &Settings) -> Report {
     let mut findings = Findings::default();
     let source = connect(settings, Side::Source, &mut findings).await;
     let target = connect(settings, Side::Target, &mut findings).await;
-    predicates(settings, Asked::All, source.as_ref(), target.as_ref(), &mut findings).await;
+    predicates(settings, source.as_ref(), target.as_ref(), &mut findings).await;
     Report::of(findings)
 }
 
-/// Which predicates are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    /// All.
-    All,
-    /// Those that stand in the way of a start. It compares and restores the
-    /// schema on the target itself, and says more; and of sequences and large
-    /// objects it carries what the role may read, as only the end has to refuse
-    /// the rest.
-    Start,
-}
-
-/// What a first start asks before it creates anything.
+/// What a first start asks before it creates anything: all that `check` asks.
 ///
 /// # Errors
 /// When a session is lost.
@@ -157,18 +171,29 @@ pub async fn before_anything(settings: &Settings, source: &Session, target: &Ses
     patience::limit(source).await?;
     patience::limit(target).await?;
     let mut findings = Findings::default();
-    predicates(settings, Asked::Start, Some(source), Some(target), &mut findings).await;
+    predicates(settings, Some(source), Some(target), &mut findings).await;
     Ok(Report::of(findings))
 }
 
+/// What a start asks that goes on with a copy: whether the names of what still
+/// waits are free.
+///
+/// # Errors
+/// When state or catalog cannot be read.
+pub async fn before_going_on(standing: &Standing, target: &Session) -> Result<Report, CheckError> {
+    let mut findings = Findings::default();
+    trial::waiting(standing, target, &mut findings).await?;
+    Ok(Report::of(findings))
+}
+
+/// What is known of the tables of a migration that has begun.
+fn known(standing: Option<&Standing>) -> &Known {
+    static NOTHING: LazyLock<Known> = LazyLock::new(Known::new);
+    standing.map_or(&NOTHING, |standing| &standing.tables)
+}
+
 /// Everything that is asked of the ends that are there.
-async fn predicates(
-    settings: &Settings,
-    asked: Asked,
-    source: Option<&Session>,
-    target: Option<&Session>,
-    findings: &mut Findings,
-) {
+async fn predicates(settings: &Settings, source: Option<&Session>, target: Option<&Session>, findings: &mut Findings) {
     let mut standing = None;
     if let Some(target) = target {
         standing =
@@ -177,7 +202,7 @@ async fn predicates(
     let standing = standing.as_ref();
     let mut content = None;
     if let Some(source) = source {
-        content = check_source(settings, asked, (source, standing), findings).await;
+        content = check_source(settings, (source, standing), findings).await;
         pg_dump(settings, source.version(), findings);
     }
     let Some(target) = target else { return };
@@ -194,7 +219,7 @@ async fn predicates(
     {
         findings.unfinished(Place::Here, &error.into());
     }
-    if let (Asked::All, Some(content)) = (asked, &content) {
+    if let Some(content) = &content {
         group(settings, target, findings, async |s, f| landing::check(settings, content, standing, s, f).await).await;
         meet(settings, standing, (source, target), findings).await;
         group(settings, source, findings, async |s, f| trial::check(settings, standing, s, f).await).await;
@@ -204,7 +229,6 @@ async fn predicates(
 /// All groups of the source; what the target has to take is given back.
 async fn check_source(
     settings: &Settings,
-    asked: Asked,
     (source, standing): (&Session, Option<&Standing>),
     findings: &mut Findings,
 ) -> Option<landing::Content> {
@@ -213,10 +237,9 @@ async fn check_source(
     let identity = source::replication_connection(settings, &role, findings).await;
     let known = slot::Known { role: &role, standing, source: identity.as_ref() };
     group(settings, source, findings, async |s, f| slot::check(settings, &known, s, f).await).await;
-    if asked == Asked::All {
-        group(settings, source, findings, async |s, f| contents::check(settings, &role, s, f).await).await;
-    }
-    let tables = group(settings, source, findings, async |s, f| tables::check(settings, &role, s, f).await).await?;
+    let ours = (&role, standing);
+    group(settings, source, findings, async |s, f| contents::check(settings, ours, s, f).await).await;
+    let tables = group(settings, source, findings, async |s, f| tables::check(settings, ours, s, f).await).await?;
     group(settings, source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
     group(settings, source, findings, async |s, _| landing::Content::read(settings, s, tables).await).await
 }
@@ -263,7 +286,7 @@ async fn group<T>(
     match outcome {
         Ok(value) => Some(value),
         Err(error) => {
-            patience::explain(side, &error, waiting.as_ref(), findings);
+            patience::explain(error.side(), &error, waiting.as_ref(), findings);
             None
         }
     }

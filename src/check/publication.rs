@@ -6,11 +6,11 @@ use std::collections::HashMap;
 
 use super::findings::names;
 use super::tables::Tables;
-use super::{CheckError, Findings};
-use crate::catalog::publication::{self, AllTables, Published};
+use super::{CheckError, Findings, server};
+use crate::catalog::publication::{self, AllTables, Publication, Published};
 use crate::catalog::roles::Role;
 use crate::config::{Publications, PublishWhat, Settings, Side};
-use crate::membership::publishing;
+use crate::membership::publishing::{self, Lack};
 use crate::session::Session;
 use crate::sql::{TableName, shown};
 
@@ -28,7 +28,22 @@ pub(super) async fn check(
             PublishWhat::AllTables => AllTables::Yes,
             PublishWhat::Listed => AllTables::No,
         };
-        creation(name, role, tables, all, findings);
+        match server::read_only(session, role).await? {
+            None => creation(name, role, tables, all, findings),
+            Some(mending) => {
+                let message = format!(
+                    "publication {} cannot be created: transactions of role {} in database {} are read-only",
+                    shown(name),
+                    role.name,
+                    role.database
+                );
+                let finding = findings.problem(Side::Source, "publication", message);
+                finding.remedy(
+                    "let them write; or let the owner of the tables create it beforehand, and walferry uses it:",
+                );
+                finding.sql(mending).sql(publishing::create_sql(name, &tables.all, all));
+            }
+        }
         return Ok(());
     }
     let published = publication::tables(session, wanted.names()).await?;
@@ -49,13 +64,31 @@ pub(super) async fn check(
             .who("exists and has all tables that take part", "exist and have all tables that take part, together");
         findings.ok(Side::Source, "publication", message);
     }
+    let may_write = server::read_only(session, role).await?.is_none();
     for lack in lacks {
+        if may_write && run_adds(settings, &found, tables, &lack) {
+            let message = format!("{}; run adds it", lack.said(wanted));
+            findings.ok(Side::Source, "publication", message);
+            continue;
+        }
         findings
             .problem(Side::Source, "publication", lack.said(wanted))
             .remedy("let its owner mend it, use --exclude-tables, or use another --name or --publication:")
             .sql(lack.sql());
     }
     Ok(())
+}
+
+/// Whether `run` mends it by itself: tables that a publication of ours, or one made
+/// for us, does not have yet.
+fn run_adds(settings: &Settings, found: &[Publication], tables: &Tables, lack: &Lack) -> bool {
+    let is_owned = |name: &TableName| tables.all.iter().any(|table| table.name == *name && table.rights.is_owned);
+    match (lack, &settings.publications) {
+        (Lack::Tables { tables, .. }, Publications::Ours(_)) => {
+            found.iter().all(|publication| publication.is_owned) && tables.iter().all(is_owned)
+        }
+        _ => false,
+    }
 }
 
 /// Whether walferry can make its own: FOR ALL TABLES takes a superuser, FOR

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use super::patience::{self, backend};
 use super::{CheckError, Findings, Place};
 use crate::catalog;
+use crate::catalog::roles::Role;
 use crate::config::{SchemaMode, Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -104,6 +105,17 @@ async fn connections(settings: &Settings, session: &Session, findings: &mut Find
         findings.ok(side, "connections", format!("{needed} connections are free"));
     }
     Ok(())
+}
+
+/// Whether transactions are read-only unless they say otherwise.
+const READ_ONLY: &str = "default_transaction_read_only";
+
+/// The SQL that lets a role write again whose transactions are read-only.
+pub(super) async fn read_only(session: &Session, role: &Role) -> Result<Option<String>, DbError> {
+    let server = catalog::settings::read(session, &[READ_ONLY]).await?;
+    let (role, database) = (ident(&role.name), ident(&role.database));
+    let sql = || format!("ALTER ROLE {role} IN DATABASE {database} SET {READ_ONLY} = off;");
+    Ok((server.shown(READ_ONLY) == "on").then(sql))
 }
 
 /// Whether the two are known to be two databases: connection strings can name

@@ -4,14 +4,15 @@
 use std::collections::HashSet;
 
 use super::findings::names;
-use super::{CheckError, Findings};
+use super::{CheckError, Findings, known};
 use crate::catalog::publication::AllTables;
 use crate::catalog::roles::Role;
 use crate::catalog::tables::{self, Detail, OtherKind, Persistence, Rights, Shape};
 use crate::config::{PublishWhat, Settings, Side};
-use crate::membership::{self, Known, Part, SourceTable, publishing};
+use crate::membership::{self, Part, SourceTable, publishing};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
+use crate::state::resume::Standing;
 
 /// What kind of table it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,16 +54,21 @@ impl Tables {
 
 pub(super) async fn check(
     settings: &Settings,
-    role: &Role,
+    (role, standing): (&Role, Option<&Standing>),
     session: &Session,
     findings: &mut Findings,
 ) -> Result<Tables, CheckError> {
-    let all = membership::read(session, &settings.filter, &Known::new(), Detail::Outline).await?;
+    let mut all = membership::read(session, &settings.filter, known(standing), Detail::Outline).await?;
     let others = tables::others(session).await?;
-    let names: Vec<TableName> = others.iter().map(|other| other.name.clone()).collect();
-    patterns(settings, &all, &names, findings);
+    match standing.filter(|standing| standing.is_set_up()) {
+        Some(standing) => all = listed(all, standing, findings),
+        None => {
+            let names: Vec<TableName> = others.iter().map(|other| other.name.clone()).collect();
+            patterns(settings, &all, &names, findings);
+        }
+    }
     without_root(&all, findings);
-    let listed = |table: &SourceTable| {
+    let with_kind = |table: &SourceTable| {
         let kind = match (table.shape, table.persistence) {
             (Shape::Partitioned, _) => Kind::Partitioned,
             (Shape::Plain, Persistence::Unlogged) => Kind::Unlogged,
@@ -71,7 +77,7 @@ pub(super) async fn check(
         Listed { name: table.name.clone(), kind, rights: table.rights }
     };
     let takes_part = all.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
-    let mut list: Vec<Listed> = takes_part.map(listed).collect();
+    let mut list: Vec<Listed> = takes_part.map(with_kind).collect();
     let included = others.into_iter().filter(|other| settings.filter.includes(&other.name));
     list.extend(included.filter_map(|other| {
         let kind = match other.kind {
@@ -88,6 +94,20 @@ pub(super) async fn check(
     replica_identity(&all, publishes, findings);
     reading(&list, role, findings);
     Ok(Tables { list, all })
+}
+
+/// The tables of a migration that has its list: another one is not its business
+/// until it is added.
+fn listed(all: Vec<SourceTable>, standing: &Standing, findings: &mut Findings) -> Vec<SourceTable> {
+    let (listed, new): (Vec<_>, Vec<_>) = all.into_iter().partition(|t| standing.tables.contains_key(&t.oid));
+    let new: Vec<&TableName> = new.iter().filter(|t| t.part == Part::Included).map(|t| &t.name).collect();
+    if !new.is_empty() {
+        let message = format!("created on the source after the copy had its list of tables: {}", names(&new));
+        findings
+            .warning(Side::Source, "tables", message)
+            .remedy("see \"The schema changed on the source\" in the README: walferry add brings a table over");
+    }
+    listed
 }
 
 /// A pattern that fits nothing is a slip: what was meant would stay behind, or

@@ -1,12 +1,13 @@
 //! The target as a server: that it can be written to, what the role may do,
 //! and whether the migration has begun.
 
-use super::{CheckError, Findings};
+use super::{CheckError, Findings, server};
 use crate::catalog::roles::{self, Role};
-use crate::catalog::settings;
 use crate::config::{Settings, Side};
+use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
+use crate::state::State;
 use crate::state::resume::Standing;
 
 /// Looks for a migration of this name in the state.
@@ -16,13 +17,10 @@ pub(super) async fn migration(
     findings: &mut Findings,
 ) -> Result<Option<Standing>, CheckError> {
     let row = session
-        .query_one(
-            "SELECT to_regnamespace('walferry') IS NOT NULL, to_regclass('walferry.version') IS NOT NULL, to_regclass('walferry.migration') IS NOT NULL",
-            &[],
-        )
+        .query_one("SELECT to_regnamespace('walferry') IS NOT NULL", &[])
         .await
         .during(Side::Target, "look for the state schema")?;
-    match (row.take(0)?, row.take(1)? && row.take(2)?) {
+    match (row.take(0)?, State::is_installed(session).await?) {
         (false, _) => return Ok(None),
         (true, false) => {
             findings
@@ -34,7 +32,13 @@ pub(super) async fn migration(
         (true, true) => {}
     }
     let standing = Standing::read(session, &settings.name).await?;
-    if let Some(Standing { phase, .. }) = &standing {
+    if standing.as_ref().is_some_and(|standing| standing.finished) {
+        let message = format!("migration {} has ended: catchup --finish brought everything in", settings.name);
+        let finding = findings.problem(Side::Target, "state", message);
+        if let Some(remedy) = Fault::Ended.verdict().remedy {
+            finding.remedy(remedy);
+        }
+    } else if let Some(Standing { phase, .. }) = &standing {
         let message = format!("migration {} has begun (phase {phase}) and goes on", settings.name);
         findings.ok(Side::Target, "state", message);
     }
@@ -43,29 +47,23 @@ pub(super) async fn migration(
 
 const FACTS: &str = "SELECT pg_is_in_recovery(), to_regnamespace('walferry') IS NOT NULL";
 
-/// Whether transactions are read-only unless they say otherwise.
-const READ_ONLY: &str = "default_transaction_read_only";
-
 pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
     let row = session.query_one(FACTS, &[]).await.during(Side::Target, "read the settings")?;
-    let server = settings::read(session, &[READ_ONLY]).await?;
-    let Role { name: role, database, may_create, .. } = roles::current(session).await?;
+    let ours = roles::current(session).await?;
+    let read_only = server::read_only(session, &ours).await?;
+    let Role { name: role, database, may_create, .. } = ours;
     if row.take(0)? {
         findings
             .problem(Side::Target, "writable", "the target is a standby")
             .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");
-    } else if server.shown(READ_ONLY) == "on" {
+    } else if let Some(sql) = read_only {
         findings
             .problem(
                 Side::Target,
                 "writable",
                 format!("transactions of role {role} in database {database} are read-only"),
             )
-            .sql(format!(
-                "ALTER ROLE {} IN DATABASE {} SET default_transaction_read_only = off;",
-                ident(&role),
-                ident(&database)
-            ));
+            .sql(sql);
     } else {
         findings.ok(Side::Target, "writable", "the target can be written to");
     }

@@ -5,12 +5,12 @@
 //! are `run`'s own (`crate::schema::trial`); this only says what came of it.
 
 use super::findings::names;
-use super::{CheckError, Findings, Place};
+use super::{CheckError, Findings, Place, known};
 use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
-use crate::membership::{self, Known};
-use crate::schema::SchemaError;
+use crate::membership;
 use crate::schema::trial::{self, Reason, Refused, Trial, When};
+use crate::schema::{SchemaError, shown, taken};
 use crate::session::{DbContext, Session};
 use crate::sql::ident;
 use crate::state::resume::Standing;
@@ -21,20 +21,17 @@ const SHOWN: usize = 50;
 
 pub(super) async fn check(
     settings: &Settings,
-    migration: Option<&Standing>,
+    standing: Option<&Standing>,
     source: &Session,
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
-    if settings.schema != SchemaMode::Create {
+    if settings.schema != SchemaMode::Create || standing.is_some_and(|standing| standing.schema_restored) {
         return Ok(());
     }
-    if migration.is_some() {
-        findings.ok(Side::Target, "trial", "the schema is not tried again, as the migration has begun");
-        return Ok(());
-    }
-    let tables = membership::read(source, &settings.filter, &Known::new(), Detail::Columns).await?;
+    tracing::info!("trying the schema on the target, in a transaction that is rolled back");
+    let tables = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
     match trial::run(settings, source, &tables).await {
-        Ok(trial) => say(&trial, findings),
+        Ok(trial) => say(settings, &trial, findings),
         // Said with the program.
         Err(SchemaError::NoPgDump { .. }) => {}
         Err(SchemaError::Wire(error)) => return Err(error.into()),
@@ -45,6 +42,23 @@ pub(super) async fn check(
         Err(error) => {
             findings.problem(Side::Target, "trial", error.to_string());
         }
+    }
+    Ok(())
+}
+
+/// What a migration whose schema is there still waits for, and cannot have.
+pub(super) async fn waiting(standing: &Standing, target: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let taken = taken::look(target, &standing.name).await?;
+    if taken.is_empty() {
+        findings.ok(Side::Target, "trial", "the schema is there, and the names of what still waits are free");
+        return Ok(());
+    }
+    let listed: Vec<&str> = taken.iter().map(|one| one.object.as_str()).collect();
+    let message = format!("on the target something else has the names of: {}", names(&listed));
+    let finding = findings.problem(Side::Target, "exists", message);
+    finding.remedy("rename it there; or, if it is not needed, drop it:");
+    for one in taken {
+        finding.sql(one.drop);
     }
     Ok(())
 }
@@ -66,13 +80,12 @@ async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findi
     Ok(())
 }
 
-fn say(trial: &Trial, findings: &mut Findings) {
+fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
     left_out(trial, findings);
+    missing(settings, trial, findings);
     let (tried, all) = trial.tried;
-    let own: Vec<&Refused> = trial.refused.iter().filter(|refused| is_own(refused)).collect();
-    let follows = trial.refused.iter().filter(|refused| matches!(refused.reason, Reason::Follows(_))).count();
     let took = format!("{:.1} s, with {}", trial.took.as_secs_f64(), trial.pg_dump.display());
-    if own.is_empty() && trial.refused.is_empty() {
+    if trial.refused.is_empty() {
         let what = if tried == all {
             format!("the schema can be created: all {tried} objects were tried")
         } else {
@@ -82,10 +95,18 @@ fn say(trial: &Trial, findings: &mut Findings) {
         };
         return findings.ok(Side::Target, "trial", format!("{what} in a transaction that was rolled back ({took})"));
     }
-    existing(&own, findings);
-    for refused in own.iter().filter(|refused| refused.reason != Reason::Exists).take(SHOWN) {
-        one(refused, trial, findings);
+    let there: Vec<&Refused> = trial.refused.iter().filter(|refused| refused.reason == Reason::Exists).collect();
+    existing(&there, findings);
+    let follows = |refused: &&Refused| matches!(refused.reason, Reason::Follows(_));
+    let is_said = |refused: &&Refused| match refused.reason {
+        Reason::Right | Reason::Locks | Reason::Other => true,
+        Reason::Follows(_) => refused.when == When::Administrator,
+        Reason::Exists | Reason::Schema | Reason::Missing => false,
+    };
+    for refused in trial.refused.iter().filter(is_said).take(SHOWN) {
+        one(settings, refused, findings);
     }
+    let follows = trial.refused.iter().filter(follows).filter(|refused| refused.when != When::Administrator).count();
     if follows > 0 {
         let more = if follows == 1 { "1 more object is".to_owned() } else { format!("{follows} more objects are") };
         let first = trial.refused.iter().find_map(|refused| match &refused.reason {
@@ -96,55 +117,80 @@ fn say(trial: &Trial, findings: &mut Findings) {
             "{more} refused, of {tried} that were tried ({took}), only for want of one that was refused before, as {} was",
             first.unwrap_or_default()
         );
-        findings.warning(Side::Target, "trial_follows", message);
+        // Should nothing have been refused for a reason of its own, it is one.
+        let is_root =
+            |refused: &Refused| !matches!(refused.reason, Reason::Follows(_)) && refused.when != When::Administrator;
+        if trial.refused.iter().any(is_root) {
+            findings.warning(Side::Target, "trial_follows", message);
+        } else {
+            findings.problem(Side::Target, "trial_follows", message);
+        }
     }
 }
 
-/// Whether it is said here: tables that are there are said with the tables,
-/// extensions that the server does not have with the extensions.
-fn is_own(refused: &Refused) -> bool {
-    match refused.reason {
-        Reason::Follows(_) => false,
-        Reason::Exists => refused.kind != "table",
-        _ => true,
+/// What many objects need and the target does not have: extensions, roles, the
+/// right to create in a schema.
+fn missing(settings: &Settings, trial: &Trial, findings: &mut Findings) {
+    if !trial.missing_extensions.is_empty() {
+        let message = format!(
+            "the target's server does not offer {}: {}",
+            if trial.missing_extensions.len() == 1 { "an extension of the source" } else { "extensions of the source" },
+            trial.missing_extensions.join(", ")
+        );
+        findings
+            .problem(Side::Target, "extensions", message)
+            .remedy("install their packages on the server, or enable them in the provider's console");
+    }
+    if !trial.missing_roles.is_empty() {
+        let message =
+            "roles that policies, user mappings, privileges or owners name are not there, or not ours to give to";
+        let finding = findings.problem(Side::Target, "roles", message);
+        finding.remedy(
+            "let an administrator run this, or leave out --owners and --acl (policies and user mappings need their roles \
+             all the same):",
+        );
+        for sql in &trial.missing_roles {
+            finding.sql(sql);
+        }
+    }
+    for schema in &trial.closed_schemas {
+        let role = &settings.target.user;
+        findings
+            .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema}"))
+            .remedy("let its owner run this:")
+            .sql(format!("GRANT CREATE ON SCHEMA {} TO {};", ident(schema), ident(role)));
     }
 }
 
 /// Leftovers, as of an earlier attempt.
-fn existing(own: &[&Refused], findings: &mut Findings) {
-    let there: Vec<&&Refused> = own.iter().filter(|refused| refused.reason == Reason::Exists).collect();
+fn existing(there: &[&Refused], findings: &mut Findings) {
     if there.is_empty() {
         return;
     }
     let listed: Vec<String> = there.iter().map(|r| format!("{} {}", r.kind, r.name).trim().to_owned()).collect();
-    let finding = findings.problem(
-        Side::Target,
-        "exists",
-        format!("on the target already, though the schema brings them: {}", listed.join(", ")),
-    );
-    finding.remedy("start with an empty database; or, if they are not needed, drop them there:");
+    let message = format!("on the target already, though the schema brings them: {}", names(&listed));
+    let finding = findings.problem(Side::Target, "exists", message);
+    finding.remedy("start with an empty database; use --schema existing to fill tables that are there; or, if they are not needed, drop them there:");
     for refused in there {
-        finding.sql(drop(refused));
+        finding.sql(refused.drop.clone().unwrap_or_else(|| drop_by_kind(refused)));
     }
 }
 
-/// The statement that drops a leftover; relations and types by pg_dump's words.
-fn drop(refused: &Refused) -> String {
-    let (schema, name) = refused.name.split_once('.').unwrap_or(("", refused.name.as_str()));
-    let kinds = ["view", "materialized view", "sequence", "type", "domain", "foreign table", "collation"];
-    let routines = ["function", "procedure", "aggregate"];
+/// The statement that drops a leftover of a kind whose names no other kind has.
+fn drop_by_kind(refused: &Refused) -> String {
+    let kinds = ["collation", "conversion", "statistics", "server", "foreign data wrapper", "event trigger"];
     let what = refused.kind.to_uppercase();
-    if kinds.contains(&refused.kind.as_str()) {
-        format!("DROP {what} {}.{} CASCADE;", ident(schema), ident(name))
-    } else if routines.contains(&refused.kind.as_str()) {
-        format!("DROP {what} {}.{name} CASCADE;", ident(schema))
+    let name = refused.name.strip_prefix(&format!("{}.", refused.schema)).unwrap_or(&refused.name);
+    if kinds.contains(&refused.kind.as_str()) || refused.kind.starts_with("text search ") {
+        let schema = if refused.schema.is_empty() { String::new() } else { format!("{}.", ident(&refused.schema)) };
+        format!("DROP {what} IF EXISTS {schema}{} CASCADE;", ident(name))
     } else {
         format!("-- drop {} {}", refused.kind, refused.name)
     }
 }
 
 /// One object with the server's words.
-fn one(refused: &Refused, trial: &Trial, findings: &mut Findings) {
+fn one(settings: &Settings, refused: &Refused, findings: &mut Findings) {
     let when = match refused.when {
         When::First => "",
         When::AfterRows => " (after the rows)",
@@ -154,24 +200,26 @@ fn one(refused: &Refused, trial: &Trial, findings: &mut Findings) {
     let message = format!("cannot create {}{when}: {}", what.trim(), words(&refused.error));
     let finding = match refused.reason {
         // Comes last of all, and keeps nothing else back.
-        Reason::Right if refused.when == When::Administrator => findings.warning(Side::Target, "trial", message),
+        Reason::Right | Reason::Follows(_) if refused.when == When::Administrator => {
+            findings.warning(Side::Target, "trial", message)
+        }
         _ => findings.problem(Side::Target, "trial", message),
     };
     match refused.reason {
-        Reason::Right => {
+        Reason::Right | Reason::Follows(_) => {
             finding.remedy("let an administrator of the target run this, or grant the role what is missing:");
             finding.sql(refused.sql.clone());
+            if let Some(wrapper) = refused.wrapper() {
+                let role = ident(&settings.target.user);
+                finding.sql(format!("GRANT USAGE ON FOREIGN DATA WRAPPER {wrapper} TO {role};"));
+            }
         }
         Reason::Locks => {
             finding.remedy("run restores the schema in one transaction, too: raise max_locks_per_transaction there, and restart the server");
         }
-        _ if !trial.missing_roles.is_empty() && matches!(refused.when, When::End | When::Administrator) => {
-            finding.remedy("roles are missing: let an administrator run this:");
-            for sql in &trial.missing_roles {
-                finding.sql(sql.clone());
-            }
+        _ => {
+            finding.remedy(format!("it is created by: {}", shown(&refused.sql)));
         }
-        _ => {}
     }
 }
 

@@ -6,7 +6,7 @@ use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
 use crate::membership::{Part, SourceTable, Unmatched};
 use crate::observe::status::human_bytes;
-use crate::schema::SchemaError;
+use crate::schema::{self, SchemaError};
 use crate::session::DbError;
 use crate::sql::TableName;
 use crate::state::StateError;
@@ -289,6 +289,9 @@ impl CopyError {
             CopyError::WalRunsOut { stage: WalStage::Lost, .. } => Fault::NeedsResync,
             CopyError::WalRunsOut { stage: WalStage::Ending, .. } => Fault::Server(Side::Source, Trouble::WalEnding),
             CopyError::Rewritten { .. } => Fault::Server(Side::Source, Trouble::Rewritten),
+            CopyError::NotBuilt { source, .. } if schema::is_taken(source) => {
+                Fault::Server(Side::Target, Trouble::NameTaken)
+            }
             CopyError::NotBuilt { .. } => Fault::Server(Side::Target, Trouble::NotBuilt),
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
             CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,

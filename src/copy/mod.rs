@@ -60,7 +60,7 @@ use crate::config::{Baseline, SchemaMode, Settings};
 use crate::failpoint;
 use crate::fault;
 use crate::lsn::EndLsn;
-use crate::membership::{self, SourceTable};
+use crate::membership::{self, SourceTable, publishing};
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::schema;
@@ -102,14 +102,9 @@ impl CopyContext<'_> {
     /// # Errors
     /// When catalog or state cannot be read.
     pub async fn tables(&self, source: &Session) -> Result<Vec<SourceTable>, StateError> {
-        let mut tables = membership::of(source, &self.settings.filter, self.state, Detail::Full).await?;
+        let tables = membership::of(source, &self.settings.filter, self.state, Detail::Full).await?;
         let published = publication_facts::tables(source, self.settings.publications.names()).await?;
-        for table in &mut tables {
-            if let Some(published) = published.get(&table.oid) {
-                table.table.columns.retain(|column| !published.left_out().contains(&column.name));
-            }
-        }
-        Ok(tables)
+        Ok(publishing::with_published_columns(tables, &published))
     }
 }
 

@@ -137,16 +137,14 @@ pub(super) async fn register(
     Ok(())
 }
 
-/// Those whose rows come in their own name, or in that of their partitions: how a
-/// target parts the rows of a root that is published as one is its own business.
+/// Those whose rows come in their own name, or in that of their partitions.
 pub(super) async fn in_their_own_name(
     ctx: &CopyContext<'_>,
     source: &Session,
     tables: &[SourceTable],
 ) -> Result<Vec<SourceTable>, DbError> {
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
-    let has_root = |table: &SourceTable| table.ancestors.iter().any(|above| published.contains_key(&above.oid));
-    Ok(tables.iter().filter(|table| !has_root(table)).cloned().collect())
+    Ok(publishing::in_their_own_name(tables, &published).cloned().collect())
 }
 
 /// A table as the state is to have it: in its own name, if that is how its rows

@@ -40,6 +40,45 @@ fn wholes(tables: &[SourceTable]) -> HashSet<u32> {
     partitioned.map(|table| table.oid).filter(|oid| !broken.contains(oid)).collect()
 }
 
+/// Those whose rows come in their own name, or in that of their partitions: how a
+/// target parts the rows of a root that is published as one is its own business.
+pub fn in_their_own_name<'t>(
+    tables: &'t [SourceTable],
+    published: &HashMap<u32, Published>,
+) -> impl Iterator<Item = &'t SourceTable> {
+    let has_root = |table: &SourceTable| table.ancestors.iter().any(|above| published.contains_key(&above.oid));
+    tables.iter().filter(move |table| !has_root(table))
+}
+
+/// The tables that a target has to have by their names, where its schema is not
+/// ours to create. `published` is what a publication that is there publishes; of
+/// one that is to be made it is each table by itself.
+pub fn landing<'t>(
+    tables: &'t [SourceTable],
+    published: Option<&HashMap<u32, Published>>,
+    schema: SchemaMode,
+) -> Vec<&'t SourceTable> {
+    let nothing = HashMap::new();
+    let takes_part = |table: &&SourceTable| match (schema, table.part, table.shape) {
+        (SchemaMode::Create | SchemaMode::Existing, part, _) => matches!(part, Part::Included | Part::Unlogged),
+        (SchemaMode::None, Part::Included, shape) => {
+            published.map_or(shape == Shape::Plain, |published| published.contains_key(&table.oid))
+        }
+        (SchemaMode::None, part, shape) => part == Part::Unlogged && shape == Shape::Plain,
+    };
+    in_their_own_name(tables, published.unwrap_or(&nothing)).filter(takes_part).collect()
+}
+
+/// The same tables with the columns that are published.
+pub fn with_published_columns(mut tables: Vec<SourceTable>, published: &HashMap<u32, Published>) -> Vec<SourceTable> {
+    for table in &mut tables {
+        if let Some(published) = published.get(&table.oid) {
+            table.table.columns.retain(|column| !published.left_out().contains(&column.name));
+        }
+    }
+    tables
+}
+
 /// The statement that publishes those who take part.
 pub fn create_sql(name: &str, tables: &[SourceTable], all: AllTables) -> String {
     let name = ident(name);

@@ -4,6 +4,7 @@ use super::housekeeping::HouseError;
 use super::receiver::ReceiverError;
 use super::worker::WorkerError;
 use crate::apply::ApplyError;
+use crate::check::CheckError;
 use crate::config::{ConfigError, Publications, Side};
 use crate::copy::CopyError;
 use crate::fault::{Difference, Fault, Trouble};
@@ -34,6 +35,9 @@ pub enum Error {
     /// What `check` finds, found before anything was created.
     #[error("a migration would fail; \"walferry check\" says the same:{0}")]
     CheckRefused(String),
+    /// What `check` asks could not be asked.
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// A session was lost before everything was looked at.
     #[error("the {0} was lost while a first start looked at it")]
     Unchecked(Side),
@@ -201,6 +205,7 @@ impl Error {
             Error::Config(_) => Fault::Configuration,
             Error::Refused(error) => error.fault().before_anything(),
             Error::CheckRefused(_) => Fault::Refused,
+            Error::Check(error) => error.fault(),
             Error::Unchecked(side) => Fault::passing(*side),
             Error::Resync(error) => error.fault(),
             Error::Wire(error) => error.fault(),

@@ -312,18 +312,36 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     Ok(end)
 }
 
-/// A first start asks what `check` asks, before it creates anything.
+/// A first start asks what `check` asks, before it creates anything; so does one
+/// that finds a state, but no list of tables in it yet.
 async fn refuse_what_check_finds(ctx: &Context) -> Result<(), Error> {
     let connect = |info| Session::connect(info, &ctx.settings.name);
     let target = connect(&ctx.settings.target).await?;
-    if State::is_installed(&target).await? && Standing::read(&target, &ctx.settings.name).await?.is_some() {
-        return Ok(());
-    }
-    let source = connect(&ctx.settings.source).await?;
-    let report = tokio::select! {
-        report = check::before_anything(&ctx.settings, &source, &target) => report?,
-        () = ctx.shutdown.cancelled() => return Err(Error::Interrupted),
+    let standing = async {
+        let is_installed = State::is_installed(&target).await?;
+        if is_installed { Standing::read(&target, &ctx.settings.name).await } else { Ok(None) }
     };
+    // What is in the way of reading it is in the way of a first start.
+    let standing = standing.await.map_err(|error| Error::Refused(Box::new(error.into())))?;
+    match standing {
+        Some(standing) if standing.copied => Ok(()),
+        Some(standing) if standing.is_set_up() => refuse(check::before_going_on(&standing, &target).await?),
+        other => {
+            if let Some(standing) = other {
+                compare_source(&standing.source, &identify(&ctx.settings).await?.1)?;
+            }
+            let source = connect(&ctx.settings.source).await?;
+            ctx.progress.note("looking at both ends as check does, before anything is created");
+            tokio::select! {
+                report = check::before_anything(&ctx.settings, &source, &target) => refuse(report?),
+                () = ctx.shutdown.cancelled() => Err(Error::Interrupted),
+            }
+        }
+    }
+}
+
+/// Refuses a start with what was found.
+fn refuse(report: check::Report) -> Result<(), Error> {
     match report.unreached {
         Some(side) => Err(Error::Unchecked(side)),
         None if report.ok => Ok(()),

@@ -25,30 +25,41 @@ pub(super) fn is_wanted(entry: &Entry) -> bool {
     !(is_foreign_comment || is_publishing || (entry.kind == "SCHEMA" && entry.name == "public"))
 }
 
+/// Kinds that only a superuser may create.
+const SUPERUSERS: [&str; 10] = [
+    "ACCESS METHOD",
+    "CAST",
+    "FOREIGN DATA WRAPPER",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "PROCEDURAL LANGUAGE",
+    "SHELL TYPE",
+    "TEXT SEARCH PARSER",
+    "TEXT SEARCH TEMPLATE",
+    "TRANSFORM",
+];
+
 /// Whether only a superuser may create it: somebody else may have done so
 /// beforehand, as the error about it asks for.
 pub(super) fn needs_superuser(entry: &Entry) -> bool {
-    let kinds = [
-        "ACCESS METHOD",
-        "CAST",
-        "FOREIGN DATA WRAPPER",
-        "OPERATOR CLASS",
-        "OPERATOR FAMILY",
-        "PROCEDURAL LANGUAGE",
-        "TEXT SEARCH PARSER",
-        "SHELL TYPE",
-        "TEXT SEARCH PARSER",
-        "TEXT SEARCH TEMPLATE",
-        "TRANSFORM",
-    ];
     let natives = ["LANGUAGE c ", "LANGUAGE c\n", "LANGUAGE internal ", "LANGUAGE internal\n"];
     let is_native = || natives.iter().any(|language| entry.sql.contains(language));
     let is_base_type = || entry.sql.contains("\n    INTERNALLENGTH = ");
     match entry.kind.as_str() {
         "FUNCTION" => is_native(),
         "TYPE" => is_base_type(),
-        kind => kinds.contains(&kind),
+        kind => SUPERUSERS.contains(&kind),
     }
+}
+
+/// What an object that is an administrator's own is: pg_dump's word and its name.
+/// Comments on it and the like are none.
+pub(super) fn administrators_own(object: &Deferred) -> Option<(&'static str, &str)> {
+    let kinds = SUPERUSERS.into_iter().chain(["FUNCTION", "TYPE"]);
+    let named = |kind: &'static str| Some((kind, object.object.strip_prefix(&format!("{} ", kind.to_lowercase()))?));
+    let (kind, name) = kinds.filter_map(named).next()?;
+    let place = format!(" in {}", object.table.schema);
+    Some((kind, name.strip_suffix(&place).filter(|_| !object.table.schema.is_empty()).unwrap_or(name)))
 }
 
 /// Whether only an administrator may give it, so that it waits for the end:

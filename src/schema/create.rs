@@ -64,7 +64,7 @@ pub(super) async fn run(
     objects.extend(of_database.ours);
     classify::number(&mut objects);
     tracing::info!(pg_dump = %pg_dump.path.display(), objects = pre_data.len(), deferred = objects.len(), "restoring the schema");
-    restore(state, age(source, target), &pre_data, &objects).await
+    restore(state, age(source, target), &pre_data, objects).await
 }
 
 /// Brings over single tables, with their columns' sequences and others that their
@@ -113,20 +113,81 @@ pub(super) fn age(source: &Session, target: &Session) -> Age {
     if target.version() / 10_000 < source.version() / 10_000 { Age::Older } else { Age::SameOrNewer }
 }
 
-async fn restore(state: &State, age: Age, pre_data: &[Entry], objects: &[Deferred]) -> Result<(), SchemaError> {
+async fn restore(state: &State, age: Age, pre_data: &[Entry], mut objects: Vec<Deferred>) -> Result<(), SchemaError> {
     let target = state.session();
+    let mut left = Vec::new();
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin the restore of the schema").await?;
     // Runs of plain statements are sent without waiting for each other's
     // answers; the first error of a run is the one that counts.
     for run in pre_data.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
+        if let [entry] = run
+            && classify::needs_superuser(entry)
+        {
+            if superusers(target, age, entry, &left).await? == Superusers::Left {
+                left.push(classify::of_administrator(entry));
+            }
+            continue;
+        }
         for entries in run.chunks(PIPELINED) {
             let executed = join_all(entries.iter().map(|entry| execute(target, age, entry))).await;
             executed.into_iter().collect::<Result<(), _>>()?;
         }
     }
-    record(state, objects).await?;
+    // Before what belongs to them.
+    left.append(&mut objects);
+    classify::number(&mut left);
+    record(state, &left).await?;
     batch(target, "COMMIT", "commit the schema").await?;
     Ok(())
+}
+
+/// What became of an object of a superuser's kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Superusers {
+    /// It is there.
+    Made,
+    /// It is left to an administrator, and to the end.
+    Left,
+}
+
+/// Creates an object of a superuser's kind, if the role may. What needs it will be
+/// refused; what does not goes on without it.
+async fn superusers(target: &Session, age: Age, entry: &Entry, left: &[Deferred]) -> Result<Superusers, SchemaError> {
+    let savepoint = async |sql: &str| batch(target, sql, "restore what a superuser may").await;
+    savepoint("SAVEPOINT walferry_superusers").await?;
+    let Err(error) = execute(target, age, entry).await else {
+        savepoint("RELEASE SAVEPOINT walferry_superusers").await?;
+        return Ok(Superusers::Made);
+    };
+    match &error {
+        SchemaError::Object { source, .. } if is_administrators(source, !left.is_empty()) => {
+            savepoint("ROLLBACK TO SAVEPOINT walferry_superusers; RELEASE SAVEPOINT walferry_superusers").await?;
+            tracing::warn!(
+                object = classify::describe(entry),
+                "only an administrator may create it: it waits for one until the end"
+            );
+            Ok(Superusers::Left)
+        }
+        _ => Err(error),
+    }
+}
+
+/// What PostgreSQL says when something is not there that a statement needs.
+pub(super) const MISSING: [SqlState; 7] = [
+    SqlState::UNDEFINED_TABLE,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::UNDEFINED_OBJECT,
+    SqlState::UNDEFINED_COLUMN,
+    SqlState::INVALID_SCHEMA_NAME,
+    SqlState::WRONG_OBJECT_TYPE,
+    SqlState::INVALID_FOREIGN_KEY,
+];
+
+/// Whether an object of an administrator's is refused for want of a right, or of
+/// one that was refused before.
+pub(super) fn is_administrators(error: &DbError, others_are_left: bool) -> bool {
+    let is = |states: &[SqlState]| error.sqlstate().is_some_and(|state| states.contains(state));
+    is(&[SqlState::INSUFFICIENT_PRIVILEGE]) || (others_are_left && is(&MISSING))
 }
 
 pub(super) async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
@@ -134,7 +195,7 @@ pub(super) async fn execute(target: &Session, age: Age, entry: &Entry) -> Result
     if entry.kind == "SCHEMA" && is_there(target, &entry.name).await? {
         return Ok(());
     }
-    if classify::needs_superuser(entry) && is_made(target, entry).await? {
+    if classify::needs_superuser(entry) && is_made(target, &entry.kind, (&entry.schema, &entry.name)).await? {
         // Somebody who may has created it beforehand, as the error asks for.
         tracing::warn!(kind = entry.kind, object = entry.name, "it is on the target already and is taken as it is");
         return Ok(());
@@ -149,8 +210,8 @@ pub(super) fn needs_a_look(entry: &Entry) -> bool {
 
 /// Whether an object of a superuser's kind is there. Asked beforehand, as the
 /// right to create it is looked at before its name.
-async fn is_made(target: &Session, entry: &Entry) -> Result<bool, DbError> {
-    let found = match entry.kind.as_str() {
+pub(super) async fn is_made(target: &Session, kind: &str, (schema, name): (&str, &str)) -> Result<bool, DbError> {
+    let found = match kind {
         "ACCESS METHOD" => "pg_catalog.pg_am WHERE amname = $2::text",
         "CAST" => {
             "pg_catalog.pg_cast WHERE pg_catalog.format('CAST (%s AS %s)', pg_catalog.format_type(castsource, NULL), \
@@ -186,8 +247,8 @@ async fn is_made(target: &Session, entry: &Entry) -> Result<bool, DbError> {
     };
     // Both parameters have a use, whatever the kind.
     let sql = format!("SELECT $1::text IS NOT NULL AND $2::text IS NOT NULL AND EXISTS (SELECT FROM {found})");
-    let action = || format!("look for {} {}", entry.kind.to_lowercase(), entry.name);
-    target.query_one(&sql, &[&entry.schema, &entry.name]).await.during(target.side(), action())?.take(0)
+    let action = || format!("look for {} {name}", kind.to_lowercase());
+    target.query_one(&sql, &[&schema, &name]).await.during(target.side(), action())?.take(0)
 }
 
 async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
@@ -202,7 +263,8 @@ async fn is_there(target: &Session, schema: &str) -> Result<bool, DbError> {
 /// beginning of the others says which they are.
 const SQL_SHOWN: usize = 1000;
 
-fn shown(sql: &str) -> String {
+/// A statement, or as much of it as says which it is.
+pub(crate) fn shown(sql: &str) -> String {
     match sql.char_indices().nth(SQL_SHOWN) {
         Some((end, _)) => format!("{}…", sql.get(..end).unwrap_or_default()),
         None => sql.to_owned(),
@@ -212,6 +274,11 @@ fn shown(sql: &str) -> String {
 /// What PostgreSQL says when an object exists.
 pub(super) const ALREADY_THERE: [SqlState; 4] =
     [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_FUNCTION, SqlState::DUPLICATE_SCHEMA];
+
+/// Whether the target refused an object because something has its name.
+pub fn is_taken(error: &DbError) -> bool {
+    error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state))
+}
 
 fn refused(age: Age, entry: &Entry, source: DbError) -> SchemaError {
     let advice = match source.sqlstate() {

@@ -24,6 +24,7 @@ mod restore;
 mod same;
 mod source;
 pub mod tables;
+pub(crate) mod taken;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
@@ -31,8 +32,10 @@ pub mod without_stream;
 
 use std::path::PathBuf;
 
+pub use create::is_taken;
+pub(crate) use create::shown;
 pub use existing::{Keys, has_an_end_begun, take_away_again};
-pub(crate) use ownership::{missing_roles, named_roles};
+pub(crate) use ownership::missing_roles;
 pub use pg_dump::{PgDump, find_pg_dump};
 pub use restore::{Failure, Leftover, Mark, Restored, restore_after_rows, restore_deferred};
 
@@ -98,8 +101,8 @@ pub enum SchemaError {
     Extensions(Vec<String>),
     /// Roles that the schema names and the target lacks, or may not give objects to.
     #[error(
-        "policies, owners or privileges of the source need roles on the target; let an administrator there run this, \
-         or leave out --owners and --acl (policies need their roles all the same):\n  {}", .0.join("\n  ")
+        "policies, user mappings, owners or privileges of the source need roles on the target; let an administrator there run this, \
+         or leave out --owners and --acl (policies and user mappings need their roles all the same):\n  {}", .0.join("\n  ")
     )]
     Roles(Vec<String>),
     /// An object of the dump was refused.

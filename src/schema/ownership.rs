@@ -109,8 +109,8 @@ fn last_statement(sql: &str) -> usize {
 }
 
 /// Checks that every role that the schema names is on the target: those of
-/// policies, of privileges when these are kept, and the new owners, which our
-/// role must be able to give objects to.
+/// policies and user mappings, of privileges when these are kept, and the new
+/// owners, which our role must be able to give objects to.
 ///
 /// # Errors
 /// [`SchemaError::Roles`] with the SQL that mends it.
@@ -132,12 +132,13 @@ pub(super) async fn require_roles(
     if missing.is_empty() { Ok(()) } else { Err(SchemaError::Roles(missing)) }
 }
 
-/// The roles that policies of the source name, and those of privileges when
-/// these are kept; policies of the tables `left_out` (oids) do not count.
+/// The roles that policies and user mappings of the source name (pg_dump writes
+/// all servers, whatever tables are asked for), and those of privileges when these
+/// are kept; policies of the tables `left_out` (oids) do not count.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub(crate) async fn named_roles(source: &Session, acl: Keep, left_out: &[u32]) -> Result<Vec<String>, DbError> {
+async fn named_roles(source: &Session, acl: Keep, left_out: &[u32]) -> Result<Vec<String>, DbError> {
     // 'r' is a role of a policy, 'a' one of a list of privileges.
     let of_privileges = match acl {
         Keep::Yes => "OR d.deptype = 'a'",
@@ -148,7 +149,9 @@ pub(crate) async fn named_roles(source: &Session, acl: Keep, left_out: &[u32]) -
          JOIN pg_catalog.pg_database b ON b.oid = d.dbid AND b.datname = pg_catalog.current_database() \
          JOIN pg_catalog.pg_roles r ON r.oid = d.refobjid \
          WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND (d.deptype = 'r' AND NOT EXISTS \
-            (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = ANY ($1::oid[])) {of_privileges})"
+            (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = ANY ($1::oid[])) {of_privileges}) \
+         UNION SELECT m.usename::text FROM pg_catalog.pg_user_mappings m WHERE m.umuser <> 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+            WHERE d.classid = 'pg_catalog.pg_foreign_server'::pg_catalog.regclass AND d.objid = m.srvid AND d.deptype = 'e')"
     );
     let rows = source.query(&sql, &[&left_out]).await.during(source.side(), "list the roles that the schema names")?;
     rows.iter().map(|row| row.take(0)).collect()

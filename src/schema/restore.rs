@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use tokio_postgres::error::SqlState;
 
 use super::same::{self, There};
-use super::{SchemaError, batch};
+use super::{SchemaError, batch, classify, create};
 use crate::session::{DbContext, DbError, Session};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
@@ -154,9 +154,7 @@ pub async fn restore_deferred(
 /// Whether an object is missing only for want of a right that administrators
 /// have, or belongs to one that is.
 fn is_administrators(object: &Deferred, error: &DbError, restored: &Restored) -> bool {
-    let follows = || !restored.administrators.is_empty() && error.sqlstate() == Some(&SqlState::UNDEFINED_OBJECT);
-    object.kind == DeferredKind::Administrator
-        && (error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) || follows())
+    object.kind == DeferredKind::Administrator && create::is_administrators(error, !restored.administrators.is_empty())
 }
 
 /// Brings in one object during the copy, waiting for locks as long as it
@@ -175,6 +173,13 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
     };
     if session.is_closed() || !may_be_there(object, &error) {
         return Err(error);
+    }
+    if let Some((kind, name)) =
+        classify::administrators_own(object).filter(|_| object.kind == DeferredKind::Administrator)
+    {
+        // The server has no words for most of these that could be compared.
+        let is_made = create::is_made(session, kind, (&object.table.schema, name)).await?;
+        return if is_made { attempt(session, migration, object, "", settings).await } else { Err(error) };
     }
     match same::look(session, &object.sql).await? {
         There::Same { rest } => {

@@ -13,7 +13,7 @@
 use super::archive::statement_length;
 use super::classify::{identifier, qualified};
 use crate::session::{DbContext, DbError, Session};
-use crate::sql::literal;
+use crate::sql::{TableName, literal};
 
 /// What is there.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,6 +123,15 @@ fn comment(statement: &str) -> Option<String> {
         (format!("(SELECT oid FROM pg_catalog.{from} = {name}), '{catalog}'"), text.strip_prefix(" IS ")?)
     };
     Some(format!("SELECT coalesce(pg_catalog.obj_description({object}), '') = {text}"))
+}
+
+/// The index that a statement builds, by itself or for a constraint: it shares its
+/// name with all relations of its schema.
+pub(super) fn index_of(sql: &str) -> Option<TableName> {
+    let (first, _) = sql.split_at_checked(statement_length(sql))?;
+    let Question { sql: about, schema, name, wanted, .. } = question(first.trim().trim_end_matches(';'))?;
+    let has_index = ["PRIMARY KEY", "UNIQUE", "EXCLUDE"].iter().any(|key| wanted.trim_start().starts_with(key));
+    (about == INDEX || (about == CONSTRAINT && has_index)).then_some(TableName { schema, name })
 }
 
 fn question(statement: &str) -> Option<Question> {

@@ -21,6 +21,15 @@ pub(super) fn partitioned(tables: &[SourceTable]) -> PartitionedTables {
 /// # Errors
 /// [`SchemaError::Extensions`] names those it does not.
 pub(super) async fn require_extensions(source: &Session, target: &Session) -> Result<(), SchemaError> {
+    let missing = missing_extensions(source, target).await?;
+    if missing.is_empty() { Ok(()) } else { Err(SchemaError::Extensions(missing)) }
+}
+
+/// The extensions of the source that the target does not offer.
+///
+/// # Errors
+/// When a catalog cannot be read.
+pub(super) async fn missing_extensions(source: &Session, target: &Session) -> Result<Vec<String>, DbError> {
     let rows = source
         .query("SELECT extname::text FROM pg_catalog.pg_extension ORDER BY extname", &[])
         .await
@@ -35,11 +44,7 @@ pub(super) async fn require_extensions(source: &Session, target: &Session) -> Re
         )
         .await
         .during(target.side(), "list the extensions")?;
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(SchemaError::Extensions(missing.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?))
-    }
+    missing.iter().map(|row| row.take(0)).collect()
 }
 
 /// The indexes of these tables that are parts of a partitioned table's, as

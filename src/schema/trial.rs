@@ -24,13 +24,15 @@ use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
 use super::archive::{Entry, Identity, Told};
-use super::create::{self, ALREADY_THERE, Age, PIPELINED, SETTINGS};
+use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
-use super::{SchemaError, batch, classify, find_pg_dump, ownership, restore};
+use super::{SchemaError, batch, classify, find_pg_dump, ownership, restore, same, source as source_facts};
+use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
 use crate::config::Settings;
 use crate::membership::SourceTable;
-use crate::session::{DbError, Session};
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind};
 
 /// Objects up to which what waits is tried as well.
@@ -56,6 +58,10 @@ pub(crate) struct Trial {
     pub(crate) refused: Vec<Refused>,
     /// The SQL for roles that are missing.
     pub(crate) missing_roles: Vec<String>,
+    /// Extensions that the server does not offer.
+    pub(crate) missing_extensions: Vec<String>,
+    /// Schemas that are there and in which the role may not create.
+    pub(crate) closed_schemas: Vec<String>,
     /// How long it took.
     pub(crate) took: Duration,
 }
@@ -67,14 +73,30 @@ pub(crate) struct Refused {
     pub(crate) kind: String,
     /// Its name with the schema.
     pub(crate) name: String,
+    /// Its schema; empty where it has none of its own.
+    pub(crate) schema: String,
     /// What creates it.
     pub(crate) sql: String,
+    /// Whether it is of a kind that only a superuser may create.
+    is_superusers: bool,
+    /// What drops the one that has its name.
+    pub(crate) drop: Option<String>,
     /// The server's words, with advice.
     pub(crate) error: SchemaError,
     /// When `run` meets it.
     pub(crate) when: When,
     /// Why, as far as it can be told.
     pub(crate) reason: Reason,
+}
+
+impl Refused {
+    /// The foreign data wrapper that it is one of, or needs, quoted.
+    pub(crate) fn wrapper(&self) -> Option<String> {
+        let words = " FOREIGN DATA WRAPPER ";
+        let (start, rest) = self.sql.split_once(words)?;
+        let is_about = start == "CREATE" || start.starts_with("CREATE SERVER ");
+        classify::identifier(rest).filter(|_| is_about).map(|(name, _)| ident(&name))
+    }
 }
 
 /// When `run` executes an object.
@@ -97,6 +119,11 @@ pub(crate) enum Reason {
     Exists,
     /// The role may not.
     Right,
+    /// The role may create nothing in its schema.
+    Schema,
+    /// A role that it names is missing, an extension is, or transactions are
+    /// read-only, which is said by itself.
+    Missing,
     /// The server has no room for more locks.
     Locks,
     /// It needs something that was refused.
@@ -109,6 +136,7 @@ pub(crate) enum Reason {
 struct Piece<'a> {
     kind: String,
     name: String,
+    schema: &'a str,
     sql: &'a str,
     entry: Option<&'a Entry>,
     id: Option<ObjectId>,
@@ -132,6 +160,7 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     let target = Session::connect(&settings.target, &settings.name).await?;
     let what = (Scope::All { snapshot: None }, Patience::Check);
     let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    let missing_extensions = source_facts::missing_extensions(source, &target).await?;
     let missing_roles =
         match ownership::require_roles(source, &target, settings.acl, tables, &dump.given.new_owners).await {
             Err(SchemaError::Roles(missing)) => missing,
@@ -151,8 +180,84 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     batch(&target, &format!("BEGIN; {SETTINGS}; {LIMITS}"), "begin to try the schema").await?;
     let tried = attempt.all(&pieces).await?;
     batch(&target, "ROLLBACK", "roll back the trial of the schema").await?;
-    let refused = blame(source, &pieces, attempt.refused).await?;
-    Ok(Trial { pg_dump: pg_dump.path, tried: (tried, all), taken, refused, missing_roles, took: begun.elapsed() })
+    let mut refused = blame(source, &pieces, attempt.refused).await?;
+    leave_to_administrators(&mut refused);
+    let closed_schemas = closed_schemas(&target, &refused).await?;
+    explain(&target, &mut refused, (&missing_roles, &missing_extensions, &closed_schemas)).await?;
+    let (tried, took) = ((tried, all), begun.elapsed());
+    let pg_dump = pg_dump.path;
+    Ok(Trial { pg_dump, tried, taken, refused, missing_roles, missing_extensions, closed_schemas, took })
+}
+
+/// As in `run`, what only a superuser may create is left to an administrator, with
+/// what belongs to it, unless something else needs it.
+fn leave_to_administrators(refused: &mut [Refused]) {
+    let is_own =
+        |one: &Refused| one.is_superusers && db_error(&one.error).is_some_and(|e| create::is_administrators(e, true));
+    let own: Vec<String> = refused.iter().filter(|one| is_own(one)).map(root).collect();
+    let Some(first) = own.first().cloned() else { return };
+    for one in refused.iter_mut() {
+        let is_missing = sqlstate(&one.error).is_some_and(|state| MISSING.contains(state));
+        if one.when == When::Administrator && is_missing {
+            one.reason = Reason::Follows(first.clone());
+        }
+    }
+    let needs = |one: &Refused| {
+        let follows = matches!(&one.reason, Reason::Follows(root) if own.contains(root));
+        follows && !is_own(one) && one.when != When::Administrator
+    };
+    if !refused.iter().any(needs) {
+        refused.iter_mut().filter(|one| is_own(one)).for_each(|one| one.when = When::Administrator);
+    }
+}
+
+/// Those of the schemas in which something was refused that are there, and in
+/// which the role may not create.
+async fn closed_schemas(target: &Session, refused: &[Refused]) -> Result<Vec<String>, DbError> {
+    let denied = refused.iter().filter(|refused| refused.reason == Reason::Right);
+    let schemas: Vec<&str> = denied.map(|refused| refused.schema.as_str()).collect();
+    let sql = "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[]) \
+         AND NOT pg_catalog.has_schema_privilege(oid, 'CREATE') ORDER BY 1";
+    let rows = target.query(sql, &[&schemas]).await.during(target.side(), "look at the schemas")?;
+    rows.iter().map(|row| row.take(0)).collect()
+}
+
+/// Says of what is refused what the target's catalog knows of the reason.
+async fn explain(
+    target: &Session,
+    refused: &mut [Refused],
+    (roles, extensions, schemas): (&[String], &[String], &[String]),
+) -> Result<(), DbError> {
+    let exists = refused.iter().filter(|one| one.reason == Reason::Exists);
+    let wanted: Vec<Wanted> = exists.filter_map(wanted_of).collect();
+    let drops = holders::drops(target, &wanted).await?;
+    for one in refused.iter_mut() {
+        let is_late = matches!(one.when, When::End | When::Administrator);
+        let is_unknown = matches!(sqlstate(&one.error), Some(&SqlState::UNDEFINED_OBJECT));
+        one.drop = wanted_of(one).and_then(|wanted| drops.get(&wanted)).cloned();
+        one.reason = match &one.reason {
+            _ if matches!(sqlstate(&one.error), Some(&SqlState::READ_ONLY_SQL_TRANSACTION)) => Reason::Missing,
+            Reason::Right if schemas.contains(&one.schema) => Reason::Schema,
+            Reason::Right | Reason::Other if is_late && !roles.is_empty() => Reason::Missing,
+            Reason::Other if is_unknown && !roles.is_empty() && one.kind == "user mapping" => Reason::Missing,
+            Reason::Right | Reason::Other if one.kind == "extension" && extensions.contains(&one.name) => {
+                Reason::Missing
+            }
+            reason => reason.clone(),
+        };
+    }
+    Ok(())
+}
+
+/// The name that an object was to have.
+fn wanted_of(refused: &Refused) -> Option<Wanted> {
+    let name = refused.name.strip_prefix(&format!("{}.", refused.schema)).unwrap_or(&refused.name);
+    let name = TableName::new(refused.schema.as_str(), name);
+    match refused.kind.as_str() {
+        "function" | "procedure" | "aggregate" => Some(Wanted::Routine(name)),
+        "" => same::index_of(&refused.sql).map(Wanted::Relation),
+        _ => Some(Wanted::Relation(name)),
+    }
 }
 
 fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
@@ -166,6 +271,7 @@ fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
     let piece = |entry| Piece {
         kind: entry_kind(entry),
         name: entry_name(entry),
+        schema: &entry.schema,
         sql: &entry.sql,
         entry: Some(entry),
         id: id(&entry.identity),
@@ -199,6 +305,7 @@ fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identi
             pieces.push(Piece {
                 kind: String::new(),
                 name: object.object.clone(),
+                schema: &object.table.schema,
                 sql: &object.sql,
                 entry: None,
                 id: identity.and_then(object_of),
@@ -280,22 +387,15 @@ impl Attempt<'_> {
 }
 
 fn sqlstate(error: &SchemaError) -> Option<&SqlState> {
+    db_error(error)?.sqlstate()
+}
+
+fn db_error(error: &SchemaError) -> Option<&DbError> {
     match error {
-        SchemaError::Object { source, .. } | SchemaError::Db(source) => source.sqlstate(),
+        SchemaError::Object { source, .. } | SchemaError::Db(source) => Some(source),
         _ => None,
     }
 }
-
-/// What PostgreSQL says when something is not there that a statement needs.
-const MISSING: [SqlState; 7] = [
-    SqlState::UNDEFINED_TABLE,
-    SqlState::UNDEFINED_FUNCTION,
-    SqlState::UNDEFINED_OBJECT,
-    SqlState::UNDEFINED_COLUMN,
-    SqlState::INVALID_SCHEMA_NAME,
-    SqlState::WRONG_OBJECT_TYPE,
-    SqlState::INVALID_FOREIGN_KEY,
-];
 
 /// Tells what is refused for a reason of its own from what only follows.
 async fn blame(
@@ -327,8 +427,10 @@ async fn blame(
             Some(cause) if is(&MISSING) || cause.reason == own || is_part(cause, &own) => Reason::Follows(root(cause)),
             _ => own,
         };
-        let (kind, name, sql) = (piece.kind.clone(), piece.name.clone(), piece.sql.to_owned());
-        found.push(Refused { kind, name, sql, error, when: piece.when, reason });
+        let (kind, name, schema) = (piece.kind.clone(), piece.name.clone(), piece.schema.to_owned());
+        let (sql, when) = (piece.sql.to_owned(), piece.when);
+        let is_superusers = piece.entry.is_some_and(classify::needs_superuser);
+        found.push(Refused { kind, name, schema, sql, is_superusers, drop: None, error, when, reason });
     }
     Ok(found)
 }

@@ -31,6 +31,10 @@ const UPGRADES: [&str; VERSION as usize - 1] =
 /// leases' second keys are hashes of names.
 const CREATION_KEY: i32 = 0;
 
+/// Asked of the catalog, as a schema that is somebody else's may be closed to us.
+const IS_INSTALLED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = 'walferry' AND c.relname = 'version')";
+
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -85,10 +89,7 @@ impl State {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn is_installed(session: &Session) -> Result<bool, StateError> {
-        let row = session
-            .query_one("SELECT pg_catalog.to_regclass('walferry.version') IS NOT NULL", &[])
-            .await
-            .during(Side::Target, "look for the state schema")?;
+        let row = session.query_one(IS_INSTALLED, &[]).await.during(Side::Target, "look for the state schema")?;
         Ok(row.take(0)?)
     }
 

@@ -6,13 +6,16 @@
 //! `confirmed_flush_lsn` without a word
 //! (`src/backend/replication/logical/logical.c`, `CreateDecodingContext`).
 
+use std::collections::HashMap;
+
+use super::StateError;
 use super::migration::SourceIdentity;
 use super::tables::TableState;
 use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::Side;
 use crate::fault::Fault;
 use crate::lsn::Lsn;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, Session};
 
 /// Why a migration cannot go on from its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,16 +119,23 @@ pub fn compare_slot(name: &str, source: &SourceIdentity, slot: Option<Slot>, pos
 /// Where a migration stands, as a start compares it with the source.
 #[derive(Clone, Debug)]
 pub struct Standing {
+    /// Its name.
+    pub name: String,
     /// The source as it was when the migration began.
     pub source: SourceIdentity,
     /// The slot's name.
     pub slot: String,
     /// The phase, in the word of the version that wrote it: to be shown.
     pub phase: String,
+    /// The schema is on the target, by our hand.
+    pub schema_restored: bool,
     /// Every table's rows are there.
     pub copied: bool,
-    /// Some table's rows are there.
-    pub has_finished_tables: bool,
+    /// `catchup --finish` has ended well.
+    pub finished: bool,
+    /// The tables as they are listed, by their oids on the source; none before the
+    /// copy has its list.
+    pub tables: HashMap<u32, TableState>,
     /// The position; before there is one, where the slot began.
     pub reached: Option<Lsn>,
 }
@@ -136,18 +146,18 @@ impl Standing {
     /// begun.
     ///
     /// # Errors
-    /// When the state cannot be read.
-    pub async fn read(session: &Session, name: &str) -> Result<Option<Self>, DbError> {
-        let sql = format!(
-            "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.copied, \
-             EXISTS (SELECT FROM walferry.tables t WHERE t.migration = m.name AND t.state IN ({})), \
-             CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END \
-             FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1",
-            TableState::sql([TableState::Indexing, TableState::Joining, TableState::Ready])
-        );
-        let row = session.query_opt(&sql, &[&name]).await.during(Side::Target, "read the state")?;
+    /// When the state cannot be read or understood.
+    pub async fn read(session: &Session, name: &str) -> Result<Option<Self>, StateError> {
+        let sql = "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.schema_restored, \
+             m.copied, pg_catalog.to_jsonb(m) ->> 'finished_at' IS NOT NULL, CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END \
+             FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1";
+        let row = session.query_opt(sql, &[&name]).await.during(Side::Target, "read the state")?;
         let Some(row) = row else { return Ok(None) };
+        let sql = "SELECT source_oid, state FROM walferry.tables WHERE migration = $1";
+        let listed = session.query(sql, &[&name]).await.during(Side::Target, "read the list of tables")?;
+        let listed = listed.iter().map(|row| Ok((row.take(0)?, TableState::parse(row.take(1)?)?)));
         Ok(Some(Standing {
+            name: name.to_owned(),
             source: SourceIdentity {
                 system_identifier: row.take(0)?,
                 timeline: row.take(1)?,
@@ -156,10 +166,25 @@ impl Standing {
             },
             slot: row.take(4)?,
             phase: row.take(5)?,
-            copied: row.take(6)?,
-            has_finished_tables: row.take(7)?,
-            reached: row.take(8)?,
+            schema_restored: row.take(6)?,
+            copied: row.take(7)?,
+            finished: row.take(8)?,
+            tables: listed.collect::<Result<_, StateError>>()?,
+            reached: row.take(9)?,
         }))
+    }
+
+    /// Whether the list of tables has been written, with the schema before it:
+    /// until then a start is as the first one.
+    pub fn is_set_up(&self) -> bool {
+        self.copied || !self.tables.is_empty()
+    }
+
+    /// Whether some table's rows are there.
+    fn has_finished_tables(&self) -> bool {
+        let is_finished =
+            |state: &TableState| matches!(state, TableState::Indexing | TableState::Joining | TableState::Ready);
+        self.tables.values().any(is_finished)
     }
 
     /// Whether a start may go on with this slot. A copy of which nothing is
@@ -173,7 +198,7 @@ impl Standing {
         };
         match compare_slot(&self.slot, &self.source, slot, reached) {
             Err(ResyncError::SlotGone(_) | ResyncError::SlotLost { .. })
-                if !self.copied && !self.has_finished_tables =>
+                if !self.copied && !self.has_finished_tables() =>
             {
                 Ok(())
             }

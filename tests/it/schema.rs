@@ -283,7 +283,7 @@ async fn an_existing_schema_is_compared_column_by_column_and_everything_is_said_
     let run = ["run", "--until", "caught-up", "--schema", "existing"];
     let failed = Walferry::run(&pair, &run, PATIENCE).code(3);
     for part in [
-        "table public.b is not there",
+        "tables are not there: public.b",
         "ALTER TABLE \"public\".\"a\" ADD COLUMN \"gone\" integer;",
         "ALTER TABLE \"public\".\"a\" ALTER COLUMN \"more\" DROP NOT NULL;",
     ] {
@@ -363,21 +363,49 @@ async fn a_role_of_a_policy_is_missed_before_the_copy_and_owners_stay_behind_by_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_cannot_be_created_is_named_with_its_sql_and_counts_once_somebody_else_has_made_it() {
-    let sql = "CREATE FUNCTION public.native() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler'";
+    let sql = "CREATE FUNCTION public.low(text) RETURNS text LANGUAGE internal IMMUTABLE STRICT AS 'lower'";
     let pair = pair_of(&crate::support::server(), &crate::support::server(), sql).await;
-    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY)").await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY, v text DEFAULT public.low('X'))").await;
     let run = ["run", "--until", "caught-up"];
     let failed = Walferry::run(&pair, &run, PATIENCE).code(3);
-    for part in [
-        "cannot create function public.native()",
-        "have an administrator",
-        "AS '$libdir/plpgsql', 'plpgsql_call_handler';",
-    ] {
+    for part in ["cannot create function public.low(text)", "let an administrator", "AS $$lower$$;"] {
         assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
     }
     pair.target.psql(SUPERUSER, DATABASE, sql).unwrap();
     let done = Walferry::run(&pair, &run, PATIENCE).code(0);
     assert!(done.stderr.contains("is on the target already"), "{}", done.stderr);
+}
+
+/// Of a superuser's kinds, with comments on them, and nothing needs them.
+const UNUSED: &str = "
+    CREATE FUNCTION public.low(text) RETURNS text LANGUAGE internal IMMUTABLE STRICT AS 'lower'; COMMENT ON FUNCTION public.low(text) IS 'l';
+    CREATE OPERATOR FAMILY public.family USING btree; COMMENT ON OPERATOR FAMILY public.family USING btree IS 'f';
+    CREATE TYPE public.base; CREATE FUNCTION public.base_in(cstring) RETURNS public.base LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION public.base_out(public.base) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE public.base (INPUT = public.base_in, OUTPUT = public.base_out, LIKE = text); COMMENT ON TYPE public.base IS 'b'";
+
+/// The story: a function in C that nothing used kept a whole migration back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_an_administrator_may_create_keeps_nothing_back_that_does_not_need_it() {
+    let tables = "CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t VALUES (1)";
+    let pair = pair_of(&crate::support::server(), &crate::support::server(), UNUSED).await;
+    pair.source_sql(tables).await;
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    for part in ["AS $$lower$$;", "CREATE OPERATOR FAMILY public.family USING btree;", "INPUT = public.base_in"] {
+        assert_eq!(check.matches(part).count(), 1, "{part}:\n{check}");
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    // One of them is there by the end.
+    let made = "CREATE FUNCTION public.low(text) RETURNS text LANGUAGE internal IMMUTABLE STRICT AS 'lower'; COMMENT ON FUNCTION public.low(text) IS 'l'";
+    pair.target.psql(SUPERUSER, DATABASE, made).unwrap();
+    let report = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0).json();
+    let left: Vec<&str> =
+        report["administrators"].as_array().unwrap().iter().map(|one| one["sql"].as_str().unwrap()).collect();
+    assert!(left.iter().any(|sql| sql.contains("INPUT = public.base_in")), "{left:#?}");
+    assert!(left.iter().all(|sql| !sql.contains("lower")), "{left:#?}");
+    pair.assert_equal().await;
+    // As printed, in order, they bring in what is missing.
+    pair.target.psql(SUPERUSER, DATABASE, &left.join("\n")).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

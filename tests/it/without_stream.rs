@@ -324,8 +324,7 @@ async fn foreign_tables_are_named_with_what_their_servers_need() {
          CREATE TABLE earth (id int PRIMARY KEY); INSERT INTO earth VALUES (1)",
     )
     .await;
-    let (grant, role) =
-        ("GRANT USAGE ON FOREIGN DATA WRAPPER \"nothing\" TO \"doadmin\";", "CREATE ROLE \"app\" NOLOGIN;");
+    let (grant, role) = ("GRANT USAGE ON FOREIGN DATA WRAPPER \"nothing\" TO \"doadmin\";", "CREATE ROLE \"app\";");
     let check = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
     for words in ["foreign tables have their rows elsewhere", "public.moon", grant, role] {
         assert!(check.contains(words), "no \"{words}\" in:\n{check}");

@@ -1,0 +1,45 @@
+//! Names that are taken on the target by now and that indexes and keys which still
+//! wait are to have: they cannot be built when their turn comes.
+//!
+//! Invariant: what is there in the same shape is no hindrance, as the restore
+//! takes it as restored ([`super::same`]).
+
+use super::same::{self, There};
+use crate::catalog::holders::{self, Wanted};
+use crate::session::{DbContext, DbError, Session};
+
+/// A waiting object whose name something else has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The object, for people.
+    pub(crate) object: String,
+    /// What drops the one that has its name.
+    pub(crate) drop: String,
+}
+
+/// Looks for the names of what a migration that has begun still waits for. The
+/// columns are those of the first version of the state.
+///
+/// # Errors
+/// When state or catalog cannot be read.
+pub(crate) async fn look(target: &Session, migration: &str) -> Result<Vec<Taken>, DbError> {
+    let sql = "SELECT object, sql FROM walferry.deferred WHERE migration = $1 AND restored_at IS NULL ORDER BY ordinal";
+    let rows = target.query(sql, &[&migration]).await.during(target.side(), "read what waits")?;
+    let mut waiting: Vec<(String, String, Wanted)> = Vec::new();
+    for row in &rows {
+        let (object, sql): (String, String) = (row.take(0)?, row.take(1)?);
+        if let Some(index) = same::index_of(&sql) {
+            waiting.push((object, sql, Wanted::Relation(index)));
+        }
+    }
+    let names: Vec<Wanted> = waiting.iter().map(|(_, _, name)| name.clone()).collect();
+    let drops = holders::drops(target, &names).await?;
+    let mut taken = Vec::new();
+    for (object, sql, name) in waiting {
+        let Some(drop) = drops.get(&name) else { continue };
+        if matches!(same::look(target, &sql).await?, There::Other(_)) {
+            taken.push(Taken { object, drop: drop.clone() });
+        }
+    }
+    Ok(taken)
+}
