@@ -34,6 +34,8 @@ mod plans;
 mod preflight;
 mod publications;
 mod random;
+mod ready;
+mod ready_features;
 mod referential;
 mod resume;
 mod resync;
