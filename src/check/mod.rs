@@ -208,7 +208,7 @@ async fn predicates(settings: &Settings, source: Option<&Session>, target: Optio
     let Some(target) = target else { return };
     server::check(settings, target, findings).await;
     group(settings, target, findings, async |s, f| target::check(s, f).await).await;
-    target::probe_replication_role(target, findings).await;
+    target::probe_replication_role(settings, target, findings).await;
     let Some(source) = source else { return };
     // Remedies for the target would hit the source if the two were one.
     if !server::are_different(source, target, findings).await {

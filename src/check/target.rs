@@ -3,7 +3,7 @@
 
 use super::{CheckError, Findings, server};
 use crate::catalog::roles::{self, Role};
-use crate::config::{Settings, Side};
+use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -81,7 +81,7 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
 /// How foreign keys and triggers are kept quiet: by the setting, by a
 /// provider's function, or by holding them back. Tried in transactions that
 /// are rolled back; the setting is local to them.
-pub(super) async fn probe_replication_role(session: &Session, findings: &mut Findings) {
+pub(super) async fn probe_replication_role(settings: &Settings, session: &Session, findings: &mut Findings) {
     let ways = [
         (
             "SET LOCAL session_replication_role = replica",
@@ -98,6 +98,17 @@ pub(super) async fn probe_replication_role(session: &Session, findings: &mut Fin
             Ok(false) => {}
             Err(error) => return findings.unfinished(Side::Target.into(), &error.into()),
         }
+    }
+    if settings.schema == SchemaMode::None {
+        findings
+            .warning(
+                Side::Target,
+                "session_replication_role",
+                "session_replication_role cannot be set by this role, and with --schema none the target's foreign keys and \
+                 triggers stay in force: rows that come in another order than they want are refused, and triggers act on each row",
+            )
+            .remedy("--schema existing holds them back until the end (catchup --finish)");
+        return;
     }
     findings.ok(
         Side::Target,

@@ -120,7 +120,7 @@ impl World<'_> {
         let (schema, base) = name.split_once('.').unwrap();
         let write = format!("UPDATE {name} SET v = v || '*' WHERE id % 3 = 1");
         let one = |sql: String| vec![sql];
-        match self.rng.random_range(0..24) {
+        match self.rng.random_range(0..26) {
             0..=4 => one(format!(
                 "INSERT INTO {name} SELECT i, 'round {round}' FROM generate_series(1, 299, {}) AS i ON CONFLICT DO NOTHING",
                 self.rng.random_range(2..9)
@@ -153,6 +153,14 @@ impl World<'_> {
                 let put_back = format!("ALTER PUBLICATION walferry ADD TABLE ONLY {name}");
                 if self.rng.random_bool(0.5) { vec![drop, write, put_back] } else { vec![drop, write] }
             }
+            kind => self.change_of_publication_or_partition(kind, round, write).await,
+        }
+    }
+
+    /// The same for what is not about a single table.
+    async fn change_of_publication_or_partition(&mut self, kind: u32, round: usize, write: String) -> Vec<String> {
+        let one = |sql: String| vec![sql];
+        match kind {
             18 => vec![
                 "ALTER PUBLICATION walferry SET (publish = 'insert')".to_owned(),
                 write,
@@ -164,7 +172,22 @@ impl World<'_> {
                     "CREATE TABLE s1.late_{round} PARTITION OF {parent} FOR VALUES FROM (300) TO (400); INSERT INTO s1.late_{round} VALUES (305, 'late')"
                 ))
             }
-            20 | 21 => {
+            20 => {
+                let sql = "SELECT i.inhrelid::regclass::text, i.inhparent::regclass::text FROM pg_inherits i \
+                     JOIN pg_class c ON c.oid = i.inhrelid WHERE NOT c.relispartition AND c.relkind = 'r' ORDER BY i.inhrelid";
+                let found = self.source.query(sql, &[]).await.unwrap();
+                found.first().map(|row| (row.get::<_, String>(0), row.get::<_, String>(1))).map_or_else(
+                    Vec::new,
+                    |(child, parent)| {
+                        one(format!("ALTER TABLE {child} NO INHERIT {parent}; UPDATE {child} SET v = v || '-'"))
+                    },
+                )
+            }
+            21 => one(format!(
+                "ALTER PUBLICATION walferry SET (publish_via_partition_root = {})",
+                if self.rng.random_bool(0.5) { "true" } else { "false" }
+            )),
+            22 | 23 => {
                 let Some((detached, parent, child)) = self.partition().await else { return Vec::new() };
                 let detach = format!("ALTER TABLE {parent} DETACH PARTITION {child}");
                 let attach = format!("ALTER TABLE {parent} ATTACH PARTITION {child} {}", detached.bound);
@@ -225,10 +248,10 @@ async fn chains(source: &Client) -> Vec<(u32, Vec<String>)> {
     source.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Who is a partition of whom, both of these tables.
+/// Who is a partition of whom, or inherits from whom, both of these tables.
 async fn partitions(client: &Client, tables: &[String]) -> Vec<String> {
     let sql = "SELECT c.oid::regclass || ' of ' || i.inhparent::regclass FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-         WHERE c.relispartition AND c.relkind IN ('r', 'p') AND c.oid = ANY ($1::text[]::regclass[]::oid[]) \
+         WHERE c.relkind IN ('r', 'p') AND c.oid = ANY ($1::text[]::regclass[]::oid[]) \
              AND i.inhparent = ANY ($1::text[]::regclass[]::oid[]) ORDER BY 1";
     client.query(sql, &[&tables]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
@@ -349,6 +372,9 @@ fn statements(line: &str) -> Vec<(&'static str, String)> {
         found.extend(sql.split(';').map(str::trim).take_while(is_sql).map(|sql| ("target", sql.to_owned())));
     }
     if let Some((_, sql)) = line.split_once("make it logged (") {
+        found.push(("source", sql.split(';').next().unwrap().to_owned()));
+    }
+    if let Some((_, sql)) = line.split_once("set it as it was (") {
         found.push(("source", sql.split(';').next().unwrap().to_owned()));
     }
     if line.contains("mend the publication") {
