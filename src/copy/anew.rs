@@ -148,7 +148,7 @@ fn is_among(wanted: &Wanted, name: &str) -> bool {
     wanted.again.iter().any(|row| row.table.sql() == name) || wanted.new.iter().any(is_it)
 }
 
-/// A member whose rows come in another name by now than they were copied in: no
+/// A member, or a new partition of one, whose rows come in another name by now than they were copied in: no
 /// copy of it could be followed by the stream.
 fn switched(
     table: &SourceTable,
@@ -156,7 +156,10 @@ fn switched(
     (published, tables): (&HashMap<u32, Published>, &[SourceTable]),
 ) -> Option<Switched> {
     let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
-    Some(table).filter(|table| is_streamed(table.oid))?;
+    let takes_part = |oid| rows.get(&oid).is_some_and(|row| row.state.takes_part());
+    // A new partition of a member is one as well.
+    let is_new = !takes_part(table.oid) && table.ancestors.iter().any(|above| takes_part(above.oid));
+    Some(table).filter(|table| is_streamed(table.oid) || is_new)?;
     publishing::switched(table, published, tables, is_streamed)
 }
 
@@ -311,15 +314,32 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTab
     }
     let tables = ctx.tables(source).await?;
     let tables = membership::letting_in(tables, |oid| new.iter().any(|table| table.oid == oid));
-    schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
     let target = ctx.state.session();
     let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
+    if ctx.settings.schema == SchemaMode::Create {
+        let there = by_name(target, names.iter().copied()).await?;
+        require_parents(&tables, new.iter().filter(|table| !there.contains_key(&table.name)))?;
+    }
+    schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, new).await?;
     }
     require_fit(new.iter(), &by_name(target, names.iter().copied()).await?)?;
     require_empty(target, &names).await?;
     Ok(())
+}
+
+/// A table that is to be created cannot inherit from one that is left out.
+fn require_parents<'t>(
+    tables: &[SourceTable],
+    mut new: impl Iterator<Item = &'t SourceTable>,
+) -> Result<(), CopyError> {
+    let left_out = |table: &SourceTable| {
+        let is_parent = |other: &&SourceTable| other.part == Part::Filtered && table.parents.contains(&other.oid);
+        let parent = tables.iter().find(is_parent)?.name.clone();
+        Some(CopyError::LacksParent { table: table.name.clone(), parent })
+    };
+    new.find_map(left_out).map_or(Ok(()), Err)
 }
 
 /// Tables that were unlogged when their definitions came over, and are logged on the

@@ -213,6 +213,17 @@ pub enum CopyError {
         /// The SQL that makes it what it was.
         remedy: String,
     },
+    /// What a table inherits from is left out.
+    #[error(
+        "table {table} cannot be created on the target: it inherits from {parent}, which the filter leaves out; let that in as \
+         well, or leave {table} out with --exclude-tables"
+    )]
+    LacksParent {
+        /// The table.
+        table: TableName,
+        /// What it inherits from.
+        parent: TableName,
+    },
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
         "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
@@ -309,6 +320,7 @@ impl CopyError {
             }
             CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Fault::passing(Side::Source),
             CopyError::NotHere { .. }
+            | CopyError::LacksParent { .. }
             | CopyError::ExistingSlot(_)
             | CopyError::FilterGrown(_)
             | CopyError::StartAhead { .. } => Fault::Usage,

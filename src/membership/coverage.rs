@@ -303,7 +303,8 @@ struct Members {
     streamed: HashSet<u32>,
 }
 
-/// What makes the two sides differ, or may, in the order of the tables' names.
+/// What makes the two sides differ, or may, in the order in which it can be mended,
+/// and of the tables' names.
 pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let by_oid: HashMap<u32, &SourceTable> = now.tables.iter().map(|table| (table.oid, table)).collect();
     let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
@@ -331,7 +332,7 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let again = |gap: &Gap| (gap.cause == Cause::CreatedAgain).then(|| gap.table.clone());
     let again: HashSet<TableName> = gaps.iter().filter_map(again).collect();
     for table in now.tables.iter().filter(|table| !known.contains(&table.oid) && !again.contains(&table.name)) {
-        let Some(gap) = of_stranger(now, &known, &by_oid, table) else { continue };
+        let Some(gap) = of_stranger(now, (&known, &members), &by_oid, table) else { continue };
         // A tree of partitions is one: with rows, if one of them has any.
         let held = of_strangers.entry(gap.source_oid).or_insert_with(|| gap.clone());
         if gap.counts() {
@@ -339,7 +340,7 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
         }
     }
     gaps.extend(of_strangers.into_values());
-    gaps.sort_by(|a, b| a.table.cmp(&b.table));
+    gaps.sort_by(|a, b| (a.turn(), &a.table).cmp(&(b.turn(), &b.table)));
     say_how_to_rename(&mut gaps, now);
     gaps
 }
@@ -393,6 +394,17 @@ fn group(
 }
 
 impl Gap {
+    /// When it is mended: what has the target's present names in its SQL before tables
+    /// are renamed there, what takes names that are given then after that.
+    fn turn(&self) -> u8 {
+        match self.cause {
+            Cause::Switched(_) | Cause::Attached { .. } | Cause::Inherits { .. } => 0,
+            Cause::Dropped { .. } | Cause::CreatedAgain => 1,
+            Cause::Renamed { .. } => 2,
+            _ => 3,
+        }
+    }
+
     fn rename(&self) -> Option<Rename> {
         let Cause::Renamed { now, .. } = &self.cause else { return None };
         Some(Rename { from: self.table.clone(), to: now.clone() })
@@ -529,7 +541,8 @@ fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &Targe
         _ => false,
     };
     (!is_same).then(|| Cause::Attached {
-        source: parent.map(|parent| parent.name.clone()),
+        // By its name there, where it may be renamed yet.
+        source: parent.map(|parent| now.there.get(&parent.oid).map_or(&parent.name, |there| &there.name).clone()),
         target: there.parent.as_ref().map(|(_, name)| name.clone()),
     })
 }
@@ -559,7 +572,7 @@ fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &Targe
 /// met by now, unless it came by what is in no stream.
 fn of_stranger(
     now: &Now<'_>,
-    known: &HashSet<u32>,
+    (known, members): (&HashSet<u32>, &Members),
     by_oid: &HashMap<u32, &SourceTable>,
     table: &SourceTable,
 ) -> Option<Gap> {
@@ -567,7 +580,12 @@ fn of_stranger(
         return None;
     }
     let is_empty = now.publishes_all && !now.filled.contains(&table.oid);
-    let cause = match (table.part, root_in_name(now.published, table)) {
+    // A root that has no stream by the state was switched to: that is said of others.
+    let is_streamed = |root: &&TableName| {
+        table.ancestors.iter().any(|above| above.name == **root && members.streamed.contains(&above.oid))
+    };
+    let root = root_in_name(now.published, table);
+    let cause = match (table.part, root.filter(|root| table.part == Part::Filtered || is_streamed(root))) {
         (Part::Filtered, Some(root)) => Cause::LeftOutWithin { root: root.clone() },
         (Part::Included, Some(root)) => Cause::NewWithin { root: root.clone() },
         (Part::Included, None) if is_empty => Cause::NewAndEmpty,

@@ -311,7 +311,9 @@ async fn case(seed: u64) {
     for round in 0..rounds {
         world.make(round).await;
     }
-    reach_the_end(&journey, &filter).await;
+    if reach_the_end(&journey, &filter).await == End::LeftOut {
+        return;
+    }
     let now = chains(&journey.source).await.into_iter();
     let taking_part: Vec<String> = now
         .filter(|(oid, chain)| first.contains(oid) || lets_in(&filter, chain))
@@ -325,14 +327,24 @@ async fn case(seed: u64) {
     assert_eq!(partitions(&journey.target, &taking_part).await, ours);
 }
 
+/// How a case ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With equal sides, or on the way there.
+    Equal,
+    /// With words about a filter that leaves out what is needed: the operator's choice.
+    LeftOut,
+}
+
 /// Catches up, and does what each stop says is to be done, until nothing is left.
-async fn reach_the_end(journey: &Journey, filter: &[&str]) {
+async fn reach_the_end(journey: &Journey, filter: &[&str]) -> End {
     for _ in 0..STOPS {
         let ended = Walferry::run(&journey.pair, &[&["catchup"], filter].concat(), PATIENCE);
         eprintln!("{}", ended.stderr);
         match ended.status.code() {
-            Some(0) => return,
-            Some(7 | 8) => follow(journey, filter, &ended.stderr).await,
+            Some(0) => return End::Equal,
+            Some(7 | 8) if follow(journey, filter, &ended.stderr).await == End::LeftOut => return End::LeftOut,
+            Some(7 | 8) => {}
             code => panic!("it ended with {code:?}"),
         }
     }
@@ -340,7 +352,7 @@ async fn reach_the_end(journey: &Journey, filter: &[&str]) {
 }
 
 /// Does what the last words of a stop say.
-async fn follow(journey: &Journey, filter: &[&str], stderr: &str) {
+async fn follow(journey: &Journey, filter: &[&str], stderr: &str) -> End {
     let words = stderr.rsplit_once("error:").map_or(stderr, |(_, last)| last);
     let mut done = 0;
     for line in words.lines() {
@@ -356,11 +368,20 @@ async fn follow(journey: &Journey, filter: &[&str], stderr: &str) {
                 let table = rest.split('\'').next().unwrap();
                 let ended = Walferry::run(&journey.pair, &[&[command, table], filter].concat(), PATIENCE);
                 eprintln!("  walferry {command} {table}\n{}", ended.stderr);
+                if let Some((_, sql)) = ended.stderr.split_once("the owner of the tables can mend it:\n") {
+                    let sql = sql.lines().next().unwrap();
+                    eprintln!("  on the source: {sql}");
+                    journey.source.batch_execute(sql).await.unwrap();
+                }
+                if ended.stderr.contains("which the filter leaves out; let that in as well") {
+                    return End::LeftOut;
+                }
                 done += 1;
             }
         }
     }
     assert!(done > 0, "nothing in it can be done: {words}");
+    End::Equal
 }
 
 /// The SQL in a remedy, and where it is to be run.

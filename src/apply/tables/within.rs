@@ -18,7 +18,7 @@ use crate::membership::publishing::Switched;
 use crate::relation::Relation;
 use crate::state::tables::TableRow;
 
-const DETACHED: &str = "its rows came in the name of a table that it was a partition of, and it is none any more: copy it with \
+const DETACHED: &str = "its rows came in the name of a table that it is or was a partition of, and do not any more: copy it with \
      \"walferry resync\"";
 
 impl Tables {
@@ -39,8 +39,10 @@ impl Tables {
         let above = related.iter().find(|row| table.is_below(row.source_oid)).map(|row| &row.table);
         let (root, now) = match table.shape {
             Shape::Partitioned => (table.name.clone(), Partitions::InTheirRootsName),
-            Shape::Plain if table.ancestors.is_empty() => return Err(unknown(&relation.table, at, DETACHED)),
-            Shape::Plain => (above.unwrap_or(table.root()).clone(), Partitions::InTheirOwnName),
+            Shape::Plain => match above {
+                Some(root) => (root.clone(), Partitions::InTheirOwnName),
+                None => return Err(unknown(&relation.table, at, DETACHED)),
+            },
         };
         let published = publication::tables(source.session().await?, &self.publications).await?;
         let publications = published.get(&table.oid).map_or_else(|| self.publications.clone(), |found| found.names());
