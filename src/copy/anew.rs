@@ -158,7 +158,8 @@ fn switched(
     let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
     let takes_part = |oid| rows.get(&oid).is_some_and(|row| row.state.takes_part());
     // A new partition of a member is one as well.
-    let is_new = !takes_part(table.oid) && table.ancestors.iter().any(|above| takes_part(above.oid));
+    let is_leaf = table.shape == Shape::Plain;
+    let is_new = is_leaf && !takes_part(table.oid) && table.ancestors.iter().any(|above| takes_part(above.oid));
     Some(table).filter(|table| is_streamed(table.oid) || is_new)?;
     publishing::switched(table, published, tables, is_streamed)
 }
