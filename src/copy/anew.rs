@@ -38,6 +38,7 @@ use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
+use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 use crate::wire::Replication;
@@ -319,7 +320,9 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTab
     let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
     if ctx.settings.schema == SchemaMode::Create {
         let there = by_name(target, names.iter().copied()).await?;
-        require_parents(&tables, new.iter().filter(|table| !there.contains_key(&table.name)))?;
+        let created: Vec<&SourceTable> = new.iter().filter(|table| !there.contains_key(&table.name)).collect();
+        require_parents(&tables, created.iter().copied())?;
+        require_names(ctx, &tables, &created).await?;
     }
     schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
     if ctx.settings.schema == SchemaMode::Create {
@@ -341,6 +344,26 @@ fn require_parents<'t>(
         Some(CopyError::LacksParent { table: table.name.clone(), parent })
     };
     new.find_map(left_out).map_or(Ok(()), Err)
+}
+
+/// What tables that are to be created belong to has to have its present name there.
+async fn require_names(
+    ctx: &CopyContext<'_>,
+    tables: &[SourceTable],
+    created: &[&SourceTable],
+) -> Result<(), CopyError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let there = ctx.state.target_names(&oids).await?;
+    let another = |table: &&SourceTable| there.get(&table.oid).is_some_and(|name| *name != table.name);
+    let renamed: Vec<&SourceTable> = tables.iter().filter(another).collect();
+    let is_above =
+        |table: &SourceTable, other: &SourceTable| table.is_below(other.oid) || table.parents.contains(&other.oid);
+    let first = created.iter().find_map(|table| Some((table, renamed.iter().find(|other| is_above(table, other))?)));
+    let Some((table, parent)) = first else { return Ok(()) };
+    let rename = |table: &&SourceTable| Some(Rename { from: there.get(&table.oid)?.clone(), to: table.name.clone() });
+    let renames: Vec<Rename> = renamed.iter().filter_map(rename).collect();
+    let sql = rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name));
+    Err(CopyError::RenameFirst { table: table.name.clone(), parent: parent.name.clone(), sql })
 }
 
 /// Tables that were unlogged when their definitions came over, and are logged on the

@@ -224,6 +224,18 @@ pub enum CopyError {
         /// What it inherits from.
         parent: TableName,
     },
+    /// What a table is a part of has another name on the target.
+    #[error(
+        "table {table} cannot be created on the target, where {parent} has another name yet: rename it there first: {sql}"
+    )]
+    RenameFirst {
+        /// The table.
+        table: TableName,
+        /// What it is a partition of, or inherits from.
+        parent: TableName,
+        /// The SQL that gives all tables their present names.
+        sql: String,
+    },
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
         "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
@@ -315,9 +327,10 @@ impl CopyError {
             | CopyError::Renamed { .. }
             | CopyError::Unfit { .. }
             | CopyError::Unsettled { .. } => Fault::lasting(Side::Source),
-            CopyError::Elsewhere(_) | CopyError::KeysInForce(_) | CopyError::Triggers { .. } => {
-                Fault::lasting(Side::Target)
-            }
+            CopyError::RenameFirst { .. }
+            | CopyError::Elsewhere(_)
+            | CopyError::KeysInForce(_)
+            | CopyError::Triggers { .. } => Fault::lasting(Side::Target),
             CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Fault::passing(Side::Source),
             CopyError::NotHere { .. }
             | CopyError::LacksParent { .. }

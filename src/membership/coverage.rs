@@ -15,11 +15,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::publishing::{self, Switched, listed};
+use super::renaming::{Renaming, say_how_to_rename};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
 use crate::sql::TableName;
-use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::sql::rename::Rename;
 use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
 
 /// What makes the two sides differ, or may.
@@ -94,29 +95,6 @@ pub enum Cause {
         /// On the target.
         target: Option<TableName>,
     },
-}
-
-/// How a table of the target gets its new name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Renaming {
-    /// By these statements.
-    Sql(String),
-    /// By the same statements, once the table that has the name is dropped there.
-    OnceDropped(TableName, String),
-    /// With this other one, whose statements rename both.
-    With(TableName),
-}
-
-impl fmt::Display for Renaming {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Renaming::Sql(sql) => write!(f, "rename it on the target as well: {sql}"),
-            Renaming::OnceDropped(other, sql) => {
-                write!(f, "rename it on the target as well, once {other} is dropped there: {sql}")
-            }
-            Renaming::With(other) => write!(f, "what renames {other} on the target renames it as well"),
-        }
-    }
 }
 
 /// A table that is not, or may not be, equal on both sides.
@@ -345,54 +323,6 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     gaps
 }
 
-/// Fills in how tables are renamed on the target: those that are in each other's
-/// way by one text, with the first of them.
-fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
-    let renames: Vec<Rename> = gaps.iter().filter_map(Gap::rename).collect();
-    let dropped = |gap: &Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain);
-    let dropped: HashSet<TableName> = gaps.iter().filter(|gap| dropped(gap)).map(|gap| gap.table.clone()).collect();
-    let names: HashSet<&TableName> = now.there.values().map(|there| &there.name).collect();
-    let (by_old, by_new): (HashMap<&TableName, &Rename>, HashMap<&TableName, &Rename>) =
-        renames.iter().map(|rename| ((&rename.from, rename), (&rename.to, rename))).unzip();
-    let mut said: HashMap<TableName, TableName> = HashMap::new();
-    for gap in gaps {
-        let (table, Cause::Renamed { how, .. }) = (&gap.table, &mut gap.cause) else { continue };
-        if let Some(first) = said.get(table) {
-            *how = Renaming::With(first.clone());
-            continue;
-        }
-        let group = group(&by_old, &by_new, table);
-        said.extend(group.iter().map(|rename| (rename.from.clone(), table.clone())));
-        let sql = rename_sql(Renamed::Table, &group, |name| names.contains(name));
-        let in_the_way = group.iter().find(|rename| dropped.contains(&rename.to));
-        *how = match in_the_way {
-            Some(rename) => Renaming::OnceDropped(rename.to.clone(), sql),
-            None => Renaming::Sql(sql),
-        };
-    }
-}
-
-/// The renames that one is connected with by a name that one gives and another takes.
-fn group(
-    by_old: &HashMap<&TableName, &Rename>,
-    by_new: &HashMap<&TableName, &Rename>,
-    table: &TableName,
-) -> Vec<Rename> {
-    let mut group: Vec<Rename> = by_old.get(table).map(|first| (*first).clone()).into_iter().collect();
-    while let Some(next) = group.last().and_then(|last| by_old.get(&last.to)) {
-        if next.from == *table {
-            return group;
-        }
-        group.push((*next).clone());
-    }
-    let mut first = table;
-    while let Some(before) = by_new.get(first) {
-        group.push((*before).clone());
-        first = &before.from;
-    }
-    group
-}
-
 impl Gap {
     /// When it is mended: what has the target's present names in its SQL before tables
     /// are renamed there, what takes names that are given then after that.
@@ -405,7 +335,8 @@ impl Gap {
         }
     }
 
-    fn rename(&self) -> Option<Rename> {
+    /// What the target's table is to be renamed to, if it is that.
+    pub(super) fn rename(&self) -> Option<Rename> {
         let Cause::Renamed { now, .. } = &self.cause else { return None };
         Some(Rename { from: self.table.clone(), to: now.clone() })
     }

@@ -16,6 +16,7 @@
 
 pub mod coverage;
 pub mod publishing;
+pub mod renaming;
 
 use std::collections::HashMap;
 use std::ops::Deref;

@@ -368,6 +368,11 @@ async fn follow(journey: &Journey, filter: &[&str], stderr: &str) -> End {
                 let table = rest.split('\'').next().unwrap();
                 let ended = Walferry::run(&journey.pair, &[&[command, table], filter].concat(), PATIENCE);
                 eprintln!("  walferry {command} {table}\n{}", ended.stderr);
+                if let Some((_, sql)) = ended.stderr.split_once("rename it there first: ") {
+                    let sql = sql.lines().next().unwrap();
+                    eprintln!("  on the target: {sql}");
+                    journey.target.batch_execute(sql).await.unwrap();
+                }
                 if let Some((_, sql)) = ended.stderr.split_once("the owner of the tables can mend it:\n") {
                     let sql = sql.lines().next().unwrap();
                     eprintln!("  on the source: {sql}");
