@@ -10,7 +10,7 @@
 //! Source: `get_rel_sync_entry` in `src/backend/replication/pgoutput/pgoutput.c`,
 //! `pg_get_publication_tables` in `src/backend/catalog/pg_publication.c`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::session::{DbContext, DbError, Row, Session};
 
@@ -243,6 +243,18 @@ pub fn links(versions: &[String]) -> String {
 pub fn all_tables(publications: &[Publication]) -> AllTables {
     let is_whole = |p: &Publication| p.all_tables == AllTables::Yes && p.lacks().is_empty();
     if publications.iter().any(is_whole) { AllTables::Yes } else { AllTables::No }
+}
+
+/// The tables that are in the lists of these publications, by publication and oid:
+/// partitioned ones as well, of which the view shows the partitions.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn listed(session: &Session, names: &[String]) -> Result<HashSet<(String, u32)>, DbError> {
+    let sql = "SELECT p.pubname::text, r.prrelid FROM pg_catalog.pg_publication_rel r \
+         JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname = ANY ($1::text[])";
+    let rows = session.query(sql, &[&names]).await.during(session.side(), "read the lists of the publications")?;
+    rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
 }
 
 /// The names of all publications.

@@ -197,9 +197,13 @@ pub(super) async fn include(
     };
     let missing: Vec<(&SourceTable, String)> =
         publishing::entries(&all).into_iter().filter(|(table, _)| is_wanted(table)).collect();
+    let listed = publication::listed(source, names).await?;
     let (mut added, mut changes) = (Additions::default(), Vec::new());
     for list in publishing::lists_for_new(&found) {
-        let has = |table: &SourceTable| published.get(&table.oid).is_some_and(|p| p.portion(&list).is_some());
+        let has = |table: &SourceTable| {
+            let is_published = published.get(&table.oid).is_some_and(|p| p.portion(&list).is_some());
+            is_published || listed.contains(&(list.clone(), table.oid))
+        };
         let (tables, entries): (Vec<TableName>, Vec<String>) = missing
             .iter()
             .filter(|(table, _)| !has(table))

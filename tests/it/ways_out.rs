@@ -87,6 +87,28 @@ async fn a_level_of_partitions_that_was_added_to_a_known_root_is_taken_in_by_han
     }
 }
 
+/// The story: the owner had published it already, and `add` wanted to do that again,
+/// for ever (42710): what is published is shown by its partitions, not by its root.
+#[tokio::test]
+async fn a_partitioned_table_that_somebody_has_published_already_is_taken_in() {
+    let prepared = [TABLES, "CREATE PUBLICATION mine FOR TABLE a, b"];
+    let mut journey = Journey::on(Pair::builder().start().await, &prepared, &["--publication", "mine"]).await;
+    journey.catch_up().await;
+    journey
+        .write(&[
+            "CREATE TABLE late (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+             CREATE TABLE late_1 PARTITION OF late FOR VALUES FROM (0) TO (100); INSERT INTO late VALUES (5, 'before')",
+            "ALTER PUBLICATION mine ADD TABLE late",
+        ])
+        .await;
+    let added = Walferry::run(&journey.pair, &["add", "late", "--publication", "mine"], PATIENCE);
+    assert_eq!(added.code(0).stdout.matches("late_1").count(), 1);
+    journey.write(&["INSERT INTO late VALUES (6, 'after')"]).await;
+    journey.start();
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT count(*) FROM late").await, "2");
+}
+
 #[tokio::test]
 async fn a_child_that_was_created_later_brings_what_it_inherits_from() {
     let mut journey = Journey::of(&[TABLES]).await;
