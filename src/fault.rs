@@ -77,6 +77,8 @@ pub enum Trouble {
     NotBuilt,
     /// Its name is taken.
     NameTaken,
+    /// What it needs is not found.
+    NotFound,
     /// The slot is about to lose its WAL.
     WalEnding,
     /// Another process works on the migration.
@@ -338,6 +340,12 @@ impl Trouble {
                 Operator,
                 "something else on the target has its name: rename or drop it there (\"walferry check\" prints the SQL), \
                  and start again: the other tables stay",
+            ),
+            Trouble::NotFound => (
+                Operator,
+                "a function finds what it needs by search_path, which is empty here as in a restore of pg_dump's: give the one \
+                 that the index or constraint calls its own on the target (ALTER FUNCTION … SET search_path = …), and start \
+                 again: the rows and the other tables stay",
             ),
             Trouble::WalEnding => {
                 (Operator, "raise it before the next checkpoint and start again at once: finished tables stay")

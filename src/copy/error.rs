@@ -315,6 +315,9 @@ impl CopyError {
             CopyError::NotBuilt { source, .. } if schema::is_taken(source) => {
                 Fault::Server(Side::Target, Trouble::NameTaken)
             }
+            CopyError::NotBuilt { source, .. } if schema::is_missing(source) => {
+                Fault::Server(Side::Target, Trouble::NotFound)
+            }
             CopyError::NotBuilt { .. } => Fault::Server(Side::Target, Trouble::NotBuilt),
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
             CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,

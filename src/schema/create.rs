@@ -275,6 +275,11 @@ pub(crate) fn shown(sql: &str) -> String {
 pub(super) const ALREADY_THERE: [SqlState; 4] =
     [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_FUNCTION, SqlState::DUPLICATE_SCHEMA];
 
+/// Whether the target refused an object because something is not there that it needs.
+pub fn is_missing(error: &DbError) -> bool {
+    error.sqlstate().is_some_and(|state| MISSING.contains(state))
+}
+
 /// Whether the target refused an object because something has its name.
 pub fn is_taken(error: &DbError) -> bool {
     error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state))

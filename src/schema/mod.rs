@@ -32,8 +32,8 @@ pub mod without_stream;
 
 use std::path::PathBuf;
 
-pub use create::is_taken;
 pub(crate) use create::shown;
+pub use create::{is_missing, is_taken};
 pub use existing::{Keys, has_an_end_begun, take_away_again};
 pub(crate) use ownership::missing_roles;
 pub use pg_dump::{PgDump, find_pg_dump};

@@ -210,6 +210,29 @@ async fn a_filter_that_lets_in_more_than_the_copy_began_with_is_refused() {
     assert!(refused.stderr.contains("the filter left public.counter out"), "{}", refused.stderr);
 }
 
+/// The story: the advice was to copy the table anew, which did not help.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_whose_function_needs_a_search_path_says_so_and_is_built_once_it_has_one() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'A'); \
+         CREATE FUNCTION low(x text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower(x)'; \
+         CREATE FUNCTION norm(x text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN low(x); END'; \
+         CREATE INDEX normed ON t (norm(v))",
+    )
+    .await;
+    let run = ["run", "--until", "caught-up"];
+    let refused = Walferry::run(&pair, &run, PATIENCE).code(7).stderr;
+    for words in ["function low(text) does not exist", "ALTER FUNCTION … SET search_path"] {
+        assert!(refused.contains(words), "no \"{words}\" in:\n{refused}");
+    }
+    let target = pair.target_client().await;
+    target.batch_execute("ALTER FUNCTION norm(text) SET search_path = public").await.unwrap();
+    Walferry::run(&pair, &run, PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
 /// The story: TRUNCATE of a table empties those that inherit from it as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_is_begun_anew_leaves_its_finished_child_alone() {
