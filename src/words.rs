@@ -19,6 +19,54 @@ pub(crate) fn listed_of(items: &[impl ToString], count: u64) -> String {
     text
 }
 
+/// Gives an enum the words that it has in the state, the status document and the
+/// metrics: they are written once, and taken from there by serde and Display as well.
+macro_rules! worded {
+    ($kind:ident, $what:literal, [$($value:ident => $word:literal),* $(,)?]) => {
+        const WORDS: $crate::words::Words<$kind, { [$($word),*].len() }> = [$(($kind::$value, $word)),*];
+
+        impl $kind {
+            /// The word for it.
+            pub fn as_str(self) -> &'static str {
+                $crate::words::word(&WORDS, &self)
+            }
+
+            /// What a word of the state stands for.
+            pub(super) fn parse(word: &str) -> Result<Self, StateError> {
+                let unknown = || StateError::Foreign(format!("unknown {} \"{word}\"", $what));
+                $crate::words::value(&WORDS, word).ok_or_else(unknown)
+            }
+
+            /// All of them.
+            pub fn all() -> impl Iterator<Item = $kind> {
+                WORDS.into_iter().map(|(value, _)| value)
+            }
+        }
+
+        impl From<$kind> for &'static str {
+            fn from(value: $kind) -> Self {
+                value.as_str()
+            }
+        }
+
+        impl TryFrom<String> for $kind {
+            type Error = StateError;
+
+            fn try_from(word: String) -> Result<Self, Self::Error> {
+                $kind::parse(&word)
+            }
+        }
+
+        impl std::fmt::Display for $kind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+pub(crate) use worded;
+
 /// The values of an enum, each with its word: the one place where these are.
 pub(crate) type Words<T, const N: usize> = [(T, &'static str); N];
 

@@ -3,7 +3,7 @@
 
 use super::{State, StateError};
 use crate::sql::TableName;
-use crate::words::{self, Words};
+use crate::words::worded;
 
 /// When an object comes in, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,33 +27,15 @@ pub enum DeferredKind {
     Administrator,
 }
 
-/// Every kind with its word in the state.
-const WORDS: Words<DeferredKind, 7> = [
-    (DeferredKind::AfterRows, "after rows"),
-    (DeferredKind::ForeignKey, "foreign key"),
-    (DeferredKind::Trigger, "trigger"),
-    (DeferredKind::Unlogged, "unlogged table"),
-    (DeferredKind::MaterializedView, "materialized view"),
-    (DeferredKind::Other, "other"),
-    (DeferredKind::Administrator, "administrator"),
-];
-
-impl DeferredKind {
-    /// Every kind.
-    pub fn all() -> impl Iterator<Item = DeferredKind> {
-        WORDS.into_iter().map(|(kind, _)| kind)
-    }
-
-    /// The word in the state.
-    pub fn as_str(self) -> &'static str {
-        words::word(&WORDS, &self)
-    }
-
-    fn parse(word: &str) -> Result<Self, StateError> {
-        words::value(&WORDS, word)
-            .ok_or_else(|| StateError::Foreign(format!("unknown kind \"{word}\" of deferred object")))
-    }
-}
+worded!(DeferredKind, "kind of deferred object", [
+    AfterRows => "after rows",
+    ForeignKey => "foreign key",
+    Trigger => "trigger",
+    Unlogged => "unlogged table",
+    MaterializedView => "materialized view",
+    Other => "other",
+    Administrator => "administrator",
+]);
 
 /// A row of `walferry.deferred`.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use crate::config::publications::Names;
 use crate::config::{Provenance, Publications};
 use crate::lsn::{EndLsn, Lsn};
 use crate::wire::SystemIdentity;
-use crate::words::{self, Words};
+use crate::words::worded;
 
 /// How far a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,52 +32,14 @@ pub enum Phase {
     Done,
 }
 
-/// Every phase with its word in the state, in the status document and in the
-/// metrics.
-const WORDS: Words<Phase, 6> = [
-    (Phase::Setup, "setup"),
-    (Phase::Copy, "copy"),
-    (Phase::Stream, "stream"),
-    (Phase::Stopped, "stopped"),
-    (Phase::Cutover, "cutover"),
-    (Phase::Done, "done"),
-];
-
-impl Phase {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        words::word(&WORDS, &self)
-    }
-
-    fn parse(word: &str) -> Result<Self, StateError> {
-        words::value(&WORDS, word).ok_or_else(|| StateError::Foreign(format!("unknown phase \"{word}\"")))
-    }
-
-    /// All of them.
-    pub fn all() -> impl Iterator<Item = Phase> {
-        WORDS.into_iter().map(|(phase, _)| phase)
-    }
-}
-
-impl From<Phase> for &'static str {
-    fn from(phase: Phase) -> Self {
-        phase.as_str()
-    }
-}
-
-impl TryFrom<String> for Phase {
-    type Error = StateError;
-
-    fn try_from(word: String) -> Result<Self, Self::Error> {
-        Phase::parse(&word)
-    }
-}
-
-impl std::fmt::Display for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+worded!(Phase, "phase", [
+    Setup => "setup",
+    Copy => "copy",
+    Stream => "stream",
+    Stopped => "stopped",
+    Cutover => "cutover",
+    Done => "done",
+]);
 
 /// What identifies the source: a position is only good for the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]

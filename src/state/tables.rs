@@ -12,7 +12,7 @@ use super::{State, StateError};
 use crate::lsn::{EndLsn, Lsn};
 use crate::session::Row;
 use crate::sql::{TableName, literal};
-use crate::words::{self, Words};
+use crate::words::worded;
 
 /// How far a table is, or why it has no stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,33 +40,22 @@ pub enum TableState {
     Within,
 }
 
-/// Every state with its word in `walferry.tables`, in the status document and in
-/// the metrics.
-const WORDS: Words<TableState, 9> = [
-    (TableState::Waiting, "waiting"),
-    (TableState::Copying, "copying"),
-    (TableState::Indexing, "indexing"),
-    (TableState::Joining, "joining"),
-    (TableState::Ready, "ready"),
-    (TableState::Excluded, "excluded"),
-    (TableState::Extension, "extension"),
-    (TableState::Unlogged, "unlogged"),
-    (TableState::Within, "within"),
-];
+worded!(TableState, "table state", [
+    Waiting => "waiting",
+    Copying => "copying",
+    Indexing => "indexing",
+    Joining => "joining",
+    Ready => "ready",
+    Excluded => "excluded",
+    Extension => "extension",
+    Unlogged => "unlogged",
+    Within => "within",
+]);
 
 impl TableState {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        words::word(&WORDS, &self)
-    }
-
-    pub(super) fn parse(word: &str) -> Result<Self, StateError> {
-        words::value(&WORDS, word).ok_or_else(|| StateError::Foreign(format!("unknown table state \"{word}\"")))
-    }
-
     /// The states that tables with a stream go through.
     pub fn streamed() -> impl Iterator<Item = TableState> {
-        WORDS.into_iter().map(|(state, _)| state).filter(|state| state.is_streamed())
+        TableState::all().filter(|state| state.is_streamed())
     }
 
     /// Its word, or those of several, as SQL compares a table's state with them.
@@ -89,26 +78,6 @@ impl TableState {
     /// Whether it takes part in the migration, with a stream or without.
     pub fn takes_part(self) -> bool {
         self.is_streamed() || matches!(self, TableState::Unlogged | TableState::Within)
-    }
-}
-
-impl From<TableState> for &'static str {
-    fn from(state: TableState) -> Self {
-        state.as_str()
-    }
-}
-
-impl TryFrom<String> for TableState {
-    type Error = StateError;
-
-    fn try_from(word: String) -> Result<Self, Self::Error> {
-        TableState::parse(&word)
-    }
-}
-
-impl std::fmt::Display for TableState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
     }
 }
 
