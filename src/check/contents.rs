@@ -1,7 +1,6 @@
 //! What is not in the stream: sequences and large objects. Those that the role may
 //! not read are warnings: a run carries the others, and only its end wants all.
 
-use super::findings::names;
 use super::{CheckError, Findings, known};
 use crate::catalog::roles::Role;
 use crate::catalog::sequences::{self, Sequence};
@@ -42,7 +41,7 @@ async fn sequences(
     let finding = findings.warning(
         Side::Source,
         "sequences",
-        format!("role {} may not read {} {sequences}: {}", role.name, denied.len(), names(&denied)),
+        format!("role {} may not read {} {sequences}: {}", role.name, denied.len(), words::listed(&denied)),
     );
     finding
         .remedy("a run carries the others, and catchup cannot end before these can be read; let their owner run this:");

@@ -177,14 +177,3 @@ impl Findings {
 fn finding(place: impl Into<Place>, check: &'static str, severity: Severity, message: impl Into<String>) -> Finding {
     Finding { place: place.into(), check, severity, message: message.into(), remedy: None, sql: Vec::new() }
 }
-
-/// Names for a sentence: all of a few, the first of many.
-pub(super) fn names<T: fmt::Display>(items: &[T]) -> String {
-    /// Names that a line of the report can bear.
-    const SHOWN: usize = 10;
-    let mut text = items.iter().take(SHOWN).map(T::to_string).collect::<Vec<_>>().join(", ");
-    if items.len() > SHOWN {
-        text.push_str(&format!(" and {} more", items.len() - SHOWN));
-    }
-    text
-}

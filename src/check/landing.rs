@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::findings::names;
 use super::tables::{Kind, Tables};
 use super::{CheckError, Findings, trial};
 use crate::catalog::contents;
@@ -16,6 +15,7 @@ use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
 use crate::sweep::large_objects::owners;
+use crate::words;
 
 /// What the target has to take.
 pub(super) struct Content {
@@ -98,7 +98,7 @@ fn not_replicated(settings: &Settings, content: &Content, findings: &mut Finding
     ] {
         let listed: Vec<&TableName> = content.tables.of(kind).map(|table| &table.name).collect();
         if !listed.is_empty() {
-            findings.warning(Side::Source, check, format!("{what}: {}", names(&listed)));
+            findings.warning(Side::Source, check, format!("{what}: {}", words::listed(&listed)));
         }
     }
 }
@@ -210,13 +210,14 @@ fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) 
     let absent: Vec<&&TableName> = wanted.iter().filter(|name| !found.contains(**name)).collect();
     if !absent.is_empty() {
         findings
-            .problem(Side::Target, "tables", format!("tables are not there: {}", names(&absent)))
+            .problem(Side::Target, "tables", format!("tables are not there: {}", words::listed(&absent)))
             .remedy("create them, use --schema create, or leave them out with --exclude-tables");
     }
     let denied: Vec<&Landed> = landed.iter().filter(|table| !table.may_write).collect();
     if !denied.is_empty() {
         let listed: Vec<&TableName> = denied.iter().map(|table| &table.name).collect();
-        let finding = findings.problem(Side::Target, "write", format!("the role may not write to {}", names(&listed)));
+        let finding =
+            findings.problem(Side::Target, "write", format!("the role may not write to {}", words::listed(&listed)));
         finding.remedy("let their owner run this:");
         for table in denied {
             let (name, role) = (table.name.sql(), ident(&table.role));
@@ -235,7 +236,7 @@ fn alterable(landed: &[Landed], findings: &mut Findings) {
     let finding = findings.problem(
         Side::Target,
         "hold_back",
-        format!("foreign keys or triggers of tables that others own cannot be held back: {}", names(&listed)),
+        format!("foreign keys or triggers of tables that others own cannot be held back: {}", words::listed(&listed)),
     );
     finding.remedy("let their owner run this, or use the role that owns them:");
     for table in foreign {
@@ -260,7 +261,11 @@ async fn empty(landed: &[Landed], session: &Session, findings: &mut Findings) ->
     }
     let listed: Vec<&TableName> = filled.iter().map(|filled| &filled.table).collect();
     findings
-        .problem(Side::Target, "tables", format!("{} of the tables have rows: {}", filled.len(), names(&listed)))
+        .problem(
+            Side::Target,
+            "tables",
+            format!("{} of the tables have rows: {}", filled.len(), words::listed(&listed)),
+        )
         .remedy("if these rows are not needed:")
         .sql(contents::truncate(&filled));
     Ok(())

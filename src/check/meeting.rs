@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 
-use super::findings::names;
 use super::{CheckError, Findings, known, landing};
 use crate::catalog::extensions::{ConfigTable, config_tables};
 use crate::catalog::tables::{Detail, Found, by_name};
@@ -59,7 +58,7 @@ async fn order_of_text(source: &Session, target: &Session, findings: &mut Findin
     if !sorted.is_empty() {
         message.push_str(&format!(
             "; and rows may not fit the partitions they are in, which are ranges of text: {}",
-            names(&sorted)
+            words::listed(&sorted)
         ));
     }
     findings
@@ -146,11 +145,15 @@ async fn of_database(
     };
     if !found.ours.is_empty() {
         let listed: Vec<&str> = found.ours.iter().map(|object| object.object.as_str()).collect();
-        findings.ok(Side::Target, "database", format!("comes at the end (catchup --finish): {}", names(&listed)));
+        findings.ok(
+            Side::Target,
+            "database",
+            format!("comes at the end (catchup --finish): {}", words::listed(&listed)),
+        );
     }
     if !found.administrators.is_empty() {
         let words: Vec<&str> = found.administrators.iter().map(|(_, words)| words.as_str()).collect();
-        let message = format!("properties of the source's database stay behind: {}", names(&words));
+        let message = format!("properties of the source's database stay behind: {}", words::listed(&words));
         let finding = findings.warning(Side::Target, "database", message);
         finding.remedy("let an administrator run this at the end:");
         for (sql, _) in &found.administrators {
@@ -184,7 +187,10 @@ async fn rows_of_extensions(
         let finding = findings.warning(
             side,
             "extension_rows",
-            format!("rows that belong to extensions stay behind, as the role may not reach them: {}", names(&tables)),
+            format!(
+                "rows that belong to extensions stay behind, as the role may not reach them: {}",
+                words::listed(&tables)
+            ),
         );
         finding.remedy("let an administrator run this:");
         let info = if side == Side::Source { &settings.source } else { &settings.target };
@@ -194,6 +200,6 @@ async fn rows_of_extensions(
         }
     }
     let listed: Vec<&TableName> = ours.iter().map(|table| &table.table).collect();
-    findings.ok(Side::Source, "extension_rows", format!("rows of extensions come along: {}", names(&listed)));
+    findings.ok(Side::Source, "extension_rows", format!("rows of extensions come along: {}", words::listed(&listed)));
     Ok(())
 }

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 
-use super::findings::names;
 use super::tables::Tables;
 use super::{CheckError, Findings, server};
 use crate::catalog::publication::{self, AllTables, Publication, Published};
@@ -13,6 +12,7 @@ use crate::config::{Publications, PublishWhat, Settings, Side};
 use crate::membership::publishing::{self, Lack};
 use crate::session::Session;
 use crate::sql::{TableName, shown};
+use crate::words;
 
 pub(super) async fn check(
     settings: &Settings,
@@ -114,7 +114,12 @@ fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, finding
             format!("role {} may not create publications in database {}", role.name, role.database)
         }
         AllTables::No => {
-            format!("role {} does not own {} of the tables to publish: {}", role.name, foreign.len(), names(&foreign))
+            format!(
+                "role {} does not own {} of the tables to publish: {}",
+                role.name,
+                foreign.len(),
+                words::listed(&foreign)
+            )
         }
     };
     findings
@@ -134,7 +139,7 @@ fn filtered(
     let filtered: Vec<&TableName> =
         tables.all.iter().filter(|table| is_filtered(table.oid)).map(|table| &table.name).collect();
     if !filtered.is_empty() {
-        let only = |verb| format!("{verb} only some rows of {}", names(&filtered));
+        let only = |verb| format!("{verb} only some rows of {}", words::listed(&filtered));
         findings
             .warning(Side::Source, "row_filter", publications.who(&only("publishes"), &only("publish")))
             .remedy("only those are copied and followed: publish these tables without WHERE if all are wanted");

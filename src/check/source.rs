@@ -1,7 +1,6 @@
 //! The source as a server: settings, rights of the role, versions, and the
 //! replication connection, which is the proof of most of them.
 
-use super::findings::names;
 use super::{CheckError, Findings};
 use crate::catalog::roles::Role;
 use crate::catalog::{self, settings};
@@ -10,6 +9,7 @@ use crate::session::{DbContext, Session};
 use crate::sql::{ident, literal};
 use crate::state::migration::SourceIdentity;
 use crate::wire::{Replication, WireError};
+use crate::words;
 
 /// `server_version_num` of PostgreSQL 10, the first with pgoutput.
 const OLDEST: i32 = 100_000;
@@ -168,7 +168,7 @@ async fn blockers(session: &Session, findings: &mut Findings) -> Result<(), Chec
         let finding = findings.warning(
             Side::Source,
             "long_transactions",
-            format!("writing transactions have been open for more than a minute (pid {}): the slot cannot be created before they end", names(&pids)),
+            format!("writing transactions have been open for more than a minute (pid {}): the slot cannot be created before they end", words::listed(&pids)),
         );
         finding.remedy("wait for them, or end them:");
         for pid in pids {

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 
-use super::findings::names;
 use super::{CheckError, Findings, known};
 use crate::catalog::publication::AllTables;
 use crate::catalog::roles::Role;
@@ -13,6 +12,7 @@ use crate::membership::{self, Part, SourceTable, publishing};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
+use crate::words;
 
 /// What kind of table it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ fn listed(all: Vec<SourceTable>, standing: &Standing, findings: &mut Findings) -
     let (listed, new): (Vec<_>, Vec<_>) = all.into_iter().partition(|t| standing.tables.contains_key(&t.oid));
     let new: Vec<&TableName> = new.iter().filter(|t| t.part == Part::Included).map(|t| &t.name).collect();
     if !new.is_empty() {
-        let message = format!("created on the source after the copy had its list of tables: {}", names(&new));
+        let message = format!("created on the source after the copy had its list of tables: {}", words::listed(&new));
         findings
             .warning(Side::Source, "tables", message)
             .remedy("see \"The schema changed on the source\" in the README: walferry add brings a table over");
@@ -131,7 +131,7 @@ fn without_root(all: &[SourceTable], findings: &mut Findings) {
         findings.warning(
             Side::Source,
             "partitions",
-            format!("these partitions take part without the table that they are partitions of, and become tables of their own: {}", names(&alone)),
+            format!("these partitions take part without the table that they are partitions of, and become tables of their own: {}", words::listed(&alone)),
         );
     }
 }
@@ -155,7 +155,7 @@ fn replica_identity(all: &[SourceTable], publishes: AllTables, findings: &mut Fi
         format!(
             "{} {have} no replica identity, and once {it} published the application's UPDATE and DELETE there would fail: {}",
             bare.len(),
-            names(&listed)
+            words::listed(&listed)
         ),
     );
     finding.remedy("let the owner run this (it waits for the table's transactions to end), or use --exclude-tables:");
@@ -177,7 +177,7 @@ fn reading(list: &[Listed], role: &Role, findings: &mut Findings) {
         let finding = findings.problem(
             Side::Source,
             "select",
-            format!("role {} may not read {} of the tables: {}", role.name, unreadable.len(), names(&listed)),
+            format!("role {} may not read {} of the tables: {}", role.name, unreadable.len(), words::listed(&listed)),
         );
         finding.remedy("let their owner run this:");
         let mut schemas: Vec<&str> =
@@ -198,7 +198,7 @@ fn reading(list: &[Listed], role: &Role, findings: &mut Findings) {
             "row security hides rows of {} of the tables from role {}: {}",
             hidden.len(),
             role.name,
-            names(&hidden)
+            words::listed(&hidden)
         );
         findings
             .problem(Side::Source, "row_security", message)

@@ -4,7 +4,6 @@
 //! Invariant: there is no rule here. The dump, the statements and their order
 //! are `run`'s own (`crate::schema::trial`); this only says what came of it.
 
-use super::findings::names;
 use super::{CheckError, Findings, Place, known};
 use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
@@ -14,6 +13,7 @@ use crate::schema::{SchemaError, shown, taken};
 use crate::session::{DbContext, Session};
 use crate::sql::ident;
 use crate::state::resume::Standing;
+use crate::words;
 
 /// Refused objects that are shown each by itself: a person mends the first and
 /// looks again.
@@ -54,7 +54,7 @@ pub(super) async fn waiting(standing: &Standing, target: &Session, findings: &mu
         return Ok(());
     }
     let listed: Vec<&str> = taken.iter().map(|one| one.object.as_str()).collect();
-    let message = format!("on the target something else has the names of: {}", names(&listed));
+    let message = format!("on the target something else has the names of: {}", words::listed(&listed));
     let finding = findings.problem(Side::Target, "exists", message);
     finding.remedy("rename it there; or, if it is not needed, drop it:");
     for one in taken {
@@ -75,7 +75,7 @@ async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findi
     let holders: Vec<String> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
     let finding = findings.problem(Side::Source, "trial", error.to_string());
     if !holders.is_empty() {
-        finding.remedy(format!("tables are held exclusively: {}", names(&holders)));
+        finding.remedy(format!("tables are held exclusively: {}", words::listed(&holders)));
     }
     Ok(())
 }
@@ -168,7 +168,7 @@ fn existing(there: &[&Refused], findings: &mut Findings) {
         return;
     }
     let listed: Vec<String> = there.iter().map(|r| format!("{} {}", r.kind, r.name).trim().to_owned()).collect();
-    let message = format!("on the target already, though the schema brings them: {}", names(&listed));
+    let message = format!("on the target already, though the schema brings them: {}", words::listed(&listed));
     let finding = findings.problem(Side::Target, "exists", message);
     finding.remedy("start with an empty database; use --schema existing to fill tables that are there; or, if they are not needed, drop them there:");
     for refused in there {

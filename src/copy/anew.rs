@@ -31,7 +31,7 @@ use crate::catalog::tables::{Persistence, Shape, by_name, only};
 use crate::config::SchemaMode;
 use crate::config::publications::who;
 use crate::lsn::EndLsn;
-use crate::membership::coverage::root_in_name;
+use crate::membership::publishing::root_in_name;
 use crate::membership::publishing::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
 use crate::schema;
@@ -103,6 +103,9 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         };
         let is_known = |table: &SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.takes_part());
         let needed = with_what_they_need(&tables, meant, is_known);
+        let is_streamed = |table: &&SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.is_streamed());
+        require_names(ctx, &tables, needed.iter().copied().filter(is_streamed), |table, other| table.oid == other.oid)
+            .await?;
         if let Some(switched) = needed.iter().find_map(|table| switched(table, &rows, (&published, &tables))) {
             let was = format!("was altered: {} {switched}", switched.root);
             let problem = who(&switched.publications, &was, &was);
@@ -149,8 +152,8 @@ fn is_among(wanted: &Wanted, name: &str) -> bool {
     wanted.again.iter().any(|row| row.table.sql() == name) || wanted.new.iter().any(is_it)
 }
 
-/// A member, or a new partition of one, whose rows come in another name by now than they were copied in: no
-/// copy of it could be followed by the stream.
+/// A member, or a new partition of one, whose rows come in another name by now than
+/// they were copied in: no copy of it could be followed by the stream.
 fn switched(
     table: &SourceTable,
     rows: &Rows<'_>,
@@ -229,9 +232,6 @@ fn take(wanted: &mut Wanted, table: &SourceTable, rows: &Rows<'_>, asked: Asked)
         (Part::Unlogged, Asked::ByName) => return not_here("it is unlogged, so nothing of it is in the stream"),
     }
     match rows.get(&table.oid).copied() {
-        Some(row) if row.state.is_streamed() && row.table != table.name => {
-            not_here("it has another name by now; rename it on the target as well")
-        }
         Some(row) if row.state.is_streamed() || row.state == TableState::Within => {
             if wanted.again.iter().all(|known| known.source_oid != row.source_oid) {
                 wanted.again.push(row.clone());
@@ -320,9 +320,12 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTab
     let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
     if ctx.settings.schema == SchemaMode::Create {
         let there = by_name(target, names.iter().copied()).await?;
-        let created: Vec<&SourceTable> = new.iter().filter(|table| !there.contains_key(&table.name)).collect();
+        let created: Vec<&SourceTable> =
+            tables.iter().filter(|table| names.contains(&&table.name) && !there.contains_key(&table.name)).collect();
         require_parents(&tables, created.iter().copied())?;
-        require_names(ctx, &tables, &created).await?;
+        let is_above =
+            |table: &SourceTable, other: &SourceTable| table.is_below(other.oid) || table.parents.contains(&other.oid);
+        require_names(ctx, &tables, created.iter().copied(), is_above).await?;
     }
     schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
     if ctx.settings.schema == SchemaMode::Create {
@@ -346,24 +349,23 @@ fn require_parents<'t>(
     new.find_map(left_out).map_or(Ok(()), Err)
 }
 
-/// What tables that are to be created belong to has to have its present name there.
-async fn require_names(
+/// Those that some tables have to do with must have their present names on the target.
+async fn require_names<'t>(
     ctx: &CopyContext<'_>,
-    tables: &[SourceTable],
-    created: &[&SourceTable],
+    all: &'t [SourceTable],
+    mut tables: impl Iterator<Item = &'t SourceTable>,
+    have_to_do: impl Fn(&SourceTable, &SourceTable) -> bool,
 ) -> Result<(), CopyError> {
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let oids: Vec<u32> = all.iter().map(|table| table.oid).collect();
     let there = ctx.state.target_names(&oids).await?;
     let another = |table: &&SourceTable| there.get(&table.oid).is_some_and(|name| *name != table.name);
-    let renamed: Vec<&SourceTable> = tables.iter().filter(another).collect();
-    let is_above =
-        |table: &SourceTable, other: &SourceTable| table.is_below(other.oid) || table.parents.contains(&other.oid);
-    let first = created.iter().find_map(|table| Some((table, renamed.iter().find(|other| is_above(table, other))?)));
-    let Some((table, parent)) = first else { return Ok(()) };
+    let renamed: Vec<&SourceTable> = all.iter().filter(another).collect();
+    let first = tables.find_map(|table| Some((table, renamed.iter().find(|other| have_to_do(table, other))?)));
+    let Some((table, first)) = first else { return Ok(()) };
     let rename = |table: &&SourceTable| Some(Rename { from: there.get(&table.oid)?.clone(), to: table.name.clone() });
     let renames: Vec<Rename> = renamed.iter().filter_map(rename).collect();
     let sql = rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name));
-    Err(CopyError::RenameFirst { table: table.name.clone(), parent: parent.name.clone(), sql })
+    Err(CopyError::RenameFirst { table: table.name.clone(), renamed: first.name.clone(), sql })
 }
 
 /// Tables that were unlogged when their definitions came over, and are logged on the

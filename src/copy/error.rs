@@ -13,6 +13,7 @@ use crate::state::StateError;
 use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
 use crate::wire::WireError;
+use crate::words::listed;
 
 /// Why a copy did not come to its end. Run again, it goes on where it was.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ pub enum CopyError {
     /// Publishing would make UPDATE and DELETE fail on the source.
     #[error(
         "the source would refuse UPDATE and DELETE on {} once published, for want of a replica identity; on the source:\n  {}",
-        list(.tables), .sql.join("\n  ")
+        listed(.tables), .sql.join("\n  ")
     )]
     ReplicaIdentity {
         /// The tables without one.
@@ -224,15 +225,15 @@ pub enum CopyError {
         /// What it inherits from.
         parent: TableName,
     },
-    /// What a table is a part of has another name on the target.
+    /// A table, or what it is a part of, has another name on the target.
     #[error(
-        "table {table} cannot be created on the target, where {parent} has another name yet: rename it there first: {sql}"
+        "table {table} cannot be copied as long as {renamed} has another name on the target: rename it there first: {sql}"
     )]
     RenameFirst {
         /// The table.
         table: TableName,
-        /// What it is a partition of, or inherits from.
-        parent: TableName,
+        /// It, what it is a partition of, or what it inherits from.
+        renamed: TableName,
         /// The SQL that gives all tables their present names.
         sql: String,
     },
@@ -250,7 +251,7 @@ pub enum CopyError {
     /// The filter lets in what it left out when the copy began.
     #[error(
         "the filter left {} out when the copy began, and does not any more: leave the filter as it was until the copy is complete",
-        list(.0)
+        listed(.0)
     )]
     FilterGrown(Vec<TableName>),
     /// The source gave up the WAL of the slot, or is about to.
@@ -375,15 +376,6 @@ impl WalStage {
             WalStage::Lost => "was invalidated by the source",
         }
     }
-}
-
-/// At most ten names, then how many more.
-pub(super) fn list(tables: &[TableName]) -> String {
-    let mut text: Vec<String> = tables.iter().take(10).map(TableName::to_string).collect();
-    if tables.len() > text.len() {
-        text.push(format!("{} more", tables.len() - text.len()));
-    }
-    text.join(", ")
 }
 
 /// How long each attempt's connection lived, and how far the best one came.

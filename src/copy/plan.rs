@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
-use super::error::list;
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Found, Shape, by_name};
@@ -26,6 +25,7 @@ use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
 use crate::state::tables::{Origin, TableRow, TableState};
+use crate::words::listed;
 
 /// How rows are written on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,7 +290,7 @@ async fn require_published(
     let found = publication::find(source, ctx.settings.publications.names()).await?;
     let entries: Vec<String> = missing.iter().map(|table| format!("{}{}", table.only(), table.name.sql())).collect();
     let change = publishing::add_sql(&publishing::lists_for_new(&found), &entries);
-    let not = |verb: &str| format!("{verb} not publish {} any more", list(&names));
+    let not = |verb: &str| format!("{verb} not publish {} any more", listed(&names));
     Err(CopyError::Publication {
         problem: ctx.settings.publications.who(&not("does"), &not("do")),
         sql: format!("BEGIN; {};", publishing::locked_sql(missing.into_iter(), &change)),

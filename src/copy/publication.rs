@@ -20,6 +20,7 @@ use crate::membership::publishing::{self, Lack};
 use crate::membership::{self, Part, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, shown};
+use crate::words;
 
 /// Makes sure that every table of the migration is published, changes of every
 /// kind, and records whether tables to come are, too.
@@ -154,14 +155,23 @@ pub(super) async fn require_sound(
     }
 }
 
-/// What was added to publications: the table and the publication.
+/// What was added to a publication.
+#[derive(Debug)]
+struct Addition {
+    table: TableName,
+    /// As it is in the list.
+    entry: String,
+    list: String,
+}
+
+/// What was added to publications.
 #[derive(Debug, Default)]
-pub(super) struct Additions(Vec<(TableName, String)>);
+pub(super) struct Additions(Vec<Addition>);
 
 impl Additions {
     /// Whether this table was.
     pub(super) fn has(&self, table: &TableName) -> bool {
-        self.0.iter().any(|(added, _)| added == table)
+        self.0.iter().any(|added| added.table == *table)
     }
 }
 
@@ -182,15 +192,16 @@ pub(super) async fn include(
     let names = ctx.settings.publications.names();
     let all = ctx.tables(source).await?;
     let (found, published) = (publication::find(source, names).await?, publication::tables(source, names).await?);
-    let is_new = |table: &SourceTable| tables.iter().any(|new| new.oid == table.oid);
-    let all = membership::letting_in(all, |oid| tables.iter().any(|new| new.oid == oid));
-    let new: Vec<SourceTable> = all.iter().filter(|table| is_new(table)).cloned().collect();
-    refuse_without_identity(&new, AllTables::No)?;
-    require_sound(ctx, source, &all, &new.iter().map(|table| table.oid).collect()).await?;
+    let new: HashSet<u32> = tables.iter().map(|new| new.oid).collect();
+    let is_new = |table: &SourceTable| new.contains(&table.oid);
+    let all = membership::letting_in(all, |oid| new.contains(&oid));
+    let asked: Vec<SourceTable> = all.iter().filter(|table| is_new(table)).cloned().collect();
+    refuse_without_identity(&asked, AllTables::No)?;
+    require_sound(ctx, source, &all, &new).await?;
     if publication::all_tables(&found) == AllTables::Yes {
         return Ok(Additions::default());
     }
-    let absent = publishing::uncovered(&published, &new);
+    let absent = publishing::uncovered(&published, &asked);
     let is_wanted = |entry: &SourceTable| {
         let is_whole = published.get(&entry.oid).is_some_and(|published| published.lacks().is_empty());
         !is_whole && (is_new(entry) || absent.iter().any(|table| table.is_below(entry.oid)))
@@ -204,21 +215,21 @@ pub(super) async fn include(
             let is_published = published.get(&table.oid).is_some_and(|p| p.portion(&list).is_some());
             is_published || listed.contains(&(list.clone(), table.oid))
         };
-        let (tables, entries): (Vec<TableName>, Vec<String>) = missing
-            .iter()
-            .filter(|(table, _)| !has(table))
-            .map(|(table, entry)| (table.name.clone(), entry.clone()))
-            .unzip();
-        if !entries.is_empty() {
+        let absent = missing.iter().filter(|(table, _)| !has(table));
+        let additions: Vec<Addition> = absent
+            .map(|(table, entry)| Addition { table: table.name.clone(), entry: entry.clone(), list: list.clone() })
+            .collect();
+        if !additions.is_empty() {
+            let entries: Vec<String> = additions.iter().map(|addition| addition.entry.clone()).collect();
             changes.push(publishing::add_sql(std::slice::from_ref(&list), &entries));
-            added.0.extend(tables.into_iter().map(|table| (table, list.clone())));
+            added.0.extend(additions);
         }
     }
     if changes.is_empty() {
         return Ok(added);
     }
     let list: Vec<TableName> = missing.iter().map(|(table, _)| table.name.clone()).collect();
-    let list = super::error::list(&list);
+    let list = words::listed(&list);
     let sql = publishing::locked_sql(missing.iter().map(|(table, _)| *table), &changes.join(" "));
     let refused = || CopyError::Publication {
         problem: ctx.settings.publications.who(&format!("does not publish {list}"), &format!("do not publish {list}")),
@@ -289,7 +300,7 @@ async fn change(
 /// When the source refuses it.
 pub(super) async fn take_out(source: &Session, added: &Additions) -> Result<(), CopyError> {
     let drop =
-        |(table, list): &(TableName, String)| format!("ALTER PUBLICATION {} DROP TABLE {};", ident(list), table.sql());
+        |Addition { entry, list, .. }: &Addition| format!("ALTER PUBLICATION {} DROP TABLE {entry};", ident(list));
     let sql: Vec<String> = added.0.iter().map(drop).collect();
     source.batch_execute(&sql.join(" ")).await.during(source.side(), "take tables out of the publication again")?;
     Ok(())

@@ -14,7 +14,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::publishing::{self, Switched, listed};
+use super::publishing::{self, Switched, root_in_name};
 use super::renaming::{Renaming, say_how_to_rename};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
@@ -22,6 +22,7 @@ use crate::catalog::tables::{Named, Persistence, Shape};
 use crate::sql::TableName;
 use crate::sql::rename::Rename;
 use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
+use crate::words::listed;
 
 /// What makes the two sides differ, or may.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -224,7 +225,7 @@ impl Gap {
             }
             Cause::Operations(_) => format!("mend the publication, and {again}"),
             Cause::OtherRows => format!("let each publication that has it publish every kind of change, and {again}"),
-            Cause::Unlogged => format!("make it logged (ALTER TABLE {sql} SET LOGGED;) and {again}"),
+            Cause::Unlogged => format!("make it logged on the source (ALTER TABLE {sql} SET LOGGED;) and {again}"),
             Cause::Logged => add,
             Cause::LetIn | Cause::New => format!("{add}, or leave it out: --exclude-tables '{table}'"),
             Cause::NewAndEmpty => "create it on the target, too".to_owned(),
@@ -428,13 +429,6 @@ fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
 /// The table above one that is left out in whose name its rows come.
 fn left_out_within(now: &Now<'_>, table: &SourceTable) -> Option<Cause> {
     root_in_name(now.published, table).map(|root| Cause::LeftOutWithin { root: root.clone() })
-}
-
-/// The partitioned table in whose name the rows of a table come, if not in its own.
-pub fn root_in_name<'t>(published: &HashMap<u32, Published>, table: &'t SourceTable) -> Option<&'t TableName> {
-    let is_own = published.contains_key(&table.oid);
-    let above = table.ancestors.iter().find(|above| published.contains_key(&above.oid));
-    above.filter(|_| !is_own).map(|above| &above.name)
 }
 
 /// How its changes come: in its own name, or in that of a table above it.

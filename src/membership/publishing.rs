@@ -20,6 +20,7 @@ use crate::config::publications::who;
 use crate::config::{Publications, SchemaMode, near_misses};
 use crate::sql::{TableName, ident, shown};
 use crate::state::tables::TableState;
+use crate::words::listed;
 
 /// The entries that a list of tables has for those who take part, as SQL.
 pub fn entries(tables: &[SourceTable]) -> Vec<(&SourceTable, String)> {
@@ -40,14 +41,20 @@ fn wholes(tables: &[SourceTable]) -> HashSet<u32> {
     partitioned.map(|table| table.oid).filter(|oid| !broken.contains(oid)).collect()
 }
 
+/// The partitioned table in whose name the rows of a table come, if not in its own.
+pub fn root_in_name<'t>(published: &HashMap<u32, Published>, table: &'t SourceTable) -> Option<&'t TableName> {
+    let is_own = published.contains_key(&table.oid);
+    let above = table.ancestors.iter().find(|above| published.contains_key(&above.oid));
+    above.filter(|_| !is_own).map(|above| &above.name)
+}
+
 /// Those whose rows come in their own name, or in that of their partitions: how a
 /// target parts the rows of a root that is published as one is its own business.
 pub fn in_their_own_name<'t>(
     tables: &'t [SourceTable],
     published: &HashMap<u32, Published>,
 ) -> impl Iterator<Item = &'t SourceTable> {
-    let has_root = |table: &SourceTable| table.ancestors.iter().any(|above| published.contains_key(&above.oid));
-    tables.iter().filter(move |table| !has_root(table))
+    tables.iter().filter(|table| root_in_name(published, table).is_none())
 }
 
 /// The tables that a target has to have by their names, where its schema is not
@@ -106,7 +113,9 @@ pub fn without_identity(tables: &[SourceTable], all: AllTables) -> Vec<(&SourceT
 pub struct ListEntry {
     /// The publication.
     pub publication: String,
-    /// The table, with the row filter that it has there, as SQL.
+    /// The table alone (`ONLY`), as SQL.
+    pub only: String,
+    /// The same with the row filter that it has there.
     pub sql: String,
     /// The columns that are published there.
     pub columns: Vec<String>,
@@ -251,11 +260,11 @@ impl Lack {
             Lack::Tables { entries, into, .. } => add_sql(into, entries),
             Lack::Operations { publication, .. } => set(std::slice::from_ref(publication), &every_kind()),
             Lack::OneRowFilter { publications, .. } => set(publications, &every_kind()),
-            Lack::Columns { table, entries, .. } | Lack::OneColumnList { table, entries } => {
+            Lack::Columns { entries, .. } | Lack::OneColumnList { entries, .. } => {
                 let again = |entry: &ListEntry| {
                     let name = ident(&entry.publication);
-                    let (table, entry) = (table.sql(), &entry.sql);
-                    format!("ALTER PUBLICATION {name} DROP TABLE {table}; ALTER PUBLICATION {name} ADD TABLE {entry};")
+                    let (only, entry) = (&entry.only, &entry.sql);
+                    format!("ALTER PUBLICATION {name} DROP TABLE {only}; ALTER PUBLICATION {name} ADD TABLE {entry};")
                 };
                 let partial = entries.iter().filter(|entry| !entry.left_out.is_empty());
                 let sql = partial.map(again).collect::<Vec<_>>().join(" ");
@@ -302,25 +311,15 @@ pub fn lists_for_new(found: &[Publication]) -> Vec<String> {
     into
 }
 
-/// A few names, and how many there are besides.
-pub fn listed(names: &[TableName]) -> String {
-    /// Enough to recognise what they are; the SQL has all of them.
-    const SHOWN: usize = 10;
-    let mut text: Vec<String> = names.iter().take(SHOWN).map(ToString::to_string).collect();
-    if names.len() > SHOWN {
-        text.push(format!("{} more", names.len() - SHOWN));
-    }
-    text.join(", ")
-}
-
 /// Where a table is published, each with the entry that publishes all of its columns
 /// and the rows that it has.
 fn list_entries(table: &SourceTable, published: &Published) -> Vec<ListEntry> {
     let entry = |portion: &Portion| {
         let filter = portion.row_filter.as_ref().map(|filter| format!(" WHERE ({filter})")).unwrap_or_default();
-        let sql = format!("{}{}{filter}", table.only(), table.name.sql());
+        let only = format!("{}{}", table.only(), table.name.sql());
+        let sql = format!("{only}{filter}");
         let (columns, left_out) = (portion.columns.clone(), portion.left_out.clone());
-        ListEntry { publication: portion.publication.clone(), sql, columns, left_out }
+        ListEntry { publication: portion.publication.clone(), only, sql, columns, left_out }
     };
     published.portions.iter().map(entry).collect()
 }

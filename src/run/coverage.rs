@@ -19,7 +19,7 @@ use crate::config::{SchemaMode, Settings};
 use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now};
-use crate::membership::{self, Part, SourceTable, narrowed};
+use crate::membership::{self, Part, SourceTable, narrowed, publishing};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -227,7 +227,7 @@ impl Look {
         compared: &mut HashMap<TableName, bool>,
     ) -> Result<bool, Error> {
         let Some(table) = self.tables.iter().find(|table| table.oid == gap.source_oid) else { return Ok(false) };
-        let root = coverage::root_in_name(&self.published, table);
+        let root = publishing::root_in_name(&self.published, table);
         let (here, there) = root.map_or((&table.name, &gap.table), |root| (root, root));
         if let Some(known) = compared.get(here) {
             return Ok(*known);

@@ -9,7 +9,6 @@ use crate::config::{ConfigError, Publications, Side};
 use crate::copy::CopyError;
 use crate::fault::{Difference, Fault, Trouble};
 use crate::membership::coverage::{Gap, tables};
-use crate::membership::publishing::listed;
 use crate::observe::http::HttpError;
 use crate::schema::SchemaError;
 use crate::session::DbError;
@@ -19,6 +18,7 @@ use crate::state::deferred::DeferredKind;
 use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
 use crate::wire::WireError;
+use crate::words::listed;
 
 /// Why a command that moves data did not come to its end.
 #[derive(Debug, thiserror::Error)]

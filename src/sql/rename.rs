@@ -2,7 +2,8 @@
 //!
 //! Invariant: the statements can be run as they are, in their order. What is in
 //! the way goes first; of relations that exchange names one goes by a name that
-//! nobody has.
+//! nobody has. A table's new schema is created unless it is there, as the whole
+//! schema may have been renamed.
 
 use super::{TableName, ident};
 
@@ -66,6 +67,12 @@ impl<F: Fn(&TableName) -> bool> Writer<F> {
     fn write(&mut self, Rename { from, to }: Rename) {
         let under_its_new_name = TableName::new(&from.schema, &to.name);
         let in_its_new_schema = TableName::new(&to.schema, &from.name);
+        if from.schema != to.schema && self.what == Renamed::Table {
+            let create = format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&to.schema));
+            if !self.sql.contains(&create) {
+                self.sql.push(create);
+            }
+        }
         let (rename, move_it) = (format!("RENAME TO {}", ident(&to.name)), format!("SET SCHEMA {}", ident(&to.schema)));
         match (from.name != to.name, from.schema != to.schema) {
             (true, false) => self.statement(&from, &rename),
@@ -139,8 +146,8 @@ mod tests {
         );
         assert_eq!(
             sql(&[("s.a", "s.b"), ("s.b", "t.c"), ("t.c", "s.a")], &["s.a", "s.b", "t.c"]),
-            "ALTER TABLE s.a RENAME TO walferry_aside_1; ALTER TABLE t.c RENAME TO a; ALTER TABLE t.a SET SCHEMA s; \
-             ALTER TABLE s.b RENAME TO c; ALTER TABLE s.c SET SCHEMA t; ALTER TABLE s.walferry_aside_1 RENAME TO b;"
+            "ALTER TABLE s.a RENAME TO walferry_aside_1; CREATE SCHEMA IF NOT EXISTS s; ALTER TABLE t.c RENAME TO a; \
+             ALTER TABLE t.a SET SCHEMA s; CREATE SCHEMA IF NOT EXISTS t; ALTER TABLE s.b RENAME TO c; ALTER TABLE s.c SET SCHEMA t; ALTER TABLE s.walferry_aside_1 RENAME TO b;"
         );
     }
 
@@ -148,11 +155,11 @@ mod tests {
     fn a_name_between_the_old_and_the_new_one_may_be_taken() {
         assert_eq!(
             sql(&[("s.a", "t.b")], &["s.a", "s.b"]),
-            "ALTER TABLE s.a SET SCHEMA t; ALTER TABLE t.a RENAME TO b;"
+            "CREATE SCHEMA IF NOT EXISTS t; ALTER TABLE s.a SET SCHEMA t; ALTER TABLE t.a RENAME TO b;"
         );
         assert_eq!(
             sql(&[("s.a", "t.b")], &["s.a", "s.b", "t.a"]),
-            "ALTER TABLE s.a RENAME TO walferry_aside_1; ALTER TABLE s.walferry_aside_1 SET SCHEMA t; \
+            "CREATE SCHEMA IF NOT EXISTS t; ALTER TABLE s.a RENAME TO walferry_aside_1; ALTER TABLE s.walferry_aside_1 SET SCHEMA t; \
              ALTER TABLE t.walferry_aside_1 RENAME TO b;"
         );
     }

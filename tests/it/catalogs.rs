@@ -397,7 +397,7 @@ fn statements(line: &str) -> Vec<(&'static str, String)> {
         let is_sql = |sql: &&str| ["ALTER ", "DROP ", "CREATE "].iter().any(|verb| sql.starts_with(verb));
         found.extend(sql.split(';').map(str::trim).take_while(is_sql).map(|sql| ("target", sql.to_owned())));
     }
-    if let Some((_, sql)) = line.split_once("make it logged (") {
+    if let Some((_, sql)) = line.split_once("make it logged on the source (") {
         found.push(("source", sql.split(';').next().unwrap().to_owned()));
     }
     if let Some((_, sql)) = line.split_once("set it as it was (") {

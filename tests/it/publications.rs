@@ -424,3 +424,32 @@ async fn a_new_table_is_for_the_owner_to_publish_in_the_first_list_where_our_rol
     journey.write(&["INSERT INTO public.late VALUES (2)", "DELETE FROM public.late WHERE id = 1"]).await;
     journey.finish().await;
 }
+
+/// The story: the SQL took a table out of its publication without ONLY, and with it
+/// the tables that inherit from it.
+#[tokio::test]
+async fn the_sql_that_mends_a_column_list_leaves_those_published_that_inherit() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE parent (id int PRIMARY KEY, a int, b int); CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent); \
+         INSERT INTO parent VALUES (1, 2, 3); INSERT INTO child VALUES (4, 5, 6); \
+         CREATE PUBLICATION mine FOR TABLE ONLY parent (id, a), ONLY child",
+    )
+    .await;
+    pair.target_client()
+        .await
+        .batch_execute("CREATE TABLE parent (id int PRIMARY KEY, a int, b int); CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent)")
+        .await
+        .unwrap();
+    let arguments = ["--publication", "mine", "--schema", "existing"];
+    let check = Walferry::run(&pair, &[&["check"], &arguments[..]].concat(), PATIENCE).code(3).stdout;
+    let sql = check.lines().map(str::trim).find(|line| line.starts_with("ALTER PUBLICATION")).unwrap();
+    pair.source_sql(sql).await;
+    let published =
+        "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables WHERE pubname = 'mine'";
+    assert_eq!(value(&pair.source_client().await, published).await, "child parent", "{sql}");
+    Walferry::run(&pair, &[&["run", "--until", "caught-up"], &arguments[..]].concat(), PATIENCE).code(0);
+    pair.source_sql("UPDATE ONLY parent SET b = 30; UPDATE child SET b = 60").await;
+    Walferry::run(&pair, &[&["catchup"], &arguments[..]].concat(), PATIENCE).code(0);
+    pair.assert_equal().await;
+}

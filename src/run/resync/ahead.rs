@@ -9,13 +9,13 @@ use tracing::{info, warn};
 
 use crate::catalog::tables::{Detail, Shape};
 use crate::lsn::EndLsn;
-use crate::membership::publishing::listed;
 use crate::membership::{self, Part, SourceTable};
 use crate::run::{Context, Error};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
+use crate::words::listed;
 
 /// Moves the position up to the point that all tables' rows are of, if it is behind;
 /// the lease is held, and no stream is at work.
