@@ -9,11 +9,12 @@ if [ -z "${WALFERRY_TEST_PG_BINDIRS:-}" ] && [ -e "$versions" ]; then
     WALFERRY_TEST_PG_BINDIRS=$(sed 's/^[0-9]*=//' "$versions" | paste -sd:)
     export WALFERRY_TEST_PG_BINDIRS
 fi
+# A test starts two servers and waits for them half of its time: two tests for
+# each core keep a small machine busy and starve none of them.
+threads=${WALFERRY_TEST_THREADS:-$((2 * $(nproc)))}
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --locked
+    cargo nextest run --locked --test-threads "$threads"
     cargo test --locked --doc
 else
-    # A test starts two servers: more tests at once than this would only wait
-    # for each other.
-    cargo test --locked -- --test-threads "${WALFERRY_TEST_THREADS:-4}"
+    cargo test --locked -- --test-threads "$threads"
 fi

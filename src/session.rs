@@ -47,8 +47,8 @@ impl DbError {
 
     /// What it means.
     pub fn fault(&self) -> Fault {
-        match self.sqlstate() {
-            Some(code) => sqlstate::fault(self.side, code.code()),
+        match self.source.as_db_error() {
+            Some(error) => sqlstate::fault(self.side, error.code().code(), error.message()),
             // No SQLSTATE: the connection is gone.
             None if self.source.is_closed() || is_io(&self.source) => Fault::passing(self.side),
             None => Fault::Bug,

@@ -224,7 +224,7 @@ impl ApplyError {
             ApplyError::Refused { error, .. }
             | ApplyError::Deferred { error, .. }
             | ApplyError::Statement { error, .. }
-            | ApplyError::Net { error, .. } => match sqlstate::trouble(&error.sqlstate) {
+            | ApplyError::Net { error, .. } => match sqlstate::trouble(&error.sqlstate, &error.message) {
                 Trouble::Lasting => Fault::Server(Side::Target, Trouble::NotApplied),
                 trouble => Fault::Server(Side::Target, trouble),
             },

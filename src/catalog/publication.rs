@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError, Row, Session};
 
 /// Whether a publication is FOR ALL TABLES.
@@ -340,18 +341,34 @@ const NO_DETAILS: &str = "'{}'::text[], '{}'::text[], NULL::text";
 const SCHEMAS: &str = "UNION ALL SELECT s.pnpubid, s.oid, c.oid, 'schema:' FROM pg_catalog.pg_publication_namespace s \
     JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid AND c.relkind IN ('r', 'p')";
 
+/// How often what is published is looked at before it is said that it cannot be read.
+const LOOKS: u32 = 10;
+
+/// The view's function looks by itself: it fails if a publication is dropped meanwhile.
+fn is_dropped_meanwhile(error: &DbError) -> bool {
+    let code = error.sqlstate().map_or("", |code| code.code());
+    matches!(code, sqlstate::UNDEFINED_OBJECT | sqlstate::INTERNAL_ERROR)
+}
+
 /// What these publications publish together, by the oid of the table in whose
 /// name it comes.
 ///
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn tables(session: &Session, names: &[String]) -> Result<HashMap<u32, Published>, DbError> {
-    let publications = find(session, names).await?;
     let (details, schemas) = if session.version() >= 150_000 { (DETAILS, SCHEMAS) } else { (NO_DETAILS, "") };
     // Of columns that the server computes only 18 and later publish any.
     let computed = if session.version() >= 180_000 { "true" } else { "a.attgenerated = ''" };
     let sql = TABLES.replace("DETAILS", details).replace("SCHEMAS", schemas).replace("COMPUTED", computed);
-    let rows = session.query(&sql, &[&names]).await.during(session.side(), "read what is published")?;
+    let mut looks = 1;
+    let (publications, rows) = loop {
+        let publications = find(session, names).await?;
+        match session.query(&sql, &[&names]).await.during(session.side(), "read what is published") {
+            Ok(rows) => break (publications, rows),
+            Err(error) if is_dropped_meanwhile(&error) && looks < LOOKS => looks += 1,
+            Err(error) => return Err(error),
+        }
+    };
     let mut tables: HashMap<u32, Published> = HashMap::new();
     let mut above: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut roots = BTreeSet::new();
@@ -385,6 +402,29 @@ pub async fn tables(session: &Session, names: &[String]) -> Result<HashMap<u32, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sweep::testing::{Pair, SOURCE_OWNER};
+
+    /// The story: a publication that was dropped while a look read what is published
+    /// ended the daemon with "cache lookup failed".
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_published_can_be_read_while_publications_come_and_go() {
+        let pair = Pair::new().await;
+        let (reader, owner) = (pair.source(SOURCE_OWNER).await, pair.source(SOURCE_OWNER).await);
+        owner.batch_execute("CREATE TABLE public.t (i int)").await.unwrap();
+        let coming_and_going = tokio::spawn(async move {
+            for _ in 0..300 {
+                owner.batch_execute("CREATE PUBLICATION p FOR TABLE public.t").await.unwrap();
+                owner.batch_execute("DROP PUBLICATION p").await.unwrap();
+            }
+        });
+        let mut looks = 0;
+        while !coming_and_going.is_finished() {
+            tables(&reader, &["p".to_owned()]).await.unwrap();
+            looks += 1;
+        }
+        coming_and_going.await.unwrap();
+        assert!(looks > 0);
+    }
 
     fn published(portions: &[(&str, Option<&str>, &[Operation])]) -> Published {
         let portion = |(publication, row_filter, operations): &(&str, Option<&str>, &[Operation])| Portion {

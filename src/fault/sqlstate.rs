@@ -20,6 +20,10 @@ pub const DIVISION_BY_ZERO: &str = "22012";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// read_only_sql_transaction.
 pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+/// undefined_object.
+pub const UNDEFINED_OBJECT: &str = "42704";
+/// internal_error: what PostgreSQL's own checks find.
+pub const INTERNAL_ERROR: &str = "XX000";
 
 /// What is known of a SQLSTATE.
 struct Meaning {
@@ -63,14 +67,21 @@ fn of(sqlstate: &str) -> Meaning {
     }
 }
 
-/// What is wrong at the server that says this.
-pub fn trouble(sqlstate: &str) -> Trouble {
-    of(sqlstate).trouble
+/// How internal errors begin that say no more than that somebody altered or dropped
+/// an object while a statement looked at it (`elog` in `src/backend/utils/cache/`,
+/// `relation_open`, `simple_heap_update`): never translated, and gone the next time.
+const CAUGHT_IN_BETWEEN: [&str; 3] =
+    ["cache lookup failed for ", "could not open relation with OID ", "tuple concurrently "];
+
+/// What is wrong at the server that says this, in these words.
+pub fn trouble(sqlstate: &str, words: &str) -> Trouble {
+    let is_caught = sqlstate == INTERNAL_ERROR && CAUGHT_IN_BETWEEN.iter().any(|begin| words.starts_with(begin));
+    if is_caught { Trouble::Passing } else { of(sqlstate).trouble }
 }
 
-/// The fault of a statement that a server refused.
-pub fn fault(side: Side, sqlstate: &str) -> Fault {
-    Fault::Server(side, trouble(sqlstate))
+/// The fault of a statement that a server refused in these words.
+pub fn fault(side: Side, sqlstate: &str, words: &str) -> Fault {
+    Fault::Server(side, trouble(sqlstate, words))
 }
 
 /// What to do about it, for the message; empty where the server's words do.

@@ -23,13 +23,24 @@ fn only_what_passes_is_tried_again() {
 #[test]
 fn a_sqlstate_means_the_same_whoever_meets_it() {
     for passing in ["08006", "08P01", "40001", "40P01", "53300", "55006", "55P03", "57P01", "57P02", "57P03", "57P05"] {
-        assert_eq!(sqlstate::trouble(passing), Trouble::Passing, "{passing}");
+        assert_eq!(sqlstate::trouble(passing, ""), Trouble::Passing, "{passing}");
     }
     for lasting in ["28P01", "28000", "3D000", "23505", "22012", "42601", "55000", "57014", "XX000", ""] {
-        assert_eq!(sqlstate::trouble(lasting), Trouble::Lasting, "{lasting}");
+        assert_eq!(sqlstate::trouble(lasting, ""), Trouble::Lasting, "{lasting}");
     }
-    assert_eq!(sqlstate::trouble("42501"), Trouble::NotGranted);
-    assert_eq!(sqlstate::trouble("25006"), Trouble::ReadOnly);
+    assert_eq!(sqlstate::trouble("42501", ""), Trouble::NotGranted);
+    assert_eq!(sqlstate::trouble("25006", ""), Trouble::ReadOnly);
+}
+
+/// The story: a publication that was dropped while a look read the catalog ended the
+/// daemon with the server's riddle.
+#[test]
+fn an_object_that_is_altered_while_it_is_looked_at_passes() {
+    for words in ["cache lookup failed for publication 16402", "tuple concurrently updated"] {
+        assert_eq!(sqlstate::trouble("XX000", words), Trouble::Passing, "{words}");
+        assert_eq!(sqlstate::trouble("42704", words), Trouble::Lasting, "{words}");
+    }
+    assert_eq!(sqlstate::trouble("XX000", "invalid memory alloc request size"), Trouble::Lasting);
 }
 
 #[test]

@@ -264,7 +264,7 @@ impl WireError {
             | WireError::Io { .. } => Fault::passing(self.side()),
             // A failover moves what the hosts are.
             WireError::NotWanted { .. } => Fault::passing(self.side()),
-            WireError::Server { error, .. } => sqlstate::fault(self.side(), &error.sqlstate),
+            WireError::Server { error, .. } => sqlstate::fault(self.side(), &error.sqlstate, &error.message),
             // The search ends at the first error that does not pass.
             WireError::NoSuitableHost { attempts, .. } => attempts
                 .iter()
