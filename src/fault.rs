@@ -341,12 +341,9 @@ impl Trouble {
                 "something else on the target has its name: rename or drop it there (\"walferry check\" prints the SQL), \
                  and start again: the other tables stay",
             ),
-            Trouble::NotFound => (
-                Operator,
-                "a function finds what it needs by search_path, which is empty here as in a restore of pg_dump's: give the one \
-                 that the index or constraint calls its own on the target (ALTER FUNCTION … SET search_path = …), and start \
-                 again: the rows and the other tables stay",
-            ),
+            Trouble::NotFound => {
+                (Operator, "let it find that on the target, and start again: the rows and the other tables stay")
+            }
             Trouble::WalEnding => {
                 (Operator, "raise it before the next checkpoint and start again at once: finished tables stay")
             }

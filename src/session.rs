@@ -18,7 +18,7 @@ pub use row::Row;
 
 use crate::config::{ConnInfo, Side};
 use crate::fault::{Fault, sqlstate};
-use crate::wire::{self, WireError};
+use crate::wire::{self, ServerError, WireError};
 
 /// A statement failed on one of the two servers.
 #[derive(Debug, thiserror::Error)]
@@ -60,23 +60,9 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
 }
 
-/// The server's words with SQLSTATE, detail and hint; the driver's otherwise.
+/// The server's words as [`ServerError`] shows them; the driver's when it says nothing.
 fn describe(error: &tokio_postgres::Error) -> String {
-    let Some(db) = error.as_db_error() else {
-        return error.to_string();
-    };
-    let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
-    let parts = if sqlstate::quotes_the_row(db.code().code()) {
-        [("table", db.table()), ("column", db.column()), ("constraint", db.constraint()), ("hint", db.hint())]
-    } else {
-        [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_()), ("constraint", None)]
-    };
-    for (label, part) in parts {
-        if let Some(part) = part {
-            text.push_str(&format!("; {label}: {part}"));
-        }
-    }
-    text
+    error.as_db_error().map_or_else(|| error.to_string(), |error| ServerError::from(error).to_string())
 }
 
 /// Adds side and action to a driver error.

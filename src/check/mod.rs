@@ -2,9 +2,9 @@
 //! anything is created, with the SQL that mends it.
 //!
 //! Invariant: nothing is changed on either side. Every group of checks runs in
-//! a read-only transaction that is rolled back, and the trial in one of its own
-//! that is rolled back as well; what cannot be checked is a
-//! problem, never an omission.
+//! a read-only transaction that is rolled back, and what is tried (the schema, the
+//! state, the publication) in one of its own that is rolled back as well; what
+//! cannot be checked is a problem, never an omission.
 //!
 //! One file a group: [`findings`] (what a check says), `server` (both ends:
 //! pooler, connections), `source`, `tables`, `publication`, `slot`, `contents`
@@ -207,7 +207,10 @@ async fn predicates(settings: &Settings, source: Option<&Session>, target: Optio
     }
     let Some(target) = target else { return };
     server::check(settings, target, findings).await;
-    group(settings, target, findings, async |s, f| target::check(s, f).await).await;
+    let installer = group(settings, target, findings, async |s, f| target::check(s, f).await).await;
+    if let Some(role) = installer.flatten() {
+        target::try_state(&role, target, findings).await;
+    }
     target::probe_replication_role(settings, target, findings).await;
     let Some(source) = source else { return };
     // Remedies for the target would hit the source if the two were one.
@@ -240,7 +243,11 @@ async fn check_source(
     let ours = (&role, standing);
     group(settings, source, findings, async |s, f| contents::check(settings, ours, s, f).await).await;
     let tables = group(settings, source, findings, async |s, f| tables::check(settings, ours, s, f).await).await?;
-    group(settings, source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
+    let creation =
+        group(settings, source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
+    if let Some(creation) = creation.flatten() {
+        publication::try_creation(creation, source, findings).await;
+    }
     group(settings, source, findings, async |s, _| landing::Content::read(settings, s, tables).await).await
 }
 

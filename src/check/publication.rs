@@ -10,8 +10,8 @@ use crate::catalog::publication::{self, AllTables, Publication, Published};
 use crate::catalog::roles::Role;
 use crate::config::{Publications, PublishWhat, Settings, Side};
 use crate::membership::publishing::{self, Lack};
-use crate::session::Session;
-use crate::sql::{TableName, shown};
+use crate::session::{DbContext, Session};
+use crate::sql::{TableName, ident, shown};
 use crate::words;
 
 pub(super) async fn check(
@@ -20,7 +20,7 @@ pub(super) async fn check(
     tables: &Tables,
     session: &Session,
     findings: &mut Findings,
-) -> Result<(), CheckError> {
+) -> Result<Option<Creation>, CheckError> {
     let wanted = &settings.publications;
     let found = publication::find(session, wanted.names()).await?;
     if let (Publications::Ours(name), []) = (wanted, found.as_slice()) {
@@ -29,7 +29,7 @@ pub(super) async fn check(
             PublishWhat::Listed => AllTables::No,
         };
         match server::read_only(session, role).await? {
-            None => creation(name, role, tables, all, findings),
+            None => return Ok(creation(name, role, tables, all, findings)),
             Some(mending) => {
                 let message = format!(
                     "publication {} cannot be created: transactions of role {} in database {} are read-only",
@@ -44,7 +44,7 @@ pub(super) async fn check(
                 finding.sql(mending).sql(publishing::create_sql(name, &tables.all, all));
             }
         }
-        return Ok(());
+        return Ok(None);
     }
     let published = publication::tables(session, wanted.names()).await?;
     let absent = publishing::absent(wanted, &publication::names(session).await?, &tables.all, &published);
@@ -55,7 +55,7 @@ pub(super) async fn check(
                 .remedy("let the owner of the tables run this, or name others with --publication:")
                 .sql(lack.sql());
         }
-        return Ok(());
+        return Ok(None);
     }
     filtered(wanted, &published, tables, findings);
     let lacks = publishing::lacks(&found, &published, &tables.all, settings.schema);
@@ -76,8 +76,38 @@ pub(super) async fn check(
             .remedy("let its owner mend it, use --exclude-tables, or use another --name or --publication:")
             .sql(lack.sql());
     }
-    Ok(())
+    Ok(None)
 }
+
+/// A publication that a run would create.
+pub(super) struct Creation {
+    name: String,
+    /// What says that it can.
+    can: String,
+    /// What creates it with its tables.
+    sql: String,
+}
+
+/// Tries to create it, in a transaction that is rolled back; without its tables, on
+/// which it would wait for whoever vacuums them. What else stands in the way is not
+/// in the catalog's rights: an event trigger, say.
+pub(super) async fn try_creation(creation: Creation, session: &Session, findings: &mut Findings) {
+    let Creation { name, can, sql } = creation;
+    let tried = session.batch_execute(&format!("BEGIN; CREATE PUBLICATION {}", ident(&name))).await;
+    let tried = tried.during(Side::Source, format!("create publication {}", shown(&name)));
+    let back = session.batch_execute("ROLLBACK").await.during(Side::Source, "end the trial of a publication");
+    match (tried, back) {
+        (Ok(()), Ok(())) => findings.ok(Side::Source, "publication", can),
+        (Err(refused), Ok(())) => {
+            let message = format!("publication {} cannot be created: {}", shown(&name), refused.words());
+            findings.problem(Side::Source, "publication", message).remedy(BEFOREHAND).sql(sql);
+        }
+        (_, Err(lost)) => findings.unfinished(Side::Source.into(), &lost.into()),
+    }
+}
+
+/// The way out where our role cannot create one.
+const BEFOREHAND: &str = "let the owner of the tables (who needs CREATE on the database) or a superuser create it beforehand; walferry uses it:";
 
 /// Whether `run` mends it by itself: tables that a publication of ours, or one made
 /// for us, does not have yet.
@@ -91,25 +121,21 @@ fn run_adds(settings: &Settings, found: &[Publication], tables: &Tables, lack: &
     }
 }
 
-/// Whether walferry can make its own: FOR ALL TABLES takes a superuser, FOR
+/// Whether walferry may make its own: FOR ALL TABLES takes a superuser, FOR
 /// TABLE takes CREATE on the database and every table's ownership.
-fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, findings: &mut Findings) {
-    let (sql, name) = (publishing::create_sql(name, &tables.all, wanted), shown(name));
+fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, findings: &mut Findings) -> Option<Creation> {
+    let sql = publishing::create_sql(name, &tables.all, wanted);
+    let can = |what: &str| format!("publication {} can be created for {what}", shown(name));
+    let can = |what| Some(Creation { name: name.to_owned(), can: can(what), sql: sql.clone() });
     let foreign: Vec<&TableName> = publishing::entries(&tables.all)
         .into_iter()
         .filter(|(table, _)| !table.rights.is_owned)
         .map(|(table, _)| &table.name)
         .collect();
     let why = match wanted {
-        AllTables::Yes if role.is_superuser => {
-            let message = format!("publication {name} can be created for all tables");
-            return findings.ok(Side::Source, "publication", message);
-        }
+        AllTables::Yes if role.is_superuser => return can("all tables"),
         AllTables::Yes => "only a superuser can publish all tables".to_owned(),
-        AllTables::No if foreign.is_empty() && role.may_create => {
-            let message = format!("publication {name} can be created for a list of tables");
-            return findings.ok(Side::Source, "publication", message);
-        }
+        AllTables::No if foreign.is_empty() && role.may_create => return can("a list of tables"),
         AllTables::No if foreign.is_empty() => {
             format!("role {} may not create publications in database {}", role.name, role.database)
         }
@@ -123,9 +149,10 @@ fn creation(name: &str, role: &Role, tables: &Tables, wanted: AllTables, finding
         }
     };
     findings
-        .problem(Side::Source, "publication", format!("publication {name} cannot be created: {why}"))
-        .remedy("let the owner of the tables (who needs CREATE on the database) or a superuser create it beforehand; walferry uses it:")
+        .problem(Side::Source, "publication", format!("publication {} cannot be created: {why}", shown(name)))
+        .remedy(BEFOREHAND)
         .sql(sql);
+    None
 }
 
 /// Tables of which only some rows are published.

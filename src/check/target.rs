@@ -1,5 +1,5 @@
-//! The target as a server: that it can be written to, what the role may do,
-//! and whether the migration has begun.
+//! The target as a server: that it can be written to, whether the state can be
+//! kept there, what the role may do, and whether the migration has begun.
 
 use super::{CheckError, Findings, server};
 use crate::catalog::roles::{self, Role};
@@ -7,8 +7,8 @@ use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
-use crate::state::State;
 use crate::state::resume::Standing;
+use crate::state::{State, StateError};
 
 /// Looks for a migration of this name in the state.
 pub(super) async fn migration(
@@ -47,35 +47,43 @@ pub(super) async fn migration(
 
 const FACTS: &str = "SELECT pg_is_in_recovery(), to_regnamespace('walferry') IS NOT NULL";
 
-pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+/// The role that has to create the state schema is given back, if it is to be created
+/// and the server can be written to.
+pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<Option<Role>, CheckError> {
     let row = session.query_one(FACTS, &[]).await.during(Side::Target, "read the settings")?;
     let ours = roles::current(session).await?;
     let read_only = server::read_only(session, &ours).await?;
-    let Role { name: role, database, may_create, .. } = ours;
+    let is_there: bool = row.take(1)?;
     if row.take(0)? {
         findings
             .problem(Side::Target, "writable", "the target is a standby")
             .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");
-    } else if let Some(sql) = read_only {
-        findings
-            .problem(
-                Side::Target,
-                "writable",
-                format!("transactions of role {role} in database {database} are read-only"),
-            )
-            .sql(sql);
-    } else {
-        findings.ok(Side::Target, "writable", "the target can be written to");
+        return Ok(None);
     }
-    if may_create || row.take(1)? {
-        findings.ok(Side::Target, "create", format!("role {role} may create schemas in database {database}"));
-    } else {
-        findings
-            .problem(Side::Target, "create", format!("role {role} may not create schemas in database {database}"))
-            .remedy("let the database's owner run this:")
-            .sql(format!("GRANT CREATE ON DATABASE {} TO {};", ident(&database), ident(&role)));
+    if let Some(sql) = read_only {
+        let message = format!("transactions of role {} in database {} are read-only", ours.name, ours.database);
+        findings.problem(Side::Target, "writable", message).sql(sql);
+        return Ok(None);
     }
-    Ok(())
+    findings.ok(Side::Target, "writable", "the target can be written to");
+    Ok((!is_there).then_some(ours))
+}
+
+/// Tries to create the state schema.
+pub(super) async fn try_state(role: &Role, session: &Session, findings: &mut Findings) {
+    let refused = match State::try_to_install(session).await {
+        Ok(()) => return findings.ok(Side::Target, "state", "the schema walferry can be created, for the state"),
+        Err(StateError::Db(refused)) if refused.sqlstate().is_some() => refused,
+        Err(error) => return findings.unfinished(Side::Target.into(), &error.into()),
+    };
+    let message = format!("the schema walferry cannot be created, for the state: {}", refused.words());
+    let finding = findings.problem(Side::Target, "state", message);
+    if role.may_create {
+        finding.remedy("let an administrator of the target allow role and schema what the server's words name");
+    } else {
+        finding.remedy("let the database's owner run this:");
+        finding.sql(format!("GRANT CREATE ON DATABASE {} TO {};", ident(&role.database), ident(&role.name)));
+    }
 }
 
 /// How foreign keys and triggers are kept quiet: by the setting, by a

@@ -20,6 +20,10 @@ pub const DIVISION_BY_ZERO: &str = "22012";
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// read_only_sql_transaction.
 pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+/// undefined_function.
+pub const UNDEFINED_FUNCTION: &str = "42883";
+/// undefined_table.
+pub const UNDEFINED_TABLE: &str = "42P01";
 /// undefined_object.
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// internal_error: what PostgreSQL's own checks find.
@@ -84,9 +88,16 @@ pub fn fault(side: Side, sqlstate: &str, words: &str) -> Fault {
     Fault::Server(side, trouble(sqlstate, words))
 }
 
-/// What to do about it, for the message; empty where the server's words do.
-pub fn advice(sqlstate: &str) -> &'static str {
-    of(sqlstate).advice
+/// What to do about it, for the message; empty where the server's words do. The
+/// context says within what it was met: only functions miss others there.
+pub fn advice(sqlstate: &str, context: Option<&str>) -> &'static str {
+    match sqlstate {
+        UNDEFINED_FUNCTION | UNDEFINED_TABLE if context.is_some() => {
+            "the function finds what it uses by search_path, which is empty here as in a restore of pg_dump's: give \
+             it its own (ALTER FUNCTION … SET search_path = …)"
+        }
+        _ => of(sqlstate).advice,
+    }
 }
 
 /// Whether a relation or its schema is gone: undefined_table,

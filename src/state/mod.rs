@@ -120,6 +120,25 @@ impl State {
         .await
     }
 
+    /// Whether the schema can be created, if it is not there: the same statements,
+    /// in a transaction that is rolled back.
+    ///
+    /// # Errors
+    /// What would keep [`State::install`] from it.
+    pub async fn try_to_install(session: &Session) -> Result<(), StateError> {
+        let mut tried = Ok(());
+        let action = "create the state schema \"walferry\"";
+        Self::alone(session, action, async || {
+            if !Self::is_installed(session).await? {
+                tried = session.batch_execute(concat!("BEGIN; ", include_str!("schema.sql"))).await;
+                session.batch_execute("ROLLBACK").await.during(Side::Target, "take the state schema back")?;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(tried.during(Side::Target, action)?)
+    }
+
     /// Brings a schema that an older walferry wrote to this version.
     async fn upgrade(session: &Session) -> Result<(), StateError> {
         let action = "upgrade the state schema \"walferry\"";

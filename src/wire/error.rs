@@ -121,7 +121,7 @@ pub enum WireError {
         source: AuthError,
     },
     /// The server answered with an error.
-    #[error("the {peer} says: {error}{}", server_remedy(error))]
+    #[error("the {peer} says: {error}")]
     Server {
         /// The server.
         peer: Peer,
@@ -301,14 +301,6 @@ fn attrs_name(wanted: TargetSessionAttrs) -> &'static str {
         TargetSessionAttrs::Primary => "primary",
         TargetSessionAttrs::Standby => "standby",
         TargetSessionAttrs::PreferStandby => "prefer-standby",
-    }
-}
-
-/// What to do about a refusal, behind the server's words.
-fn server_remedy(error: &ServerError) -> String {
-    match sqlstate::advice(&error.sqlstate) {
-        "" => String::new(),
-        advice => format!("; {advice}"),
     }
 }
 

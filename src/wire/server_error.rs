@@ -109,7 +109,34 @@ impl fmt::Display for ServerError {
                 write!(f, "; {label}: {part}")?;
             }
         }
-        Ok(())
+        match sqlstate::advice(&self.sqlstate, self.where_.as_deref()) {
+            "" => Ok(()),
+            advice => write!(f, "; {advice}"),
+        }
+    }
+}
+
+/// The same of an error that the driver has read.
+impl From<&tokio_postgres::error::DbError> for ServerError {
+    fn from(error: &tokio_postgres::error::DbError) -> Self {
+        let text = |field: Option<&str>| field.map(str::to_owned);
+        ServerError {
+            severity: error.severity().to_owned(),
+            sqlstate: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: text(error.detail()),
+            hint: text(error.hint()),
+            where_: text(error.where_()),
+            schema: text(error.schema()),
+            table: text(error.table()),
+            column: text(error.column()),
+            datatype: text(error.datatype()),
+            constraint: text(error.constraint()),
+            file: text(error.file()),
+            line: error.line().map(|line| line.to_string()),
+            routine: text(error.routine()),
+            ..ServerError::default()
+        }
     }
 }
 

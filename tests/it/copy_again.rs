@@ -233,6 +233,46 @@ async fn an_index_whose_function_needs_a_search_path_says_so_and_is_built_once_i
     pair.assert_equal().await;
 }
 
+/// The story: the server's words alone, which name a function that is plainly there.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_calls_a_function_that_needs_a_search_path_says_so_and_comes_once_it_has_one() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE FUNCTION low(x text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower(x)'").await;
+    let callers = [
+        "CREATE TABLE t1 (id int PRIMARY KEY, v text CHECK (norm1(v) <> ''))",
+        "CREATE TABLE t2 (id int PRIMARY KEY, v text, g text GENERATED ALWAYS AS (norm2(v)) STORED)",
+        "CREATE DOMAIN d AS text CHECK (norm3(value) <> ''); CREATE TABLE t3 (id int PRIMARY KEY, v d)",
+        "CREATE TABLE t4 (id int PRIMARY KEY, v text); CREATE MATERIALIZED VIEW m AS SELECT norm4(v) FROM t4",
+    ];
+    for (n, caller) in (1..).zip(callers) {
+        let function = format!(
+            "CREATE FUNCTION norm{n}(x text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN low(x); END'"
+        );
+        pair.source_sql(&format!("{function}; {caller}; INSERT INTO t{n} VALUES (1, 'A')")).await;
+    }
+    pair.source_sql("REFRESH MATERIALIZED VIEW m").await;
+    let target = pair.target_client().await;
+    let mut mended = Vec::new();
+    for arguments in [&["run", "--until", "caught-up"][..], &["catchup", "--finish"]] {
+        loop {
+            let finished = Walferry::run(&pair, arguments, PATIENCE);
+            if finished.status.success() {
+                break;
+            }
+            let said = finished.code(7).stderr;
+            let advice = "the function finds what it uses by search_path, which is empty here";
+            assert!(said.contains("function low(text) does not exist") && said.contains(advice), "{said}");
+            let (_, context) = said.split_once("PL/pgSQL function public.").unwrap();
+            let (function, _) = context.split_once('(').unwrap();
+            target.batch_execute(&format!("ALTER FUNCTION {function}(text) SET search_path = public")).await.unwrap();
+            mended.push(function.to_owned());
+        }
+    }
+    mended.sort();
+    assert_eq!(mended, ["norm1", "norm2", "norm3", "norm4"]);
+    pair.assert_equal().await;
+}
+
 /// The story: TRUNCATE of a table empties those that inherit from it as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_is_begun_anew_leaves_its_finished_child_alone() {

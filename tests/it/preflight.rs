@@ -3,7 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use walferry::demo::cluster::SUPERUSER;
+
 use crate::migration::{source_admin, traces};
+use crate::support::connect;
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
 
@@ -114,4 +117,48 @@ async fn a_first_start_refuses_what_check_finds_and_has_created_nothing() {
         assert!(run.contains(said), "{run}");
     }
     assert_eq!(traces(&pair).await, [""; 0]);
+}
+
+/// The story: `check` said "ready", as the rights were there; `run` was refused, and
+/// left its schema on the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_event_trigger_or_a_missing_right_forbids_is_found_before_anything_is_created() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(TABLE).await;
+    let (source, target) = (source_admin(&pair).await, connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await);
+    let forbid = "CREATE FUNCTION public.forbid() RETURNS event_trigger LANGUAGE plpgsql AS \
+        $$BEGIN RAISE EXCEPTION 'not before the audit'; END$$; \
+        CREATE EVENT TRIGGER forbidden ON ddl_command_start WHEN TAG IN (@) EXECUTE FUNCTION public.forbid()";
+    let role = pair.target_client().await.query_one("SELECT current_user::text", &[]).await.unwrap();
+    let role: String = role.get(0);
+    let owner = format!("ALTER DATABASE {DATABASE} OWNER TO {SUPERUSER}");
+    let drop = "DROP FUNCTION public.forbid() CASCADE".to_owned();
+    let grant = format!("GRANT CREATE ON DATABASE \"{DATABASE}\" TO \"{role}\";");
+    let cases = [
+        (
+            &source,
+            forbid.replace('@', "'CREATE PUBLICATION'"),
+            "publication walferry cannot be created: not before the audit",
+            &drop,
+        ),
+        (
+            &target,
+            forbid.replace('@', "'CREATE SCHEMA'"),
+            "the schema walferry cannot be created, for the state: not before the audit",
+            &drop,
+        ),
+        (&target, owner, &grant, &format!("ALTER DATABASE {DATABASE} OWNER TO {role}")),
+    ];
+    for (client, make, words, take_back) in cases {
+        client.batch_execute(&make).await.unwrap();
+        let check = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+        let run = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(3).stderr;
+        assert!(check.contains(words), "no {words} in:\n{check}");
+        assert!(run.contains(words), "no {words} in:\n{run}");
+        assert_eq!(traces(&pair).await, [""; 0]);
+        client.batch_execute(take_back).await.unwrap();
+    }
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    assert_eq!(traces(&pair).await, [""; 0]);
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
 }

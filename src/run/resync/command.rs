@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{again, ahead};
+use crate::catalog::publication;
 use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
 use crate::copy::anew;
-use crate::membership::{self, SourceTable};
+use crate::membership::{self, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
 use crate::run::{Context, Error, begin, identify, prepare, retried, same_objects};
 use crate::session::Session;
@@ -144,6 +145,14 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     };
     let is_streamed = |table: &SourceTable| has_state(table, TableState::is_streamed);
     let is_ours = |table: &SourceTable| is_streamed(table) || has_state(table, |state| state == TableState::Within);
+    // Where tables to come are published, all tables are also those that came since.
+    let comes_along = kind == Kind::Resync && migration.publishes_all_tables;
+    let published = publication::tables(&source, ctx.settings.publications.names()).await?;
+    let is_new = |table: &SourceTable| {
+        table.part == Part::Included
+            && !has_state(table, |_| true)
+            && publishing::root_in_name(&published, table).is_none()
+    };
     let mut names = Vec::new();
     for (text, pattern) in patterns {
         let is_meant = |table: &&SourceTable| {
@@ -155,6 +164,9 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         if fit.iter().any(|table| is_streamed(table)) {
             // The others' rows come with theirs.
             fit.retain(|table| is_streamed(table));
+        }
+        if comes_along && !fit.is_empty() {
+            fit.extend(meant.iter().copied().filter(|table| is_new(table)));
         }
         if fit.is_empty() {
             let why = match (meant.is_empty(), kind) {
