@@ -6,7 +6,7 @@
 //! one entry with its table (defaults, checks) `getDependencies` and
 //! `repairDependencyLoop` in `src/bin/pg_dump`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
@@ -164,6 +164,53 @@ async fn needs(session: &Session, tables: &[u32]) -> Result<Vec<String>, DbError
             Ok(format!("{what} needs {needed}"))
         })
         .collect()
+}
+
+/// What tables consist of that nothing else needs before the rows come: each table's
+/// own oid, those of its defaults and sequences, with the table's. None of them is a
+/// partition or inherits.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn of_tables_alone(session: &Session) -> Result<HashMap<ObjectId, u32>, DbError> {
+    let sql = "WITH tables AS (SELECT c.oid, c.reltype FROM pg_catalog.pg_class c \
+           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+           WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relispartition AND c.reloftype = 0 AND n.nspname <> 'information_schema' \
+             AND pg_catalog.left(n.nspname, 3) <> 'pg_' \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)), \
+         parts (class, oid, of) AS (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, t.oid, t.oid FROM tables t \
+           UNION ALL SELECT d.classid, d.objid, t.oid FROM tables t JOIN pg_catalog.pg_depend d ON d.refobjid = t.oid \
+             JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
+             WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+               AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') \
+           UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, f.oid, t.oid \
+             FROM tables t JOIN pg_catalog.pg_attrdef f ON f.adrelid = t.oid), \
+         with_types AS (SELECT class, oid, of FROM parts \
+           UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, e.oid, t.oid FROM tables t \
+             JOIN pg_catalog.pg_type r ON r.oid = t.reltype JOIN pg_catalog.pg_type e ON e.oid IN (r.oid, r.typarray)), \
+         needed AS (SELECT w.of FROM with_types w JOIN pg_catalog.pg_depend d ON d.refclassid = w.class AND d.refobjid = w.oid \
+           LEFT JOIN with_types own ON own.class = d.classid AND own.oid = d.objid AND own.of = w.of \
+           LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = d.objid \
+           LEFT JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid \
+           WHERE own.oid IS NULL AND (k.oid IS NULL OR k.contype <> 'f' AND k.conrelid <> w.of) \
+             AND (c.oid IS NULL OR c.relkind NOT IN ('i', 't')) \
+             AND d.classid <> ALL (ARRAY['pg_catalog.pg_trigger', 'pg_catalog.pg_policy', 'pg_catalog.pg_statistic_ext', \
+               'pg_catalog.pg_publication_rel', 'pg_catalog.pg_type']::pg_catalog.regclass[]) \
+           UNION ALL SELECT w.of FROM with_types w JOIN pg_catalog.pg_depend d ON d.refclassid = w.class AND d.refobjid = w.oid \
+             WHERE d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.deptype <> 'i') \
+         SELECT class::oid, oid, of FROM parts WHERE of NOT IN (SELECT of FROM needed)";
+    let rows = session.query(sql, &[]).await.during(session.side(), "read what tables consist of")?;
+    rows.iter().map(|row| Ok(((row.take(0)?, row.take(1)?), row.take(2)?))).collect()
+}
+
+/// Whether the server looks at what is created by triggers of its own.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn has_event_triggers(session: &Session) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled <> 'D')";
+    let row = session.query_one(sql, &[]).await.during(session.side(), "look for event triggers")?;
+    row.take(0)
 }
 
 /// Objects whose dependents are looked for at once: each is a walk of its own.

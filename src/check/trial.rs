@@ -89,8 +89,12 @@ fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
         let what = if tried == all {
             format!("the schema can be created: all {tried} objects were tried")
         } else {
+            let alike = match trial.alike {
+                0 => String::new(),
+                alike => format!(" ({alike} more are as some of these but for the names of tables, which are free)"),
+            };
             format!(
-                "the schema can be created as far as it was tried: {tried} of {all} objects, those that come before the rows"
+                "the schema can be created as far as it was tried: {tried} of {all} objects, of those that come before the rows{alike},"
             )
         };
         return findings.ok(Side::Target, "trial", format!("{what} in a transaction that was rolled back ({took})"));

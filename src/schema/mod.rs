@@ -9,6 +9,7 @@
 //! Source: the sections of an archive are those of `pg_dump.c` and
 //! `pg_backup_archiver.c` (`src/bin/pg_dump`).
 
+mod alike;
 mod archive;
 mod attver;
 mod classify;

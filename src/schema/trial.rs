@@ -14,7 +14,8 @@
 //!
 //! Tables are empty, so indexes and keys cost next to nothing. They take locks,
 //! though, which `run` does not hold all at once: of a large schema only what
-//! `run` restores in one transaction is tried.
+//! `run` restores in one transaction is tried, and of tables that are alike but for
+//! their names one ([`super::alike`]).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use tokio_postgres::error::SqlState;
 use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
-use super::{SchemaError, batch, classify, find_pg_dump, ownership, restore, same, source as source_facts};
+use super::{SchemaError, alike, batch, classify, find_pg_dump, ownership, restore, same, source as source_facts};
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
 use crate::config::Settings;
@@ -42,6 +43,10 @@ const TRIED_WHOLE: usize = 5_000;
 /// longer does something else than create an empty object.
 const LIMITS: &str = "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'";
 
+/// Objects behind one savepoint: at the end of each the server looks through all
+/// locks and relations that the transaction has so far.
+const RUN: usize = 1_500;
+
 /// How long the whole of it may take.
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -52,6 +57,8 @@ pub(crate) struct Trial {
     pub(crate) pg_dump: PathBuf,
     /// Objects that were tried, and of how many.
     pub(crate) tried: (usize, usize),
+    /// Those of the others that are as some that were tried, but for names.
+    pub(crate) alike: usize,
     /// What goes with the tables that the filter leaves out.
     pub(crate) taken: TakenAlong,
     /// What the target refuses, in order.
@@ -173,8 +180,14 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     let waiting = dump.deferred(tables, target.version());
     let mut pieces = pieces_of_entries(&first);
     let all = pieces.len() + waiting.len();
+    let mut alike = 0;
     if all <= TRIED_WHOLE {
         pieces.extend(pieces_of_objects(&waiting, &known));
+    } else {
+        let others = alike::others(source, &target, &first).await?;
+        alike = others.len();
+        let places = pieces.into_iter().enumerate().filter(|(place, _)| !others.contains(place));
+        pieces = places.map(|(_, piece)| piece).collect();
     }
     let mut attempt = Attempt { target: &target, age: create::age(source, &target), begun, refused: Vec::new() };
     batch(&target, &format!("BEGIN; {SETTINGS}; {LIMITS}"), "begin to try the schema").await?;
@@ -186,7 +199,7 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     explain(&target, &mut refused, (&missing_roles, &missing_extensions, &closed_schemas)).await?;
     let (tried, took) = ((tried, all), begun.elapsed());
     let pg_dump = pg_dump.path;
-    Ok(Trial { pg_dump, tried, taken, refused, missing_roles, missing_extensions, closed_schemas, took })
+    Ok(Trial { pg_dump, tried, alike, taken, refused, missing_roles, missing_extensions, closed_schemas, took })
 }
 
 /// As in `run`, what only a superuser may create is left to an administrator, with
@@ -335,8 +348,8 @@ impl Attempt<'_> {
         let mut tried = 0;
         let needs_a_look = |piece: &Piece<'_>| piece.entry.is_some_and(create::needs_a_look);
         for run in pieces.chunk_by(|a, b| !needs_a_look(a) && !needs_a_look(b)) {
-            for chunk in run.chunks(PIPELINED) {
-                if self.begun.elapsed() > DEADLINE || self.chunk(tried, chunk).await? == Further::No {
+            for chunk in run.chunks(RUN) {
+                if self.chunk(tried, chunk).await? == Further::No {
                     return Ok(tried);
                 }
                 tried += chunk.len();
@@ -345,15 +358,40 @@ impl Attempt<'_> {
         Ok(tried)
     }
 
-    /// Sends a run at once, in the hope that all of it is taken.
+    /// Sends a run, in the hope that all of it is taken; if not, a few at a time, and
+    /// of these one by one.
     async fn chunk(&mut self, first: usize, pieces: &[Piece<'_>]) -> Result<Further, SchemaError> {
+        if self.begun.elapsed() > DEADLINE {
+            return Ok(Further::No);
+        }
         self.batch("SAVEPOINT walferry_run").await?;
-        let results = join_all(pieces.iter().map(|piece| self.one(piece))).await;
-        if results.iter().all(Result::is_ok) {
+        if self.at_once(pieces).await {
             self.batch("RELEASE SAVEPOINT walferry_run").await?;
             return Ok(Further::Yes);
         }
-        self.batch("ROLLBACK TO SAVEPOINT walferry_run").await?;
+        self.batch("ROLLBACK TO SAVEPOINT walferry_run; RELEASE SAVEPOINT walferry_run").await?;
+        if pieces.len() <= PIPELINED {
+            return self.one_by_one(first, pieces).await;
+        }
+        for (few, place) in pieces.chunks(PIPELINED).zip((first..).step_by(PIPELINED)) {
+            if Box::pin(self.chunk(place, few)).await? == Further::No {
+                return Ok(Further::No);
+            }
+        }
+        Ok(Further::Yes)
+    }
+
+    async fn at_once(&self, pieces: &[Piece<'_>]) -> bool {
+        for few in pieces.chunks(PIPELINED) {
+            let results = join_all(few.iter().map(|piece| self.one(piece))).await;
+            if !results.iter().all(Result::is_ok) {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn one_by_one(&mut self, first: usize, pieces: &[Piece<'_>]) -> Result<Further, SchemaError> {
         for (place, piece) in (first..).zip(pieces) {
             self.batch("SAVEPOINT walferry_one").await?;
             let Err(error) = self.one(piece).await else {
@@ -370,7 +408,6 @@ impl Attempt<'_> {
                 return Ok(Further::No);
             }
         }
-        self.batch("RELEASE SAVEPOINT walferry_run").await?;
         Ok(Further::Yes)
     }
 

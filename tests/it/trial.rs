@@ -255,3 +255,48 @@ async fn a_first_start_that_is_stopped_while_it_tries_ends_well_and_leaves_nothi
     assert_eq!(catalog(&pair).await, before);
     assert_eq!(traces(&pair).await, [""; 0]);
 }
+
+/// The story: a check of twenty thousand tables took a minute and a half.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_tables_that_are_alike_one_is_tried_and_a_name_that_is_taken_found_all_the_same() {
+    let builder = Pair::builder().source_setting("max_locks_per_transaction", "256");
+    let pair = builder.target_setting("max_locks_per_transaction", "256").start().await;
+    let many = |schema: &str, count| {
+        format!(
+            "DO $$ BEGIN FOR i IN 1..{count} LOOP EXECUTE pg_catalog.format('CREATE TABLE {schema}.%I (id serial PRIMARY KEY, \
+             n {schema}.amount, v text DEFAULT ''x'')', CASE WHEN i % 2 = 0 THEN 't' ELSE 'T ' END || i); END LOOP; END $$"
+        )
+    };
+    for (schema, count) in [("public", 600), ("a", 300), ("b", 300)] {
+        let create = format!("CREATE SCHEMA IF NOT EXISTS {schema}; CREATE DOMAIN {schema}.amount AS int");
+        pair.source_sql(&format!("{create}; {}", many(schema, count))).await;
+    }
+    // Something needs one of them, and one is another.
+    pair.source_sql("CREATE VIEW public.seen AS SELECT id FROM public.t8; ALTER TABLE public.t6 ADD extra uuid").await;
+    let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let before = catalog(&pair).await;
+    let check = || Walferry::run(&pair, &["check"], PATIENCE);
+    let said = check().code(0).stdout;
+    // Two in public and one for both schemas, the two that are not alike, and a dozen others.
+    let (tried, of) = said.split_once("as it was tried: ").unwrap().1.split_once(" of ").unwrap();
+    assert!(tried.parse::<u32>().unwrap() < 40 && of.contains("more are as some of these"), "{tried} of {of}");
+    assert_eq!(catalog(&pair).await, before, "the trial leaves nothing");
+    let refusals = [
+        ("CREATE TYPE public.t590 AS ENUM ()", "public.t590", "DROP TYPE public.t590"),
+        ("CREATE SEQUENCE public.\"T 431_id_seq\"", "public.T 431_id_seq", "DROP SEQUENCE public.\"T 431_id_seq\""),
+        (
+            "CREATE FUNCTION public.looks() RETURNS event_trigger LANGUAGE plpgsql AS $$DECLARE c record; BEGIN \
+             FOR c IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP \
+             IF c.object_identity = 'a.t222' THEN RAISE EXCEPTION 'not this one'; END IF; END LOOP; END$$; \
+             CREATE EVENT TRIGGER looks ON ddl_command_end EXECUTE FUNCTION public.looks()",
+            "cannot create table a.t222: not this one",
+            "DROP FUNCTION public.looks() CASCADE",
+        ),
+    ];
+    for (make, words, take_back) in refusals {
+        target.batch_execute(make).await.unwrap();
+        let said = check().code(3).stdout;
+        assert!(said.contains(words), "no {words} in:\n{said}");
+        target.batch_execute(take_back).await.unwrap();
+    }
+}
