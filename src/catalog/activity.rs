@@ -10,10 +10,10 @@
 use crate::session::{DbContext, DbError, Session};
 
 /// A session of `pg_stat_activity`, in words.
-const SESSION: &str = "pg_catalog.format('process %s (user %s, database %s, application %s, for %s s, %s: %s)', \
+const SESSION: &str = "pg_catalog.format('process %s (user %s, database %s, application %s%s)', \
     pid, usename, datname, application_name, \
-    coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::bigint::text, 'unknown'), \
-    coalesce(state, 'unknown'), coalesce(pg_catalog.rtrim(pg_catalog.substring(query, '^[^''$0-9]{1,60}')), ''))";
+    coalesce(', for ' || extract(epoch FROM pg_catalog.clock_timestamp() - xact_start)::bigint || ' s', '') \
+    || coalesce(', ' || state || ': ' || pg_catalog.rtrim(pg_catalog.substring(query, '^[^''$0-9]{1,60}')), ', ' || state, ''))";
 
 /// The writing transactions of the cluster, oldest first: what the creation of
 /// a slot waits for.

@@ -9,6 +9,7 @@ use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::{Provenance, Settings, Side};
 use crate::session::Session;
 use crate::sql::literal;
+use crate::state::created::Recognised;
 use crate::state::migration::SourceIdentity;
 use crate::state::resume::{ResyncError, Standing, compare_source};
 
@@ -34,6 +35,13 @@ pub(super) async fn check(
     if let Some(standing) = known.standing {
         if let Err(error) = go_on(standing, known.source, found.clone()) {
             begin_again(&error, findings);
+            return Ok(());
+        }
+        // A start that has no list of tables yet begins with another slot.
+        let replaced = found.as_ref().filter(|_| !standing.is_set_up() && matches!(settings.slot, Provenance::Ours(_)));
+        if let Some(Recognised::No(why)) = replaced.map(|slot| standing.recognises(slot)) {
+            let message = format!("replication slot {name} exists and was not made for this migration ({why})");
+            not_ours(name, message, findings);
             return Ok(());
         }
         if found.is_none() {
@@ -68,6 +76,14 @@ fn begin_again(error: &ResyncError, findings: &mut Findings) {
     }
 }
 
+/// A slot that another made.
+fn not_ours(name: &str, message: String, findings: &mut Findings) {
+    findings
+        .problem(Side::Source, "slot", message)
+        .remedy("use another --name; or, if nobody needs it, drop it:")
+        .sql(format!("SELECT pg_drop_replication_slot({});", literal(name).trim()));
+}
+
 /// The slot of a migration that has not begun; whether there is one to use.
 fn begin(settings: &Settings, role: &Role, found: Option<&Slot>, findings: &mut Findings) -> bool {
     let name = settings.slot.name();
@@ -81,16 +97,8 @@ fn begin(settings: &Settings, role: &Role, found: Option<&Slot>, findings: &mut 
             findings.ok(Side::Source, "slot", format!("the name {name} is free for a replication slot"));
         }
         (Provenance::Ours(_), Some(_)) => {
-            findings
-                .problem(
-                    Side::Source,
-                    "slot",
-                    format!(
-                        "a replication slot {name} exists, and the target knows of no migration that it belongs to"
-                    ),
-                )
-                .remedy("use another --name; or, if nobody needs it, drop it:")
-                .sql(format!("SELECT pg_drop_replication_slot({});", literal(name).trim()));
+            let message = "exists, and the target knows of no migration that it belongs to";
+            not_ours(name, format!("a replication slot {name} {message}"), findings);
         }
         (Provenance::Existing(_), Some(slot))
             if slot.plugin.as_deref() != Some(PLUGIN) || slot.database.as_deref() != Some(&role.database) =>

@@ -101,8 +101,8 @@ pub async fn require_empty(target: &Session, tables: &[&TableName]) -> Result<()
         return Ok(());
     }
     Err(SchemaError::Mismatch(vec![format!(
-        "{} to be copied hold rows already; if these can go: {}",
-        if full.len() == 1 { "one of the tables" } else { "some of the tables" },
+        "{} rows already; if these can go: {}",
+        if full.len() == 1 { "one of the tables to be copied has" } else { "some of the tables to be copied have" },
         contents::truncate(&full)
     )]))
 }

@@ -19,7 +19,9 @@
 use super::migration::Migration;
 use super::{State, StateError};
 use crate::catalog::slot::{PLUGIN, Slot};
+use crate::config::Side;
 use crate::lsn::Lsn;
+use crate::session::{DbContext, Session};
 
 /// Whether a slot is the one that the migration created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,74 +90,81 @@ impl State {
     /// When the state cannot be read.
     pub async fn recognises(&self, migration: &Migration, slot: &Slot) -> Result<Recognised, StateError> {
         let name = migration.slot.name();
-        let begun = self
-            .query(
-                "SELECT FROM walferry.journal WHERE migration = $1 AND what = $2 LIMIT 1",
-                &[&self.name(), &journal_line(name)],
-                "read the journal",
-            )
-            .await?;
-        if begun.is_empty() {
-            return Ok(Recognised::No("this migration has not created one".to_owned()));
-        }
         let position = self.position(name).await?.map(|position| position.lsn());
-        Ok(recognise(migration, position.or(migration.consistent_point.map(|point| point.lsn())), slot))
+        let creation = Creation {
+            begun: creation_begun(self.session(), self.name(), name).await?,
+            database: migration.source.database.clone(),
+            after: migration.slot_created,
+            reached: position.or(migration.consistent_point.map(|point| point.lsn())),
+        };
+        Ok(creation.recognises(slot))
     }
 }
 
-/// Compares a slot with what the migration knows of its own. Nothing of it was
-/// confirmed beyond `reached`; while its creation has not ended that is unknown.
-fn recognise(migration: &Migration, reached: Option<Lsn>, slot: &Slot) -> Recognised {
-    let none = || "none".to_owned();
-    if slot.plugin.as_deref() != Some(PLUGIN) {
-        return Recognised::No(format!("its plugin is {}", slot.plugin.clone().unwrap_or_else(none)));
-    }
-    if slot.database.as_deref() != Some(migration.source.database.as_str()) {
-        return Recognised::No(format!("it belongs to database {}", slot.database.clone().unwrap_or_else(none)));
-    }
-    if slot.is_temporary {
-        return Recognised::No("it is temporary".to_owned());
-    }
-    match (slot.restart, migration.slot_created) {
-        (Some(restart), Some(created)) if restart < created => {
-            return Recognised::No(format!("it was there before ours: it begins at {restart}, ours after {created}"));
+/// Whether the migration was about to create a slot of this name, and has not seen it gone.
+///
+/// # Errors
+/// When the state cannot be read.
+pub(super) async fn creation_begun(session: &Session, migration: &str, slot: &str) -> Result<bool, StateError> {
+    let sql = "SELECT EXISTS (SELECT FROM walferry.journal WHERE migration = $1::text AND what = $2::text)";
+    let row =
+        session.query_one(sql, &[&migration, &journal_line(slot)]).await.during(Side::Target, "read the journal")?;
+    Ok(row.take(0)?)
+}
+
+/// What a migration knows of the creation of its slot.
+#[derive(Clone, Debug)]
+pub(super) struct Creation {
+    /// Whether it has begun to create one.
+    pub(super) begun: bool,
+    /// The source's database.
+    pub(super) database: String,
+    /// The end of the WAL before the creation.
+    pub(super) after: Option<Lsn>,
+    /// Nothing of the slot was confirmed beyond this; unknown while its creation has
+    /// not ended.
+    pub(super) reached: Option<Lsn>,
+}
+
+impl Creation {
+    /// Compares a slot with it.
+    pub(super) fn recognises(&self, slot: &Slot) -> Recognised {
+        let none = || "none".to_owned();
+        if !self.begun {
+            return Recognised::No("this migration has not created one".to_owned());
         }
-        _ => {}
-    }
-    match (slot.confirmed_flush, reached) {
-        (Some(confirmed), Some(reached)) if confirmed > reached => Recognised::No(format!(
-            "it is confirmed up to {confirmed}, and the target has come to {reached}: it was created anew, or advanced by somebody"
-        )),
-        _ => Recognised::Yes,
+        if slot.plugin.as_deref() != Some(PLUGIN) {
+            return Recognised::No(format!("its plugin is {}", slot.plugin.clone().unwrap_or_else(none)));
+        }
+        if slot.database.as_deref() != Some(self.database.as_str()) {
+            return Recognised::No(format!("it belongs to database {}", slot.database.clone().unwrap_or_else(none)));
+        }
+        if slot.is_temporary {
+            return Recognised::No("it is temporary".to_owned());
+        }
+        match (slot.restart, self.after) {
+            (Some(restart), Some(created)) if restart < created => {
+                return Recognised::No(format!(
+                    "it was there before ours: it begins at {restart}, ours after {created}"
+                ));
+            }
+            _ => {}
+        }
+        match (slot.confirmed_flush, self.reached) {
+            (Some(confirmed), Some(reached)) if confirmed > reached => Recognised::No(format!(
+                "it is confirmed up to {confirmed}, and the target has come to {reached}: it was created anew, or advanced by somebody"
+            )),
+            _ => Recognised::Yes,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Provenance, Publications};
-    use crate::lsn::EndLsn;
-    use crate::state::migration::{Phase, SourceIdentity};
 
-    fn migration() -> Migration {
-        let source =
-            SourceIdentity { system_identifier: "1".into(), timeline: 1, database: "shop".into(), version: 150_000 };
-        Migration {
-            source,
-            slot: Provenance::Ours("walferry".into()),
-            publications: Publications::Ours("walferry".into()),
-            slot_created: Some(Lsn::new(100)),
-            publication_oid: None,
-            publishes_all_tables: false,
-            phase: Phase::Copy,
-            schema_restored: false,
-            copied: false,
-            consistent_point: Some(EndLsn::of_commit(Lsn::new(120))),
-            finished: false,
-            stopped_because: None,
-            source_lsn: None,
-            daemon: None,
-        }
+    fn creation(reached: Option<Lsn>) -> Creation {
+        Creation { begun: true, database: "shop".into(), after: Some(Lsn::new(100)), reached }
     }
 
     fn slot(restart: u64, confirmed: u64) -> Slot {
@@ -176,7 +185,7 @@ mod tests {
     }
 
     fn because(slot: &Slot, reached: Option<Lsn>) -> Option<String> {
-        match recognise(&migration(), reached, slot) {
+        match creation(reached).recognises(slot) {
             Recognised::Yes => None,
             Recognised::No(why) => Some(why),
         }

@@ -179,6 +179,17 @@ impl State {
         Ok(row.take(0)?)
     }
 
+    /// Refuses a schema that a newer walferry wrote.
+    ///
+    /// # Errors
+    /// When it is one, or cannot be read.
+    pub(crate) async fn require_known(session: &Session) -> Result<(), StateError> {
+        match Self::version(session).await? {
+            known if (1..=VERSION).contains(&known) => Ok(()),
+            found => Err(StateError::Newer { found }),
+        }
+    }
+
     /// Opens the state of the migration `name`; the schema must exist. One that
     /// an older walferry wrote is brought to this version.
     ///

@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 
-use super::StateError;
+use super::created::{Creation, Recognised, creation_begun};
 use super::migration::SourceIdentity;
 use super::tables::TableState;
+use super::{State, StateError};
 use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::Side;
 use crate::fault::Fault;
@@ -138,6 +139,8 @@ pub struct Standing {
     pub tables: HashMap<u32, TableState>,
     /// The position; before there is one, where the slot began.
     pub reached: Option<Lsn>,
+    /// Of the slot's creation.
+    creation: Creation,
 }
 
 impl Standing {
@@ -146,32 +149,47 @@ impl Standing {
     /// begun.
     ///
     /// # Errors
-    /// When the state cannot be read or understood.
+    /// When the state cannot be read or understood, or is of a newer version.
     pub async fn read(session: &Session, name: &str) -> Result<Option<Self>, StateError> {
+        State::require_known(session).await?;
         let sql = "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.schema_restored, \
-             m.copied, pg_catalog.to_jsonb(m) ->> 'finished_at' IS NOT NULL, CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END \
+             m.copied, pg_catalog.to_jsonb(m) ->> 'finished_at' IS NOT NULL, CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END, \
+             (pg_catalog.to_jsonb(m) ->> 'slot_created_lsn')::pg_lsn, coalesce(p.end_lsn, m.consistent_point) \
              FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1";
         let row = session.query_opt(sql, &[&name]).await.during(Side::Target, "read the state")?;
         let Some(row) = row else { return Ok(None) };
         let sql = "SELECT source_oid, state FROM walferry.tables WHERE migration = $1";
         let listed = session.query(sql, &[&name]).await.during(Side::Target, "read the list of tables")?;
         let listed = listed.iter().map(|row| Ok((row.take(0)?, TableState::parse(row.take(1)?)?)));
+        let (slot, database): (String, String) = (row.take(4)?, row.take(2)?);
+        let creation = Creation {
+            begun: creation_begun(session, name, &slot).await?,
+            database: database.clone(),
+            after: row.take(10)?,
+            reached: row.take(11)?,
+        };
         Ok(Some(Standing {
             name: name.to_owned(),
             source: SourceIdentity {
                 system_identifier: row.take(0)?,
                 timeline: row.take(1)?,
-                database: row.take(2)?,
+                database,
                 version: row.take(3)?,
             },
-            slot: row.take(4)?,
+            slot,
             phase: row.take(5)?,
             schema_restored: row.take(6)?,
             copied: row.take(7)?,
             finished: row.take(8)?,
             tables: listed.collect::<Result<_, StateError>>()?,
             reached: row.take(9)?,
+            creation,
         }))
+    }
+
+    /// Whether a slot of the migration's name is the one that it created.
+    pub fn recognises(&self, slot: &Slot) -> Recognised {
+        self.creation.recognises(slot)
     }
 
     /// Whether the list of tables has been written, with the schema before it:

@@ -8,7 +8,7 @@ use walferry::demo::cluster::SUPERUSER;
 use crate::migration::{source_admin, traces};
 use crate::support::connect;
 use crate::support::pair::{DATABASE, Pair};
-use crate::support::process::Walferry;
+use crate::support::process::{Walferry, command_for};
 
 /// Enough for anything that takes a moment on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -161,4 +161,35 @@ async fn what_an_event_trigger_or_a_missing_right_forbids_is_found_before_anythi
     Walferry::run(&pair, &["check"], PATIENCE).code(0);
     assert_eq!(traces(&pair).await, [""; 0]);
     Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+}
+
+/// The story: `check` said "ready" where `run` was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_of_anothers_behind_a_start_that_was_killed_and_the_state_of_a_newer_version_are_refused_by_both() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(TABLE).await;
+    let run = ["run", "--until", "caught-up"];
+    let mut killed = command_for(&pair, &run);
+    killed.env("WALFERRY_FAILPOINT", "copy-slot");
+    Walferry::spawn(killed).wait(PATIENCE);
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    let both_refuse = |words: &str| {
+        for arguments in [&["check"][..], &run] {
+            let refused = Walferry::run(&pair, arguments, PATIENCE).code(3);
+            let said = format!("{}{}", refused.stdout, refused.stderr);
+            assert!(said.contains(words), "no {words} in:\n{said}");
+        }
+    };
+    pair.source_sql("SELECT pg_drop_replication_slot('walferry'), pg_create_physical_replication_slot('walferry')")
+        .await;
+    both_refuse("was not made for this migration (its plugin is none)");
+    pair.source_sql("SELECT pg_drop_replication_slot('walferry')").await;
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    Walferry::run(&pair, &run, PATIENCE).code(0);
+    let target = pair.target_client().await;
+    target.batch_execute("UPDATE walferry.version SET version = version + 1").await.unwrap();
+    both_refuse("use a newer walferry");
+    target.batch_execute("UPDATE walferry.version SET version = version - 1").await.unwrap();
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    pair.assert_equal().await;
 }
