@@ -33,15 +33,15 @@ pub(super) async fn check(
     let found = catalog::slot::find(session, name).await?;
     let active_pid = found.as_ref().and_then(|slot| slot.active_pid);
     if let Some(standing) = known.standing {
-        if let Err(error) = go_on(standing, known.source, found.clone()) {
-            begin_again(&error, findings);
-            return Ok(());
-        }
-        // A start that has no list of tables yet begins with another slot.
+        // A start that has no list of tables yet begins with another slot of ours.
         let replaced = found.as_ref().filter(|_| !standing.is_set_up() && matches!(settings.slot, Provenance::Ours(_)));
         if let Some(Recognised::No(why)) = replaced.map(|slot| standing.recognises(slot)) {
             let message = format!("replication slot {name} exists and was not made for this migration ({why})");
             not_ours(name, message, findings);
+            return Ok(());
+        }
+        if let Err(error) = go_on(standing, known.source, found.clone()) {
+            begin_again(&error, findings);
             return Ok(());
         }
         if found.is_none() {

@@ -170,8 +170,8 @@ async fn a_slot_of_anothers_behind_a_start_that_was_killed_and_the_state_of_a_ne
     pair.source_sql(TABLE).await;
     let run = ["run", "--until", "caught-up"];
     let mut killed = command_for(&pair, &run);
-    killed.env("WALFERRY_FAILPOINT", "copy-slot");
-    Walferry::spawn(killed).wait(PATIENCE);
+    killed.env("WALFERRY_FAILPOINT", "copy-slot:1");
+    assert_eq!(Walferry::spawn(killed).wait(PATIENCE).status.code(), None);
     Walferry::run(&pair, &["check"], PATIENCE).code(0);
     let both_refuse = |words: &str| {
         for arguments in [&["check"][..], &run] {

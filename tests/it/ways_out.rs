@@ -300,6 +300,30 @@ async fn a_partition_that_is_detached_from_a_root_that_is_published_as_one_goes_
     }
 }
 
+/// What came in a partition's own name before its root was copied anew is in those
+/// rows; what comes so after that stops the stream, also where it has met the former.
+#[tokio::test]
+async fn changes_that_come_in_another_name_stop_the_stream_from_the_copy_on() {
+    let create = "CREATE PUBLICATION mine FOR TABLE root, plain WITH (publish_via_partition_root)";
+    let mut journey = Journey::on(Pair::builder().start().await, &[ROOTED, create], &["--publication", "mine"]).await;
+    journey.catch_up().await;
+    let via_root = |on| format!("ALTER PUBLICATION mine SET (publish_via_partition_root = {on})");
+    let resync = |journey: &Journey| {
+        Walferry::run(&journey.pair, &["resync", "root", "--publication", "mine"], PATIENCE).code(0)
+    };
+    journey.write(&[&via_root(false), "INSERT INTO x VALUES (5, 'x')", &via_root(true)]).await;
+    resync(&journey);
+    journey.write(&[&via_root(false), "INSERT INTO x VALUES (6, 'x')"]).await;
+    journey.start();
+    let said = journey.stopped(7).stderr;
+    assert!(said.contains("publish_via_partition_root"), "{said}");
+    journey.write(&[&via_root(true)]).await;
+    resync(&journey);
+    journey.write(&["INSERT INTO root VALUES (9, 'x')", "DELETE FROM root WHERE id = 6"]).await;
+    journey.start();
+    journey.finish().await;
+}
+
 /// The story: 6, and no way on but to begin again. Up to 17 the slot cannot pass
 /// changes that were made while there was no publication; from 18 on it drops them.
 #[tokio::test]
