@@ -237,15 +237,17 @@ impl Tables {
         state: &State,
     ) -> Result<Admission, ApplyError> {
         let without_stream = match membership::part(table, &self.filter, &self.known()) {
-            Part::Included | Part::Unlogged => {
+            Part::Included => {
                 let (target, source) = ends;
                 let is_streamed = |oid| self.by_oid.get(&oid).is_some_and(|row| row.state.is_streamed());
                 if table.ancestors.iter().any(|above| is_streamed(above.oid)) {
                     return self.within(table, relation, at, source).await;
                 }
-                self.displace(&relation.table, at, (target, &mut *source), state).await?;
-                return self.take_in(table, &relation.table, at, (target, source), state).await;
+                let name = self.name_to_take(table, relation, target, state).await?;
+                self.displace(&name, at, (target, &mut *source), state).await?;
+                return self.take_in(table, &name, at, (target, source), state).await;
             }
+            Part::Unlogged => TableState::Unlogged,
             Part::OfExtension => TableState::Extension,
             Part::Filtered | Part::LetIn => TableState::Excluded,
         };
@@ -257,6 +259,24 @@ impl Tables {
         info!(table = %row.table, "passing over the changes of a table that does not take part");
         self.by_oid.insert(row.source_oid, row);
         Ok(Admission::PassedOver)
+    }
+
+    /// The name that a table which nobody knows has on the target: the one that it had
+    /// then, if such a table is there and no other's, and else the present one.
+    async fn name_to_take(
+        &self,
+        table: &Table,
+        relation: &Relation,
+        target: &Session,
+        state: &State,
+    ) -> Result<TableName, ApplyError> {
+        if relation.table == table.name {
+            return Ok(table.name.clone());
+        }
+        let known: Vec<u32> = self.by_oid.keys().copied().collect();
+        let is_anothers = state.target_names(&known).await?.values().any(|name| *name == relation.table);
+        let is_there = !is_anothers && is_empty(target, &relation.table).await?.is_some();
+        Ok(if is_there { relation.table.clone() } else { table.name.clone() })
     }
 
     /// A table of ours, under the name it had on the source then. The target's

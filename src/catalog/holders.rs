@@ -1,7 +1,8 @@
 //! What has a name on a server already, and the statement that drops it.
 //!
 //! Invariant: the statement is that of what is there, whatever was to be created
-//! under the name: tables, views, sequences, indexes and types share their names.
+//! under the name: tables, views, sequences, indexes and types share their names;
+//! routines and statistics objects have names of their own.
 //!
 //! Source: `heap_create_with_catalog` in `src/backend/catalog/heap.c` (relations
 //! and types), `ProcedureCreate` in `pg_proc.c`.
@@ -18,6 +19,8 @@ pub enum Wanted {
     Relation(TableName),
     /// A routine's, with the types of what it takes.
     Routine(TableName),
+    /// A statistics object's.
+    Statistics(TableName),
 }
 
 impl Wanted {
@@ -25,6 +28,7 @@ impl Wanted {
         match self {
             Wanted::Relation(name) => ("relation", name),
             Wanted::Routine(name) => ("routine", name),
+            Wanted::Statistics(name) => ("statistics", name),
         }
     }
 }
@@ -51,7 +55,12 @@ const HOLDERS: &str = "WITH wanted AS (SELECT * FROM unnest($1::text[], $2::text
         CASE pg_catalog.to_jsonb(p) ->> 'prokind' WHEN 'p' THEN 'PROCEDURE' WHEN 'a' THEN 'AGGREGATE' ELSE 'FUNCTION' END, p.oid::pg_catalog.regprocedure) \
       FROM wanted w JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid \
         AND pg_catalog.format('%s(%s)', p.proname, (SELECT pg_catalog.string_agg(pg_catalog.format_type(a.type, NULL), ', ' ORDER BY a.n) \
-          FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS a (type, n))) = w.name WHERE w.what = 'routine') \
+          FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS a (type, n))) = w.name WHERE w.what = 'routine' \
+    UNION ALL \
+      SELECT w.what, w.schema, w.name, 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid, \
+        pg_catalog.format('DROP STATISTICS IF EXISTS %I.%I CASCADE;', n.nspname, s.stxname) \
+      FROM wanted w JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema \
+      JOIN pg_catalog.pg_statistic_ext s ON s.stxnamespace = n.oid AND s.stxname = w.name WHERE w.what = 'statistics') \
     SELECT f.what, f.schema, f.name, coalesce((SELECT pg_catalog.format('DROP EXTENSION IF EXISTS %I CASCADE;', e.extname) \
       FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid \
       WHERE d.classid = f.class AND d.objid = f.oid AND d.deptype = 'e' LIMIT 1), f.sql) FROM found f";
@@ -72,7 +81,11 @@ pub async fn drops(session: &Session, wanted: &[Wanted]) -> Result<HashMap<Wante
     let mut drops = HashMap::new();
     for row in &rows {
         let name = TableName { schema: row.take(1)?, name: row.take(2)? };
-        let one = if row.take::<&str>(0)? == "relation" { Wanted::Relation(name) } else { Wanted::Routine(name) };
+        let one = match row.take::<&str>(0)? {
+            "relation" => Wanted::Relation(name),
+            "statistics" => Wanted::Statistics(name),
+            _ => Wanted::Routine(name),
+        };
         drops.insert(one, row.take(3)?);
     }
     Ok(drops)

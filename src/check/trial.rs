@@ -8,6 +8,7 @@ use super::{CheckError, Findings, Place, known};
 use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
 use crate::membership;
+use crate::schema::taken::Taken;
 use crate::schema::trial::{self, Reason, Refused, Trial, When};
 use crate::schema::{SchemaError, shown, taken};
 use crate::session::{DbContext, Session};
@@ -53,14 +54,21 @@ pub(super) async fn waiting(standing: &Standing, target: &Session, findings: &mu
         findings.ok(Side::Target, "trial", "the schema is there, and the names of what still waits are free");
         return Ok(());
     }
+    taken_names(&taken, findings);
+    Ok(())
+}
+
+fn taken_names(taken: &[Taken], findings: &mut Findings) {
+    if taken.is_empty() {
+        return;
+    }
     let listed: Vec<&str> = taken.iter().map(|one| one.object.as_str()).collect();
     let message = format!("on the target something else has the names of: {}", words::listed(&listed));
     let finding = findings.problem(Side::Target, "exists", message);
     finding.remedy("rename it there; or, if it is not needed, drop it:");
     for one in taken {
-        finding.sql(one.drop);
+        finding.sql(one.drop.clone());
     }
-    Ok(())
 }
 
 /// Who holds tables so that they cannot even be read: what pg_dump waits for.
@@ -83,6 +91,7 @@ async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findi
 fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
     left_out(trial, findings);
     missing(settings, trial, findings);
+    taken_names(&trial.taken_names, findings);
     let (tried, all) = trial.tried;
     let took = format!("{:.1} s, with {}", trial.took.as_secs_f64(), trial.pg_dump.display());
     if trial.refused.is_empty() {
@@ -160,9 +169,9 @@ fn missing(settings: &Settings, trial: &Trial, findings: &mut Findings) {
     for schema in &trial.closed_schemas {
         let role = &settings.target.user;
         findings
-            .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema}"))
+            .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema} and use it"))
             .remedy("let its owner run this:")
-            .sql(format!("GRANT CREATE ON SCHEMA {} TO {};", ident(schema), ident(role)));
+            .sql(format!("GRANT USAGE, CREATE ON SCHEMA {} TO {};", ident(schema), ident(role)));
     }
 }
 

@@ -21,24 +21,21 @@ use tokio::time::sleep;
 use super::board::Board;
 use super::keep::{Held, Snapshots};
 use super::pace::Pace;
+use super::room::require_names;
 use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
 use crate::catalog::publication as publication_facts;
 use crate::catalog::publication::Published;
-use crate::catalog::tables::{Persistence, Shape, by_name, only};
-use crate::config::SchemaMode;
+use crate::catalog::tables::{Shape, by_name, only};
 use crate::config::publications::who;
 use crate::lsn::EndLsn;
 use crate::membership::publishing::root_in_name;
 use crate::membership::publishing::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
-use crate::schema;
-use crate::schema::tables::{require_empty, require_fit};
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, Session};
 use crate::sql::TableName;
-use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 use crate::wire::Replication;
@@ -58,12 +55,20 @@ pub struct Wanted {
     pub again: Vec<TableRow>,
     /// Tables that it does not have yet.
     pub new: Vec<SourceTable>,
+    /// Partitions that it does not have yet, whose rows come in the name of a table that
+    /// it has: all they need is their place.
+    pub parts: Vec<SourceTable>,
 }
 
 impl Wanted {
+    fn has_part(&self, table: &SourceTable) -> bool {
+        self.parts.iter().any(|known| known.oid == table.oid)
+    }
+
     /// Their names.
     pub fn names(&self) -> Vec<TableName> {
-        self.again.iter().map(|row| row.table.clone()).chain(self.new.iter().map(|table| table.name.clone())).collect()
+        let new = self.new.iter().chain(&self.parts).map(|table| table.name.clone());
+        self.again.iter().map(|row| row.table.clone()).chain(new).collect()
     }
 }
 
@@ -104,21 +109,25 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         let is_known = |table: &SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.takes_part());
         let needed = with_what_they_need(&tables, meant, is_known);
         let is_streamed = |table: &&SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.is_streamed());
-        require_names(ctx, &tables, needed.iter().copied().filter(is_streamed), |table, other| table.oid == other.oid)
-            .await?;
+        require_names(ctx, &tables, needed.iter().copied().filter(is_streamed), |table, other, _| {
+            table.oid == other.oid
+        })
+        .await?;
         if let Some(switched) = needed.iter().find_map(|table| switched(table, &rows, (&published, &tables))) {
             let was = format!("was altered: {} {switched}", switched.root);
             let problem = who(&switched.publications, &was, &was);
             return Err(CopyError::Publication { problem, sql: switched.sql() });
         }
-        let before = (wanted.again.len(), wanted.new.len());
+        let before = wanted.names().len();
         for table in needed {
             let asked = if table.name.sql() == *name { Asked::ByName } else { Asked::AsPart };
             if !comes_with_others(table, &rows, &published, asked) {
                 take(&mut wanted, table, &rows, asked)?;
+            } else if table.part == Part::Included && !rows.contains_key(&table.oid) && !wanted.has_part(table) {
+                wanted.parts.push(table.clone());
             }
         }
-        if (wanted.again.len(), wanted.new.len()) == before && !is_among(&wanted, name) {
+        if wanted.names().len() == before && !is_among(&wanted, name) {
             let why = "its rows come in the name of the table that it is a partition of: name that one";
             return Err(CopyError::NotHere { table: name.clone(), why });
         }
@@ -149,7 +158,7 @@ fn comes_with_others(table: &SourceTable, rows: &Rows<'_>, published: &HashMap<u
 fn is_among(wanted: &Wanted, name: &str) -> bool {
     let is_it =
         |table: &SourceTable| table.name.sql() == name || table.ancestors.iter().any(|above| above.name.sql() == name);
-    wanted.again.iter().any(|row| row.table.sql() == name) || wanted.new.iter().any(is_it)
+    wanted.again.iter().any(|row| row.table.sql() == name) || wanted.new.iter().chain(&wanted.parts).any(is_it)
 }
 
 /// A member, or a new partition of one, whose rows come in another name by now than
@@ -223,13 +232,17 @@ enum Asked {
     AsPart,
 }
 
+/// Why an unlogged table cannot be copied beside a stream.
+const UNLOGGED: &str = "it is unlogged, so nothing of it is in the stream: catchup --finish copies it, or make it logged on the \
+     source (ALTER TABLE … SET LOGGED)";
+
 fn take(wanted: &mut Wanted, table: &SourceTable, rows: &Rows<'_>, asked: Asked) -> Result<(), CopyError> {
     let not_here = |why| Err(CopyError::NotHere { table: table.name.sql(), why });
     match (table.part, asked) {
         (Part::Included | Part::LetIn, _) | (Part::Unlogged, Asked::AsPart) => {}
         (Part::Filtered, _) => return not_here("the filter (--tables, --exclude-tables and the like) leaves it out"),
         (Part::OfExtension, _) => return not_here("it is an extension's own"),
-        (Part::Unlogged, Asked::ByName) => return not_here("it is unlogged, so nothing of it is in the stream"),
+        (Part::Unlogged, Asked::ByName) => return not_here(UNLOGGED),
     }
     match rows.get(&table.oid).copied() {
         Some(row) if row.state.is_streamed() || row.state == TableState::Within => {
@@ -246,39 +259,6 @@ fn take(wanted: &mut Wanted, table: &SourceTable, rows: &Rows<'_>, asked: Asked)
             Ok(())
         }
     }
-}
-
-/// Everything that can be found out before a row is touched: keys in force on
-/// the target would refuse what comes in another order than they want, and
-/// carry what is emptied to other tables.
-///
-/// # Errors
-/// [`CopyError::KeysInForce`]; a table that does not fit; publications that are gone,
-/// or do not agree about it.
-pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
-    let target = ctx.state.session();
-    let names: HashSet<TableName> = wanted.again.iter().map(|row| row.table.clone()).collect();
-    let tables = ctx.tables(source).await?;
-    let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
-    publication::require_sound(ctx, source, &tables, &oids.collect()).await?;
-    let there = by_name(target, names.iter()).await?;
-    require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
-    let (schemas, tables): (Vec<&str>, Vec<&str>) =
-        names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
-    let rows = target
-        .query(
-            "WITH ours AS (SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (schema, name) \
-                 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
-                 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name) \
-             SELECT pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname) \
-             FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' \
-                 AND (k.conrelid IN (SELECT oid FROM ours) OR k.confrelid IN (SELECT oid FROM ours)) ORDER BY 1",
-            &[&schemas, &tables],
-        )
-        .await
-        .during(target.side(), "look for foreign keys in force")?;
-    let keys = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<String>, DbError>>()?;
-    if keys.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
 }
 
 /// Empties tables of the migration, all in one transaction, and records that
@@ -303,81 +283,6 @@ pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableRow]) -> Result<(), Cop
     let oids: Vec<u32> = tables.iter().map(|row| row.source_oid).collect();
     own.tables_anew(&oids).await?;
     run("COMMIT").await?;
-    Ok(())
-}
-
-/// Makes sure that new tables have their place on the target, empty.
-///
-/// # Errors
-/// When they cannot be created there, do not fit, or hold rows.
-pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
-    if new.is_empty() {
-        return Ok(());
-    }
-    let tables = ctx.tables(source).await?;
-    let tables = membership::letting_in(tables, |oid| new.iter().any(|table| table.oid == oid));
-    let target = ctx.state.session();
-    let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
-    if ctx.settings.schema == SchemaMode::Create {
-        let there = by_name(target, names.iter().copied()).await?;
-        let created: Vec<&SourceTable> =
-            tables.iter().filter(|table| names.contains(&&table.name) && !there.contains_key(&table.name)).collect();
-        require_parents(&tables, created.iter().copied())?;
-        let is_above =
-            |table: &SourceTable, other: &SourceTable| table.is_below(other.oid) || table.parents.contains(&other.oid);
-        require_names(ctx, &tables, created.iter().copied(), is_above).await?;
-    }
-    schema::add(ctx.settings, ctx.state.name(), source, &tables, new).await?;
-    if ctx.settings.schema == SchemaMode::Create {
-        log_what_was_unlogged(target, new).await?;
-    }
-    require_fit(new.iter(), &by_name(target, names.iter().copied()).await?)?;
-    require_empty(target, &names).await?;
-    Ok(())
-}
-
-/// A table that is to be created cannot inherit from one that is left out.
-fn require_parents<'t>(
-    tables: &[SourceTable],
-    mut new: impl Iterator<Item = &'t SourceTable>,
-) -> Result<(), CopyError> {
-    let left_out = |table: &SourceTable| {
-        let is_parent = |other: &&SourceTable| other.part == Part::Filtered && table.parents.contains(&other.oid);
-        let parent = tables.iter().find(is_parent)?.name.clone();
-        Some(CopyError::LacksParent { table: table.name.clone(), parent })
-    };
-    new.find_map(left_out).map_or(Ok(()), Err)
-}
-
-/// Those that some tables have to do with must have their present names on the target.
-async fn require_names<'t>(
-    ctx: &CopyContext<'_>,
-    all: &'t [SourceTable],
-    mut tables: impl Iterator<Item = &'t SourceTable>,
-    have_to_do: impl Fn(&SourceTable, &SourceTable) -> bool,
-) -> Result<(), CopyError> {
-    let oids: Vec<u32> = all.iter().map(|table| table.oid).collect();
-    let there = ctx.state.target_names(&oids).await?;
-    let another = |table: &&SourceTable| there.get(&table.oid).is_some_and(|name| *name != table.name);
-    let renamed: Vec<&SourceTable> = all.iter().filter(another).collect();
-    let first = tables.find_map(|table| Some((table, renamed.iter().find(|other| have_to_do(table, other))?)));
-    let Some((table, first)) = first else { return Ok(()) };
-    let rename = |table: &&SourceTable| Some(Rename { from: there.get(&table.oid)?.clone(), to: table.name.clone() });
-    let renames: Vec<Rename> = renamed.iter().filter_map(rename).collect();
-    let sql = rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name));
-    Err(CopyError::RenameFirst { table: table.name.clone(), renamed: first.name.clone(), sql })
-}
-
-/// Tables that were unlogged when their definitions came over, and are logged on the
-/// source by now, become so on the target as well.
-async fn log_what_was_unlogged(target: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
-    let permanent = || new.iter().filter(|table| table.persistence == Persistence::Permanent);
-    for (name, found) in by_name(target, permanent().map(|table| &table.name)).await? {
-        if found.persistence == Persistence::Unlogged {
-            let sql = format!("ALTER TABLE {} SET LOGGED", name.sql());
-            target.batch_execute(&sql).await.during(target.side(), format!("make {name} logged"))?;
-        }
-    }
     Ok(())
 }
 
@@ -425,7 +330,8 @@ pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable])
             ctx.state.enter_tables(std::slice::from_ref(&row)).await?;
             ctx.state.journal(&format!("took in {}", row.table)).await?;
         }
-        Ok(())
+        let present: Vec<u32> = ctx.tables(source).await?.iter().map(|table| table.oid).collect();
+        Ok(ctx.state.forget_displaced(&present).await?)
     };
     let result = entered.await;
     if result.is_err() {

@@ -4,6 +4,7 @@ use super::cuts::Failure;
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
+use crate::membership::coverage::Gap;
 use crate::membership::{Part, SourceTable, Unmatched};
 use crate::observe::status::human_bytes;
 use crate::schema::{self, SchemaError};
@@ -237,6 +238,16 @@ pub enum CopyError {
         /// The SQL that gives all tables their present names.
         sql: String,
     },
+    /// The target has the table that was dropped on the source, not the new one.
+    #[error(
+        "table {table} was dropped on the source and created again, and the target still has the old one; if that can go, on the \
+         target: DROP TABLE {sql}; (with --schema existing create the new one there, too), then run this again",
+        table = .0, sql = .0.sql()
+    )]
+    CreatedAgain(TableName),
+    /// A table is a partition of another table than on the target, or of none.
+    #[error("{0}; then run this again")]
+    Misplaced(Box<Gap>),
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
         "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
@@ -332,6 +343,8 @@ impl CopyError {
             | CopyError::Unfit { .. }
             | CopyError::Unsettled { .. } => Fault::lasting(Side::Source),
             CopyError::RenameFirst { .. }
+            | CopyError::CreatedAgain(_)
+            | CopyError::Misplaced(_)
             | CopyError::Elsewhere(_)
             | CopyError::KeysInForce(_)
             | CopyError::Triggers { .. } => Fault::lasting(Side::Target),

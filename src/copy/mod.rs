@@ -36,6 +36,7 @@ mod pause;
 mod plan;
 mod publication;
 mod resume;
+pub mod room;
 mod rows;
 mod slot;
 mod snapshot;

@@ -19,8 +19,7 @@ use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
 use crate::membership::SourceTable;
-use crate::schema::tables;
-use crate::schema::without_stream;
+use crate::schema::{self, tables, without_stream};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
@@ -76,6 +75,26 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     }
     ctx.progress.end();
     Ok(units.len() as u64)
+}
+
+/// Gives unlogged tables that came after the schema, or that the filter left out then,
+/// their place on the target, if that is ours to do. Their sequences are looked at soon.
+///
+/// # Errors
+/// When the target refuses one.
+pub async fn create_absent(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
+    if ctx.settings.schema != SchemaMode::Create {
+        return Ok(());
+    }
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let tables = ctx.tables(&source).await?;
+    let unlogged = || without_stream::unlogged(&tables);
+    let there = by_name(ctx.state.session(), unlogged().map(|table| &table.name)).await?;
+    let absent: Vec<SourceTable> = unlogged().filter(|table| !there.contains_key(&table.name)).cloned().collect();
+    if !absent.is_empty() {
+        schema::add(ctx.settings, ctx.state.name(), &source, &tables, &absent).await?;
+    }
+    Ok(())
 }
 
 fn is_waiting(object: &Deferred) -> bool {

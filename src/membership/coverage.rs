@@ -20,7 +20,6 @@ use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
 use crate::sql::TableName;
-use crate::sql::rename::Rename;
 use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
 use crate::words::listed;
 
@@ -280,6 +279,8 @@ struct Members {
     all: HashSet<u32>,
     /// Those whose changes come in their own names.
     streamed: HashSet<u32>,
+    /// Those that the filter lets in, whether the state knows them or not.
+    let_in: HashSet<u32>,
 }
 
 /// What makes the two sides differ, or may, in the order in which it can be mended,
@@ -292,7 +293,8 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let oids = |is_meant: fn(TableState) -> bool| {
         now.rows.iter().filter(|row| is_meant(row.state)).map(|row| row.source_oid).collect::<HashSet<u32>>()
     };
-    let members = Members { all: oids(TableState::takes_part), streamed: oids(TableState::is_streamed) };
+    let let_in = now.tables.iter().filter(|table| table.part == Part::Included).map(|table| table.oid).collect();
+    let members = Members { all: oids(TableState::takes_part), streamed: oids(TableState::is_streamed), let_in };
     let mut gaps = Vec::new();
     for row in now.rows {
         let there = now.there.get(&row.source_oid);
@@ -335,12 +337,6 @@ impl Gap {
             _ => 3,
         }
     }
-
-    /// What the target's table is to be renamed to, if it is that.
-    pub(super) fn rename(&self) -> Option<Rename> {
-        let Cause::Renamed { now, .. } = &self.cause else { return None };
-        Some(Rename { from: self.table.clone(), to: now.clone() })
-    }
 }
 
 /// What is to be done first comes first.
@@ -355,7 +351,7 @@ fn of_table(
     match row.state {
         TableState::Extension => return Vec::new(),
         TableState::Excluded => {
-            return one(left_out_within(now, table).or((table.part == Part::LetIn).then_some(Cause::LetIn)));
+            return one(left_out_within(now, members, table).or((table.part == Part::LetIn).then_some(Cause::LetIn)));
         }
         TableState::Unlogged if table.persistence == Persistence::Permanent => {
             // A partitioned table has no rows that could be unlogged.
@@ -426,9 +422,16 @@ fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
     (publication::since(was, is) != Since::Unbroken).then_some(Cause::Altered)
 }
 
-/// The table above one that is left out in whose name its rows come.
-fn left_out_within(now: &Now<'_>, table: &SourceTable) -> Option<Cause> {
-    root_in_name(now.published, table).map(|root| Cause::LeftOutWithin { root: root.clone() })
+/// The table above one that is left out in whose name its rows come, if that takes part.
+fn left_out_within(now: &Now<'_>, members: &Members, table: &SourceTable) -> Option<Cause> {
+    let root = root_in_name(now.published, table)?;
+    takes_part(members, table, root).then(|| Cause::LeftOutWithin { root: root.clone() })
+}
+
+/// Whether a table above another one takes part, or will.
+fn takes_part(members: &Members, table: &SourceTable, root: &TableName) -> bool {
+    let oid = table.ancestors.iter().find(|above| above.name == *root).map(|above| above.oid);
+    oid.is_some_and(|oid| members.all.contains(&oid) || members.let_in.contains(&oid))
 }
 
 /// How its changes come: in its own name, or in that of a table above it.
@@ -458,17 +461,37 @@ fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &Targe
     if now.hierarchy == Hierarchy::Own {
         return None;
     }
+    attached_otherwise(table, there, now.there, |oid| members.all.contains(&oid))
+}
+
+/// A table that is a partition of another table on the target, or of none.
+pub fn misplaced(
+    table: &SourceTable,
+    there: &HashMap<u32, TargetTable>,
+    takes_part: impl Fn(u32) -> bool,
+) -> Option<Gap> {
+    let own = there.get(&table.oid)?;
+    let cause = attached_otherwise(table, own, there, takes_part)?;
+    Some(Gap { source_oid: table.oid, table: own.name.clone(), cause })
+}
+
+fn attached_otherwise(
+    table: &SourceTable,
+    own: &TargetTable,
+    there: &HashMap<u32, TargetTable>,
+    takes_part: impl Fn(u32) -> bool,
+) -> Option<Cause> {
     // A root that is left out is none on the target.
-    let parent = table.ancestors.first().filter(|parent| members.all.contains(&parent.oid));
-    let is_same = match (&parent, &there.parent) {
+    let parent = table.ancestors.first().filter(|parent| takes_part(parent.oid));
+    let is_same = match (&parent, &own.parent) {
         (None, None) => true,
         (Some(parent), Some((oid, _))) => *oid == Some(parent.oid),
         _ => false,
     };
     (!is_same).then(|| Cause::Attached {
         // By its name there, where it may be renamed yet.
-        source: parent.map(|parent| now.there.get(&parent.oid).map_or(&parent.name, |there| &there.name).clone()),
-        target: there.parent.as_ref().map(|(_, name)| name.clone()),
+        source: parent.map(|parent| there.get(&parent.oid).map_or(&parent.name, |there| &there.name).clone()),
+        target: own.parent.as_ref().map(|(_, name)| name.clone()),
     })
 }
 
@@ -511,7 +534,7 @@ fn of_stranger(
     };
     let root = root_in_name(now.published, table);
     let cause = match (table.part, root.filter(|root| table.part == Part::Filtered || is_streamed(root))) {
-        (Part::Filtered, Some(root)) => Cause::LeftOutWithin { root: root.clone() },
+        (Part::Filtered, Some(root)) if takes_part(members, table, root) => Cause::LeftOutWithin { root: root.clone() },
         (Part::Included, Some(root)) => Cause::NewWithin { root: root.clone() },
         (Part::Included, None) if is_empty => Cause::NewAndEmpty,
         (Part::Included, None) => Cause::New,

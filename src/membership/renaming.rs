@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::SourceTable;
 use super::coverage::{Cause, Gap, Now};
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
@@ -36,7 +37,8 @@ impl fmt::Display for Renaming {
 /// Fills in how tables are renamed on the target: those that are in each other's
 /// way by one text, with the first of them.
 pub(super) fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
-    let renames: Vec<Rename> = gaps.iter().filter_map(Gap::rename).collect();
+    // Those that are left out may be in the way as well.
+    let renames: Vec<Rename> = now.tables.iter().filter_map(|table| rename(table, now)).collect();
     let dropped = |gap: &Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain);
     let dropped: HashSet<TableName> = gaps.iter().filter(|gap| dropped(gap)).map(|gap| gap.table.clone()).collect();
     let names: HashSet<&TableName> = now.there.values().map(|there| &there.name).collect();
@@ -58,6 +60,12 @@ pub(super) fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
             None => Renaming::Sql(sql),
         };
     }
+}
+
+/// What the target's counterpart of a table is to be renamed to.
+fn rename(table: &SourceTable, now: &Now<'_>) -> Option<Rename> {
+    let there = &now.there.get(&table.oid)?.name;
+    (*there != table.name).then(|| Rename { from: there.clone(), to: table.name.clone() })
 }
 
 /// The renames that one is connected with by a name that one gives and another takes.

@@ -18,6 +18,7 @@ use super::{
     Context, Error, begin, coverage, extensions, finish, leave, position, prepare, resync, retrying, wait_for_lease,
 };
 use crate::config::Settings;
+use crate::copy;
 use crate::lsn::EndLsn;
 use crate::schema::Leftover;
 use crate::session::Session;
@@ -150,6 +151,7 @@ async fn attempt(
     require_reached(ctx, &state, end.reason).await?;
     ctx.add_totals(end.totals);
     let gaps = coverage::at_end(ctx, &state).await?;
+    copy::unlogged::create_absent(&ctx.copy(&state)).await?;
     let report = sweep(ctx, &state).await?;
     extensions::rows(ctx, finish).await?;
     if !gaps.is_empty() {

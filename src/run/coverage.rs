@@ -42,9 +42,10 @@ struct Look {
 /// Compares, and records what was found.
 async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Look, Error> {
     let publishes_all = membership::publishes_all(source, settings.publications.names(), state).await?;
-    let rows = state.tables().await?;
-    let known = rows.iter().map(|row| (row.source_oid, row.state)).collect();
+    let known = membership::known(state).await?;
     let tables = membership::read(source, &settings.filter, &known, Detail::Outline).await?;
+    state.forget_displaced(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
+    let rows = state.tables().await?;
     let published = publication::tables(source, settings.publications.names()).await?;
     let there = state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
     let filled = if publishes_all { filled(source, &tables, &rows).await? } else { HashSet::new() };

@@ -303,13 +303,15 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     let connections = stream::connect(&ctx.settings).await?;
     let start = Start { state: Arc::clone(&state), migration, position, until };
     let end = stream(ctx, start, connections).await?;
+    let gaps = if end.reason == Reason::Reached { coverage::at_end(ctx, &state).await? } else { Vec::new() };
     let because = match &end.reason {
+        Reason::Reached if !gaps.is_empty() => "caught up, but for tables that differ".to_owned(),
         Reason::Reached => "caught up".to_owned(),
         Reason::Asked => "asked to stop".to_owned(),
         Reason::HandedOver { to } => format!("handed over to {to}"),
     };
     leave(ctx, &state, &because).await?;
-    Ok(end)
+    if gaps.is_empty() { Ok(end) } else { Err(Error::NotCovered { gaps }) }
 }
 
 /// A first start asks what `check` asks, before it creates anything; so does one

@@ -12,6 +12,7 @@
 
 use super::archive::statement_length;
 use super::classify::{identifier, qualified};
+use crate::catalog::holders::Wanted;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, literal};
 
@@ -125,13 +126,17 @@ fn comment(statement: &str) -> Option<String> {
     Some(format!("SELECT coalesce(pg_catalog.obj_description({object}), '') = {text}"))
 }
 
-/// The index that a statement builds, by itself or for a constraint: it shares its
-/// name with all relations of its schema.
-pub(super) fn index_of(sql: &str) -> Option<TableName> {
+/// The name in a schema that a statement takes: an index, by itself or for a
+/// constraint, shares its name with all relations, a statistics object with its like.
+pub(super) fn name_taken_by(sql: &str) -> Option<Wanted> {
     let (first, _) = sql.split_at_checked(statement_length(sql))?;
     let Question { sql: about, schema, name, wanted, .. } = question(first.trim().trim_end_matches(';'))?;
     let has_index = ["PRIMARY KEY", "UNIQUE", "EXCLUDE"].iter().any(|key| wanted.trim_start().starts_with(key));
-    (about == INDEX || (about == CONSTRAINT && has_index)).then_some(TableName { schema, name })
+    let name = TableName { schema, name };
+    match about {
+        STATISTICS => Some(Wanted::Statistics(name)),
+        _ => (about == INDEX || (about == CONSTRAINT && has_index)).then_some(Wanted::Relation(name)),
+    }
 }
 
 fn question(statement: &str) -> Option<Question> {

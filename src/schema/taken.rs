@@ -25,13 +25,20 @@ pub(crate) struct Taken {
 pub(crate) async fn look(target: &Session, migration: &str) -> Result<Vec<Taken>, DbError> {
     let sql = "SELECT object, sql FROM walferry.deferred WHERE migration = $1 AND restored_at IS NULL ORDER BY ordinal";
     let rows = target.query(sql, &[&migration]).await.during(target.side(), "read what waits")?;
-    let mut waiting: Vec<(String, String, Wanted)> = Vec::new();
-    for row in &rows {
-        let (object, sql): (String, String) = (row.take(0)?, row.take(1)?);
-        if let Some(index) = same::index_of(&sql) {
-            waiting.push((object, sql, Wanted::Relation(index)));
-        }
-    }
+    let waiting = rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect::<Result<Vec<_>, DbError>>()?;
+    of(target, waiting.into_iter()).await
+}
+
+/// The same for these objects, each with its SQL.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn of(
+    target: &Session,
+    objects: impl Iterator<Item = (String, String)>,
+) -> Result<Vec<Taken>, DbError> {
+    let name = |(object, sql): (String, String)| same::name_taken_by(&sql).map(|name| (object, sql, name));
+    let waiting: Vec<(String, String, Wanted)> = objects.filter_map(name).collect();
     let names: Vec<Wanted> = waiting.iter().map(|(_, _, name)| name.clone()).collect();
     let drops = holders::drops(target, &names).await?;
     let mut taken = Vec::new();

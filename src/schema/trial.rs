@@ -17,7 +17,7 @@
 //! `run` restores in one transaction is tried, and of tables that are alike but for
 //! their names one ([`super::alike`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use tokio_postgres::error::SqlState;
 use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
+use super::taken::{self, Taken};
 use super::{SchemaError, alike, batch, classify, find_pg_dump, ownership, restore, same, source as source_facts};
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
@@ -67,8 +68,10 @@ pub(crate) struct Trial {
     pub(crate) missing_roles: Vec<String>,
     /// Extensions that the server does not offer.
     pub(crate) missing_extensions: Vec<String>,
-    /// Schemas that are there and in which the role may not create.
+    /// Schemas that are there and that the role may not create in or use.
     pub(crate) closed_schemas: Vec<String>,
+    /// What waits for the rows and was not tried, and whose name something else has.
+    pub(crate) taken_names: Vec<Taken>,
     /// How long it took.
     pub(crate) took: Duration,
 }
@@ -180,10 +183,12 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     let waiting = dump.deferred(tables, target.version());
     let mut pieces = pieces_of_entries(&first);
     let all = pieces.len() + waiting.len();
-    let mut alike = 0;
+    let (mut alike, mut taken_names) = (0, Vec::new());
     if all <= TRIED_WHOLE {
         pieces.extend(pieces_of_objects(&waiting, &known));
     } else {
+        let waiting = waiting.iter().map(|object| (object.object.clone(), object.sql.clone()));
+        taken_names = taken::of(&target, waiting).await?;
         let others = alike::others(source, &target, &first).await?;
         alike = others.len();
         let places = pieces.into_iter().enumerate().filter(|(place, _)| !others.contains(place));
@@ -195,11 +200,22 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     batch(&target, "ROLLBACK", "roll back the trial of the schema").await?;
     let mut refused = blame(source, &pieces, attempt.refused).await?;
     leave_to_administrators(&mut refused);
-    let closed_schemas = closed_schemas(&target, &refused).await?;
+    let closed_schemas = closed_schemas(&target, &first).await?;
     explain(&target, &mut refused, (&missing_roles, &missing_extensions, &closed_schemas)).await?;
     let (tried, took) = ((tried, all), begun.elapsed());
     let pg_dump = pg_dump.path;
-    Ok(Trial { pg_dump, tried, alike, taken, refused, missing_roles, missing_extensions, closed_schemas, took })
+    Ok(Trial {
+        pg_dump,
+        tried,
+        alike,
+        taken,
+        refused,
+        missing_roles,
+        missing_extensions,
+        closed_schemas,
+        taken_names,
+        took,
+    })
 }
 
 /// As in `run`, what only a superuser may create is left to an administrator, with
@@ -224,13 +240,13 @@ fn leave_to_administrators(refused: &mut [Refused]) {
     }
 }
 
-/// Those of the schemas in which something was refused that are there, and in
-/// which the role may not create.
-async fn closed_schemas(target: &Session, refused: &[Refused]) -> Result<Vec<String>, DbError> {
-    let denied = refused.iter().filter(|refused| refused.reason == Reason::Right);
-    let schemas: Vec<&str> = denied.map(|refused| refused.schema.as_str()).collect();
+/// Those of the schemas of these entries that are there, and in which the role may not
+/// create, or not use what it has created.
+async fn closed_schemas(target: &Session, entries: &[Entry]) -> Result<Vec<String>, DbError> {
+    let schemas: HashSet<&str> = entries.iter().map(|entry| entry.schema.as_str()).collect();
+    let schemas: Vec<&str> = schemas.into_iter().collect();
     let sql = "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[]) \
-         AND NOT pg_catalog.has_schema_privilege(oid, 'CREATE') ORDER BY 1";
+         AND NOT (pg_catalog.has_schema_privilege(oid, 'CREATE') AND pg_catalog.has_schema_privilege(oid, 'USAGE')) ORDER BY 1";
     let rows = target.query(sql, &[&schemas]).await.during(target.side(), "look at the schemas")?;
     rows.iter().map(|row| row.take(0)).collect()
 }
@@ -268,7 +284,7 @@ fn wanted_of(refused: &Refused) -> Option<Wanted> {
     let name = TableName::new(refused.schema.as_str(), name);
     match refused.kind.as_str() {
         "function" | "procedure" | "aggregate" => Some(Wanted::Routine(name)),
-        "" => same::index_of(&refused.sql).map(Wanted::Relation),
+        "" => same::name_taken_by(&refused.sql),
         _ => Some(Wanted::Relation(name)),
     }
 }

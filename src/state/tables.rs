@@ -248,6 +248,19 @@ impl State {
         Ok(())
     }
 
+    /// Forgets tables that the source has no more and whose table on the target is
+    /// that of another by now. `present` are all tables of the source.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn forget_displaced(&self, present: &[u32]) -> Result<(), StateError> {
+        let sql = "DELETE FROM walferry.tables o WHERE o.migration = $1 AND o.source_oid <> ALL ($2::oid[]) \
+             AND EXISTS (SELECT FROM walferry.tables n WHERE n.migration = $1 AND n.source_oid = ANY ($2::oid[]) \
+             AND n.target_oid = o.target_oid)";
+        self.execute(sql, &[&self.name(), &present], "forget tables that others have replaced").await?;
+        Ok(())
+    }
+
     /// Follows a table that has a new name on both sides.
     ///
     /// # Errors

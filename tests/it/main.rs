@@ -21,6 +21,7 @@ mod environment;
 mod existing;
 mod exits;
 mod fallback;
+mod followed;
 mod gentle;
 mod identity;
 mod journey;

@@ -5,6 +5,8 @@
 //! is streamed, and of no table to come. So changes that the source cannot decode
 //! (its publication was gone when they were made) need not end a migration.
 
+use std::collections::HashSet;
+
 use tracing::{info, warn};
 
 use crate::catalog::tables::{Detail, Shape};
@@ -26,11 +28,13 @@ pub(super) async fn leave_behind(ctx: &Context, state: &State) -> Result<(), Err
     let Some(migration) = state.load().await? else { return Ok(()) };
     let slot = migration.slot.name();
     let Some(position) = state.position(slot).await? else { return Ok(()) };
-    let Some(point) = all_are_of(&state.tables().await?) else { return Ok(()) };
+    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let tables = membership::of(&source, &ctx.settings.filter, state, Detail::Outline).await?;
+    let Some(point) = all_are_of(&state.tables().await?, &tables) else { return Ok(()) };
     if point.lsn() <= position.lsn() {
         return Ok(());
     }
-    if migration.publishes_all_tables && !record_strangers(ctx, state).await? {
+    if migration.publishes_all_tables && !record_strangers(state, &tables).await? {
         return Ok(());
     }
     state.pass_over(slot, position, point).await?;
@@ -39,9 +43,11 @@ pub(super) async fn leave_behind(ctx: &Context, state: &State) -> Result<(), Err
     Ok(())
 }
 
-/// The point that the rows of every table that is streamed are of, at least.
-fn all_are_of(rows: &[TableRow]) -> Option<EndLsn> {
-    let streamed = rows.iter().filter(|row| row.state.is_streamed());
+/// The point that the rows of every table that is streamed are of, at least. Of what is
+/// unlogged by now nothing comes any more; that its rows differ is said elsewhere.
+fn all_are_of(rows: &[TableRow], tables: &[SourceTable]) -> Option<EndLsn> {
+    let unlogged: HashSet<u32> = tables.iter().filter(|t| t.part == Part::Unlogged).map(|table| table.oid).collect();
+    let streamed = rows.iter().filter(|row| row.state.is_streamed() && !unlogged.contains(&row.source_oid));
     let points: Option<Vec<EndLsn>> =
         streamed.map(|row| row.snapshot_lsn.filter(|_| row.state == TableState::Ready)).collect();
     points?.into_iter().min()
@@ -50,10 +56,8 @@ fn all_are_of(rows: &[TableRow]) -> Option<EndLsn> {
 /// Tables that nobody knows are taken for whole when the stream meets them, as all
 /// their rows are in it. They would not be: so those that the filter leaves out are
 /// recorded, and others are in the way.
-async fn record_strangers(ctx: &Context, state: &State) -> Result<bool, Error> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+async fn record_strangers(state: &State, tables: &[SourceTable]) -> Result<bool, Error> {
     let known = membership::known(state).await?;
-    let tables = membership::read(&source, &ctx.settings.filter, &known, Detail::Outline).await?;
     let strangers = || tables.iter().filter(|table| table.shape == Shape::Plain && !known.contains_key(&table.oid));
     let new: Vec<TableName> = strangers().filter(|t| t.part == Part::Included).map(|t| t.name.clone()).collect();
     if !new.is_empty() {

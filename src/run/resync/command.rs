@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{again, ahead};
 use crate::catalog::publication;
 use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
-use crate::copy::anew;
+use crate::copy::{anew, room};
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
 use crate::run::{Context, Error, begin, identify, prepare, retried, same_objects};
@@ -168,6 +168,9 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         if comes_along && !fit.is_empty() {
             fit.extend(meant.iter().copied().filter(|table| is_new(table)));
         }
+        if fit.len() > 1 {
+            fit.retain(|table| !is_passed_over(table));
+        }
         if fit.is_empty() {
             let why = match (meant.is_empty(), kind) {
                 (true, _) => "no table of the source fits it",
@@ -182,9 +185,18 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     names.dedup();
     let copy = ctx.copy(&state);
     let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
-    anew::require_possible(&copy, &source, &wanted).await?;
+    room::require_possible(&copy, &source, &wanted).await?;
     let size = |name: &TableName| tables.iter().find(|table| table.name == *name).map_or(0, |table| table.bytes);
     Ok(wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect())
+}
+
+/// Of several tables those are passed over that are unlogged by now.
+fn is_passed_over(table: &SourceTable) -> bool {
+    let is_unlogged = table.part == Part::Unlogged;
+    if is_unlogged {
+        warn!(table = %table.name, "it is unlogged on the source by now, so its changes are in no stream: it is not copied with the others");
+    }
+    is_unlogged
 }
 
 /// Asks the daemon, or does it; says which.
@@ -232,7 +244,7 @@ async fn between_runs(ctx: &Context, state: &Arc<State>, names: &[TableName]) ->
     let copy = ctx.copy(state);
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
-    anew::make_room(&copy, &source, &wanted.new).await?;
+    room::make_room(&copy, &source, &wanted).await?;
     anew::begin(&copy, &source, &wanted).await?;
     drop(source);
     anew::between_runs(&copy).await?;

@@ -35,7 +35,7 @@ pub use command::{Kind, ResyncReport, command};
 use super::retry::Retry;
 use super::{Context, Error};
 use crate::apply::steering::Steering;
-use crate::copy::{CopyContext, anew};
+use crate::copy::{CopyContext, anew, room};
 use crate::fault::chain;
 use crate::lsn::EndLsn;
 use crate::session::Session;
@@ -130,13 +130,13 @@ impl Desk<'_> {
             Work::Left => left(&copy).await?,
             Work::Asked(request) => anew::sort_out(&copy, &source, &request.tables).await?,
         };
-        if wanted.again.is_empty() && wanted.new.is_empty() {
+        if wanted.names().is_empty() {
             return Ok(());
         }
         let by = if let Work::Asked(request) = work { request.requested_by.as_str() } else { "the state" };
         info!(by, tables = %list(&wanted), "copying tables beside the stream");
-        anew::require_possible(&copy, &source, &wanted).await?;
-        anew::make_room(&copy, &source, &wanted.new).await?;
+        room::require_possible(&copy, &source, &wanted).await?;
+        room::make_room(&copy, &source, &wanted).await?;
         {
             let Some(_held) = self.steering.hold().await else { return Err(Error::StreamEnded) };
             anew::begin(&copy, &source, &wanted).await?;
@@ -152,7 +152,7 @@ impl Desk<'_> {
 /// What is not finished.
 async fn left(copy: &CopyContext<'_>) -> Result<anew::Wanted, Error> {
     let unfinished = copy.state.tables().await?.into_iter().filter(TableRow::is_unfinished);
-    Ok(anew::Wanted { again: unfinished.collect(), new: Vec::new() })
+    Ok(anew::Wanted { again: unfinished.collect(), ..anew::Wanted::default() })
 }
 
 /// Enters tables that somebody has added to the publication since the migration
@@ -171,10 +171,10 @@ pub(super) async fn take_in_published(ctx: &Context, state: &State, migration: &
     if new.is_empty() {
         return Ok(());
     }
-    let tables = anew::Wanted { again: Vec::new(), new };
+    let tables = anew::Wanted { new, ..anew::Wanted::default() };
     info!(tables = %list(&tables), "published since the migration began: taking them in");
     let entered = async {
-        anew::make_room(&copy, &source, &tables.new).await?;
+        room::make_room(&copy, &source, &tables).await?;
         anew::enter(&copy, &source, &tables.new).await
     };
     match entered.await {

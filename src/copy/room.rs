@@ -1,0 +1,184 @@
+//! The place that tables have on the target before they are copied beside a stream or
+//! between two runs: created where that is ours to do, fitting, empty, and no other's.
+//!
+//! Invariant: whatever would keep the copy from its end is found here, before a row is
+//! touched; a table of the target is the counterpart of one table of the source.
+
+use std::collections::{HashMap, HashSet};
+
+use super::anew::Wanted;
+use super::{CopyContext, CopyError, publication};
+use crate::catalog::contents;
+use crate::catalog::tables::{Persistence, by_name};
+use crate::config::SchemaMode;
+use crate::membership::{self, Part, SourceTable, coverage};
+use crate::schema;
+use crate::schema::tables::{require_empty, require_fit};
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
+use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::state::tables::TargetTable;
+
+/// Everything that can be found out before a row is touched: keys in force on
+/// the target would refuse what comes in another order than they want, and
+/// carry what is emptied to other tables.
+///
+/// # Errors
+/// [`CopyError::KeysInForce`]; a table that does not fit; publications that are gone,
+/// or do not agree about it.
+pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
+    let target = ctx.state.session();
+    let names: HashSet<TableName> = wanted.again.iter().map(|row| row.table.clone()).collect();
+    let tables = ctx.tables(source).await?;
+    let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
+    let oids: HashSet<u32> = oids.collect();
+    publication::require_sound(ctx, source, &tables, &oids).await?;
+    require_placed(ctx, &tables, &oids).await?;
+    let there = by_name(target, names.iter()).await?;
+    require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
+    let (schemas, tables): (Vec<&str>, Vec<&str>) =
+        names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let rows = target
+        .query(
+            "WITH ours AS (SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (schema, name) \
+                 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
+                 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name) \
+             SELECT pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname) \
+             FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' \
+                 AND (k.conrelid IN (SELECT oid FROM ours) OR k.confrelid IN (SELECT oid FROM ours)) ORDER BY 1",
+            &[&schemas, &tables],
+        )
+        .await
+        .during(target.side(), "look for foreign keys in force")?;
+    let keys = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<String>, DbError>>()?;
+    if keys.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
+}
+
+/// Makes sure that new tables have their place on the target, empty.
+///
+/// # Errors
+/// When they cannot be created there, do not fit, or hold rows.
+pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
+    // Where the schema is the operator's, so is how a root's rows are parted.
+    let parts = wanted.parts.iter().filter(|_| ctx.settings.schema == SchemaMode::Create);
+    let parts: Vec<&SourceTable> = parts.collect();
+    let found = by_name(ctx.state.session(), parts.iter().map(|part| &part.name)).await?;
+    let absent = parts.into_iter().filter(|part| !found.contains_key(&part.name));
+    let new: Vec<SourceTable> = wanted.new.iter().chain(absent).cloned().collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let tables = ctx.tables(source).await?;
+    let tables = membership::letting_in(tables, |oid| new.iter().any(|table| table.oid == oid));
+    let target = ctx.state.session();
+    let oids: HashSet<u32> = new.iter().map(|table| table.oid).collect();
+    let is_new = |table: &&SourceTable| oids.contains(&table.oid);
+    require_names(ctx, &tables, tables.iter().filter(is_new), |table, _, there| table.name == *there).await?;
+    refuse_those_of_dropped_tables(ctx, &tables, &new).await?;
+    let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
+    if ctx.settings.schema == SchemaMode::Create {
+        let there = by_name(target, names.iter().copied()).await?;
+        let created: Vec<&SourceTable> =
+            tables.iter().filter(is_new).filter(|table| !there.contains_key(&table.name)).collect();
+        require_parents(&tables, created.iter().copied())?;
+        let is_above = |table: &SourceTable, other: &SourceTable, _: &TableName| {
+            table.is_below(other.oid) || table.parents.contains(&other.oid)
+        };
+        require_names(ctx, &tables, created.iter().copied(), is_above).await?;
+    }
+    schema::add(ctx.settings, ctx.state.name(), source, &tables, &new).await?;
+    if ctx.settings.schema == SchemaMode::Create {
+        log_what_was_unlogged(target, &new).await?;
+    }
+    let copied: Vec<&TableName> = wanted.new.iter().map(|table| &table.name).collect();
+    require_fit(wanted.new.iter(), &by_name(target, copied.iter().copied()).await?)?;
+    require_empty(target, &copied).await?;
+    Ok(())
+}
+
+/// A table that was dropped on the source and created again has its name on the target
+/// taken by the old one, with its rows.
+async fn refuse_those_of_dropped_tables(
+    ctx: &CopyContext<'_>,
+    tables: &[SourceTable],
+    new: &[SourceTable],
+) -> Result<(), CopyError> {
+    let is_there: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let old = ctx.state.target_tables().await?.into_iter().filter(|old| !is_there.contains(&old.source_oid));
+    let old: Vec<TableName> = old.map(|old| old.name).filter(|name| new.iter().any(|t| t.name == *name)).collect();
+    let filled = contents::filled(ctx.state.session(), &old.iter().collect::<Vec<_>>()).await?;
+    match filled.into_iter().next() {
+        None => Ok(()),
+        Some(filled) => Err(CopyError::CreatedAgain(filled.table)),
+    }
+}
+
+/// What is a partition has to be one of the same table on the target.
+async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &HashSet<u32>) -> Result<(), CopyError> {
+    if ctx.settings.schema != SchemaMode::Create {
+        return Ok(());
+    }
+    let there: HashMap<u32, TargetTable> =
+        ctx.state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
+    let members: HashSet<u32> = membership::known(ctx.state)
+        .await?
+        .into_iter()
+        .filter(|(_, state)| state.takes_part())
+        .map(|(oid, _)| oid)
+        .collect();
+    let takes_part = |oid| members.contains(&oid) || wanted.contains(&oid);
+    let misplaced = |table: &SourceTable| coverage::misplaced(table, &there, takes_part);
+    match tables.iter().filter(|table| wanted.contains(&table.oid)).find_map(misplaced) {
+        None => Ok(()),
+        Some(gap) => Err(CopyError::Misplaced(Box::new(gap))),
+    }
+}
+
+/// A table that is to be created cannot inherit from one that is left out.
+fn require_parents<'t>(
+    tables: &[SourceTable],
+    mut new: impl Iterator<Item = &'t SourceTable>,
+) -> Result<(), CopyError> {
+    let left_out = |table: &SourceTable| {
+        let is_parent = |other: &&SourceTable| other.part == Part::Filtered && table.parents.contains(&other.oid);
+        let parent = tables.iter().find(is_parent)?.name.clone();
+        Some(CopyError::LacksParent { table: table.name.clone(), parent })
+    };
+    new.find_map(left_out).map_or(Ok(()), Err)
+}
+
+/// Those that some tables have to do with must have their present names on the target;
+/// the name that they have there is given as well.
+pub(super) async fn require_names<'t>(
+    ctx: &CopyContext<'_>,
+    all: &'t [SourceTable],
+    mut tables: impl Iterator<Item = &'t SourceTable>,
+    have_to_do: impl Fn(&SourceTable, &SourceTable, &TableName) -> bool,
+) -> Result<(), CopyError> {
+    let oids: Vec<u32> = all.iter().map(|table| table.oid).collect();
+    let there = ctx.state.target_names(&oids).await?;
+    let another = |table: &&SourceTable| there.get(&table.oid).is_some_and(|name| *name != table.name);
+    let renamed: Vec<&SourceTable> = all.iter().filter(another).collect();
+    let has_to_do = |table: &SourceTable, other: &SourceTable| {
+        there.get(&other.oid).is_some_and(|there| have_to_do(table, other, there))
+    };
+    let first = tables.find_map(|table| Some((table, renamed.iter().find(|other| has_to_do(table, other))?)));
+    let Some((table, first)) = first else { return Ok(()) };
+    let rename = |table: &&SourceTable| Some(Rename { from: there.get(&table.oid)?.clone(), to: table.name.clone() });
+    let renames: Vec<Rename> = renamed.iter().filter_map(rename).collect();
+    let sql = rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name));
+    Err(CopyError::RenameFirst { table: table.name.clone(), renamed: first.name.clone(), sql })
+}
+
+/// Tables that were unlogged when their definitions came over, and are logged on the
+/// source by now, become so on the target as well.
+async fn log_what_was_unlogged(target: &Session, new: &[SourceTable]) -> Result<(), CopyError> {
+    let permanent = || new.iter().filter(|table| table.persistence == Persistence::Permanent);
+    for (name, found) in by_name(target, permanent().map(|table| &table.name)).await? {
+        if found.persistence == Persistence::Unlogged {
+            let sql = format!("ALTER TABLE {} SET LOGGED", name.sql());
+            target.batch_execute(&sql).await.during(target.side(), format!("make {name} logged"))?;
+        }
+    }
+    Ok(())
+}
