@@ -99,6 +99,14 @@ pub(super) async fn check(
 /// The tables of a migration that has its list: another one is not its business
 /// until it is added.
 fn listed(all: Vec<SourceTable>, standing: &Standing, findings: &mut Findings) -> Vec<SourceTable> {
+    let grown = membership::let_in(&all);
+    if !standing.copied && !grown.is_empty() {
+        let message =
+            format!("the filter left {} out when the copy began, and does not any more", words::listed(&grown));
+        findings
+            .problem(Side::Source, "tables", message)
+            .remedy("leave the filter as it was until the copy is complete; walferry add takes them in then");
+    }
     let (listed, new): (Vec<_>, Vec<_>) = all.into_iter().partition(|t| standing.tables.contains_key(&t.oid));
     let new: Vec<&TableName> = new.iter().filter(|t| t.part == Part::Included).map(|t| &t.name).collect();
     if !new.is_empty() {

@@ -246,7 +246,7 @@ pub enum CopyError {
     )]
     CreatedAgain(TableName),
     /// A table is a partition of another table than on the target, or of none.
-    #[error("{0}; then run this again")]
+    #[error("{0} (then run this again)")]
     Misplaced(Box<Gap>),
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
@@ -261,7 +261,7 @@ pub enum CopyError {
     },
     /// The filter lets in what it left out when the copy began.
     #[error(
-        "the filter left {} out when the copy began, and does not any more: leave the filter as it was until the copy is complete",
+        "the filter left {} out when the copy began, and does not any more: leave the filter as it was until the copy is complete; walferry add takes them in then",
         listed(.0)
     )]
     FilterGrown(Vec<TableName>),
@@ -334,6 +334,7 @@ impl CopyError {
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),
             CopyError::RowCount { .. } | CopyError::UnreadableSnapshot(_) => Fault::Bug,
             CopyError::Unmatched(_)
+            | CopyError::FilterGrown(_)
             | CopyError::ReplicaIdentity { .. }
             | CopyError::Publication { .. }
             | CopyError::ForeignSlot { .. } => Fault::Refused,
@@ -352,7 +353,6 @@ impl CopyError {
             CopyError::NotHere { .. }
             | CopyError::LacksParent { .. }
             | CopyError::ExistingSlot(_)
-            | CopyError::FilterGrown(_)
             | CopyError::StartAhead { .. } => Fault::Usage,
             CopyError::Stopped => Fault::Interrupted,
         }

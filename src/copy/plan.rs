@@ -17,7 +17,7 @@ use crate::catalog::tables::{Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
 use crate::membership::coverage::origin;
-use crate::membership::{Part, Rows, SourceTable, publishing};
+use crate::membership::{self, Part, Rows, SourceTable, publishing};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
@@ -175,8 +175,7 @@ pub(super) async fn units<'t>(
 /// # Errors
 /// When the filter lets in what it left out.
 pub(super) fn require_no_wider_filter(tables: &[SourceTable]) -> Result<(), CopyError> {
-    let grown: Vec<TableName> =
-        tables.iter().filter(|table| table.part == Part::LetIn).map(|table| table.name.clone()).collect();
+    let grown = membership::let_in(tables);
     if grown.is_empty() { Ok(()) } else { Err(CopyError::FilterGrown(grown)) }
 }
 

@@ -48,7 +48,10 @@ fn of(sqlstate: &str) -> Meaning {
         // serialization_failure; on a replication connection "initial slot
         // snapshot too large" (snapbuild.c). deadlock_detected.
         "40001" | "40P01" => meaning(Passing, ""),
-        "53300" => meaning(Passing, "raise max_connections or max_wal_senders there, or close connections"),
+        "53300" => meaning(
+            Passing,
+            "raise max_connections, max_wal_senders or the role's CONNECTION LIMIT there, or close connections",
+        ),
         // object_in_use: "replication slot is active", until the server notices
         // that our previous connection is gone.
         "55006" => meaning(

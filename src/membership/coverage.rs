@@ -288,8 +288,8 @@ struct Members {
 pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let by_oid: HashMap<u32, &SourceTable> = now.tables.iter().map(|table| (table.oid, table)).collect();
     let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
-    let strangers: HashSet<&TableName> =
-        now.tables.iter().filter(|table| !known.contains(&table.oid)).map(|table| &table.name).collect();
+    let is_stranger = |table: &&SourceTable| !known.contains(&table.oid) && table.part != Part::Filtered;
+    let strangers: HashSet<&TableName> = now.tables.iter().filter(is_stranger).map(|table| &table.name).collect();
     let oids = |is_meant: fn(TableState) -> bool| {
         now.rows.iter().filter(|row| is_meant(row.state)).map(|row| row.source_oid).collect::<HashSet<u32>>()
     };

@@ -119,6 +119,11 @@ pub async fn of(
     Ok(read(source, filter, &known, detail).await?)
 }
 
+/// Those that a filter left out, and that it does not any more.
+pub fn let_in(tables: &[SourceTable]) -> Vec<TableName> {
+    tables.iter().filter(|table| table.part == Part::LetIn).map(|table| table.name.clone()).collect()
+}
+
 /// The same tables, those of `new` (oids) included, which the filter lets in by now
 /// and which are about to be copied.
 pub fn letting_in(tables: Vec<SourceTable>, new: impl Fn(u32) -> bool) -> Vec<SourceTable> {

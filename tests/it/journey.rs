@@ -91,6 +91,11 @@ impl Journey {
         self.daemon.take().unwrap().wait(PATIENCE).code(code)
     }
 
+    /// Waits for the daemon to end by itself; its exit code.
+    pub fn ended(&mut self) -> i32 {
+        self.daemon.take().unwrap().wait(PATIENCE).status.code().unwrap()
+    }
+
     /// Catches up, taking over from the daemon if there is one.
     pub async fn catch_up(&mut self) -> Finished {
         if self.daemon.is_some() {

@@ -165,7 +165,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
             // The others' rows come with theirs.
             fit.retain(|table| is_streamed(table));
         }
-        if comes_along && !fit.is_empty() {
+        if comes_along && (!fit.is_empty() || text.contains('*')) {
             fit.extend(meant.iter().copied().filter(|table| is_new(table)));
         }
         if fit.len() > 1 {
