@@ -220,6 +220,12 @@ pub fn sequence(sequence: &Sequence, filter: &TableFilter, known: &Known) -> boo
     sequence.tied.iter().any(takes_part) || (sequence.owner.is_none() && filter.includes(&sequence.name))
 }
 
+/// Whether a sequence belongs to a table that the state does not know yet: it comes
+/// when that is taken in.
+pub fn comes_with_its_table(sequence: &Sequence, known: &Known) -> bool {
+    sequence.owner_table().is_some_and(|table| !known.contains_key(&table.oid))
+}
+
 /// Members that another filter than the recorded one leaves out by now, by their
 /// present names. Those of `known` that take part.
 pub fn narrowed<'t>(

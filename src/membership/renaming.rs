@@ -9,7 +9,7 @@ use std::fmt;
 use super::SourceTable;
 use super::coverage::{Cause, Gap, Now};
 use crate::sql::TableName;
-use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::sql::rename::{Rename, Renamed, Renames, rename_sql};
 
 /// How a table of the target gets its new name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,8 +42,7 @@ pub(super) fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
     let dropped = |gap: &Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain);
     let dropped: HashSet<TableName> = gaps.iter().filter(|gap| dropped(gap)).map(|gap| gap.table.clone()).collect();
     let names: HashSet<&TableName> = now.there.values().map(|there| &there.name).collect();
-    let (by_old, by_new): (HashMap<&TableName, &Rename>, HashMap<&TableName, &Rename>) =
-        renames.iter().map(|rename| ((&rename.from, rename), (&rename.to, rename))).unzip();
+    let connected = Renames::of(&renames);
     let mut said: HashMap<TableName, TableName> = HashMap::new();
     for gap in gaps {
         let (table, Cause::Renamed { how, .. }) = (&gap.table, &mut gap.cause) else { continue };
@@ -51,7 +50,7 @@ pub(super) fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
             *how = Renaming::With(first.clone());
             continue;
         }
-        let group = group(&by_old, &by_new, table);
+        let group = connected.group(table);
         said.extend(group.iter().map(|rename| (rename.from.clone(), table.clone())));
         let sql = rename_sql(Renamed::Table, &group, |name| names.contains(name));
         let in_the_way = group.iter().find(|rename| dropped.contains(&rename.to));
@@ -66,25 +65,4 @@ pub(super) fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
 fn rename(table: &SourceTable, now: &Now<'_>) -> Option<Rename> {
     let there = &now.there.get(&table.oid)?.name;
     (*there != table.name).then(|| Rename { from: there.clone(), to: table.name.clone() })
-}
-
-/// The renames that one is connected with by a name that one gives and another takes.
-fn group(
-    by_old: &HashMap<&TableName, &Rename>,
-    by_new: &HashMap<&TableName, &Rename>,
-    table: &TableName,
-) -> Vec<Rename> {
-    let mut group: Vec<Rename> = by_old.get(table).map(|first| (*first).clone()).into_iter().collect();
-    while let Some(next) = group.last().and_then(|last| by_old.get(&last.to)) {
-        if next.from == *table {
-            return group;
-        }
-        group.push((*next).clone());
-    }
-    let mut first = table;
-    while let Some(before) = by_new.get(first) {
-        group.push((*before).clone());
-        first = &before.from;
-    }
-    group
 }

@@ -150,16 +150,7 @@ async fn attempt(
     let end = stream(ctx, start, connections).await?;
     require_reached(ctx, &state, end.reason).await?;
     ctx.add_totals(end.totals);
-    let gaps = coverage::at_end(ctx, &state).await?;
-    copy::unlogged::create_absent(&ctx.copy(&state)).await?;
-    let report = sweep(ctx, &state).await?;
-    extensions::rows(ctx, finish).await?;
-    if !gaps.is_empty() {
-        // Nothing is restored before everything is there.
-        finish::say_what_waits(&state).await?;
-        leave(ctx, &state, "caught up, but for tables that differ").await?;
-        return Err(Error::NotCovered { gaps });
-    }
+    let report = beside_the_stream(ctx, &state, finish).await?;
     let report = CatchupReport { end_lsn: end.position.lsn().to_string(), ..report };
     if finish == Finish::No {
         finish::say_what_waits(&state).await?;
@@ -174,6 +165,25 @@ async fn attempt(
     let report = CatchupReport { restored, unlogged_tables, administrators, ..report };
     let ended = ended.get_or_init(|| async { Complete { report, differ } }).await;
     end_well(ctx, &state, ended.clone()).await
+}
+
+/// What is in no stream: tables that the stream could not tell of are looked for, and
+/// the last passes made. What both find is said at once; nothing is restored before
+/// everything is there.
+async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Result<CatchupReport, Error> {
+    let gaps = coverage::at_end(ctx, state).await?;
+    copy::unlogged::create_absent(&ctx.copy(state)).await?;
+    let swept = match sweep(ctx, state).await {
+        Err(error) if gaps.is_empty() || !error.is_remainder() => return Err(error.into()),
+        swept => swept,
+    };
+    extensions::rows(ctx, finish).await?;
+    if gaps.is_empty() {
+        return Ok(swept?);
+    }
+    finish::say_what_waits(state).await?;
+    leave(ctx, state, "caught up, but for tables that differ").await?;
+    Err(Error::NotCovered { gaps, left_out: swept.err() })
 }
 
 /// An end at which everything is in.
@@ -229,7 +239,7 @@ async fn take_over(ctx: &Context, state: &State) -> Result<(), Error> {
 }
 
 /// The last passes: exact, the writes being stopped.
-async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, Error> {
+async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, SweepError> {
     let (sequences, objects) = both(final_sequences(ctx).await, final_large_objects(ctx, state)).await?;
     Ok(CatchupReport {
         end_lsn: String::new(),

@@ -83,15 +83,18 @@ pub enum Error {
         /// The migration.
         name: String,
     },
-    /// Tables that differ, or that nothing carries.
+    /// Tables that differ, or that nothing carries; and what a sweep left out.
     #[error(
-        "{} not equal on both sides:\n  {}",
+        "{} not equal on both sides:\n  {}{}",
         match tables(.gaps.iter()) { 1 => "1 table is".to_owned(), count => format!("{count} tables are") },
-        .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+        .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "),
+        .left_out.as_ref().map(|error| format!("\nand then {error}")).unwrap_or_default()
     )]
     NotCovered {
         /// They.
         gaps: Vec<Gap>,
+        /// What was left out: it may want the tables first.
+        left_out: Option<SweepError>,
     },
     /// The daemon could not copy tables beside its stream.
     #[error("the daemon could not copy the tables: {why}")]

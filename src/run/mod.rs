@@ -311,7 +311,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
         Reason::HandedOver { to } => format!("handed over to {to}"),
     };
     leave(ctx, &state, &because).await?;
-    if gaps.is_empty() { Ok(end) } else { Err(Error::NotCovered { gaps }) }
+    if gaps.is_empty() { Ok(end) } else { Err(Error::NotCovered { gaps, left_out: None }) }
 }
 
 /// A first start asks what `check` asks, before it creates anything; so does one

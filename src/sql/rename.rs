@@ -5,6 +5,8 @@
 //! nobody has. A table's new schema is created unless it is there, as the whole
 //! schema may have been renamed.
 
+use std::collections::HashMap;
+
 use super::{TableName, ident};
 
 /// What is renamed.
@@ -23,6 +25,39 @@ pub struct Rename {
     pub from: TableName,
     /// The one that it gets.
     pub to: TableName,
+}
+
+/// Renames by their names, none of which is from or to the same name as another.
+#[derive(Debug)]
+pub struct Renames<'r> {
+    by_old: HashMap<&'r TableName, &'r Rename>,
+    by_new: HashMap<&'r TableName, &'r Rename>,
+}
+
+impl<'r> Renames<'r> {
+    /// These.
+    pub fn of(renames: &'r [Rename]) -> Self {
+        let (by_old, by_new) = renames.iter().map(|rename| ((&rename.from, rename), (&rename.to, rename))).unzip();
+        Renames { by_old, by_new }
+    }
+
+    /// The one from this name, and those that it is connected with by a name that one
+    /// gives and another takes.
+    pub fn group(&self, from: &TableName) -> Vec<Rename> {
+        let mut group: Vec<Rename> = self.by_old.get(from).map(|first| (*first).clone()).into_iter().collect();
+        while let Some(next) = group.last().and_then(|last| self.by_old.get(&last.to)) {
+            if next.from == *from {
+                return group;
+            }
+            group.push((*next).clone());
+        }
+        let mut first = from;
+        while let Some(before) = self.by_new.get(first) {
+            group.push((*before).clone());
+            first = &before.from;
+        }
+        group
+    }
 }
 
 /// The statements for these renames, none of which is from or to the same name as

@@ -87,7 +87,7 @@ impl SweepError {
     }
 
     /// Whether everything but what it names was carried.
-    fn is_remainder(&self) -> bool {
+    pub fn is_remainder(&self) -> bool {
         match self {
             SweepError::Wire(_) | SweepError::Db(_) | SweepError::State(_) | SweepError::LargeObjectsClaimed => false,
             SweepError::Sequences(_)

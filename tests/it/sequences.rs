@@ -13,10 +13,12 @@ use tokio_postgres::Client;
 use walferry::demo::cluster::SUPERUSER;
 use walferry::state::lease::LOCK_CLASS;
 
+use crate::journey::{Journey, execute};
 use crate::migration::{NAME, PATIENCE, catch_up, source_admin, streaming};
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
 use crate::support::{connect, wait_until, workload};
+use crate::ways_out::printed;
 
 /// Sequences of the fixture.
 const SEQUENCES: usize = 100;
@@ -100,7 +102,7 @@ async fn values(client: &Client, on_target: bool) -> BTreeMap<usize, (i64, bool)
     rows.iter().map(|row| (usize::try_from(row.get::<_, i32>(0)).unwrap(), (row.get(1), row.get(2)))).collect()
 }
 
-/// Those of the fourth kind were renamed on the target, after the copy.
+/// Those of the fifth kind are renamed on the target after the copy, for a while.
 fn name_on_target(number: usize) -> String {
     name(number).replace("public.renamed_", "public.otherwise_")
 }
@@ -167,12 +169,7 @@ async fn assert_ahead(pair: &Pair, margin: i64) {
                 expected = next(&source, &name(number)).await;
             }
         }
-        assert_eq!(
-            next(&target, &name_on_target(number)).await,
-            expected,
-            "{} with a margin of {margin}",
-            name(number)
-        );
+        assert_eq!(next(&target, &name(number)).await, expected, "{} with a margin of {margin}", name(number));
     }
 }
 
@@ -202,11 +199,18 @@ async fn a_hundred_sequences_of_all_kinds_are_never_behind_the_rows_and_exact_in
     }
     // Backwards, too, in the end.
     pair.source_sql("SELECT setval('public.plain_0', 1, false), setval('public.down_6', 4000000)").await;
-    let report = catch_up(&pair);
-    assert_eq!(report["sequences"], SEQUENCES, "{report}");
+    let refused = Walferry::run(&pair, &["catchup"], PATIENCE).code(8).stderr;
     daemon.wait(PATIENCE).code(0);
+    assert!(refused.contains("10 sequence(s)") && refused.contains("public.renamed_4 has another name"), "{refused}");
     let source = pair.source_client().await;
     assert_eq!(values(&source, false).await, values(&target, true).await);
+    for number in (0..SEQUENCES).filter(|number| number % KINDS.len() == 4) {
+        let back = format!("ALTER SEQUENCE {} RENAME TO renamed_{number}", name_on_target(number));
+        target.batch_execute(&back).await.unwrap();
+    }
+    let report = catch_up(&pair);
+    assert_eq!(report["sequences"], SEQUENCES, "{report}");
+    assert_eq!(values(&source, false).await, values(&target, false).await);
     let total: i64 = target.query_one("SELECT count(*) FROM public.drawn", &[]).await.unwrap().get(0);
     assert!(total > 100, "{total} rows");
     assert_ahead(&pair, 0).await;
@@ -331,4 +335,83 @@ async fn the_last_pass_begins_when_no_earlier_one_is_under_way_any_more() {
     drop(straggler);
     catchup.wait(PATIENCE).code(0);
     pair.assert_equal().await;
+}
+
+/// The story: only the sequences of a table that came later were named, with SQL that
+/// could not run as the table was not there; the table itself, and how it is taken in,
+/// was not said as long as a sequence differed.
+#[tokio::test]
+async fn a_table_that_came_later_is_named_before_the_sequences_and_brings_its_own() {
+    let mut journey = Journey::of(&["CREATE TABLE a (id serial PRIMARY KEY); INSERT INTO a DEFAULT VALUES"]).await;
+    journey
+        .write(&[
+            "CREATE TABLE n (id serial PRIMARY KEY, g int GENERATED ALWAYS AS IDENTITY, v text)",
+            "INSERT INTO n (v) VALUES ('x'), ('y')",
+            "CREATE SEQUENCE later; SELECT setval('later', 7)",
+        ])
+        .await;
+    let said = journey.catch_up_again().code(8).stderr;
+    journey.stopped(0);
+    let (_, said) = said.split_once("error: ").unwrap();
+    let (tables, sequences) = said.split_once("1 sequence(s) could not be made equal").unwrap();
+    assert!(tables.contains("1 table is not equal") && tables.contains("walferry add 'public.n'"), "{said}");
+    assert!(sequences.contains("public.later does not exist") && !said.contains("n_id_seq"), "{said}");
+    let sql = printed(sequences, "run there: ", "; or leave").to_owned();
+    Walferry::run(&journey.pair, &["add", "public.n"], PATIENCE).code(0);
+    execute(&journey.target, &[&sql]).await;
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT last_value FROM n_id_seq").await, "2");
+}
+
+/// The story: the SQL that was printed, ALTER SEQUENCE … SET SCHEMA, is refused for a
+/// column's sequence, and that of its table was not said.
+#[tokio::test]
+async fn a_table_that_got_another_schema_takes_its_sequences_along() {
+    let tables = "CREATE SCHEMA s; CREATE TABLE s.q (id serial PRIMARY KEY, g int GENERATED ALWAYS AS IDENTITY);
+        INSERT INTO s.q DEFAULT VALUES";
+    let mut journey = Journey::of(&[tables]).await;
+    journey
+        .write(&[
+            "CREATE SCHEMA s2; ALTER TABLE s.q SET SCHEMA s2",
+            "ALTER SEQUENCE s2.q_g_seq RENAME TO numbers",
+            "SELECT setval('s2.q_id_seq', 40), setval('s2.numbers', 50)",
+        ])
+        .await;
+    let said = journey.catch_up_again().code(8).stderr;
+    journey.stopped(0);
+    assert!(said.contains("1 table is not equal") && !said.contains("ALTER SEQUENCE"), "{said}");
+    execute(&journey.target, &[printed(&said, "rename it on the target as well: ", "\n")]).await;
+    assert_eq!(journey.value("SELECT last_value FROM s2.q_id_seq").await, "40", "carried meanwhile");
+    // Once both are in one schema the SQL for its own name runs.
+    let said = journey.catch_up_with(&[]).code(8).stderr;
+    let (_, error) = said.split_once("error: ").unwrap();
+    assert!(error.contains("1 sequence(s)") && error.contains("s2.numbers has another name"), "{said}");
+    execute(&journey.target, &[printed(error, "run there: ", ")")]).await;
+    journey.finish().await;
+}
+
+/// The story: of a column's sequence it was not said that it had got another name, of
+/// any other one it was.
+#[tokio::test]
+async fn columns_sequences_that_got_other_names_are_named_with_the_sql_that_renames_them() {
+    let tables = "CREATE TABLE a (id serial PRIMARY KEY); CREATE TABLE b (id serial PRIMARY KEY);
+        CREATE TABLE c (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY); INSERT INTO a DEFAULT VALUES";
+    let mut journey = Journey::of(&[tables]).await;
+    journey
+        .write(&[
+            "ALTER SEQUENCE a_id_seq RENAME TO aside; ALTER SEQUENCE b_id_seq RENAME TO a_id_seq;
+             ALTER SEQUENCE aside RENAME TO b_id_seq; ALTER SEQUENCE c_id_seq RENAME TO \"c's\"",
+            "SELECT setval('b_id_seq', 70), setval('a_id_seq', 80), setval('\"c''s\"', 90)",
+        ])
+        .await;
+    let said = journey.catch_up_again().code(8).stderr;
+    journey.stopped(0);
+    let (_, error) = said.split_once("error: ").unwrap();
+    assert!(error.contains("3 sequence(s)") && error.contains("what renames "), "{said}");
+    let statements: Vec<&str> =
+        error.split("run there: ").skip(1).map(|rest| rest.split_once(")").unwrap().0).collect();
+    assert_eq!(statements.len(), 2, "those that are in each other's way in one text: {statements:?}");
+    execute(&journey.target, &statements).await;
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT last_value FROM b_id_seq").await, "70");
 }

@@ -25,7 +25,7 @@ const CHANGES: [&str; 3] = [
 
 /// The statements that a message prints between these words.
 #[track_caller]
-fn printed<'s>(said: &'s str, before: &str, after: &str) -> &'s str {
+pub fn printed<'s>(said: &'s str, before: &str, after: &str) -> &'s str {
     let (_, rest) = said.split_once(before).unwrap_or_else(|| panic!("no \"{before}\" in:\n{said}"));
     rest.split_once(after).unwrap_or_else(|| panic!("no \"{after}\" in:\n{rest}")).0
 }

@@ -28,10 +28,10 @@ mod tests_ddl;
 mod value;
 mod write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use self::catalog::{IfGone, Sequence, is_gone};
-use self::pairs::{Match, matches};
+use self::pairs::{Match, Records, matches};
 use self::plan::{Change, plan};
 use self::value::Value;
 use super::SweepError;
@@ -39,11 +39,12 @@ use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::membership::{self, Known};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
+use crate::sql::rename::{Rename, Renamed, Renames, rename_sql};
 use crate::state::State;
 use crate::state::sweeps::SequenceRow;
 use crate::words::listed;
 
-pub use problem::{Blame, SequenceCause, SequenceProblem};
+pub use problem::{Blame, Renaming, SequenceCause, SequenceProblem};
 pub use sweep::{Newly, SequenceSweep};
 
 /// Sequences named by one statement, at most: each takes a lock until the
@@ -156,8 +157,7 @@ async fn limit(session: &Session, kind: SequencePass) -> Result<(), DbError> {
 struct Found {
     ours: Vec<Sequence>,
     theirs: Vec<Option<(Sequence, Match)>>,
-    /// The target's oid by the source's, as of earlier passes.
-    recorded: HashMap<u32, u32>,
+    records: Records,
 }
 
 async fn gather(source: &Session, target: &Session, state: &State, filter: &TableFilter) -> Result<Found, SweepError> {
@@ -179,19 +179,26 @@ async fn gather_once(
     if_gone: IfGone,
 ) -> Result<Found, SweepError> {
     let list = async |session| Ok::<_, SweepError>(catalog::list(session).await?);
-    let recorded = async { Ok(state.sequence_pairs().await?) };
+    let pairs = async { Ok(state.sequence_pairs().await?) };
     let known = async { Ok(membership::known(state).await?) };
-    let (ours, theirs, recorded, known) = futures_util::try_join!(list(source), list(target), recorded, known)?;
-    let mut ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
-    let matched = matches(&ours, &theirs, &recorded);
+    let (ours, theirs, pairs, known) = futures_util::try_join!(list(source), list(target), pairs, known)?;
+    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
+    let owners: Vec<u32> = ours.iter().filter_map(|sequence| Some(sequence.owner_table()?.oid)).collect();
+    let records = Records { pairs, tables: state.target_names(&owners).await? };
+    let matched = matches(&ours, &theirs, &records);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
-    let mut theirs: Vec<Option<(Sequence, Match)>> =
-        matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched))).collect();
+    let theirs = matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched)));
+    // One of a table that is not taken in yet is no gap of its own.
+    let is_expected = |(ours, theirs): &(Sequence, Option<_>)| {
+        theirs.is_some() || !membership::comes_with_its_table(&ours.fact, &known)
+    };
+    let (mut ours, mut theirs): (Vec<Sequence>, Vec<Option<(Sequence, Match)>>) =
+        ours.into_iter().zip(theirs).filter(is_expected).unzip();
     futures_util::try_join!(
         catalog::read(source, ours.iter_mut().collect(), if_gone),
         catalog::read(target, theirs.iter_mut().flatten().map(|(sequence, _)| sequence).collect(), if_gone),
     )?;
-    Ok(Found { ours, theirs, recorded })
+    Ok(Found { ours, theirs, records })
 }
 
 /// Whether a sequence is of the migration: with a table that takes part and that
@@ -203,6 +210,7 @@ fn takes_part(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool 
 /// What has to be changed, and what cannot be, by place.
 fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>, Vec<(usize, SequenceCause)>) {
     let (mut changes, mut problems, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+    let mut renames = Vec::new();
     for (place, (ours, theirs)) in found.ours.iter().zip(&found.theirs).enumerate() {
         let theirs = theirs.as_ref().map(|(sequence, matched)| (sequence, *matched));
         let decided = plan(place, ours, theirs, schema, kind);
@@ -210,12 +218,44 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
             cut.push(format!("{} ({steps})", ours.name));
         }
         changes.extend(decided.change);
+        renames.extend(decided.rename.map(|(rename, blame)| (place, rename, blame)));
         problems.extend(decided.problems.into_iter().map(|cause| (place, cause)));
     }
     if !cut.is_empty() {
         tracing::warn!("the margin is cut to what these have left: sequence {}", listed(&cut));
     }
+    problems.extend(say_how_to_rename(found, renames));
     (changes, problems)
+}
+
+/// How sequences of the target get their names: those that are in each other's way by
+/// one text, with the first of them.
+fn say_how_to_rename(found: &Found, renames: Vec<(usize, Rename, Blame)>) -> Vec<(usize, SequenceCause)> {
+    let theirs = || found.theirs.iter().flatten().map(|(sequence, _)| sequence);
+    let names: HashSet<&TableName> = theirs().map(|sequence| &sequence.name).collect();
+    let owned: HashSet<&TableName> = theirs().filter(|s| s.owner.is_some()).map(|sequence| &sequence.name).collect();
+    // A column's sequence is not moved into another schema as long as it is that.
+    let let_go = |rename: &Rename| {
+        let is_held = rename.from.schema != rename.to.schema && owned.contains(&rename.from);
+        is_held.then(|| format!("ALTER SEQUENCE {} OWNED BY NONE; ", rename.from.sql()))
+    };
+    let all: Vec<Rename> = renames.iter().map(|(_, rename, _)| rename.clone()).collect();
+    let connected = Renames::of(&all);
+    let mut said: HashMap<TableName, TableName> = HashMap::new();
+    let mut problems = Vec::new();
+    for (place, Rename { from, to }, blame) in renames {
+        let how = match said.get(&from) {
+            Some(first) => Renaming::With(first.clone()),
+            None => {
+                let group = connected.group(&from);
+                said.extend(group.iter().map(|rename| (rename.from.clone(), to.clone())));
+                let sql = rename_sql(Renamed::Sequence, &group, |name| names.contains(name));
+                Renaming::Sql(group.iter().filter_map(let_go).collect::<String>() + &sql)
+            }
+        };
+        problems.push((place, SequenceCause::Renamed { how, blame }));
+    }
+    problems
 }
 
 /// Problems with their sequences' names.
@@ -242,7 +282,7 @@ async fn record(state: &State, found: &Found, problems: &[SequenceProblem]) -> R
             sequence: ours.name.clone(),
             source_oid: ours.oid,
             // Kept for as long as the other name may come to light.
-            target_oid: theirs.as_ref().map(|(s, _)| s.oid).or_else(|| found.recorded.get(&ours.oid).copied()),
+            target_oid: theirs.as_ref().map(|(s, _)| s.oid).or_else(|| found.records.pairs.get(&ours.oid).copied()),
             value: ours.value.as_ref().ok().copied(),
             behind: behind.unwrap_or(false),
             problem,

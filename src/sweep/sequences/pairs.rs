@@ -1,7 +1,8 @@
 //! Which sequence of the target is a sequence of the source: pure.
 //!
 //! Invariant: no sequence of the target is the counterpart of two. The column
-//! goes over the name: a name may be taken by another column's sequence.
+//! goes over the name: a name may be taken by another column's sequence. A column's
+//! table is known by what it was copied to, whatever its name is by now.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,8 +13,10 @@ use crate::sql::TableName;
 /// The target's counterpart of a source's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// By owning column, whatever the name, or by name: its place in the list.
-    Found(usize),
+    /// By owning column, whatever the name: its place in the list.
+    OfColumn(usize),
+    /// By name.
+    Named(usize),
     /// By what was recorded when both had one name.
     Formerly(usize),
     /// There is none.
@@ -24,15 +27,23 @@ impl Match {
     /// The counterpart's place in the list.
     pub fn place(self) -> Option<usize> {
         match self {
-            Match::Found(place) | Match::Formerly(place) => Some(place),
+            Match::OfColumn(place) | Match::Named(place) | Match::Formerly(place) => Some(place),
             Match::None => None,
         }
     }
 }
 
-/// Finds the counterparts, each one's at its place. `recorded` has the target's
-/// oid by the source's as of earlier passes.
-pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], recorded: &HashMap<u32, u32>) -> Vec<Match> {
+/// What is known of both sides beside their sequences.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    /// The target's oid of a sequence by the source's, as of earlier passes.
+    pub pairs: HashMap<u32, u32>,
+    /// The target's present names of the tables that own sequences, by the source's oids.
+    pub tables: HashMap<u32, TableName>,
+}
+
+/// Finds the counterparts, each one's at its place.
+pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], records: &Records) -> Vec<Match> {
     let mut by_name: HashMap<&TableName, usize> = HashMap::new();
     let mut by_owner: HashMap<&Owner, Vec<usize>> = HashMap::new();
     let mut by_oid: HashMap<u32, usize> = HashMap::new();
@@ -48,10 +59,15 @@ pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], recorded: &HashMap
     for (owner, _) in ours.iter().filter_map(|sequence| sequence.owner.as_ref()) {
         *siblings.entry(owner).or_default() += 1;
     }
+    let anothers: HashSet<&TableName> = records.tables.values().collect();
     let of_column = |sequence: &Sequence| {
         let (owner, _) = sequence.owner.as_ref()?;
-        let candidates = by_owner.get(owner)?;
-        let is_namesake = |place: &&usize| theirs.get(**place).is_some_and(|other| other.name == sequence.name);
+        let known = sequence.owner_table().and_then(|table| records.tables.get(&table.oid));
+        let table = known.or_else(|| Some(&owner.table).filter(|name| !anothers.contains(name)))?;
+        let there = Owner { table: table.clone(), column: owner.column.clone() };
+        let candidates = by_owner.get(&there)?;
+        // The schema is the table's.
+        let is_namesake = |place: &&usize| theirs.get(**place).is_some_and(|o| o.name.name == sequence.name.name);
         match (candidates.iter().find(is_namesake), candidates.as_slice(), siblings.get(owner)) {
             (Some(place), _, _) => Some(*place),
             (None, [only], Some(1)) => Some(*only),
@@ -59,7 +75,7 @@ pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], recorded: &HashMap
         }
     };
     let mut found: Vec<Match> =
-        ours.iter().map(|sequence| of_column(sequence).map_or(Match::None, Match::Found)).collect();
+        ours.iter().map(|sequence| of_column(sequence).map_or(Match::None, Match::OfColumn)).collect();
     let mut taken: HashSet<usize> = found.iter().filter_map(|m| m.place()).collect();
     let mut fill = |pick: &dyn Fn(&Sequence) -> Option<usize>, kind: fn(usize) -> Match| {
         for (place, sequence) in found.iter_mut().zip(ours).filter(|(place, _)| **place == Match::None) {
@@ -68,7 +84,7 @@ pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], recorded: &HashMap
             }
         }
     };
-    fill(&|sequence| by_name.get(&sequence.name).copied(), Match::Found);
-    fill(&|sequence| by_oid.get(recorded.get(&sequence.oid)?).copied(), Match::Formerly);
+    fill(&|sequence| by_name.get(&sequence.name).copied(), Match::Named);
+    fill(&|sequence| by_oid.get(records.pairs.get(&sequence.oid)?).copied(), Match::Formerly);
     found
 }

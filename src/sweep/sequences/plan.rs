@@ -12,7 +12,7 @@ use crate::catalog::sequences::Bond;
 use crate::catalog::sequences::Definition;
 use crate::config::SchemaMode;
 use crate::sql::ident;
-use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::sql::rename::Rename;
 
 /// What is to be done about one sequence of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(super) struct Change {
 pub(super) struct Plan {
     pub change: Option<Change>,
     pub problems: Vec<SequenceCause>,
+    /// The target has it under another name.
+    pub rename: Option<(Rename, Blame)>,
     /// The margin did not fit: how much of it did.
     pub cut_to: Option<u64>,
 }
@@ -55,12 +57,7 @@ pub(super) fn plan(
         Ok(value) => *value,
         Err(cause) => return Plan::problem(cause.clone()),
     };
-    let mut plan = Plan::default();
-    if matches!(matched, Match::Formerly(_)) {
-        let rename = Rename { from: theirs.name.clone(), to: ours.name.clone() };
-        // Known by what was recorded, as no sequence there has its name.
-        plan.problems.push(SequenceCause::Renamed(rename_sql(Renamed::Sequence, &[rename], |_| false)));
-    }
+    let mut plan = Plan { rename: rename(ours, theirs, matched, schema), ..Plan::default() };
     let grant = || SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"));
     let found = match &theirs.value {
         Ok(found) => *found,
@@ -94,6 +91,22 @@ pub(super) fn plan(
     plan
 }
 
+/// The name that the target's has to get. A column's sequence is in the schema of its
+/// table and moves with it: where the table has to, that is said of the table.
+fn rename(ours: &Sequence, theirs: &Sequence, matched: Match, schema: SchemaMode) -> Option<(Rename, Blame)> {
+    let is_in_place = match matched {
+        Match::OfColumn(_) => ours.name.schema == theirs.name.schema,
+        Match::Named(_) | Match::Formerly(_) | Match::None => true,
+    };
+    let rename = Rename { from: theirs.name.clone(), to: ours.name.clone() };
+    // One that is no column's is found by nothing but its name.
+    let blame = match (matched, schema) {
+        (Match::OfColumn(_), SchemaMode::Existing | SchemaMode::None) => Blame::Schema,
+        _ => Blame::NotOurs,
+    };
+    (is_in_place && rename.from != rename.to).then_some((rename, blame))
+}
+
 /// Compares the definitions: the ALTER SEQUENCE, if it is ours to do, and the
 /// value that the target's sequence has after it.
 fn follow(
@@ -116,7 +129,7 @@ fn follow(
     match (schema, theirs.may_alter) {
         (SchemaMode::Create, true) => (Some(sql), after),
         (SchemaMode::Create, false) => {
-            problems.push(SequenceCause::Defined { there, sql, blame: Blame::NotOwned });
+            problems.push(SequenceCause::Defined { there, sql, blame: Blame::NotOurs });
             (None, found)
         }
         (SchemaMode::Existing | SchemaMode::None, _) => {
@@ -129,8 +142,10 @@ fn follow(
 /// The SQL that makes a sequence like this one on the target.
 fn create_sql(sequence: &Sequence) -> String {
     let (name, definition) = (sequence.name.sql(), &sequence.definition);
-    let create = format!("CREATE SEQUENCE {name} {}", definition.sql());
-    let Some((owner, bond)) = &sequence.owner else { return create };
+    let Some((owner, bond)) = &sequence.owner else {
+        // A table whose default calls it may have brought it by then.
+        return format!("CREATE SEQUENCE IF NOT EXISTS {name} {}", definition.sql());
+    };
     let (table, column) = (owner.table.sql(), ident(&owner.column));
     let identity = |how: &str| {
         let options = definition.options_sql();
@@ -139,7 +154,7 @@ fn create_sql(sequence: &Sequence) -> String {
         )
     };
     match bond {
-        Bond::OwnedBy => format!("{create} OWNED BY {table}.{column}"),
+        Bond::OwnedBy => format!("CREATE SEQUENCE {name} {} OWNED BY {table}.{column}", definition.sql()),
         Bond::IdentityAlways => identity("ALWAYS"),
         Bond::IdentityByDefault => identity("BY DEFAULT"),
     }

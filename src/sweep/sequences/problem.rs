@@ -21,8 +21,13 @@ pub struct SequenceProblem {
 pub enum SequenceCause {
     /// The target has no such sequence; the SQL that creates it.
     Missing(String),
-    /// The target has it under the name it had before; the SQL that renames it.
-    Renamed(String),
+    /// The target has it under another name.
+    Renamed {
+        /// How it gets this one.
+        how: Renaming,
+        /// Whether that may be on purpose.
+        blame: Blame,
+    },
     /// Our role may not read it on the source; the SQL that mends it.
     Unreadable(String),
     /// The server did not give its value, in its words.
@@ -42,11 +47,29 @@ pub enum SequenceCause {
     },
 }
 
-/// What a definition that differs means.
+/// How a sequence of the target gets the name that the source's has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renaming {
+    /// By this SQL.
+    Sql(String),
+    /// With this other one, whose SQL renames both.
+    With(TableName),
+}
+
+impl fmt::Display for Renaming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Renaming::Sql(sql) => write!(f, "run there: {sql}"),
+            Renaming::With(other) => write!(f, "what renames {other} there renames it as well"),
+        }
+    }
+}
+
+/// What a definition or a name that differs means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
-    /// The definitions follow the source's, and our role may not alter this one.
-    NotOwned,
+    /// It follows the source's, and is not ours to alter.
+    NotOurs,
     /// The schema is the operator's: it is reported, and left.
     Schema,
 }
@@ -54,7 +77,10 @@ pub enum Blame {
 impl SequenceProblem {
     /// Whether the sequence cannot be said to be equal; else it is a remark.
     pub fn is_failure(&self) -> bool {
-        !matches!(self.cause, SequenceCause::Defined { blame: Blame::Schema, .. })
+        !matches!(
+            self.cause,
+            SequenceCause::Defined { blame: Blame::Schema, .. } | SequenceCause::Renamed { blame: Blame::Schema, .. }
+        )
     }
 }
 
@@ -70,15 +96,19 @@ impl fmt::Display for SequenceCause {
             SequenceCause::Missing(sql) => {
                 write!(f, "does not exist on the target (run there: {sql}; or leave it out with --exclude-tables)")
             }
-            SequenceCause::Renamed(sql) => {
-                write!(f, "has another name on the target; its value was carried (run there: {sql})")
+            SequenceCause::Renamed { how, blame } => {
+                let whose = match blame {
+                    Blame::NotOurs => "",
+                    Blame::Schema => "if that is not on purpose, ",
+                };
+                write!(f, "has another name on the target; its value was carried ({whose}{how})")
             }
             SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run there: {sql})"),
             SequenceCause::Unwritable(sql) => write!(f, "cannot be set on the target (run there: {sql})"),
             SequenceCause::Unread(words) | SequenceCause::Refused(words) => write!(f, "is not equal: {words}"),
             SequenceCause::Defined { there, sql, blame } => {
                 let whose = match blame {
-                    Blame::NotOwned => "as its owner, run there",
+                    Blame::NotOurs => "as its owner, run there",
                     Blame::Schema => "if that is not on purpose, run there",
                 };
                 write!(f, "is defined otherwise on the target, {there} ({whose}: {sql})")

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::tests::{EXACT, all};
 use super::*;
+use crate::state::tables::{TableRow, TableState};
 use crate::sweep::testing::{Pair, SUPERUSER};
 
 /// Both sides as superusers, and the state.
@@ -25,6 +26,14 @@ impl Ends {
     async fn on_both(&self, sql: &str) {
         self.source.batch_execute(sql).await.unwrap();
         self.target.batch_execute(sql).await.unwrap();
+    }
+
+    /// Enters a table in the list of those that take part.
+    async fn know(&self, table: &str) {
+        let sql = format!("SELECT 'public.{table}'::regclass::oid");
+        let oid = self.source.query_one(&sql, &[]).await.unwrap().get(0);
+        let row = TableRow::new(TableName::new("public", table), oid, TableState::Ready);
+        self.state.enter_tables(&[row]).await.unwrap();
     }
 
     async fn pass(&self, schema: SchemaMode, kind: SequencePass) -> Result<SequenceReport, SweepError> {
@@ -118,6 +127,7 @@ async fn a_definition_that_is_not_ours_to_alter_keeps_the_last_pass_from_being_c
 async fn a_new_sequence_is_named_with_the_sql_that_creates_it_and_a_renamed_one_with_its_new_name() {
     let ends = Ends::new().await;
     ends.on_both("CREATE SCHEMA other; CREATE TABLE public.t (a int NOT NULL, b int NOT NULL, c serial); CREATE SEQUENCE public.old").await;
+    ends.know("t").await;
     ends.pass(SchemaMode::Create, SequencePass::Initial).await.unwrap();
     for sql in [
         "CREATE SEQUENCE other.\"neu 'n\" AS integer INCREMENT BY -2 MAXVALUE -3 START -9 CYCLE CACHE 4",
@@ -132,10 +142,15 @@ async fn a_new_sequence_is_named_with_the_sql_that_creates_it_and_a_renamed_one_
         assert_eq!(ends.pass(SchemaMode::Existing, EXACT).await.unwrap().problems, [], "{error}");
     }
 
-    // By its column: no name is needed.
+    // By its column: no record is needed.
     ends.source.batch_execute("ALTER SEQUENCE public.t_c_seq RENAME TO c; SELECT setval('public.c', 5)").await.unwrap();
-    ends.pass(SchemaMode::Create, EXACT).await.unwrap();
-    assert_eq!(ends.value("public.t_c_seq").await, (5, true));
+    let error = ends.refused(SchemaMode::Create).await;
+    assert!(error.contains("public.c has another name on the target"), "{error}");
+    assert_eq!(ends.value("public.t_c_seq").await, (5, true), "its value is carried meanwhile");
+    let report = ends.pass(SchemaMode::Existing, EXACT).await.unwrap();
+    assert!(report.problems[0].to_string().contains("(if that is not on purpose, run there: "), "{report:?}");
+    ends.mend(&error).await;
+    assert_eq!(ends.pass(SchemaMode::Existing, EXACT).await.unwrap().problems, []);
     ends.source
         .batch_execute("ALTER SEQUENCE public.old RENAME TO new; ALTER SEQUENCE public.new SET SCHEMA other; SELECT setval('other.new', 77)")
         .await
@@ -169,6 +184,27 @@ async fn no_sequence_of_the_target_is_taken_for_two_of_the_source() {
     let error = ends.refused(SchemaMode::Create).await;
     assert!(error.contains("public.t_a_seq does not exist on the target"), "{error}");
     assert_eq!(ends.value("public.t_a_seq").await, (7, true), "that of the column");
+}
+
+/// A table that came later has the name that a known one has on the target still, and
+/// its sequence is not taken for that one's.
+#[tokio::test]
+async fn the_sequence_of_a_table_that_was_renamed_is_not_that_of_the_one_that_took_its_name() {
+    let ends = Ends::new().await;
+    ends.on_both("CREATE TABLE public.a (id serial)").await;
+    ends.know("a").await;
+    ends.source
+        .batch_execute(
+            "ALTER TABLE public.a RENAME TO b; CREATE TABLE public.a (id serial); \
+             SELECT setval('public.a_id_seq', 7), setval('public.a_id_seq1', 99)",
+        )
+        .await
+        .unwrap();
+    for kind in [SequencePass::Periodic, EXACT] {
+        let report = ends.pass(SchemaMode::Create, kind).await.unwrap();
+        assert_eq!((report.total, report.problems.len()), (1, 0), "the other comes with its table: {report:?}");
+        assert_eq!(ends.value("public.a_id_seq").await, (7, true));
+    }
 }
 
 #[tokio::test]
