@@ -373,6 +373,22 @@ pub struct Other {
     pub rights: Rights,
 }
 
+/// The bounds of all partitions, in the server's words, with their oids.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn bounds(session: &Session) -> Result<HashMap<TableName, (u32, String)>, DbError> {
+    let sql = "SELECT n.nspname::text, c.relname::text, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relispartition AND c.relkind IN ('r', 'p')";
+    let rows = session.query(sql, &[]).await.during(session.side(), "read the bounds of the partitions")?;
+    let bound = |row: &Row| {
+        let name = TableName { schema: row.take(0)?, name: row.take(1)? };
+        Ok((name, (row.take(2)?, row.take(3)?)))
+    };
+    rows.iter().map(bound).collect()
+}
+
 /// Views, foreign tables and sequences, less those of extensions.
 ///
 /// # Errors

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use super::{CheckError, Findings, known, landing};
 use crate::catalog::extensions::{ConfigTable, config_tables};
-use crate::catalog::tables::{Detail, Found, by_name};
-use crate::catalog::{database, large_objects};
+use crate::catalog::tables::{Detail, Found, bounds as by_bounds, by_name};
+use crate::catalog::{database, large_objects, publication};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::membership::{self, SourceTable, publishing};
 use crate::schema::tables;
@@ -37,9 +37,39 @@ pub(super) async fn check(
         (SchemaMode::Create, false) => of_database(settings, source, target, findings).await,
         // An attempt that was cut off before it had its list of tables has made them.
         (SchemaMode::Create, true) | (SchemaMode::Existing | SchemaMode::None, _) => {
+            bounds(settings, source, target, findings).await?;
             fit(settings, standing, (source, target), findings).await
         }
     }
+}
+
+/// Rows that come in a partition's own name go into the target's table of that name.
+async fn bounds(
+    settings: &Settings,
+    source: &Session,
+    target: &Session,
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let (here, there) = (by_bounds(source).await?, by_bounds(target).await?);
+    let published = publication::tables(source, settings.publications.names()).await?;
+    let comes_as_root = |oid: u32| !published.is_empty() && !published.contains_key(&oid);
+    let differs = |name: &TableName, oid: u32, bound: &str| {
+        let other = there.get(name).filter(|(_, other)| other != bound);
+        other.is_some() && settings.filter.includes(name) && !comes_as_root(oid)
+    };
+    let mut names: Vec<&TableName> =
+        here.iter().filter(|(name, (oid, bound))| differs(name, *oid, bound)).map(|(name, _)| name).collect();
+    names.sort();
+    if !names.is_empty() {
+        let message = format!(
+            "partitions have other bounds than on the source, so that rows may be refused: {}",
+            words::listed(&names)
+        );
+        findings
+            .warning(Side::Target, "bounds", message)
+            .remedy("give them the same bounds, or publish with publish_via_partition_root: then it is the target that parts the rows");
+    }
+    Ok(())
 }
 
 /// Rows are compared and found by equality, which is the same everywhere, and

@@ -291,6 +291,27 @@ async fn check_of_a_large_schema_finds_taken_names_of_what_waits_and_schemas_tha
     }
 }
 
+/// The story: check had not a word about it.
+#[tokio::test]
+async fn partitions_whose_bounds_differ_on_the_target_are_warned_of_where_rows_come_in_their_names() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(PARTED).await;
+    let there = "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+         CREATE TABLE p0 PARTITION OF p FOR VALUES FROM (100) TO (200); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100)";
+    pair.target_client().await.batch_execute(there).await.unwrap();
+    let existing = ["--schema", "existing"];
+    let said = Walferry::run(&pair, &[&["check"], &existing[..]].concat(), PATIENCE).code(0).stdout;
+    assert!(
+        said.contains("other bounds than on the source, so that rows may be refused: public.p0, public.p1"),
+        "{said}"
+    );
+    pair.source_sql("CREATE PUBLICATION mine FOR TABLE p WITH (publish_via_partition_root)").await;
+    let rooted = ["--schema", "existing", "--publication", "mine"];
+    let said = Walferry::run(&pair, &[&["check"], &rooted[..]].concat(), PATIENCE).code(0).stdout;
+    assert!(!said.contains("other bounds"), "{said}");
+    Walferry::run(&pair, &[&["run", "--until", "caught-up"], &rooted[..]].concat(), PATIENCE).code(0);
+}
+
 /// The story: 0 beside a warning, as only `catchup` looked.
 #[tokio::test]
 async fn a_run_until_caught_up_does_not_end_well_while_tables_differ() {
