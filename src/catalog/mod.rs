@@ -19,4 +19,5 @@ pub mod settings;
 pub mod slot;
 pub mod storage;
 pub mod tables;
+pub mod strangers;
 pub mod wal;
