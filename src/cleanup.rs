@@ -484,7 +484,7 @@ mod tests {
     use super::*;
     use crate::config::publications::Names;
     use crate::sql::TableName;
-    use crate::state::deferred::DeferredKind;
+    use crate::state::deferred::{DeferredKind, Follows};
 
     #[test]
     fn what_is_held_back_is_shown_with_the_sql_that_brings_it_in() {
@@ -495,6 +495,7 @@ mod tests {
             object: "fk constraint orders orders_customer_fkey in shop".into(),
             sql: "ALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);\n".into(),
             is_restored: false,
+            follows: Follows::Nothing,
         };
         let text = CleanupError::HeldBack(vec![held]).to_string();
         assert!(text.contains("1 object is still held back") && text.contains("catchup --finish"), "{text}");

@@ -22,6 +22,7 @@ mod existing;
 mod exits;
 mod fallback;
 mod gentle;
+mod held_back;
 mod identity;
 mod journey;
 mod large_objects;
