@@ -5,6 +5,7 @@ use crate::journey::{execute, value};
 use crate::migration::PATIENCE;
 use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry};
+use crate::support::servers;
 
 const TABLES: &str = r#"
     CREATE SCHEMA s; CREATE SCHEMA other;
@@ -55,7 +56,10 @@ fn with(pair: &Pair, arguments: &[&str], mode: &str) -> Finished {
 
 /// A migration that has caught up.
 async fn caught_up(mode: &str) -> Pair {
-    let pair = Pair::builder().start().await;
+    caught_up_on(Pair::builder().start().await, mode).await
+}
+
+async fn caught_up_on(pair: Pair, mode: &str) -> Pair {
     pair.source_sql(TABLES).await;
     if mode == "create" {
         pair.source_sql(POLICIES).await;
@@ -82,8 +86,12 @@ async fn ends_with_all_that_the_source_has(pair: &Pair, mode: &str) {
 /// would have gone to the wrong one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_back_follows_tables_that_are_renamed_or_moved() {
-    for mode in ["create", "existing"] {
-        let pair = caught_up(mode).await;
+    let servers = servers();
+    let (first, last) = (servers.first().unwrap(), servers.last().unwrap());
+    for (source, target, mode) in
+        [(first, last, "create"), (last, last, "create"), (last, first, "existing"), (last, last, "existing")]
+    {
+        let pair = caught_up_on(Pair::builder().servers(source, target).start().await, mode).await;
         pair.source_sql(RENAMES).await;
         pair.source_sql(r#"INSERT INTO s."A 2" VALUES (77, 'n'); INSERT INTO other.b2 VALUES (2, 77)"#).await;
         execute(&pair.target_client().await, &[RENAMES]).await;
@@ -155,4 +163,32 @@ async fn a_key_that_was_made_again_on_the_source_comes_in_as_it_is_there_now() {
     )
     .await;
     ends_with_all_that_the_source_has(&pair, "create").await;
+}
+
+/// A column or a key that was renamed, an action that was altered: by the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_back_follows_columns_and_keys_that_are_renamed_on_the_source() {
+    let pair = caught_up("create").await;
+    let column = "ALTER TABLE s.b RENAME COLUMN f TO of_a; ALTER TABLE s.a RENAME COLUMN v TO text";
+    pair.source_sql(column).await;
+    pair.source_sql(
+        "ALTER TABLE s.both RENAME CONSTRAINT both_two_fkey TO to_two; ALTER TRIGGER on_p ON s.p RENAME TO on_every_p",
+    )
+    .await;
+    execute(&pair.target_client().await, &[column]).await;
+    ends_with_all_that_the_source_has(&pair, "create").await;
+}
+
+/// The dump is read once more only for something that is not as it was: to do so takes
+/// time and pg_dump, just when the application waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_at_which_everything_is_as_it_was_asks_for_no_dump() {
+    for server in servers() {
+        let pair = caught_up_on(Pair::builder().servers(&server, &server).start().await, "create").await;
+        let elsewhere = tempfile::tempdir().unwrap();
+        let arguments = ["catchup", "--finish", "--pg-bin", elsewhere.path().to_str().unwrap()];
+        let end = Walferry::run(&pair, &arguments, PATIENCE).code(0).stderr;
+        assert!(!end.contains("asking anew"), "{end}");
+        pair.assert_equal().await;
+    }
 }
