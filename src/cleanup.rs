@@ -3,7 +3,9 @@
 //! Invariants: only what this migration has created and still recognises is
 //! dropped, the slot by its plugin, database and LSNs ([`crate::state::created`]),
 //! the publication by its oid, and only on the server that the migration began
-//! with; whatever else has its names is named with the SQL that drops it.
+//! with; whatever else has its names is named with the SQL that drops it. So is what
+//! others have put into the state's schema, or have made of its tables: while any of
+//! it is there, the schema stays as it was created, empty.
 //! Nothing is dropped while another process works on the migration. What the
 //! state alone knows is shown before it goes, and it goes last, so that a
 //! cleanup that was interrupted can be run again and finds whatever is left.
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::catalog::strangers::{Stranger, strangers};
 use crate::catalog::{self, publication};
 use crate::config::{Provenance, Publications, Settings, Side};
 use crate::fault::Fault;
@@ -23,7 +26,7 @@ use crate::state::created::Recognised;
 use crate::state::deferred::Deferred;
 use crate::state::migration::{Migration, SourceIdentity};
 use crate::state::resume::{ResyncError, compare_source};
-use crate::state::{State, StateError};
+use crate::state::{SCHEMA, State, StateError, TABLES};
 use crate::wire::{Replication, WireError};
 
 /// How long a slot may stay in use by a connection that is going away: the
@@ -441,8 +444,7 @@ async fn drop_state(state: &State, migration: Option<&Migration>, report: &mut R
         .during(Side::Target, "count the other migrations")?;
     let others: i64 = row.take(0)?;
     if others == 0 {
-        execute("DROP SCHEMA walferry CASCADE", "drop the schema walferry").await?;
-        report.dropped.push("the schema walferry on the target".to_owned());
+        drop_schema(session, report).await?;
     } else {
         let who =
             if others == 1 { "another migration is".to_owned() } else { format!("{others} other migrations are") };
@@ -452,12 +454,37 @@ async fn drop_state(state: &State, migration: Option<&Migration>, report: &mut R
     Ok(())
 }
 
+/// Drops the schema with the state's tables, inside the caller's transaction; while
+/// others have something in it, or have made something of the tables, it stays as it
+/// was created. Without CASCADE: what they make at this moment is not lost either.
+async fn drop_schema(session: &Session, report: &mut Report) -> Result<(), CleanupError> {
+    let strangers = strangers(session, SCHEMA, &TABLES).await?;
+    if strangers.is_empty() {
+        let tables = TABLES.map(|table| format!("{SCHEMA}.{table}")).join(", ");
+        let sql = format!("DROP TABLE IF EXISTS {tables}; DROP SCHEMA {SCHEMA}");
+        session.batch_execute(&sql).await.during(Side::Target, "drop the schema walferry")?;
+        report.dropped.push("the schema walferry on the target".to_owned());
+        return Ok(());
+    }
+    let it = if strangers.len() == 1 { "that is gone" } else { "all these are gone" };
+    for Stranger { description, sql } in strangers {
+        let sql = sql.map_or_else(String::new, |sql| format!("; if nobody needs it: {sql}"));
+        report.kept.push(format!(
+            "{description} on the target: it is in the schema walferry or needs a table there, and is not walferry's{sql}"
+        ));
+    }
+    report.kept.push(format!(
+        "the schema walferry on the target, with the state's tables, which are empty: run walferry cleanup again when {it}"
+    ));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::publications::Names;
     use crate::sql::TableName;
-    use crate::state::deferred::DeferredKind;
+    use crate::state::deferred::{DeferredKind, Follows};
 
     #[test]
     fn what_is_held_back_is_shown_with_the_sql_that_brings_it_in() {
@@ -468,6 +495,7 @@ mod tests {
             object: "fk constraint orders orders_customer_fkey in shop".into(),
             sql: "ALTER TABLE shop.orders ADD CONSTRAINT x FOREIGN KEY (c) REFERENCES shop.customers (id);\n".into(),
             is_restored: false,
+            follows: Follows::Nothing,
         };
         let text = CleanupError::HeldBack(vec![held]).to_string();
         assert!(text.contains("1 object is still held back") && text.contains("catchup --finish"), "{text}");

@@ -148,7 +148,8 @@ mod tests {
 
     /// A table with a serial column; `n` makes its oids.
     fn serial(n: u32, schema: &str, name: &str, columns: &str) -> Vec<Entry> {
-        let identity = |dump_id, told, belongs_to: &[u32]| Identity { dump_id, told, belongs_to: belongs_to.to_vec() };
+        let identity =
+            |dump_id, told, belongs_to: &[u32]| Identity { dump_id, told, belongs_to: belongs_to.to_vec(), of: None };
         let q = format!("{schema}.{name}");
         vec![
             entry(

@@ -8,8 +8,10 @@
 //!
 //! Source: `_printTocEntry` in `src/bin/pg_dump/pg_backup_archiver.c`.
 
+use std::collections::HashMap;
+
 use super::SchemaError;
-use crate::catalog::objects::ObjectId;
+use crate::catalog::objects::{ObjectId, PG_CLASS};
 
 /// One entry of the archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(super) struct Identity {
     pub(super) told: Told,
     /// The entries that it belongs to.
     pub(super) belongs_to: Vec<u32>,
+    /// The object, or where none is told the one that it belongs to.
+    pub(super) of: Option<ObjectId>,
 }
 
 /// What the header and the end of a dump look like.
@@ -78,6 +82,7 @@ pub(super) fn split(dump: &str) -> Result<Vec<Entry>, SchemaError> {
                 carried = finish(entry, &carried, dump.get(body..at).unwrap_or_default(), &mut entries);
             }
             if complete {
+                say_whose(&mut entries);
                 return Ok(entries);
             }
             let (entry, length) = parse_header(rest)?;
@@ -88,6 +93,21 @@ pub(super) fn split(dump: &str) -> Result<Vec<Entry>, SchemaError> {
         at += token_length(rest, dump.get(..at).unwrap_or_default());
     }
     Err(SchemaError::Archive("it ends without \"PostgreSQL database dump complete\"".to_owned()))
+}
+
+/// Fills in of which object each entry is.
+fn say_whose(entries: &mut [Entry]) {
+    let told = |entry: &Entry| match entry.identity.told {
+        Told::Nothing => None,
+        Told::RowSecurityOf(table) => Some((PG_CLASS, table)),
+        Told::Object(id) => Some(id),
+    };
+    let known: HashMap<u32, ObjectId> =
+        entries.iter().filter_map(|entry| Some((entry.identity.dump_id, told(entry)?))).collect();
+    for entry in entries {
+        let owner = || entry.identity.belongs_to.iter().find_map(|id| known.get(id).copied());
+        entry.identity.of = told(entry).or_else(owner);
+    }
 }
 
 /// Adds an entry. Settings that pg_dump writes *before* a header belong to the

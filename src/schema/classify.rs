@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use super::archive::{self, Entry};
 use super::source::PartitionedTables;
 use crate::sql::{TableName, ident};
-use crate::state::deferred::{Deferred, DeferredKind};
+use crate::state::deferred::{Deferred, DeferredKind, Follows};
 
 /// The first PostgreSQL (`server_version_num`) that takes a foreign key of a
 /// partitioned table as NOT VALID.
@@ -104,8 +104,15 @@ pub(super) fn deferred(entries: &[Entry], partitioned: &PartitionedTables, targe
     for entry in entries.iter().filter(|entry| is_wanted(entry)) {
         let kind = kind_of(entry);
         let table = table_of(entry).unwrap_or_else(|| TableName::new(entry.schema.clone(), ""));
-        let mut object =
-            Deferred { ordinal: 0, kind, table, object: describe(entry), sql: entry.sql.clone(), is_restored: false };
+        let mut object = Deferred {
+            ordinal: 0,
+            kind,
+            table,
+            object: describe(entry),
+            sql: entry.sql.clone(),
+            is_restored: false,
+            follows: follows(entry),
+        };
         if kind == DeferredKind::ForeignKey
             && (target_version >= PARTITIONED_NOT_VALID || !partitioned.contains(&object.table))
             && let Some((sql, validation)) = without_validation(entry, &object.table)
@@ -127,7 +134,20 @@ pub(super) fn deferred(entries: &[Entry], partitioned: &PartitionedTables, targe
 pub(super) fn of_administrator(entry: &Entry) -> Deferred {
     let table = TableName::new(entry.schema.clone(), "");
     let (object, sql) = (describe(entry), entry.sql.clone());
-    Deferred { ordinal: 0, kind: DeferredKind::Administrator, table, object, sql, is_restored: false }
+    Deferred {
+        ordinal: 0,
+        kind: DeferredKind::Administrator,
+        table,
+        object,
+        sql,
+        is_restored: false,
+        follows: follows(entry),
+    }
+}
+
+/// What an entry follows: the object that it is, or belongs to.
+pub(super) fn follows(entry: &Entry) -> Follows {
+    entry.identity.of.map_or(Follows::Nothing, Follows::Source)
 }
 
 /// Gives objects their numbers in order.

@@ -13,7 +13,7 @@ use crate::catalog::database::{self, DatabasePrivilege, DatabaseSetting};
 use crate::config::{Keep, Settings};
 use crate::session::{DbError, Session};
 use crate::sql::{TableName, ident, literal};
-use crate::state::deferred::{Deferred, DeferredKind};
+use crate::state::deferred::{Deferred, DeferredKind, Follows};
 
 /// Settings whose value is a list of names that is kept quoted
 /// (`variable_is_guc_list_quote` in `src/bin/pg_dump/dumputils.c`).
@@ -61,7 +61,15 @@ pub(crate) async fn read(settings: &Settings, source: &Session, target: &Session
             Ok(()) => {
                 let table = TableName::new("", "");
                 let kind = DeferredKind::Other;
-                found.ours.push(Deferred { ordinal: 0, kind, table, object, sql, is_restored: false });
+                found.ours.push(Deferred {
+                    ordinal: 0,
+                    kind,
+                    table,
+                    object,
+                    sql,
+                    is_restored: false,
+                    follows: Follows::Nothing,
+                });
             }
             Err(error) => found.administrators.push((sql, error.words())),
         }

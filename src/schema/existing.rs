@@ -13,7 +13,7 @@ use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident, literal};
 use crate::state::State;
-use crate::state::deferred::{Deferred, DeferredKind};
+use crate::state::deferred::{Deferred, DeferredKind, Follows};
 use crate::state::tables::TableState;
 
 /// How long taking keys and triggers away waits for a lock: a target that is
@@ -170,8 +170,8 @@ async fn query(target: &Session, names: &[&TableName], sql: &str, action: &str) 
     Ok(target.query(sql, &[&schemas, &tables]).await.during(target.side(), action)?)
 }
 
-fn deferred(kind: DeferredKind, table: &TableName, object: String, sql: String) -> Deferred {
-    Deferred { ordinal: 0, kind, table: table.clone(), object, sql, is_restored: false }
+fn deferred(kind: DeferredKind, (table, follows): (&TableName, Follows), object: String, sql: String) -> Deferred {
+    Deferred { ordinal: 0, kind, table: table.clone(), object, sql, is_restored: false, follows }
 }
 
 /// What brings a comment back, on a line behind what it is about.
@@ -189,7 +189,7 @@ async fn foreign_keys(target: &Session, names: &[&TableName], keys: Keys) -> Res
     let top = if target.version() >= 110_000 { "k.conparentid = 0" } else { "true" };
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, c.relkind = 'p', \
-            pg_catalog.obj_description(k.oid, 'pg_constraint') \
+            pg_catalog.obj_description(k.oid, 'pg_constraint'), k.conrelid, k.confrelid \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE k.contype = 'f' AND {top} AND {meant} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) \
@@ -205,17 +205,18 @@ fn foreign_key(row: &Row, version: i32) -> Result<Removal, DbError> {
     let table = TableName { schema: row.take(0)?, name: row.take(1)? };
     let (name, definition) = (ident(row.take(2)?), row.take::<&str>(3)?);
     let object = format!("foreign key {name} of {table}");
+    let of = (&table, Follows::Target { table: row.take(7)?, referenced: Some(row.take(8)?) });
     let comment = with_comment(&format!("{name} ON {}", table.sql()), row.take(6)?);
     let add = format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition}", table.sql());
     let partitioned_now = row.take(5)? && version < classify::PARTITIONED_NOT_VALID;
     let deferred = if row.take(4)? && !partitioned_now {
         let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {name};", table.sql());
         vec![
-            deferred(DeferredKind::ForeignKey, &table, object.clone(), format!("{add} NOT VALID;{comment}")),
-            deferred(DeferredKind::ForeignKey, &table, format!("validation of {object}"), validate),
+            deferred(DeferredKind::ForeignKey, of, object.clone(), format!("{add} NOT VALID;{comment}")),
+            deferred(DeferredKind::ForeignKey, of, format!("validation of {object}"), validate),
         ]
     } else {
-        vec![deferred(DeferredKind::ForeignKey, &table, object, format!("{add};{comment}"))]
+        vec![deferred(DeferredKind::ForeignKey, of, object, format!("{add};{comment}"))]
     };
     Ok(Removal { deferred, sql: format!("ALTER TABLE {} DROP CONSTRAINT {name}", table.sql()) })
 }
@@ -226,7 +227,7 @@ async fn unproved_checks(target: &Session, names: &[&TableName]) -> Result<Vec<R
     let enforced = if target.version() >= 180_000 { "k.conenforced" } else { "true" };
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), \
-            pg_catalog.obj_description(k.oid, 'pg_constraint') \
+            pg_catalog.obj_description(k.oid, 'pg_constraint'), c.oid \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE k.contype = 'c' AND NOT k.convalidated AND {enforced} AND k.conislocal AND k.conrelid IN {OURS} \
@@ -240,8 +241,9 @@ async fn unproved_checks(target: &Session, names: &[&TableName]) -> Result<Vec<R
         let add = format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition};{comment}", table.sql());
         let none = TableName::new(table.schema.clone(), "");
         let object = format!("check constraint {name} of {table}");
+        let of = (&none, Follows::Target { table: row.take(5)?, referenced: None });
         Ok(Removal {
-            deferred: vec![deferred(DeferredKind::AfterRows, &none, object, add)],
+            deferred: vec![deferred(DeferredKind::AfterRows, of, object, add)],
             sql: format!("ALTER TABLE {} DROP CONSTRAINT {name}", table.sql()),
         })
     };
@@ -268,7 +270,7 @@ async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<
         let none = TableName::new(domain.schema.clone(), "");
         let object = format!("constraint {name} of domain {domain}");
         Ok(Removal {
-            deferred: vec![deferred(DeferredKind::Other, &none, object, add)],
+            deferred: vec![deferred(DeferredKind::Other, (&none, Follows::Nothing), object, add)],
             sql: format!("ALTER DOMAIN {} DROP CONSTRAINT {name}", domain.sql()),
         })
     };
@@ -277,12 +279,12 @@ async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<
 }
 
 /// Triggers that are in force, with the letter that says when.
-const TRIGGERS: &str = "SELECT n.nspname::text, c.relname::text, g.tgname::text, g.tgenabled FROM pg_catalog.pg_trigger g \
+const TRIGGERS: &str = "SELECT n.nspname::text, c.relname::text, g.tgname::text, g.tgenabled, c.oid FROM pg_catalog.pg_trigger g \
      JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid IN ";
 
 /// The same of rules.
-const RULES: &str = "SELECT n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled FROM pg_catalog.pg_rewrite r \
+const RULES: &str = "SELECT n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled, c.oid FROM pg_catalog.pg_rewrite r \
      JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ('O', 'A') AND c.oid IN ";
 
@@ -295,8 +297,9 @@ async fn switches(target: &Session, names: &[&TableName], sql: &str, what: &str)
         let always = if row.take::<i8>(3)? == b'A' as i8 { " ALWAYS" } else { "" };
         let enable = format!("ALTER TABLE ONLY {} ENABLE{always} {what} {name};", table.sql());
         let object = format!("{} {name} of {table}", what.to_lowercase());
+        let of = (&table, Follows::Target { table: row.take(4)?, referenced: None });
         Ok(Removal {
-            deferred: vec![deferred(DeferredKind::Trigger, &table, object, enable)],
+            deferred: vec![deferred(DeferredKind::Trigger, of, object, enable)],
             sql: format!("ALTER TABLE ONLY {} DISABLE {what} {name}", table.sql()),
         })
     };

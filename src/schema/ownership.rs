@@ -95,7 +95,15 @@ impl Given {
 
 fn deferred(object: &str, entry: &Entry, sql: String) -> Deferred {
     let table = TableName::new(entry.schema.clone(), "");
-    Deferred { ordinal: 0, kind: DeferredKind::Other, table, object: object.to_owned(), sql, is_restored: false }
+    Deferred {
+        ordinal: 0,
+        kind: DeferredKind::Other,
+        table,
+        object: object.to_owned(),
+        sql,
+        is_restored: false,
+        follows: classify::follows(entry),
+    }
 }
 
 /// Where the last statement begins, in bytes.

@@ -17,7 +17,7 @@ use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
 use crate::state::State;
-use crate::state::deferred::{Deferred, DeferredKind};
+use crate::state::deferred::{Deferred, DeferredKind, Follows};
 
 /// The kinds of deferred objects that this is about.
 pub const KINDS: [DeferredKind; 2] = [DeferredKind::Unlogged, DeferredKind::MaterializedView];
@@ -134,6 +134,7 @@ fn rows_of(table: &TableName) -> Deferred {
         // No statement of the target can fetch them; this is what a person would do.
         sql: format!("-- catchup --finish copies them; or: pg_dump --data-only -t '{}' | psql", table.sql()),
         is_restored: false,
+        follows: Follows::Nothing,
     }
 }
 
@@ -145,5 +146,6 @@ fn refresh_of(view: TableName) -> Deferred {
         sql: format!("REFRESH MATERIALIZED VIEW {};", view.sql()),
         table: view,
         is_restored: false,
+        follows: Follows::Nothing,
     }
 }

@@ -23,6 +23,23 @@ use lease::LOCK_CLASS;
 /// The version of the state schema this program writes.
 pub const VERSION: i32 = 4;
 
+/// The schema's name.
+pub const SCHEMA: &str = "walferry";
+
+/// Its tables.
+pub const TABLES: [&str; 10] = [
+    "version",
+    "migration",
+    "position",
+    "tables",
+    "sequences",
+    "large_objects",
+    "large_object_oids",
+    "deferred",
+    "journal",
+    "control",
+];
+
 /// What brings a schema of version n + 1 to the next one, at place n.
 const UPGRADES: [&str; VERSION as usize - 1] =
     [include_str!("upgrade_1.sql"), include_str!("upgrade_2.sql"), include_str!("upgrade_3.sql")];
@@ -265,6 +282,13 @@ mod tests {
         for state in installed {
             assert!(state.unwrap().load().await.unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn the_list_of_tables_is_that_of_the_schema() {
+        let created = include_str!("schema.sql").lines().filter_map(|line| line.strip_prefix("CREATE TABLE walferry."));
+        let created: Vec<&str> = created.filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(created, TABLES);
     }
 
     /// A schema of every older version becomes the present one, column by

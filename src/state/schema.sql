@@ -119,6 +119,10 @@ CREATE TABLE walferry.deferred (
     object       text NOT NULL,
     sql          text NOT NULL,
     restored_at  timestamptz,
+    source_class    oid,                    -- what it is or belongs to in the source's catalog, to
+    source_oid      oid,                    -- follow renames: catalog and object
+    target_oid      oid,                    -- or, if the target's catalog told it, its table there
+    referenced_oid  oid,                    -- and the one that its foreign key references
     PRIMARY KEY (migration, ordinal)
 );
 

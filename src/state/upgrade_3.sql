@@ -1,5 +1,7 @@
 -- The state schema from version 3 to 4. Additions only: a process of the older
 -- version that is still at work must not notice.
 ALTER TABLE walferry.migration ADD COLUMN further_publications text[] NOT NULL DEFAULT '{}';
+ALTER TABLE walferry.deferred ADD COLUMN source_class oid, ADD COLUMN source_oid oid, ADD COLUMN target_oid oid,
+    ADD COLUMN referenced_oid oid;
 
 UPDATE walferry.version SET version = 4;

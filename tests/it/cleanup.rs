@@ -170,3 +170,56 @@ async fn without_the_state_nothing_is_dropped_by_its_name() {
     Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
     assert_eq!(traces(&pair).await, [""; 0]);
 }
+
+/// The story: the schema was dropped with all that was in it or depended on it, a
+/// table of the user's and a view of the administrator's among it, with exit 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_put_into_the_schema_or_made_of_the_state_stays_and_is_named() {
+    let pair = caught_up().await;
+    let target = pair.target_client().await;
+    let theirs = "CREATE TABLE walferry.mine (id int PRIMARY KEY); INSERT INTO walferry.mine VALUES (1);
+        CREATE FUNCTION walferry.f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE TYPE walferry.kind AS ENUM ('a');
+        CREATE SEQUENCE walferry.numbers; CREATE VIEW walferry.inside AS SELECT 1 AS n;
+        CREATE VIEW public.progress AS SELECT name, rows FROM walferry.tables;
+        CREATE MATERIALIZED VIEW public.seen AS SELECT * FROM public.progress;
+        CREATE TABLE public.notes (migration text REFERENCES walferry.migration, line walferry.journal);
+        CREATE FUNCTION public.first(walferry.tables) RETURNS text LANGUAGE sql AS 'SELECT $1.name'";
+    target.batch_execute(theirs).await.unwrap();
+    let is_there = "SELECT (SELECT count(*) FROM walferry.mine) + (SELECT count(*) FROM public.progress) + \
+        (SELECT count(*) FROM public.seen) + (SELECT count(*) FROM public.notes)";
+    let cleaned = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(0);
+    assert_eq!(named(&pair).await, (0, 0), "{}", cleaned.stdout);
+    let rows: i64 = target.query_one(is_there, &[]).await.unwrap().get(0);
+    assert_eq!(rows, 3, "theirs is as it was, a row and two that were materialized; the state itself is empty");
+    // What is named goes by what is said, and then the schema does.
+    let again = Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    let kept = kept(&again);
+    for name in ["mine", "f(integer)", "kind", "numbers", "inside", "progress", "notes", "first("] {
+        assert!(kept.iter().any(|line| line.contains(name)), "{name}: {kept:?}");
+    }
+    let statements: Vec<&str> =
+        kept.iter().filter_map(|line| line.split_once("if nobody needs it: ")).map(|(_, sql)| sql).collect();
+    for sql in statements {
+        target.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+    }
+    let gone = Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    assert!(gone.stdout.contains("dropped the schema walferry"), "{}", gone.stdout);
+    assert!(!has_state(&pair).await);
+}
+
+/// A state that stays for others' sake is as good as new for the next migration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_stays_takes_the_next_migration() {
+    let pair = caught_up().await;
+    let target = pair.target_client().await;
+    target.batch_execute("CREATE TABLE walferry.mine (id int PRIMARY KEY)").await.unwrap();
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    target.batch_execute("DROP TABLE public.orders, public.customer").await.unwrap();
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+    target.batch_execute("DROP TABLE walferry.mine").await.unwrap();
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    assert!(!has_state(&pair).await);
+}

@@ -23,6 +23,7 @@ mod exits;
 mod fallback;
 mod followed;
 mod gentle;
+mod held_back;
 mod identity;
 mod journey;
 mod large_objects;
