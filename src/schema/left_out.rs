@@ -8,13 +8,10 @@
 use std::collections::HashSet;
 
 use super::archive::{Entry, Told};
-use crate::catalog::objects::{TakenAlong, taken_along};
+use crate::catalog::objects::{PG_CLASS, TakenAlong, taken_along};
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
-
-/// The catalog of tables: `RelationRelationId` in `src/include/catalog/pg_class.h`.
-const PG_CLASS: u32 = 1259;
 
 /// The tables that the filter leaves out, with what they take along.
 ///
