@@ -17,9 +17,6 @@ pub const PG_CLASS: u32 = 1259;
 /// An object by the oid of its catalog, and its own.
 pub type ObjectId = (u32, u32);
 
-/// The catalog of tables: `RelationRelationId` in `src/include/catalog/pg_class.h`.
-pub const PG_CLASS: u32 = 1259;
-
 /// An object that goes with tables that are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Along {
