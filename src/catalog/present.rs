@@ -41,7 +41,7 @@ pub async fn present(session: &Session, objects: &[ObjectId]) -> Result<HashMap<
            UNION SELECT w.class, p.oid, p.polrelid, ARRAY[pg_catalog.quote_ident(p.polname), \
                coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), ''), coalesce(pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), '')] \
              FROM wanted w JOIN pg_catalog.pg_policy p ON p.oid = w.oid WHERE w.class = 3256) \
-         SELECT f.class, f.oid, n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname), f.definitions \
+         SELECT f.class, f.oid, n.nspname::text, c.relname::text, CASE WHEN c.oid IS NOT NULL THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END, f.definitions \
          FROM found f LEFT JOIN pg_catalog.pg_class c ON c.oid = f.relation LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.oid IS NOT NULL OR f.class = 2606";
     let (classes, oids): (Vec<u32>, Vec<u32>) = objects.iter().copied().unzip();
