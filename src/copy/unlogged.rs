@@ -90,7 +90,10 @@ pub async fn create_absent(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let tables = ctx.tables(&source).await?;
     let unlogged = || without_stream::unlogged(&tables);
     let there = by_name(ctx.state.session(), unlogged().map(|table| &table.name)).await?;
-    let absent: Vec<SourceTable> = unlogged().filter(|table| !there.contains_key(&table.name)).cloned().collect();
+    // One that has another name there is to be renamed.
+    let known = ctx.state.target_names(&unlogged().map(|table| table.oid).collect::<Vec<_>>()).await?;
+    let is_absent = |table: &&SourceTable| !there.contains_key(&table.name) && !known.contains_key(&table.oid);
+    let absent: Vec<SourceTable> = unlogged().filter(is_absent).cloned().collect();
     if !absent.is_empty() {
         schema::add(ctx.settings, ctx.state.name(), &source, &tables, &absent).await?;
     }

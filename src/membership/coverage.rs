@@ -458,10 +458,13 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
 }
 
 fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
-    if now.hierarchy == Hierarchy::Own {
-        return None;
+    let cause = attached_otherwise(table, there, now.there, |oid| members.all.contains(&oid))?;
+    match (now.hierarchy, &there.parent) {
+        (Hierarchy::Same, _) => Some(cause),
+        // How the target parts its rows is the operator's, but not which of them a root has.
+        (Hierarchy::Own, Some((Some(oid), _))) if members.all.contains(oid) && !table.is_below(*oid) => Some(cause),
+        (Hierarchy::Own, _) => None,
     }
-    attached_otherwise(table, there, now.there, |oid| members.all.contains(&oid))
 }
 
 /// A table that is a partition of another table on the target, or of none.

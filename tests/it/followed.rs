@@ -291,6 +291,41 @@ async fn check_of_a_large_schema_finds_taken_names_of_what_waits_and_schemas_tha
     }
 }
 
+/// The story: exit 0, and the root had the rows of the partition on the target alone.
+#[tokio::test]
+async fn a_partition_that_was_detached_is_named_also_where_the_schema_is_the_operators() {
+    for publish in ["", "CREATE PUBLICATION mine FOR ALL TABLES"] {
+        let pair = Pair::builder().start().await;
+        let there = PARTED.split_once("; INSERT").unwrap().0;
+        pair.target_client().await.batch_execute(there).await.unwrap();
+        let publication: &[&str] = if publish.is_empty() { &[] } else { &["--publication", "mine"] };
+        let arguments = [&["--schema", "existing"], publication].concat();
+        let story = Story::on(pair, &format!("{PARTED}; {publish}"), &arguments).await;
+        let detach = "ALTER TABLE p DETACH PARTITION p0";
+        story.source(detach).await;
+        let said = story.run(&["catchup"], 8).stderr;
+        assert!(said.contains("DETACH PARTITION \"public\".\"p0\""), "{said}");
+        story.target.batch_execute(detach).await.unwrap();
+        if publish.is_empty() {
+            story.run(&["resync", "public.p0"], 0);
+        }
+        story.ends_equal().await;
+    }
+}
+
+/// The story: `catchup` created it anew under its new name, and printed a rename that
+/// could not be run.
+#[tokio::test]
+async fn an_unlogged_table_that_was_renamed_is_renamed_on_the_target() {
+    let setup = format!("{TWO}; CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)");
+    let story = Story::of(&setup, &[]).await;
+    story.source("ALTER TABLE u RENAME TO u2").await;
+    let said = story.run(&["catchup"], 8);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"u\" RENAME TO \"u2\"").await;
+    story.run(&["catchup", "--finish"], 0);
+    story.pair.assert_equal().await;
+}
+
 /// The story: check had not a word about it.
 #[tokio::test]
 async fn partitions_whose_bounds_differ_on_the_target_are_warned_of_where_rows_come_in_their_names() {
