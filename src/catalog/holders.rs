@@ -1,4 +1,5 @@
-//! What has a name on a server already, and the statement that drops it.
+//! What has a name on a server already, and the statement that drops it. An index is
+//! renamed: the table that it is of may be needed, and its key with it.
 //!
 //! Invariant: the statement is that of what is there, whatever was to be created
 //! under the name: tables, views, sequences, indexes and types share their names;
@@ -33,11 +34,13 @@ impl Wanted {
     }
 }
 
-/// An index of a constraint goes with the constraint, and an extension's objects
+/// An index is renamed, or goes with its constraint, and an extension's objects
 /// with the extension. A table's row type is the table.
 const HOLDERS: &str = "WITH wanted AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) AS w (what, schema, name)), \
     found (what, schema, name, class, oid, sql) AS ( \
       SELECT w.what, w.schema, w.name, 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, \
+        CASE WHEN c.relkind IN ('i', 'I') THEN pg_catalog.format('ALTER INDEX IF EXISTS %I.%I RENAME TO %I; -- or, if it is not needed: ', \
+            n.nspname, c.relname, pg_catalog.left(c.relname, 50) || '_elsewhere') ELSE '' END || \
         CASE WHEN k.oid IS NOT NULL THEN pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE;', k.conrelid::pg_catalog.regclass, k.conname) \
         ELSE pg_catalog.format('DROP %s IF EXISTS %I.%I CASCADE;', CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' \
           WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'i' THEN 'INDEX' WHEN 'I' THEN 'INDEX' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, \

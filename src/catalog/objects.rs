@@ -198,7 +198,8 @@ pub async fn of_tables_alone(session: &Session) -> Result<HashMap<ObjectId, u32>
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
            WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT c.relispartition AND c.reloftype = 0 AND n.nspname <> 'information_schema' \
              AND pg_catalog.left(n.nspname, 3) <> 'pg_' \
-             AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid)), \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid) \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid)), \
          parts (class, oid, of) AS (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, t.oid, t.oid FROM tables t \
            UNION ALL SELECT d.classid, d.objid, t.oid FROM tables t JOIN pg_catalog.pg_depend d ON d.refobjid = t.oid \
              JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \

@@ -175,7 +175,8 @@ async fn what_has_a_name_on_the_target_is_refused_by_both_and_dropped_by_what_th
     assert!(problems.iter().all(|problem| problem["check"] == "exists"), "{problems:#?}");
     for sql in problems.iter().flat_map(|problem| problem["sql"].as_array().unwrap()) {
         let sql = sql.as_str().unwrap();
-        assert!(sql.starts_with("DROP ") || sql.starts_with("ALTER TABLE public.other DROP"), "{sql}");
+        // A key goes with nothing that may be needed: its index is renamed.
+        assert!(sql.starts_with("DROP ") || sql.starts_with("ALTER INDEX IF EXISTS public."), "{sql}");
         assert!(run.contains(sql), "no {sql} in:\n{run}");
         target.batch_execute(sql).await.unwrap();
     }
