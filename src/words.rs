@@ -19,6 +19,12 @@ pub(crate) fn listed_of(items: &[impl ToString], count: u64) -> String {
     text
 }
 
+/// A number of things, in the right number: "1 table", "2 tables".
+pub(crate) fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Gives an enum the words that it has in the state, the status document and the
 /// metrics: they are written once, and taken from there by serde and Display as well.
 macro_rules! worded {

@@ -31,6 +31,7 @@ use crate::state::State;
 use crate::state::deferred::DeferredKind;
 use crate::state::tables::{TableRow, TableState};
 use crate::wire::Connection;
+use crate::words;
 
 /// Memory for building an index where nobody asked for any and the server gives
 /// less, in kB: enough to sort a few million keys at once, and four workers'
@@ -426,7 +427,13 @@ async fn record(target: &State, job: &Job, plan: &RowsPlan, tally: &Tally) -> Re
         ..TableRow::new(job.table.clone(), job.source_oid, TableState::Indexing)
     };
     let parts = plan.copies.parts.len();
-    let how = format!("copied {}: {} rows in {parts} part(s), as of {}", job.table, row.rows, plan.point.lsn());
+    let how = format!(
+        "copied {}: {} rows in {}, as of {}",
+        job.table,
+        row.rows,
+        words::count(parts, "part"),
+        plan.point.lsn()
+    );
     resume::expect(target.rows_copied(&row, &how).await?, &job.table)
 }
 

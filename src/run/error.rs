@@ -18,7 +18,7 @@ use crate::state::deferred::DeferredKind;
 use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
 use crate::wire::WireError;
-use crate::words::listed;
+use crate::words::{count, listed};
 
 /// Why a command that moves data did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +139,7 @@ pub enum Error {
         source: Option<Box<Error>>,
     },
     /// Deferred objects that the target refused.
-    #[error("{} deferred object(s) could not be restored: {}", .failures.len(), .failures.join("; "))]
+    #[error("{} could not be restored: {}", count(.failures.len(), "deferred object"), .failures.join("; "))]
     NotRestored {
         /// Each with its object and the target's words.
         failures: Vec<String>,

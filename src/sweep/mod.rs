@@ -20,7 +20,7 @@ use crate::fault::{Difference, Fault};
 use crate::session::DbError;
 use crate::state::StateError;
 use crate::wire::WireError;
-use crate::words::{listed, listed_of};
+use crate::words::{self, listed, listed_of};
 
 use sequences::SequenceProblem;
 
@@ -37,13 +37,13 @@ pub enum SweepError {
     #[error(transparent)]
     State(#[from] StateError),
     /// Sequences that are not equal to the source's; all others are.
-    #[error("{} sequence(s) could not be made equal: {}", sequences_of(.0), listed(.0))]
+    #[error("{} could not be made equal: {}", words::count(sequences_of(.0), "sequence"), listed(.0))]
     Sequences(Vec<SequenceProblem>),
     /// Large objects our role may not read on the source; all others were carried.
     #[error(
-        "{count} large object(s) on the source cannot be read by role {role} ({}); as a superuser there: \
+        "{} on the source cannot be read by role {role} ({}); as a superuser there: \
          GRANT pg_read_all_data TO {role} (14 and later), or GRANT SELECT ON pg_catalog.pg_largeobject TO {role}; \
-         or as their owner: GRANT SELECT ON LARGE OBJECT {} TO {role}", listed_of(.oids, *.count), listed_of(.oids, 0)
+         or as their owner: GRANT SELECT ON LARGE OBJECT {} TO {role}", words::count(*.count, "large object"), listed_of(.oids, *.count), listed_of(.oids, 0)
     )]
     UnreadableLargeObjects {
         /// The role, quoted for SQL.
@@ -55,8 +55,9 @@ pub enum SweepError {
     },
     /// Oids of the source's large objects that are taken on the target.
     #[error(
-        "{count} large object(s) on the target have an oid of the source's and are not walferry's ({}); \
-         if they are not needed: SELECT lo_unlink(oid) for each of them", listed_of(.oids, *.count)
+        "on the target {} with an oid of the source's that {} not walferry's ({}); if not needed: SELECT lo_unlink(oid) for each",
+        if *.count == 1 { "there is 1 large object".to_owned() } else { format!("there are {} large objects", .count) },
+        if *.count == 1 { "is" } else { "are" }, listed_of(.oids, *.count)
     )]
     LargeObjectsInUse {
         /// The first of them.

@@ -201,7 +201,7 @@ async fn a_hundred_sequences_of_all_kinds_are_never_behind_the_rows_and_exact_in
     pair.source_sql("SELECT setval('public.plain_0', 1, false), setval('public.down_6', 4000000)").await;
     let refused = Walferry::run(&pair, &["catchup"], PATIENCE).code(8).stderr;
     daemon.wait(PATIENCE).code(0);
-    assert!(refused.contains("10 sequence(s)") && refused.contains("public.renamed_4 has another name"), "{refused}");
+    assert!(refused.contains("10 sequences") && refused.contains("public.renamed_4 has another name"), "{refused}");
     let source = pair.source_client().await;
     assert_eq!(values(&source, false).await, values(&target, true).await);
     for number in (0..SEQUENCES).filter(|number| number % KINDS.len() == 4) {
@@ -250,7 +250,7 @@ async fn a_locked_sequence_holds_up_neither_the_others_nor_a_hand_over() {
     assert_eq!(target.query_one("SELECT last_value FROM public.free", &[]).await.unwrap().get::<_, i64>(0), 80);
 
     let refused = Walferry::run(&pair, &["catchup"], PATIENCE).code(8);
-    assert!(refused.stderr.contains("1 sequence(s)") && refused.stderr.contains("public.held"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("1 sequence") && refused.stderr.contains("public.held"), "{}", refused.stderr);
     let left = daemon.wait(PATIENCE).code(0);
     assert!(left.stderr.contains("handed over"), "{}", left.stderr);
     holder.batch_execute("ROLLBACK").await.unwrap();
@@ -282,7 +282,7 @@ async fn definitions_follow_and_a_new_sequence_or_a_missing_right_keeps_the_last
     let refused = Walferry::run(&pair, &["catchup"], PATIENCE).code(8).stderr;
     assert!(daemon.wait(PATIENCE).code(0).stderr.contains("altered as on the source"));
     for words in [
-        "3 sequence(s)",
+        "3 sequences",
         "public.later does not exist on the target (run there: CREATE SEQUENCE",
         "GRANT SELECT, UPDATE ON SEQUENCE \"public\".\"mine\" TO doadmin",
         "ALTER SEQUENCE \"public\".\"old\" RENAME TO \"new\"",
@@ -353,7 +353,7 @@ async fn a_table_that_came_later_is_named_before_the_sequences_and_brings_its_ow
     let said = journey.catch_up_again().code(8).stderr;
     journey.stopped(0);
     let (_, said) = said.split_once("error: ").unwrap();
-    let (tables, sequences) = said.split_once("1 sequence(s) could not be made equal").unwrap();
+    let (tables, sequences) = said.split_once("1 sequence could not be made equal").unwrap();
     assert!(tables.contains("1 table is not equal") && tables.contains("walferry add 'public.n'"), "{said}");
     assert!(sequences.contains("public.later does not exist") && !said.contains("n_id_seq"), "{said}");
     let sql = printed(sequences, "run there: ", "; or leave").to_owned();
@@ -385,7 +385,7 @@ async fn a_table_that_got_another_schema_takes_its_sequences_along() {
     // Once both are in one schema the SQL for its own name runs.
     let said = journey.catch_up_with(&[]).code(8).stderr;
     let (_, error) = said.split_once("error: ").unwrap();
-    assert!(error.contains("1 sequence(s)") && error.contains("s2.numbers has another name"), "{said}");
+    assert!(error.contains("1 sequence") && error.contains("s2.numbers has another name"), "{said}");
     execute(&journey.target, &[printed(error, "run there: ", ")")]).await;
     journey.finish().await;
 }
@@ -407,7 +407,7 @@ async fn columns_sequences_that_got_other_names_are_named_with_the_sql_that_rena
     let said = journey.catch_up_again().code(8).stderr;
     journey.stopped(0);
     let (_, error) = said.split_once("error: ").unwrap();
-    assert!(error.contains("3 sequence(s)") && error.contains("what renames "), "{said}");
+    assert!(error.contains("3 sequences") && error.contains("what renames "), "{said}");
     let statements: Vec<&str> =
         error.split("run there: ").skip(1).map(|rest| rest.split_once(")").unwrap().0).collect();
     assert_eq!(statements.len(), 2, "those that are in each other's way in one text: {statements:?}");

@@ -23,6 +23,7 @@ use crate::sql::TableName;
 use crate::state::control::Answer;
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
+use crate::words;
 
 /// Pause between two looks at how far the daemon is.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -72,7 +73,7 @@ impl fmt::Display for ResyncReport {
             }
         }
         let by = if self.by_daemon { "beside the running stream" } else { "no daemon is running" };
-        write!(f, "{} table(s) in {:.1} s, {by}", self.tables.len(), self.seconds)
+        write!(f, "{} in {:.1} s, {by}", words::count(self.tables.len(), "table"), self.seconds)
     }
 }
 
