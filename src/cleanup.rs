@@ -352,7 +352,7 @@ async fn clean_slot(
     let deadline = Instant::now() + SLOT_PATIENCE;
     loop {
         let Some(found) = catalog::slot::find(source, name).await? else { return Ok(()) };
-        if let Recognised::No(why) = state.recognises(migration, &found).await? {
+        if let Recognised::No(why) = state.recognises(&found).await? {
             let sql = drop_slot_sql(name);
             let line = format!(
                 "replication slot {name} on the source: it is not known to be this migration's ({why}); if nobody needs it: {sql}"

@@ -17,7 +17,6 @@ use super::{CopyContext, CopyError};
 use crate::catalog;
 use crate::config::Provenance;
 use crate::session::{DbContext, DbError, Session};
-use crate::state::StateError;
 use crate::state::created::Recognised;
 use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
 
@@ -51,14 +50,13 @@ pub(super) async fn clear(ctx: &CopyContext<'_>, source: &Session) -> Result<(),
         Provenance::Existing(name) => return Err(CopyError::ExistingSlot(name.clone())),
         Provenance::Ours(name) => name,
     };
-    let migration = ctx.state.load().await?.ok_or_else(|| StateError::NoMigration(ctx.state.name().to_owned()))?;
     let give_up = Instant::now() + RELEASE_DEADLINE;
     loop {
         let Some(found) = catalog::slot::find(source, slot).await? else {
             ctx.state.slot_dropped(slot).await?;
             return Ok(());
         };
-        if let Recognised::No(why) = ctx.state.recognises(&migration, &found).await? {
+        if let Recognised::No(why) = ctx.state.recognises(&found).await? {
             return Err(CopyError::ForeignSlot { slot: slot.clone(), why });
         }
         match found.active_pid {

@@ -16,7 +16,7 @@
 //! (`DecodingContextFindStartpoint` in `logical.c`), behind a record that the
 //! creation itself has written.
 
-use super::migration::Migration;
+use super::resume::Standing;
 use super::{State, StateError};
 use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::Side;
@@ -88,16 +88,10 @@ impl State {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn recognises(&self, migration: &Migration, slot: &Slot) -> Result<Recognised, StateError> {
-        let name = migration.slot.name();
-        let position = self.position(name).await?.map(|position| position.lsn());
-        let creation = Creation {
-            begun: creation_begun(self.session(), self.name(), name).await?,
-            database: migration.source.database.clone(),
-            after: migration.slot_created,
-            reached: position.or(migration.consistent_point.map(|point| point.lsn())),
-        };
-        Ok(creation.recognises(slot))
+    pub async fn recognises(&self, slot: &Slot) -> Result<Recognised, StateError> {
+        let standing = Standing::read(self.session(), self.name()).await?;
+        let nothing = || Recognised::No("there is no such migration".to_owned());
+        Ok(standing.map_or_else(nothing, |standing| standing.recognises(slot)))
     }
 }
 
