@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use super::same::{self, There};
 use super::{SchemaError, batch, classify, create};
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::literal;
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
 
@@ -41,13 +42,17 @@ pub struct Failure {
     pub object: String,
     /// The SQL that brings it in.
     pub sql: String,
+    /// The SQL that takes it off the list of what waits.
+    pub give_up: String,
     /// Why it could not.
     pub error: DbError,
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; when that is mended, run catchup --finish again, or yourself: {}", self.error, self.sql)
+        let Failure { sql, give_up, error, .. } = self;
+        write!(f, "{error}; when that is mended, run catchup --finish again, or yourself: {sql}")?;
+        write!(f, " If it is not wanted any more, on the target: {give_up}")
     }
 }
 
@@ -143,12 +148,23 @@ pub async fn restore_deferred(
                 }
                 Err(error) => {
                     failed.insert(object.object.clone());
-                    restored.failures.push(Failure { object: object.object.clone(), sql: object.sql.clone(), error });
+                    let give_up = give_up(state.name(), object, &objects);
+                    let Deferred { object, sql, .. } = object.clone();
+                    restored.failures.push(Failure { object, sql, give_up, error });
                 }
             }
         }
     }
     Ok(restored)
+}
+
+/// Takes an object off the list, with what can only follow it.
+fn give_up(migration: &str, object: &Deferred, objects: &[Deferred]) -> String {
+    let validates = |other: &&Deferred| other.object.strip_prefix("validation of ") == Some(&object.object);
+    let ordinals: Vec<String> =
+        [object].into_iter().chain(objects.iter().filter(validates)).map(|one| one.ordinal.to_string()).collect();
+    let (migration, ordinals) = (literal(migration), ordinals.join(", "));
+    format!("DELETE FROM walferry.deferred WHERE migration = {migration} AND ordinal IN ({ordinals});")
 }
 
 /// Whether an object is missing only for want of a right that administrators
