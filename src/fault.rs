@@ -221,7 +221,8 @@ pub struct Verdict {
 pub const BUG: &str =
     "this is a bug in walferry; nothing was lost: the position is on the target. Please report it, and start again";
 
-const REFUSED: &str = "\"walferry check\" shows everything that stands in the way";
+const REFUSED: &str =
+    "mend what the message names; \"walferry check\" shows what else stands in the way of a migration";
 
 const ENDED: &str = "\"walferry cleanup\" is what is left to do";
 

@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
-use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source};
+use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source, taken};
 use crate::config::Settings;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
@@ -91,6 +91,10 @@ pub(super) async fn add(
     dump.drop_indexes(&source::inherited_indexes(source, &joining).await?);
     let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
     let objects = dump.deferred(tables, target.version());
+    let taken = taken::of_tables(target, &pre_data, &objects).await?;
+    if !taken.is_empty() {
+        return Err(SchemaError::Taken(taken));
+    }
     batch(target, &format!("BEGIN; {SETTINGS}"), "begin to create the tables").await?;
     let names = new.iter().map(|table| &table.name).chain(&sequences);
     let schemas: HashSet<&str> = names.map(|name| name.schema.as_str()).collect();
@@ -101,12 +105,23 @@ pub(super) async fn add(
         }
     }
     for entry in &pre_data {
-        execute(target, age(source, target), entry).await?;
+        execute(target, age(source, target), entry).await.map_err(needs_more)?;
     }
     append(state, objects).await?;
     batch(target, "COMMIT", "commit the tables").await?;
     tracing::info!(tables = new.len(), "created on the target");
     Ok(())
+}
+
+/// A table that is added may need more than its own sequences.
+fn needs_more(error: SchemaError) -> SchemaError {
+    match error {
+        SchemaError::Object { kind, object, source, .. } if is_missing(&source) => {
+            let advice = ": create there what it needs, as it is on the source, and run this again";
+            SchemaError::Object { kind, object, advice, source }
+        }
+        other => other,
+    }
 }
 
 pub(super) fn age(source: &Session, target: &Session) -> Age {

@@ -41,6 +41,7 @@ pub use follow::follow;
 pub(crate) use ownership::missing_roles;
 pub use pg_dump::{PgDump, find_pg_dump};
 pub use restore::{Failure, Leftover, Mark, Restored, restore_after_rows, restore_deferred};
+use taken::Taken;
 
 use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Settings, Side};
@@ -121,6 +122,13 @@ pub enum SchemaError {
         #[source]
         source: DbError,
     },
+    /// Something else has names that new tables, or their indexes, are to have.
+    #[error(
+        "something else on the target has {} that {} to have; rename it there, or drop it if it is not needed, and run this again:\n  {}",
+        if .0.len() == 1 { "the name" } else { "the names" }, if .0.len() == 1 { "this is" } else { "these are" },
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+    )]
+    Taken(Vec<Taken>),
     /// The tables on the target do not fit those of the source.
     #[error("the schema on the target does not fit:\n  {}", .0.join("\n  "))]
     Mismatch(Vec<String>),
@@ -142,6 +150,7 @@ impl SchemaError {
             SchemaError::NoPgDump { .. }
             | SchemaError::Extensions(_)
             | SchemaError::Roles(_)
+            | SchemaError::Taken(_)
             | SchemaError::Mismatch(_) => Fault::Refused,
         }
     }

@@ -1,20 +1,30 @@
-//! Names that are taken on the target by now and that indexes and keys which still
-//! wait are to have: they cannot be built when their turn comes.
+//! Names that are taken on the target by now and that new tables, or indexes and keys
+//! which still wait, are to have: they cannot be built when their turn comes.
 //!
 //! Invariant: what is there in the same shape is no hindrance, as the restore
 //! takes it as restored ([`super::same`]).
 
+use super::archive::Entry;
+use super::classify;
 use super::same::{self, There};
 use crate::catalog::holders::{self, Wanted};
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
+use crate::state::deferred::Deferred;
 
-/// A waiting object whose name something else has.
+/// An object to come whose name something else has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub struct Taken {
     /// The object, for people.
-    pub(crate) object: String,
-    /// What drops the one that has its name.
-    pub(crate) drop: String,
+    pub object: String,
+    /// What drops the one that has its name, or renames it.
+    pub drop: String,
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.object, self.drop)
+    }
 }
 
 /// Looks for the names of what a migration that has begun still waits for. The
@@ -48,5 +58,26 @@ pub(super) async fn of(
             taken.push(Taken { object, drop: drop.clone() });
         }
     }
+    Ok(taken)
+}
+
+/// The same for these tables to be created, with their sequences, and for what comes
+/// after their rows.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub(super) async fn of_tables(target: &Session, entries: &[Entry], later: &[Deferred]) -> Result<Vec<Taken>, DbError> {
+    let relation = |entry: &Entry| match entry.kind.as_str() {
+        "TABLE" | "SEQUENCE" => Some(Wanted::Relation(TableName::new(&entry.schema, &entry.name))),
+        _ => None,
+    };
+    let names: Vec<Wanted> = entries.iter().filter_map(relation).collect();
+    let drops = holders::drops(target, &names).await?;
+    let is_taken = |entry: &Entry| {
+        let drop = drops.get(&relation(entry)?)?.clone();
+        Some(Taken { object: classify::describe(entry), drop })
+    };
+    let mut taken: Vec<Taken> = entries.iter().filter_map(is_taken).collect();
+    taken.extend(of(target, later.iter().map(|object| (object.object.clone(), object.sql.clone()))).await?);
     Ok(taken)
 }
