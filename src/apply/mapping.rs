@@ -33,12 +33,18 @@ pub enum MappingError {
     #[error("table {0} does not exist on the target")]
     NoTable(TableName),
     /// The target's table lacks a column.
-    #[error("table {table} on the target has no column {}; run on the target: {remedy} then start again", ident(.column))]
+    #[error(
+        "table {table} on the target has no column {}; run on the target: {} then start again", ident(.column),
+        new_or_renamed(.table, .column, .left_over.as_deref(), .remedy)
+    )]
     NoColumn {
         /// The table.
         table: TableName,
         /// The column on the source.
         column: String,
+        /// The one column that the target has and the source has not, when no other
+        /// lacks: this may be its new name.
+        left_over: Option<String>,
         /// The SQL that adds it.
         remedy: String,
     },
@@ -49,6 +55,25 @@ fn add_column_sql(table: &TableName, column: &str, type_oid: u32) -> String {
     let kind = tokio_postgres::types::Type::from_oid(type_oid)
         .map_or_else(|| "<its type on the source>".to_owned(), |known| known.name().to_owned());
     format!("ALTER TABLE {} ADD COLUMN {} {kind};", table.sql(), ident(column))
+}
+
+/// What is done about a column that the target lacks: it is new, or was renamed.
+pub fn new_or_renamed(table: &TableName, column: &str, left_over: Option<&str>, add: &str) -> String {
+    let Some(old) = left_over else { return add.to_owned() };
+    let (table, old, column) = (table.sql(), ident(old), ident(column));
+    format!(
+        "if {column} is the new name of {old}: ALTER TABLE {table} RENAME COLUMN {old} TO {column}; if it is a new column: {add}"
+    )
+}
+
+/// The one column that is on the target alone, when there is one on the source alone.
+pub fn left_over<'a>(source: &[&str], target: &[&'a str]) -> Option<&'a str> {
+    let mut lacking = source.iter().filter(|name| !target.contains(name));
+    let mut beyond = target.iter().filter(|name| !source.contains(name));
+    match (lacking.next(), lacking.next(), beyond.next(), beyond.next()) {
+        (Some(_), None, Some(beyond), None) => Some(beyond),
+        _ => None,
+    }
 }
 
 /// A relation's place on the target.
@@ -73,6 +98,11 @@ impl Mapping {
     /// When the target lacks a column.
     pub fn new(relation: Arc<Relation>, target: TargetTable) -> Result<Self, MappingError> {
         let place = |name: &str| target.columns.iter().position(|column| column.name == name);
+        let left_over = || {
+            let on_source: Vec<&str> = relation.columns.iter().map(|column| column.name.as_str()).collect();
+            let on_target: Vec<&str> = target.columns.iter().map(|column| column.name.as_str()).collect();
+            left_over(&on_source, &on_target).map(str::to_owned)
+        };
         let places = relation
             .columns
             .iter()
@@ -80,6 +110,7 @@ impl Mapping {
                 place(&column.name).ok_or_else(|| MappingError::NoColumn {
                     table: target.table.clone(),
                     column: column.name.clone(),
+                    left_over: left_over(),
                     remedy: add_column_sql(&target.table, &column.name, column.type_oid),
                 })
             })

@@ -83,9 +83,9 @@ impl Source {
     /// When the source cannot be asked.
     pub async fn explain(&mut self, relation: u32, error: MappingError) -> Result<MappingError, ApplyError> {
         Ok(match error {
-            MappingError::NoColumn { table, column, remedy } => {
+            MappingError::NoColumn { table, column, left_over, remedy } => {
                 let known = self.add_column_sql(relation, &table, &column).await?;
-                MappingError::NoColumn { table, column, remedy: known.unwrap_or(remedy) }
+                MappingError::NoColumn { table, column, left_over, remedy: known.unwrap_or(remedy) }
             }
             other => other,
         })

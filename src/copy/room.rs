@@ -11,7 +11,8 @@ use super::{CopyContext, CopyError, publication};
 use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, by_name};
 use crate::config::SchemaMode;
-use crate::membership::{self, Part, SourceTable, coverage};
+use crate::membership::coverage::{self, Hierarchy};
+use crate::membership::{self, Part, SourceTable};
 use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
 use crate::session::{DbContext, DbError, Session};
@@ -113,22 +114,23 @@ async fn refuse_those_of_dropped_tables(
     }
 }
 
-/// What is a partition has to be one of the same table on the target.
+/// What is a partition has to be one of the same table on the target; so has what is in
+/// the way of a new partition there.
 async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &HashSet<u32>) -> Result<(), CopyError> {
-    if ctx.settings.schema != SchemaMode::Create {
-        return Ok(());
-    }
-    let there: HashMap<u32, TargetTable> =
-        ctx.state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
-    let members: HashSet<u32> = membership::known(ctx.state)
-        .await?
-        .into_iter()
-        .filter(|(_, state)| state.takes_part())
-        .map(|(oid, _)| oid)
-        .collect();
-    let takes_part = |oid| members.contains(&oid) || wanted.contains(&oid);
-    let misplaced = |table: &SourceTable| coverage::misplaced(table, &there, takes_part);
-    match tables.iter().filter(|table| wanted.contains(&table.oid)).find_map(misplaced) {
+    let there = ctx.state.target_tables().await?;
+    let there: HashMap<u32, TargetTable> = there.into_iter().map(|there| (there.source_oid, there)).collect();
+    let known = membership::known(ctx.state).await?;
+    let takes_part = |oid| wanted.contains(&oid) || known.get(&oid).is_some_and(|state| state.takes_part());
+    let is_wanted = |table: &&SourceTable| wanted.contains(&table.oid);
+    let roots: HashSet<u32> =
+        tables.iter().filter(is_wanted).flat_map(|table| table.ancestors.iter().map(|above| above.oid)).collect();
+    let is_in_the_way = |table: &SourceTable| {
+        let parent = there.get(&table.oid).and_then(|there| there.parent.as_ref());
+        parent.is_some_and(|(oid, _)| oid.is_some_and(|oid| roots.contains(&oid)))
+    };
+    let hierarchy = Hierarchy::of(ctx.settings.schema);
+    let looked_at = tables.iter().filter(|table| is_wanted(table) || is_in_the_way(table));
+    match looked_at.filter_map(|table| coverage::misplaced(hierarchy, table, &there, takes_part)).next() {
         None => Ok(()),
         Some(gap) => Err(CopyError::Misplaced(Box::new(gap))),
     }

@@ -19,6 +19,7 @@ use super::renaming::{Renaming, say_how_to_rename};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
+use crate::config::SchemaMode;
 use crate::sql::TableName;
 use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
 use crate::words::listed;
@@ -62,6 +63,9 @@ pub enum Cause {
     New,
     /// It came after the copy, and has no row so far; its definition is wanted.
     NewAndEmpty,
+    /// The target lacks columns of it; the SQL that adds them, with the values that
+    /// older rows have.
+    LacksColumns(Vec<String>),
     /// Its file is another one: it was rewritten, or emptied.
     Rewritten,
     /// How it is published was altered, perhaps there and back.
@@ -167,6 +171,10 @@ impl Gap {
             Cause::LeftOutWithin { root } => {
                 return format!("is left out, and cannot be: its rows come in the name of {root}");
             }
+            Cause::LacksColumns(sql) => {
+                let columns = if sql.len() == 1 { "a column" } else { "columns" };
+                return format!("has {columns} on the source that the target lacks");
+            }
             Cause::Altered => {
                 "is published otherwise than when its rows were read, or was for a while (kinds of changes, its publication, its \
                  schema, the table that it is a partition of), and changes in between may be lost"
@@ -215,6 +223,7 @@ impl Gap {
                 let statements = statements.chain(extra.iter().map(|parent| alter("NO INHERIT", parent)));
                 format!("do the same there: {}", statements.collect::<Vec<_>>().join(" "))
             }
+            Cause::LacksColumns(sql) => format!("on the target, {}", sql.join(" ")),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
             Cause::PublishedAgain | Cause::Rewritten | Cause::Altered => again,
@@ -253,6 +262,16 @@ pub enum Hierarchy {
     Same,
     /// That is the operator's business.
     Own,
+}
+
+impl Hierarchy {
+    /// What a schema of this origin has to be.
+    pub fn of(schema: SchemaMode) -> Self {
+        match schema {
+            SchemaMode::Create => Hierarchy::Same,
+            SchemaMode::Existing | SchemaMode::None => Hierarchy::Own,
+        }
+    }
 }
 
 /// Both sides as they are just now.
@@ -355,7 +374,8 @@ fn of_table(
         }
         TableState::Unlogged if table.persistence == Persistence::Permanent => {
             // A partitioned table has no rows that could be unlogged.
-            return one((table.shape == Shape::Plain).then_some(Cause::Logged));
+            let logged = (table.shape == Shape::Plain).then_some(Cause::Logged);
+            return one(there.and_then(|there| renamed(table, there)).or(logged));
         }
         TableState::Unlogged => {}
         _ if table.persistence == Persistence::Unlogged => return vec![Cause::Unlogged],
@@ -366,9 +386,8 @@ fn of_table(
         let missing = row.state.is_streamed().then_some(Cause::MissingOnTarget);
         return one(missing.or_else(|| doubt(now, row, table)));
     };
-    if there.name != table.name {
-        let how = Renaming::Sql(String::new());
-        return vec![Cause::Renamed { now: table.name.clone(), how }];
+    if let Some(renamed) = renamed(table, there) {
+        return vec![renamed];
     }
     if let Some(cause) = in_another_name(now, members, row, table, there) {
         return vec![cause];
@@ -378,6 +397,12 @@ fn of_table(
     let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
     let of_place = attached(now, members, table, there).or_else(|| inherits(now, members, table, there));
     of_place.into_iter().chain(of_rows).collect()
+}
+
+/// It has another name than on the target; how it gets that is filled in later.
+fn renamed(table: &SourceTable, there: &TargetTable) -> Option<Cause> {
+    let how = Renaming::Sql(String::new());
+    (there.name != table.name).then(|| Cause::Renamed { now: table.name.clone(), how })
 }
 
 /// The rows of a table that is streamed come in another's name by now.
@@ -458,40 +483,38 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
 }
 
 fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
-    let cause = attached_otherwise(table, there, now.there, |oid| members.all.contains(&oid))?;
-    match (now.hierarchy, &there.parent) {
-        (Hierarchy::Same, _) => Some(cause),
-        // How the target parts its rows is the operator's, but not which of them a root has.
-        (Hierarchy::Own, Some((Some(oid), _))) if members.all.contains(oid) && !table.is_below(*oid) => Some(cause),
-        (Hierarchy::Own, _) => None,
-    }
+    attached_otherwise(now.hierarchy, table, (there, now.there), |oid| members.all.contains(&oid))
 }
 
 /// A table that is a partition of another table on the target, or of none.
 pub fn misplaced(
+    hierarchy: Hierarchy,
     table: &SourceTable,
     there: &HashMap<u32, TargetTable>,
     takes_part: impl Fn(u32) -> bool,
 ) -> Option<Gap> {
     let own = there.get(&table.oid)?;
-    let cause = attached_otherwise(table, own, there, takes_part)?;
+    let cause = attached_otherwise(hierarchy, table, (own, there), takes_part)?;
     Some(Gap { source_oid: table.oid, table: own.name.clone(), cause })
 }
 
 fn attached_otherwise(
+    hierarchy: Hierarchy,
     table: &SourceTable,
-    own: &TargetTable,
-    there: &HashMap<u32, TargetTable>,
+    (own, there): (&TargetTable, &HashMap<u32, TargetTable>),
     takes_part: impl Fn(u32) -> bool,
 ) -> Option<Cause> {
     // A root that is left out is none on the target.
     let parent = table.ancestors.first().filter(|parent| takes_part(parent.oid));
-    let is_same = match (&parent, &own.parent) {
-        (None, None) => true,
-        (Some(parent), Some((oid, _))) => *oid == Some(parent.oid),
-        _ => false,
+    let is_another = match (hierarchy, &parent, &own.parent) {
+        (_, None, None) => false,
+        (Hierarchy::Same, Some(parent), Some((oid, _))) => *oid != Some(parent.oid),
+        (Hierarchy::Same, _, _) => true,
+        // How the target parts its rows is the operator's, but not which of them a root has.
+        (Hierarchy::Own, _, Some((Some(oid), _))) => takes_part(*oid) && !table.is_below(*oid),
+        (Hierarchy::Own, _, _) => false,
     };
-    (!is_same).then(|| Cause::Attached {
+    is_another.then(|| Cause::Attached {
         // By its name there, where it may be renamed yet.
         source: parent.map(|parent| there.get(&parent.oid).map_or(&parent.name, |there| &there.name).clone()),
         target: own.parent.as_ref().map(|(_, name)| name.clone()),

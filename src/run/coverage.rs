@@ -12,14 +12,17 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::{Context, Error};
+use crate::apply::mapping;
+use crate::apply::source::Source;
 use crate::catalog::contents::{self, Checksum};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{self, Column, Detail, Shape};
-use crate::config::{SchemaMode, Settings};
+use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now};
 use crate::membership::{self, Part, SourceTable, narrowed, publishing};
+use crate::schema;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -49,7 +52,7 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let published = publication::tables(source, settings.publications.names()).await?;
     let there = state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
     let filled = if publishes_all { filled(source, &tables, &rows).await? } else { HashSet::new() };
-    let hierarchy = if settings.schema == SchemaMode::Create { Hierarchy::Same } else { Hierarchy::Own };
+    let hierarchy = Hierarchy::of(settings.schema);
     let now = Now {
         rows: &rows,
         tables: &tables,
@@ -204,9 +207,41 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         }
         left.push(gap.clone());
     }
+    let lacking = lacking_columns(ctx, state, &left, (&source, &target)).await?;
+    left.extend(lacking);
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
     Ok(left)
+}
+
+/// Tables without another gap of which the target lacks columns: nothing of an ALTER
+/// TABLE is in the stream before the next change of a row.
+async fn lacking_columns(
+    ctx: &Context,
+    state: &State,
+    left: &[Gap],
+    (source, target): (&Session, &Session),
+) -> Result<Vec<Gap>, Error> {
+    let has_gap: HashSet<u32> = left.iter().map(|gap| gap.source_oid).collect();
+    let rows = state.tables().await?;
+    let streamed: HashSet<u32> = rows.iter().filter(|row| row.state.is_streamed()).map(|row| row.source_oid).collect();
+    let mut tables = ctx.copy(state).tables(source).await?;
+    tables.retain(|table| streamed.contains(&table.oid) && !has_gap.contains(&table.oid));
+    let there = tables::by_name(target, tables.iter().map(|table| &table.name)).await?;
+    let (mut asked, mut gaps) = (Source::new(&ctx.settings), Vec::new());
+    for (table, columns) in schema::tables::lacking(&tables, &there) {
+        let mut sql = Vec::new();
+        let on_source: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        let on_target = there.get(&table.name).into_iter().flat_map(|found| &found.columns);
+        let on_target: Vec<&str> = on_target.map(|column| column.name.as_str()).collect();
+        let left_over = mapping::left_over(&on_source, &on_target);
+        for column in columns {
+            let add = asked.add_column_sql(table.oid, &table.name, &column.name).await?;
+            sql.extend(add.map(|add| mapping::new_or_renamed(&table.name, &column.name, left_over, &add)));
+        }
+        gaps.push(Gap { source_oid: table.oid, table: table.name.clone(), cause: Cause::LacksColumns(sql) });
+    }
+    Ok(gaps)
 }
 
 /// Tables that neither side has any more.

@@ -3,11 +3,12 @@
 //! Invariant: tables and columns are matched by name; order and types may
 //! differ (`src/backend/replication/logical/relation.c` does the same).
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
 
 use super::SchemaError;
 use crate::catalog::contents;
-use crate::catalog::tables::{Found, Persistence};
+use crate::catalog::tables::{Column, Found, Persistence};
 use crate::membership::SourceTable;
 use crate::session::Session;
 use crate::sql::{TableName, ident};
@@ -23,11 +24,8 @@ pub fn require_fit<'a>(
 ) -> Result<(), SchemaError> {
     let mut wrong = Vec::new();
     let tables: Vec<&SourceTable> = tables.collect();
-    // A column of a partitioned table comes to its partitions with it.
-    let lacks = |name: &TableName, column: &str| {
-        tables.iter().any(|table| table.name == *name)
-            && target.get(name).is_some_and(|there| there.columns.iter().all(|other| other.name != column))
-    };
+    let mut missing: HashMap<u32, Vec<&Column>> =
+        lacking(&tables, target).into_iter().map(|(table, columns)| (table.oid, columns)).collect();
     for table in &tables {
         let Some(there) = target.get(&table.name) else {
             wrong.push(format!("table {} is not there: create it, or leave it out with --exclude-tables", table.name));
@@ -40,11 +38,11 @@ pub fn require_fit<'a>(
                 table.name.sql()
             ));
         }
-        let missing =
-            table.columns.iter().filter(|c| !c.is_generated && !there.columns.iter().any(|t| t.name == c.name));
-        let missing = missing.filter(|c| !table.ancestors.iter().any(|ancestor| lacks(&ancestor.name, &c.name)));
         let sql = table.name.sql();
-        wrong.extend(missing.map(|c| format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&c.name), c.type_sql)));
+        let missing = missing.remove(&table.oid).unwrap_or_default();
+        wrong.extend(
+            missing.into_iter().map(|c| format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&c.name), c.type_sql)),
+        );
         let beyond =
             there.columns.iter().filter(|t| !table.columns.iter().any(|c| c.name == t.name && !c.is_generated));
         wrong.extend(beyond.filter(|t| t.is_not_null && !t.has_default).map(|t| {
@@ -53,6 +51,28 @@ pub fn require_fit<'a>(
         }));
     }
     if wrong.is_empty() { Ok(()) } else { Err(SchemaError::Mismatch(wrong)) }
+}
+
+/// The columns of tables that the target has a place for and lacks. One of a partitioned
+/// table comes to its partitions with it.
+pub fn lacking<'a, T: Borrow<SourceTable>>(
+    tables: &'a [T],
+    target: &HashMap<TableName, Found>,
+) -> Vec<(&'a SourceTable, Vec<&'a Column>)> {
+    let names: HashSet<&TableName> = tables.iter().map(|table| &table.borrow().name).collect();
+    let lacks = |name: &TableName, column: &str| {
+        target.get(name).is_some_and(|there| there.columns.iter().all(|other| other.name != column))
+    };
+    let is_lacking = |table: &SourceTable, column: &Column| {
+        let comes_from_above = |above: &TableName| names.contains(above) && lacks(above, &column.name);
+        let is_above = table.ancestors.iter().any(|above| comes_from_above(&above.name));
+        !column.is_generated && lacks(&table.name, &column.name) && !is_above
+    };
+    let of_table = |table: &'a T| {
+        let table = table.borrow();
+        (table, table.columns.iter().filter(|column| is_lacking(table, column)).collect::<Vec<_>>())
+    };
+    tables.iter().map(of_table).filter(|(_, columns)| !columns.is_empty()).collect()
 }
 
 /// What differs between columns of one name without being in the rows' way,

@@ -249,15 +249,18 @@ impl State {
     }
 
     /// Forgets tables that the source has no more and whose table on the target is
-    /// that of another by now. `present` are all tables of the source.
+    /// that of another by now, which takes part. `present` are all tables of the source.
     ///
     /// # Errors
     /// When the target refuses it.
     pub async fn forget_displaced(&self, present: &[u32]) -> Result<(), StateError> {
-        let sql = "DELETE FROM walferry.tables o WHERE o.migration = $1 AND o.source_oid <> ALL ($2::oid[]) \
+        let others = TableState::sql([TableState::Excluded, TableState::Extension]);
+        let sql = format!(
+            "DELETE FROM walferry.tables o WHERE o.migration = $1 AND o.source_oid <> ALL ($2::oid[]) \
              AND EXISTS (SELECT FROM walferry.tables n WHERE n.migration = $1 AND n.source_oid = ANY ($2::oid[]) \
-             AND n.target_oid = o.target_oid)";
-        self.execute(sql, &[&self.name(), &present], "forget tables that others have replaced").await?;
+             AND n.target_oid = o.target_oid AND n.state NOT IN ({others}))"
+        );
+        self.execute(&sql, &[&self.name(), &present], "forget tables that others have replaced").await?;
         Ok(())
     }
 

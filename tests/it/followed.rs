@@ -2,7 +2,7 @@
 //! altered in ways that a stream does not tell of. Each story went in circles, or lost
 //! the rows that the advice was about.
 
-use crate::journey::PATIENCE;
+use crate::journey::{PATIENCE, value};
 use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry};
 use crate::support::{connect, servers};
@@ -117,7 +117,7 @@ async fn a_table_that_was_dropped_and_created_again_takes_the_place_of_the_old_o
     story.source("DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a VALUES (7, 'n')").await;
     story.target.batch_execute("TRUNCATE a").await.unwrap();
     let said = story.run(&["resync", "*"], 0);
-    assert!(said.stdout.contains("2 table(s)"), "{}", said.stdout);
+    assert!(said.stdout.contains("2 tables"), "{}", said.stdout);
     story.ends_equal().await;
     story.run(&["catchup", "--finish"], 0);
 }
@@ -303,8 +303,10 @@ async fn a_partition_that_was_detached_is_named_also_where_the_schema_is_the_ope
         let story = Story::on(pair, &format!("{PARTED}; {publish}"), &arguments).await;
         let detach = "ALTER TABLE p DETACH PARTITION p0";
         story.source(detach).await;
-        let said = story.run(&["catchup"], 8).stderr;
-        assert!(said.contains("DETACH PARTITION \"public\".\"p0\""), "{said}");
+        for (command, code) in [(["catchup"].as_slice(), 8), (&["resync", "public.p0"], 7)] {
+            let said = story.run(command, code).stderr;
+            assert!(said.contains("DETACH PARTITION \"public\".\"p0\""), "{said}");
+        }
         story.target.batch_execute(detach).await.unwrap();
         if publish.is_empty() {
             story.run(&["resync", "public.p0"], 0);
@@ -358,4 +360,159 @@ async fn a_run_until_caught_up_does_not_end_well_while_tables_differ() {
     story.run(&["add", "public.n"], 0);
     story.run(&run, 0);
     story.pair.assert_equal().await;
+}
+
+/// The story: `add` of the new partition failed with the server's "would overlap", and
+/// nothing said that the old one is to be detached.
+#[tokio::test]
+async fn a_partition_that_was_detached_renamed_and_replaced_leads_to_the_same_on_the_target() {
+    let story = Story::of(PARTED, &[]).await;
+    story
+        .source(
+            "ALTER TABLE p DETACH PARTITION p0; ALTER TABLE p0 RENAME TO p0_old; \
+             CREATE TABLE p0 PARTITION OF p FOR VALUES FROM (0) TO (100); INSERT INTO p VALUES (3, 'n')",
+        )
+        .await;
+    let said = story.run(&["catchup"], 7);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"p0\" RENAME TO \"p0_old\"").await;
+    let said = story.run(&["add", "public.p0"], 7);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"p\" DETACH PARTITION \"public\".\"p0_old\"").await;
+    story.run(&["add", "public.p0"], 0);
+    story.source("INSERT INTO p VALUES (4, 'm'); UPDATE p0_old SET v = 'o'").await;
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("walferry resync 'public.p0_old'"), "{said}");
+    story.run(&["resync", "public.p0_old"], 0);
+    story.ends_equal().await;
+}
+
+/// The story: `check` printed a DROP CONSTRAINT … CASCADE of the key of a table that is
+/// a member, for an index of that name that a new table was to have.
+#[tokio::test]
+async fn an_index_in_the_way_of_a_new_table_is_renamed_and_the_key_it_is_of_remains() {
+    let story = Story::of(TWO, &[]).await;
+    let rename = "ALTER TABLE a RENAME TO c";
+    story.source(rename).await;
+    story.target.batch_execute(rename).await.unwrap();
+    story
+        .source("ALTER INDEX a_pkey RENAME TO c_pkey; CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)")
+        .await;
+    let said = story.run(&["add", "public.a"], 3);
+    assert!(said.stderr.contains("has the name that this is to have"), "{}", said.stderr);
+    story.do_as_printed(&said, "ALTER INDEX").await;
+    story.run(&["add", "public.a"], 0);
+    story.source("UPDATE c SET v = 'u' WHERE id = 1; INSERT INTO a VALUES (2)").await;
+    story.ends_equal().await;
+    let key = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'c'::regclass AND contype = 'p'";
+    assert_eq!(value(&story.target, key).await, "1");
+}
+
+/// The story: the way out of the table that is logged now was that of its old name.
+#[tokio::test]
+async fn an_unlogged_table_that_was_renamed_and_logged_is_renamed_first() {
+    let setup = format!("{TWO}; CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)");
+    let story = Story::of(&setup, &[]).await;
+    story.source("ALTER TABLE u RENAME TO u2; ALTER TABLE u2 SET LOGGED; INSERT INTO u2 VALUES (2)").await;
+    let said = story.run(&["catchup"], 8);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"u\" RENAME TO \"u2\"").await;
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("walferry add 'public.u2'"), "{said}");
+    story.run(&["add", "public.u2"], 0);
+    story.ends_equal().await;
+}
+
+/// The story: the new one was created anew before the old one's rename was asked for.
+#[tokio::test]
+async fn an_unlogged_table_under_the_name_of_a_renamed_one_waits_until_that_is_renamed() {
+    let setup = format!("{TWO}; CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)");
+    let story = Story::of(&setup, &["--all-tables"]).await;
+    story.source("ALTER TABLE u RENAME TO u2; CREATE UNLOGGED TABLE u (id int PRIMARY KEY, n int); INSERT INTO u VALUES (7, 8)").await;
+    let said = story.run(&["catchup"], 8);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"u\" RENAME TO \"u2\"").await;
+    story.run(&["catchup", "--finish"], 0);
+    story.pair.assert_equal().await;
+}
+
+/// The story: exit 0, as the stream has nothing of an ALTER TABLE before the next row.
+#[tokio::test]
+async fn columns_that_the_target_lacks_are_named_before_a_change_comes() {
+    let cases = [
+        ("ALTER TABLE a ADD COLUMN n int NOT NULL DEFAULT 7", "ALTER TABLE \"public\".\"a\" ADD COLUMN"),
+        (
+            "ALTER TABLE a ADD COLUMN n text; ALTER TABLE a ADD COLUMN m numeric(5, 2) DEFAULT 1.5",
+            "ALTER TABLE \"public\".\"a\" ADD COLUMN",
+        ),
+        ("ALTER TABLE a RENAME COLUMN v TO w", "ALTER TABLE \"public\".\"a\" RENAME COLUMN \"v\" TO \"w\""),
+    ];
+    for (alter, as_printed) in cases {
+        for mode in ["create", "existing"] {
+            let pair = Pair::builder().start().await;
+            if mode == "existing" {
+                let there: Vec<&str> = TWO.split(';').filter(|sql| sql.contains("CREATE")).collect();
+                pair.target_client().await.batch_execute(&there.join(";")).await.unwrap();
+            }
+            let story = Story::on(pair, TWO, &["--schema", mode]).await;
+            story.source(alter).await;
+            let said = story.run(&["catchup"], 8);
+            story.run(&["run", "--until", "caught-up"], 8);
+            story.do_as_printed(&said, as_printed).await;
+            story.ends_equal().await;
+            story.source("INSERT INTO a (id) VALUES (90)").await;
+            story.ends_equal().await;
+        }
+    }
+}
+
+/// The story: the stream met it first, and had ADD COLUMN alone to offer: old rows lost
+/// their values in that column.
+#[tokio::test]
+async fn a_column_that_was_renamed_is_said_to_be_so_where_the_stream_stops() {
+    let story = Story::of(TWO, &[]).await;
+    story.source("ALTER TABLE a RENAME COLUMN v TO w; UPDATE a SET w = 'x' WHERE id = 1").await;
+    let said = story.run(&["catchup"], 7);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"a\" RENAME COLUMN \"v\" TO \"w\"").await;
+    story.ends_equal().await;
+}
+
+/// The story: "start with an empty database", in the middle of a migration.
+#[tokio::test]
+async fn what_a_table_that_is_added_lacks_or_collides_with_is_said_with_the_way_out() {
+    let setup = format!("{TWO}; CREATE SEQUENCE s");
+    let story = Story::of(&setup, &[]).await;
+    story.source("DROP SEQUENCE s; CREATE TABLE s (id int PRIMARY KEY); INSERT INTO s VALUES (1)").await;
+    let said = story.run(&["add", "public.s"], 3);
+    story.do_as_printed(&said, "DROP SEQUENCE IF EXISTS public.s").await;
+    story.run(&["add", "public.s"], 0);
+    let mood = "CREATE TYPE mood AS ENUM ('good')";
+    story.source(mood).await;
+    story.source("CREATE TABLE t (id int PRIMARY KEY, m mood); INSERT INTO t VALUES (1, 'good')").await;
+    let said = story.run(&["add", "public.t"], 3).stderr;
+    assert!(said.contains("create there what it needs") && !said.contains("empty database"), "{said}");
+    story.target.batch_execute(mood).await.unwrap();
+    story.run(&["add", "public.t"], 0);
+    story.ends_equal().await;
+}
+
+/// Columns that the rows do not come with are nobody's concern.
+#[tokio::test]
+async fn columns_that_are_generated_or_not_published_may_lack_on_the_target() {
+    let versions = servers();
+    let server = versions.last().unwrap();
+    let pair = Pair::builder().servers(server, server).start().await;
+    pair.target_client()
+        .await
+        .batch_execute("CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE p (id int, v text)")
+        .await
+        .unwrap();
+    let setup = "CREATE TABLE a (id int PRIMARY KEY, v text, g int GENERATED ALWAYS AS (id + 1) STORED, secret text); \
+         INSERT INTO a VALUES (1, 'x', DEFAULT, 's'); CREATE PUBLICATION mine FOR TABLE a (id, v), TABLE p WITH (publish_via_partition_root)";
+    let story =
+        Story::on(pair, &format!("{PARTED}; {setup}"), &["--publication", "mine", "--schema", "existing"]).await;
+    story.source("ALTER TABLE a ADD COLUMN later int DEFAULT 3; INSERT INTO a VALUES (2, 'y')").await;
+    story.run(&["catchup"], 0);
+    // Of the partitions the target has none.
+    story.source("ALTER TABLE p ADD COLUMN w int DEFAULT 5").await;
+    let said = story.run(&["catchup"], 8);
+    assert!(said.stderr.contains("1 table"), "{}", said.stderr);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"p\" ADD COLUMN").await;
+    story.run(&["catchup"], 0);
 }

@@ -129,7 +129,7 @@ async fn what_cannot_be_set_is_named_with_the_sql_and_the_others_are_set() {
     assert_eq!(state.sequence_counts().await.unwrap().behind, 4);
 
     let error = pass(&source, &target, &state, rules, EXACT).await.unwrap_err().to_string();
-    assert!(error.contains("4 sequence(s)"), "{error}");
+    assert!(error.contains("4 sequences"), "{error}");
     assert!(error.contains(r#"GRANT SELECT ON SEQUENCE "public"."hidden" TO source_owner"#), "{error}");
     assert!(error.contains("public.missing does not exist on the target"), "{error}");
     assert!(error.contains(r#"GRANT SELECT, UPDATE ON SEQUENCE "public"."locked" TO target_owner"#), "{error}");

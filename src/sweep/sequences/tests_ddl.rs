@@ -259,7 +259,7 @@ async fn a_locked_sequence_on_either_side_is_named_and_holds_up_no_other() {
     }
     target.batch_execute("ROLLBACK").await.unwrap();
     let error = ends.refused(SchemaMode::Create).await;
-    assert!(error.contains("1 sequence(s)") && error.contains("public.shut is not equal: cannot read it"), "{error}");
+    assert!(error.contains("1 sequence") && error.contains("public.shut is not equal: cannot read it"), "{error}");
     source.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(ends.pass(SchemaMode::Create, EXACT).await.unwrap().behind, 0);
 }
