@@ -3,7 +3,7 @@
 //!
 //! Invariant: there is one way from pg_dump's output to what is executed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::archive::{self, Entry};
 use super::ownership::Given;
@@ -12,7 +12,7 @@ use crate::catalog::objects::TakenAlong;
 use crate::config::{Keep, Settings};
 use crate::membership::SourceTable;
 use crate::session::Session;
-use crate::sql::TableName;
+use crate::sql::{TableName, ident};
 use crate::state::deferred::Deferred;
 
 /// How long pg_dump waits for a table that someone holds exclusively before it
@@ -121,17 +121,51 @@ fn arguments(
         Patience::Run => "--lock-wait-timeout=300s".to_owned(),
         Patience::Check => "--lock-wait-timeout=10s".to_owned(),
     });
-    // Quoted parts of a pattern are taken literally.
     match scope {
         Scope::All { snapshot } => {
             args.push("--exclude-schema=walferry".to_owned());
             args.extend(snapshot.map(|snapshot| format!("--snapshot={snapshot}")));
-            args.extend(left_out.iter().map(|name| format!("--exclude-table={}", name.sql())));
+            args.extend(patterns(left_out.iter()).map(|pattern| format!("--exclude-table={pattern}")));
         }
         Scope::Tables(tables, sequences) => {
             let names = tables.iter().map(|table| &table.name).chain(sequences);
-            args.extend(names.map(|name| format!("--table={}", name.sql())));
+            args.extend(patterns(names).map(|pattern| format!("--table={pattern}")));
         }
     }
     args
+}
+
+/// Names in one pattern.
+const IN_A_PATTERN: usize = 100;
+
+/// The patterns of these tables; pg_dump looks through all relations for each of them
+/// (`expand_table_name_patterns` in `pg_dump.c`). What is quoted is taken literally,
+/// what is not is a regular expression (`processSQLNamePattern` in `string_utils.c`).
+fn patterns<'a>(names: impl Iterator<Item = &'a TableName>) -> impl Iterator<Item = String> {
+    let mut by_schema: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for name in names {
+        by_schema.entry(&name.schema).or_default().push(ident(&name.name));
+    }
+    by_schema.into_iter().flat_map(|(schema, names)| {
+        let schema = ident(schema);
+        let pattern = |names: &[String]| format!("{schema}.({})", names.join("|"));
+        names.chunks(IN_A_PATTERN).map(pattern).collect::<Vec<_>>()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_a_schema_are_named_in_few_patterns() {
+        let table = |schema: &str, number: usize| TableName::new(schema, format!("t{number}"));
+        let names: Vec<TableName> =
+            (0..=IN_A_PATTERN).map(|number| table("s", number)).chain([table("a.b", 1)]).collect();
+        let found: Vec<String> = patterns(names.iter()).collect();
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[0], r#""a.b".("t1")"#);
+        assert!(found[1].starts_with(r#""s".("t0"|"t1"|"#));
+        assert_eq!(found[2], format!(r#""s".("t{IN_A_PATTERN}")"#));
+    }
 }
