@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::{Identity, Mapping};
 use super::reread::Filled;
-use super::target::Generation;
+use super::target::{Generation, TargetColumn};
 use crate::assemble::ChangeKind;
 use crate::pgoutput::{OldTuple, Tuple, Value};
 use crate::sql::ident;
@@ -253,7 +253,7 @@ fn identity_sql(mapping: &Mapping, first: usize) -> String {
                 .map(|(n, &index)| {
                     let schema = mapping.column(index).map_or("pg_catalog", |c| c.equality_schema.as_str());
                     let place = format!("${}{}", first + n, bare_cast(mapping, index));
-                    format!("{} OPERATOR({}.=) {place}", name(mapping, index), ident(schema))
+                    format!("{} OPERATOR({}.=) {place}", compared(mapping, index), ident(schema))
                 })
                 .collect();
             terms.join(" AND ")
@@ -284,6 +284,11 @@ fn name(mapping: &Mapping, index: usize) -> String {
     mapping.column(index).map_or_else(String::new, |column| ident(&column.name))
 }
 
+/// The column in a comparison.
+pub(super) fn compared(mapping: &Mapping, index: usize) -> String {
+    mapping.column(index).map_or_else(String::new, TargetColumn::compared)
+}
+
 /// A cast that takes the value as it is: one to `varchar(3)` would cut what the
 /// column refuses, or look for another key.
 fn bare_cast(mapping: &Mapping, index: usize) -> String {
@@ -297,7 +302,7 @@ fn cast(mapping: &Mapping, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::target::{TargetColumn, TargetTable};
+    use crate::apply::target::TargetTable;
     use crate::pgoutput::{KeyColumn, RelationColumn, ReplicaIdentity};
     use crate::relation::Relation;
     use crate::sql::TableName;
@@ -312,6 +317,8 @@ mod tests {
             can_be_listed: true,
             generation,
             names_objects: false,
+            is_cast_otherwise: false,
+            is_domain: false,
         };
         TargetTable {
             table: TableName::new("public", "t"),

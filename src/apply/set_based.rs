@@ -10,7 +10,8 @@
 //! Invariants: values travel as `text[]`, one array a column, and are cast in
 //! the select list (an array of arrays would be flattened by `unnest`), to the
 //! column's type without its modifier, for a cast to `varchar(3)` would cut what
-//! an assignment refuses; every
+//! an assignment refuses, and only where that is the type's input function
+//! (`find_coercion_pathway` in `parse_coerce.c` prefers a cast that somebody made); every
 //! statement counts the rows it affected and fails by itself (division by
 //! zero) when they are not as many as expected, so COMMIT can be sent behind it
 //! without waiting; a key is at most once in a statement.
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 use super::mapping::{Identity, Mapping};
-use super::render::{RenderError, Shape};
+use super::render::{RenderError, Shape, compared};
 use super::target::Generation;
 use crate::coalesce::{Net, Row, Updated};
 use crate::pgoutput::{Tuple, Value};
@@ -208,7 +209,10 @@ pub fn is_possible(mapping: &Mapping) -> bool {
         // UPDATE cannot write it; the ordered path replaces the row.
         !is_key && generation == Some(Generation::IdentityAlways)
     };
-    (1..=COLUMNS_MAX).contains(&columns) && !mapping.insertable().any(is_unsettable)
+    // The ordered path has no casts: its parameters are of the columns' types.
+    let is_cast_otherwise = |index: usize| mapping.column(index).is_some_and(|column| column.is_cast_otherwise);
+    (1..=COLUMNS_MAX).contains(&columns)
+        && !mapping.insertable().any(|index| is_unsettable(index) || is_cast_otherwise(index))
 }
 
 /// The same net changes with as few updates as possible.
@@ -330,7 +334,7 @@ fn delete_any_sql(mapping: &Mapping, index: usize) -> String {
     format!(
         "DELETE FROM {} AS t WHERE t.{} OPERATOR({}.=) ANY ($1::text[]::{kind}[]) RETURNING 1",
         mapping.target.only_sql(),
-        name(mapping, index),
+        compared(mapping, index),
         equality_schema(mapping, index)
     )
 }
@@ -397,7 +401,7 @@ fn unnests(arrays: &[String]) -> String {
 
 fn join_sql(mapping: &Mapping, key: &[usize]) -> String {
     let term = |(n, &index): (usize, &usize)| {
-        format!("t.{} OPERATOR({}.=) g.c{}", name(mapping, index), equality_schema(mapping, index), n + 1)
+        format!("t.{} OPERATOR({}.=) g.c{}", compared(mapping, index), equality_schema(mapping, index), n + 1)
     };
     key.iter().enumerate().map(term).collect::<Vec<_>>().join(" AND ")
 }

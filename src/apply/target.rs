@@ -8,7 +8,7 @@ use super::actions::Action;
 use super::replica_role::ReplicaRole;
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Param, Session};
-use crate::sql::TableName;
+use crate::sql::{TableName, ident};
 
 /// Whether the target computes or numbers a column by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +28,20 @@ pub struct TargetColumn {
     pub name: String,
     /// Its type with type modifier, qualified, as SQL text.
     pub sql_type: String,
-    /// The same without its modifier. A cast to a type with one cuts a value
-    /// that is too long; the assignment to the column refuses it.
+    /// The same without its modifier, and of a domain the type below. A cast to a type
+    /// with a modifier, also a domain's, cuts a value that is too long; the assignment
+    /// to the column refuses it.
     pub bare_type: String,
+    /// Whether its type is a domain. An operator that takes any enum takes no domain over
+    /// one, so that a key is compared as of the type below.
+    pub is_domain: bool,
     /// The schema of the equality operator of its default btree class.
     pub equality_schema: String,
-    /// Whether an array of its values can be written as `type[]`: not of arrays,
-    /// nor of domains before PostgreSQL 11.
+    /// Whether an array of its values can be written as `type[]`: not of arrays.
     pub can_be_listed: bool,
+    /// Whether a cast from text is a function that somebody made, or another one than the
+    /// type's input function: it may have another value than what the text stands for.
+    pub is_cast_otherwise: bool,
     /// Whether the target writes it by itself.
     pub generation: Generation,
     /// Whether its values can name large objects: oid, or a domain over it (`lo`).
@@ -85,17 +91,16 @@ SELECT a.attname::text,
                       AND o.amoplefttype = c.opcintype AND o.amoprighttype = c.opcintype
                  JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr
                  JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace
-                 WHERE c.opcdefault AND c.opcintype IN (
-                     WITH RECURSIVE base (oid) AS (SELECT t.oid UNION ALL SELECT d.typbasetype FROM base
-                         JOIN pg_catalog.pg_type d ON d.oid = base.oid AND d.typtype = 'd')
-                     SELECT base.oid FROM base JOIN pg_catalog.pg_type b ON b.oid = base.oid AND b.typtype <> 'd')
-                 LIMIT 1), 'pg_catalog'),
-       a.attidentity::text, ATTGENERATED, pg_catalog.format_type(a.atttypid, -1),
-       t.typarray <> 0 AND t.typcategory <> 'A',
-       'pg_catalog.oid'::pg_catalog.regtype IN (
-           WITH RECURSIVE base (oid) AS (SELECT t.oid UNION ALL SELECT d.typbasetype FROM base
-               JOIN pg_catalog.pg_type d ON d.oid = base.oid AND d.typtype = 'd') SELECT base.oid FROM base)
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+                 WHERE c.opcdefault AND c.opcintype = t.oid LIMIT 1), 'pg_catalog'),
+       a.attidentity::text, ATTGENERATED, pg_catalog.format_type(t.oid, -1),
+       t.typarray <> 0 AND t.typcategory <> 'A', t.oid = 'pg_catalog.oid'::pg_catalog.regtype, t.oid <> a.atttypid,
+       EXISTS (SELECT FROM pg_catalog.pg_cast f WHERE f.castsource = 'pg_catalog.text'::pg_catalog.regtype
+               AND f.casttarget = t.oid AND f.castmethod = 'f'
+               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype))
+FROM pg_catalog.pg_attribute a
+CROSS JOIN LATERAL (WITH RECURSIVE below (oid) AS (SELECT a.atttypid UNION ALL SELECT d.typbasetype FROM below
+    JOIN pg_catalog.pg_type d ON d.oid = below.oid AND d.typtype = 'd') SELECT oid FROM below) AS below
+JOIN pg_catalog.pg_type t ON t.oid = below.oid AND t.typtype <> 'd'
 WHERE a.attrelid = TABLE_OID AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
@@ -227,6 +232,15 @@ impl TargetTable {
     }
 }
 
+impl TargetColumn {
+    /// The column in a comparison; an index on it is used all the same
+    /// (`match_index_to_operand` in `indxpath.c`).
+    pub fn compared(&self) -> String {
+        let name = ident(&self.name);
+        if self.is_domain { format!("{name}::{}", self.bare_type) } else { name }
+    }
+}
+
 fn action(row: &crate::session::Row) -> Result<Action, DbError> {
     Ok(Action {
         is_parent: row.take(0)?,
@@ -253,5 +267,7 @@ fn column(row: &crate::session::Row) -> Result<TargetColumn, DbError> {
         can_be_listed: row.take(6)?,
         generation,
         names_objects: row.take(7)?,
+        is_domain: row.take(8)?,
+        is_cast_otherwise: row.take(9)?,
     })
 }

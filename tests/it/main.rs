@@ -55,6 +55,7 @@ mod transactions;
 mod trial;
 mod truncate;
 mod types;
+mod values;
 mod versions;
 mod ways_out;
 mod whole_way;

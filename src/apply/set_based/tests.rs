@@ -26,6 +26,8 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         can_be_listed: name != "array",
         generation,
         names_objects: false,
+        is_cast_otherwise: false,
+        is_domain: false,
     };
     let table = TableName::new("s", "t");
     let relation = Relation {
