@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::Label;
 use super::target::{Generation, TargetColumn, TargetTable};
+use crate::catalog::types::ColumnType;
 use crate::pgoutput::{KeyColumn, ReplicaIdentity};
 use crate::relation::Relation;
 use crate::sql::{TableName, ident};
@@ -47,6 +48,21 @@ pub enum MappingError {
         left_over: Option<String>,
         /// The SQL that adds it.
         remedy: String,
+    },
+    /// The target's column holds less than the source's.
+    #[error(
+        "column {} of table {table} is {on_source} on the source by now, and of {on_target} the target would round, cut or refuse values; \
+         run on the target: ALTER TABLE {} ALTER COLUMN {} TYPE {on_source}; then start again", ident(.column), .table.sql(), ident(.column)
+    )]
+    Narrower {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// Its type on the source, as SQL.
+        on_source: String,
+        /// Its type on the target, as SQL.
+        on_target: String,
     },
 }
 
@@ -118,6 +134,16 @@ impl Mapping {
         let identity = identity(&relation, &target);
         let label = Arc::new(Label { table: relation.table.clone(), key: key_names(&relation, &identity) });
         Ok(Mapping { relation, target, identity, label, places })
+    }
+
+    /// The first column that is of a type on the target that holds less than `types`,
+    /// which are those of the relation's columns below their domains.
+    pub fn narrower(&self, types: &[ColumnType]) -> Option<(usize, &TargetColumn)> {
+        let is_narrower = |(index, column_type): (usize, &ColumnType)| {
+            let there = self.column(index).filter(|there| there.generation != Generation::Expression)?;
+            column_type.loses_in(there.below).then_some((index, there))
+        };
+        types.iter().enumerate().find_map(is_narrower)
     }
 
     /// The target column of a relation's column.

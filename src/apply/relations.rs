@@ -354,6 +354,15 @@ async fn look_up(
             return Err(ApplyError::Mapping { table, at, error });
         }
     };
+    let types = source.types_below(relation).await?;
+    if let Some((index, there)) = mapping.narrower(&types) {
+        let column = relation.columns.get(index).map_or_else(String::new, |column| column.name.clone());
+        let (table, on_target) = (mapping.target.table.clone(), there.sql_type.clone());
+        let on_source =
+            source.type_sql(relation, &column).await?.unwrap_or_else(|| "<its type on the source>".to_owned());
+        let error = MappingError::Narrower { table: table.clone(), column, on_source, on_target };
+        return Err(ApplyError::Mapping { table, at, error });
+    }
     let keying = match (&mapping.identity, set_based::is_possible(&mapping)) {
         (_, false) => Keying::Rows,
         (Identity::Key(columns), true) => Keying::Key(columns.as_slice().into()),

@@ -319,6 +319,7 @@ mod tests {
             names_objects: false,
             is_cast_otherwise: false,
             is_domain: false,
+            below: crate::catalog::types::ColumnType { oid: 25, modifier: -1 },
         };
         TargetTable {
             table: TableName::new("public", "t"),

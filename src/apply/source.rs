@@ -4,8 +4,13 @@
 //! Invariant: the answers are of now, the changes are of then; they make words
 //! for the operator and follow renames by oid, and nothing else.
 
+use tokio_postgres::types::Type;
+
 use crate::catalog::tables::{self, Table};
+use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::{Settings, Side};
+use crate::pgoutput::RelationColumn;
+use crate::relation::Relation;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, literal};
 
@@ -77,6 +82,40 @@ impl Source {
 }
 
 impl Source {
+    /// The types of a relation's columns below their domains; a message names a domain
+    /// by its own oid, and not what is below.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn types_below(&mut self, relation: &Relation) -> Result<Vec<ColumnType>, ApplyError> {
+        let told = |column: &RelationColumn| ColumnType { oid: column.type_oid, modifier: column.type_modifier };
+        let mut types: Vec<ColumnType> = relation.columns.iter().map(told).collect();
+        let own: Vec<u32> = types.iter().map(|one| one.oid).filter(|oid| Type::from_oid(*oid).is_none()).collect();
+        if own.is_empty() {
+            return Ok(types);
+        }
+        let sql = format!(
+            "SELECT a.atttypid, below.oid, below.modifier FROM (SELECT oid AS atttypid, -1 AS atttypmod FROM pg_catalog.pg_type \
+             WHERE oid = ANY ($1::oid[]) AND typtype = 'd') AS a CROSS JOIN {BELOW_DOMAINS} AS below"
+        );
+        let rows = self.session().await?.query(&sql, &[&own]).await;
+        for row in rows.during(Side::Source, format!("look at the types of {}", relation.table))? {
+            let (domain, below) = (row.take::<u32>(0)?, ColumnType { oid: row.take(1)?, modifier: row.take(2)? });
+            types.iter_mut().filter(|one| one.oid == domain).for_each(|one| *one = below);
+        }
+        Ok(types)
+    }
+
+    /// A column's type as SQL, as it is now; `None` when it is gone.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn type_sql(&mut self, relation: &Relation, column: &str) -> Result<Option<String>, ApplyError> {
+        let columns = tables::columns(self.session().await?, &[relation.id]).await?;
+        let of_relation = columns.into_values().flatten();
+        Ok(of_relation.into_iter().find(|one| one.name == column).map(|one| one.below_sql))
+    }
+
     /// The same error, a missing column's remedy as the source defines it.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 use super::actions::Action;
 use super::replica_role::ReplicaRole;
+use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Param, Session};
 use crate::sql::{TableName, ident};
@@ -32,6 +33,8 @@ pub struct TargetColumn {
     /// with a modifier, also a domain's, cuts a value that is too long; the assignment
     /// to the column refuses it.
     pub bare_type: String,
+    /// The type below its domains, as the catalog has it.
+    pub below: ColumnType,
     /// Whether its type is a domain. An operator that takes any enum takes no domain over
     /// one, so that a key is compared as of the type below.
     pub is_domain: bool,
@@ -93,14 +96,13 @@ SELECT a.attname::text,
                  JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace
                  WHERE c.opcdefault AND c.opcintype = t.oid LIMIT 1), 'pg_catalog'),
        a.attidentity::text, ATTGENERATED, pg_catalog.format_type(t.oid, -1),
-       t.typarray <> 0 AND t.typcategory <> 'A', t.oid = 'pg_catalog.oid'::pg_catalog.regtype, t.oid <> a.atttypid,
+       t.typarray <> 0 AND t.typcategory <> 'A', t.oid = 'pg_catalog.oid'::pg_catalog.regtype, t.oid <> a.atttypid, below.modifier,
        EXISTS (SELECT FROM pg_catalog.pg_cast f WHERE f.castsource = 'pg_catalog.text'::pg_catalog.regtype
                AND f.casttarget = t.oid AND f.castmethod = 'f'
-               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype))
+               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype)), t.oid
 FROM pg_catalog.pg_attribute a
-CROSS JOIN LATERAL (WITH RECURSIVE below (oid) AS (SELECT a.atttypid UNION ALL SELECT d.typbasetype FROM below
-    JOIN pg_catalog.pg_type d ON d.oid = below.oid AND d.typtype = 'd') SELECT oid FROM below) AS below
-JOIN pg_catalog.pg_type t ON t.oid = below.oid AND t.typtype <> 'd'
+CROSS JOIN BELOW_DOMAINS AS below
+JOIN pg_catalog.pg_type t ON t.oid = below.oid
 WHERE a.attrelid = TABLE_OID AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
@@ -186,7 +188,7 @@ impl TargetTable {
         // attgenerated came with 12, indnkeyatts with 11.
         let generated = if session.version() >= 120_000 { "a.attgenerated::text" } else { "''::text" };
         let key_atts = if session.version() >= 110_000 { "indnkeyatts" } else { "indnatts" };
-        let columns_sql = COLUMNS_SQL.replace("ATTGENERATED", generated);
+        let columns_sql = COLUMNS_SQL.replace("ATTGENERATED", generated).replace("BELOW_DOMAINS", BELOW_DOMAINS);
         let key_sql = KEY_SQL.replace("KEYATTS", key_atts);
         let foreign_keys = match role {
             ReplicaRole::Set => "false, '{}'::oid[]",
@@ -268,6 +270,7 @@ fn column(row: &crate::session::Row) -> Result<TargetColumn, DbError> {
         generation,
         names_objects: row.take(7)?,
         is_domain: row.take(8)?,
-        is_cast_otherwise: row.take(9)?,
+        below: ColumnType { oid: row.take(11)?, modifier: row.take(9)? },
+        is_cast_otherwise: row.take(10)?,
     })
 }

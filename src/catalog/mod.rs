@@ -21,4 +21,5 @@ pub mod slot;
 pub mod storage;
 pub mod strangers;
 pub mod tables;
+pub mod types;
 pub mod wal;

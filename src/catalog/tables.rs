@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::types::{BELOW_DOMAINS, ColumnType};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 
@@ -75,6 +76,10 @@ pub struct Column {
     pub type_oid: u32,
     /// Its type as SQL.
     pub type_sql: String,
+    /// The type below its domains.
+    pub below: ColumnType,
+    /// The same as SQL.
+    pub below_sql: String,
     /// Whether the server computes it (GENERATED ALWAYS AS (expression)).
     pub is_generated: bool,
     /// Whether it is declared NOT NULL.
@@ -288,8 +293,9 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
     let sql = format!(
         "SELECT a.attrelid, a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, \
          t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend::oid <> 0 AND t.typreceive::oid <> 0 \
-         AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL \
-         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+         AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, below.oid, below.modifier, \
+         pg_catalog.format_type(below.oid, below.modifier) \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid CROSS JOIN {BELOW_DOMAINS} AS below \
          WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
     );
     let rows = session.query(&sql, &[&oids]).await.during(session.side(), "list the columns")?;
@@ -303,6 +309,8 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
             is_binary_safe: row.take(5)?,
             is_not_null: row.take(6)?,
             has_default: row.take(7)?,
+            below: ColumnType { oid: row.take(8)?, modifier: row.take(9)? },
+            below_sql: row.take(10)?,
         });
     }
     Ok(columns)

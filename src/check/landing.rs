@@ -255,7 +255,8 @@ async fn empty(landed: &[Landed], session: &Session, findings: &mut Findings) ->
     let filled = contents::filled(session, &readable).await?;
     if filled.is_empty() {
         if !landed.is_empty() {
-            findings.ok(Side::Target, "tables", format!("{} tables exist and are empty", landed.len()));
+            let are = if landed.len() == 1 { "exists and is" } else { "exist and are" };
+            findings.ok(Side::Target, "tables", format!("{} {are} empty", words::count(landed.len(), "table")));
         }
         return Ok(());
     }

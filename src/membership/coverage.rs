@@ -63,9 +63,9 @@ pub enum Cause {
     New,
     /// It came after the copy, and has no row so far; its definition is wanted.
     NewAndEmpty,
-    /// The target lacks columns of it; the SQL that adds them, with the values that
-    /// older rows have.
-    LacksColumns(Vec<String>),
+    /// The target lacks columns of it, or holds less in them; the SQL that mends it,
+    /// with the values that older rows have.
+    Columns(Vec<String>),
     /// Its file is another one: it was rewritten, or emptied.
     Rewritten,
     /// How it is published was altered, perhaps there and back.
@@ -171,9 +171,9 @@ impl Gap {
             Cause::LeftOutWithin { root } => {
                 return format!("is left out, and cannot be: its rows come in the name of {root}");
             }
-            Cause::LacksColumns(sql) => {
+            Cause::Columns(sql) => {
                 let columns = if sql.len() == 1 { "a column" } else { "columns" };
-                return format!("has {columns} on the source that the target lacks");
+                return format!("has {columns} on the source that the target lacks, or holds less in");
             }
             Cause::Altered => {
                 "is published otherwise than when its rows were read, or was for a while (kinds of changes, its publication, its \
@@ -223,7 +223,7 @@ impl Gap {
                 let statements = statements.chain(extra.iter().map(|parent| alter("NO INHERIT", parent)));
                 format!("do the same there: {}", statements.collect::<Vec<_>>().join(" "))
             }
-            Cause::LacksColumns(sql) => format!("on the target, {}", sql.join(" ")),
+            Cause::Columns(sql) => format!("on the target, {}", sql.join(" ")),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
             Cause::PublishedAgain | Cause::Rewritten | Cause::Altered => again,

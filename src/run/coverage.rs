@@ -207,16 +207,16 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         }
         left.push(gap.clone());
     }
-    let lacking = lacking_columns(ctx, state, &left, (&source, &target)).await?;
-    left.extend(lacking);
+    let unplaced = unplaced_columns(ctx, state, &left, (&source, &target)).await?;
+    left.extend(unplaced);
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
     Ok(left)
 }
 
-/// Tables without another gap of which the target lacks columns: nothing of an ALTER
-/// TABLE is in the stream before the next change of a row.
-async fn lacking_columns(
+/// Tables without another gap of which the target lacks columns, or holds less in them:
+/// nothing of an ALTER TABLE is in the stream before the next change of a row.
+async fn unplaced_columns(
     ctx: &Context,
     state: &State,
     left: &[Gap],
@@ -229,17 +229,21 @@ async fn lacking_columns(
     tables.retain(|table| streamed.contains(&table.oid) && !has_gap.contains(&table.oid));
     let there = tables::by_name(target, tables.iter().map(|table| &table.name)).await?;
     let (mut asked, mut gaps) = (Source::new(&ctx.settings), Vec::new());
-    for (table, columns) in schema::tables::lacking(&tables, &there) {
+    for (table, columns) in schema::tables::unplaced(&tables, &there) {
         let mut sql = Vec::new();
         let on_source: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
         let on_target = there.get(&table.name).into_iter().flat_map(|found| &found.columns);
         let on_target: Vec<&str> = on_target.map(|column| column.name.as_str()).collect();
         let left_over = mapping::left_over(&on_source, &on_target);
-        for column in columns {
-            let add = asked.add_column_sql(table.oid, &table.name, &column.name).await?;
-            sql.extend(add.map(|add| mapping::new_or_renamed(&table.name, &column.name, left_over, &add)));
+        for one in columns {
+            if one.there.is_some() {
+                sql.push(one.retype_sql(&table.name));
+                continue;
+            }
+            let add = asked.add_column_sql(table.oid, &table.name, &one.column.name).await?;
+            sql.extend(add.map(|add| mapping::new_or_renamed(&table.name, &one.column.name, left_over, &add)));
         }
-        gaps.push(Gap { source_oid: table.oid, table: table.name.clone(), cause: Cause::LacksColumns(sql) });
+        gaps.push(Gap { source_oid: table.oid, table: table.name.clone(), cause: Cause::Columns(sql) });
     }
     Ok(gaps)
 }

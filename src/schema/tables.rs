@@ -1,7 +1,8 @@
 //! Whether the tables of the target fit those of the source.
 //!
-//! Invariant: tables and columns are matched by name; order and types may
-//! differ (`src/backend/replication/logical/relation.c` does the same).
+//! Invariant: tables and columns are matched by name; order may differ
+//! (`src/backend/replication/logical/relation.c` does the same), and types as far as
+//! the target's holds every value of the source's ([`crate::catalog::types`]).
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
@@ -24,8 +25,8 @@ pub fn require_fit<'a>(
 ) -> Result<(), SchemaError> {
     let mut wrong = Vec::new();
     let tables: Vec<&SourceTable> = tables.collect();
-    let mut missing: HashMap<u32, Vec<&Column>> =
-        lacking(&tables, target).into_iter().map(|(table, columns)| (table.oid, columns)).collect();
+    let mut unplaced: HashMap<u32, Vec<Unplaced<'_>>> =
+        unplaced(&tables, target).into_iter().map(|(table, columns)| (table.oid, columns)).collect();
     for table in &tables {
         let Some(there) = target.get(&table.name) else {
             wrong.push(format!("table {} is not there: create it, or leave it out with --exclude-tables", table.name));
@@ -39,10 +40,18 @@ pub fn require_fit<'a>(
             ));
         }
         let sql = table.name.sql();
-        let missing = missing.remove(&table.oid).unwrap_or_default();
-        wrong.extend(
-            missing.into_iter().map(|c| format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&c.name), c.type_sql)),
-        );
+        let of_column = |one: Unplaced<'_>| match one.there {
+            None => format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&one.column.name), one.column.type_sql),
+            Some(there) => format!(
+                "column {} of {} is {} on the source, and of {} the target would round, cut or refuse values: {}",
+                ident(&there.name),
+                table.name,
+                one.column.below_sql,
+                there.below_sql,
+                one.retype_sql(&table.name)
+            ),
+        };
+        wrong.extend(unplaced.remove(&table.oid).unwrap_or_default().into_iter().map(of_column));
         let beyond =
             there.columns.iter().filter(|t| !table.columns.iter().any(|c| c.name == t.name && !c.is_generated));
         wrong.extend(beyond.filter(|t| t.is_not_null && !t.has_default).map(|t| {
@@ -53,24 +62,44 @@ pub fn require_fit<'a>(
     if wrong.is_empty() { Ok(()) } else { Err(SchemaError::Mismatch(wrong)) }
 }
 
-/// The columns of tables that the target has a place for and lacks. One of a partitioned
-/// table comes to its partitions with it.
-pub fn lacking<'a, T: Borrow<SourceTable>>(
+/// A column of the source that the target has no place for.
+#[derive(Clone, Copy, Debug)]
+pub struct Unplaced<'a> {
+    /// The source's column.
+    pub column: &'a Column,
+    /// The target's column of its name, which holds less; `None` where there is none.
+    pub there: Option<&'a Column>,
+}
+
+impl Unplaced<'_> {
+    /// The SQL that gives a column the type that it has on the source, below all domains:
+    /// one of the same name may be another one on the target.
+    pub fn retype_sql(&self, table: &TableName) -> String {
+        let Column { name, below_sql, .. } = self.column;
+        format!("ALTER TABLE {} ALTER COLUMN {} TYPE {below_sql};", table.sql(), ident(name))
+    }
+}
+
+/// The columns of tables that the target lacks, or that hold less there. One of a
+/// partitioned table comes to its partitions with it.
+pub fn unplaced<'a, T: Borrow<SourceTable>>(
     tables: &'a [T],
-    target: &HashMap<TableName, Found>,
-) -> Vec<(&'a SourceTable, Vec<&'a Column>)> {
+    target: &'a HashMap<TableName, Found>,
+) -> Vec<(&'a SourceTable, Vec<Unplaced<'a>>)> {
     let names: HashSet<&TableName> = tables.iter().map(|table| &table.borrow().name).collect();
-    let lacks = |name: &TableName, column: &str| {
-        target.get(name).is_some_and(|there| there.columns.iter().all(|other| other.name != column))
+    let look = |name: &TableName, column: &'a Column| {
+        let there = target.get(name)?.columns.iter().find(|other| other.name == column.name);
+        let holds_all = |there: &Column| there.is_generated || !column.below.loses_in(there.below);
+        (!there.is_some_and(holds_all)).then_some(Unplaced { column, there })
     };
-    let is_lacking = |table: &SourceTable, column: &Column| {
-        let comes_from_above = |above: &TableName| names.contains(above) && lacks(above, &column.name);
+    let of_column = |table: &SourceTable, column: &'a Column| {
+        let comes_from_above = |above: &TableName| names.contains(above) && look(above, column).is_some();
         let is_above = table.ancestors.iter().any(|above| comes_from_above(&above.name));
-        !column.is_generated && lacks(&table.name, &column.name) && !is_above
+        look(&table.name, column).filter(|_| !column.is_generated && !is_above)
     };
     let of_table = |table: &'a T| {
         let table = table.borrow();
-        (table, table.columns.iter().filter(|column| is_lacking(table, column)).collect::<Vec<_>>())
+        (table, table.columns.iter().filter_map(|column| of_column(table, column)).collect::<Vec<_>>())
     };
     tables.iter().map(of_table).filter(|(_, columns)| !columns.is_empty()).collect()
 }
@@ -87,7 +116,7 @@ pub fn differences<'a>(
         for column in &table.columns {
             let Some(other) = there.columns.iter().find(|other| other.name == column.name) else { continue };
             let place = format!("{}.{}", table.name, ident(&column.name));
-            if column.type_sql != other.type_sql {
+            if column.type_sql != other.type_sql && !column.below.loses_in(other.below) {
                 found.push(format!("{place} is {} on the source, {} on the target", column.type_sql, other.type_sql));
             }
             match (column.is_generated, other.is_generated) {

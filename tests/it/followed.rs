@@ -2,63 +2,13 @@
 //! altered in ways that a stream does not tell of. Each story went in circles, or lost
 //! the rows that the advice was about.
 
-use crate::journey::{PATIENCE, value};
-use crate::support::pair::Pair;
-use crate::support::process::{Finished, Walferry};
-use crate::support::{connect, servers};
-use tokio_postgres::Client;
 use walferry::demo::cluster::SUPERUSER;
 
-use crate::support::pair::DATABASE;
-
-/// A migration whose rows were copied, between two runs.
-struct Story {
-    pair: Pair,
-    source: Client,
-    target: Client,
-    arguments: Vec<String>,
-}
-
-impl Story {
-    async fn of(setup: &str, arguments: &[&str]) -> Self {
-        Story::on(Pair::builder().start().await, setup, arguments).await
-    }
-
-    async fn on(pair: Pair, setup: &str, arguments: &[&str]) -> Self {
-        let (source, target) = (pair.source_client().await, pair.target_client().await);
-        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let story = Story { pair, source, target, arguments };
-        story.source(setup).await;
-        story.run(&["run", "--until", "caught-up"], 0);
-        story
-    }
-
-    #[track_caller]
-    fn run(&self, command: &[&str], code: i32) -> Finished {
-        let arguments = self.arguments.iter().map(String::as_str);
-        let command: Vec<&str> = command.iter().copied().chain(arguments).collect();
-        Walferry::run(&self.pair, &command, PATIENCE).code(code)
-    }
-
-    async fn source(&self, sql: &str) {
-        self.source.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
-    }
-
-    /// Runs on the target what was printed there; it begins so.
-    async fn do_as_printed(&self, said: &Finished, begin: &str) {
-        let at = said.stderr.find(begin).unwrap_or_else(|| panic!("no {begin} in:\n{}", said.stderr));
-        let verbs = ["ALTER ", "DROP ", "TRUNCATE ", "CREATE "];
-        let line = said.stderr[at..].lines().next().unwrap();
-        for sql in line.split(';').map(str::trim).take_while(|sql| verbs.iter().any(|verb| sql.starts_with(verb))) {
-            self.target.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
-        }
-    }
-
-    async fn ends_equal(&self) {
-        self.run(&["catchup"], 0);
-        self.pair.assert_equal().await;
-    }
-}
+use crate::journey::{PATIENCE, value};
+use crate::story::Story;
+use crate::support::pair::{DATABASE, Pair};
+use crate::support::process::Walferry;
+use crate::support::{connect, servers};
 
 const TWO: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, 'A' FROM generate_series(1, 5) AS i; \
      CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, 'B' FROM generate_series(11, 20) AS i";

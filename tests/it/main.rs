@@ -48,6 +48,7 @@ mod settings;
 mod snapshots;
 mod stopping;
 mod stops;
+mod story;
 mod strangers;
 mod terminal;
 mod toast;

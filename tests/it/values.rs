@@ -1,7 +1,10 @@
 //! Values arrive as the source wrote them, whatever casts, domains and column types
 //! there are on the target.
 
-use crate::journey::{Journey, execute};
+use crate::journey::{Journey, PATIENCE, execute};
+use crate::story::Story;
+use crate::support::pair::Pair;
+use crate::support::process::Walferry;
 
 /// The story: a cast from text that a user had made was taken for the type's input
 /// function: streamed values were others, an update changed what it had not touched, and
@@ -70,4 +73,75 @@ async fn keys_of_domains_find_their_rows() {
     )
     .await;
     journey.finish().await;
+}
+
+/// Types of a column before and after, and a value that needs the second.
+const WIDENED: [(&str, &str, &str); 6] = [
+    ("numeric(10,2)", "numeric(14,4)", "1.2345"),
+    ("timestamp(0) without time zone", "timestamp(6) without time zone", "2026-01-01 00:00:00.123456"),
+    ("character varying(3)", "character varying(10)", "abcdef"),
+    ("real", "double precision", "0.1234567890123"),
+    ("numeric(5,1)[]", "numeric(7,3)[]", "{1.125}"),
+    ("bit varying(3)", "bit varying", "10101"),
+];
+
+/// The story: 1.2345 arrived as 1.23, exit 0; the Relation message says the new type, and
+/// nobody compared it.
+#[tokio::test]
+async fn a_type_that_changes_on_the_source_is_a_stop_with_the_alter_before_the_first_value() {
+    let all = |which: fn(&(&'static str, &'static str, &'static str)) -> &'static str| {
+        let columns = WIDENED.iter().enumerate().map(|(n, types)| format!("c{n} {}", which(types)));
+        columns.collect::<Vec<_>>().join(", ")
+    };
+    let setup = format!("CREATE TABLE a (id int PRIMARY KEY, {}); INSERT INTO a (id) VALUES (1)", all(|types| types.0));
+    let story = Story::of(&setup, &[]).await;
+    for (n, (_, after, value)) in WIDENED.iter().enumerate() {
+        let alter = format!("ALTER COLUMN \"c{n}\" TYPE {after}");
+        story.source(&format!("ALTER TABLE a {alter}; INSERT INTO a (id, c{n}) VALUES (10 + {n}, '{value}')")).await;
+        let said = story.run(&["catchup"], 7);
+        story.do_as_printed(&said, &format!("ALTER TABLE \"public\".\"a\" {alter}")).await;
+        story.ends_equal().await;
+    }
+    // Without a change behind it: named at the end.
+    story.source("ALTER TABLE a ALTER COLUMN c2 TYPE varchar(20)").await;
+    let said = story.run(&["catchup"], 8);
+    story.do_as_printed(&said, "ALTER TABLE \"public\".\"a\" ALTER COLUMN \"c2\" TYPE").await;
+    story.ends_equal().await;
+}
+
+/// The story: a domain over varchar(3) cut streamed values of varchar(10), and a column of
+/// fewer digits rounded copied ones.
+#[tokio::test]
+async fn a_schema_whose_columns_hold_less_is_refused_by_check_and_run_with_the_alter() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE DOMAIN wide AS numeric(14,4); CREATE TABLE a (id int PRIMARY KEY, v varchar(10), w wide, n numeric(4,1)); \
+         INSERT INTO a VALUES (1, 'abcdef', 1.2345, 1.5)",
+    )
+    .await;
+    let target = pair.target_client().await;
+    execute(
+        &target,
+        &["CREATE DOMAIN short AS varchar(3); CREATE DOMAIN shorter AS short; CREATE DOMAIN wide AS numeric(10,2); \
+           CREATE TABLE a (id bigint PRIMARY KEY, v shorter, w wide, n numeric)"],
+    )
+    .await;
+    let with = |command: &[&str], code: i32| {
+        Walferry::run(&pair, &[command, &["--schema", "existing"]].concat(), PATIENCE).code(code)
+    };
+    let check = with(&["check"], 3).stdout;
+    let run = with(&["run", "--until", "caught-up"], 3).stderr;
+    for said in [&check, &run] {
+        assert!(said.contains("ALTER TABLE \"public\".\"a\" ALTER COLUMN \"v\" TYPE character varying(10);"), "{said}");
+        assert!(
+            said.contains("\"w\" of public.a is numeric(14,4) on the source, and of numeric(10,2)")
+                && !said.contains("\"n\" of public.a"),
+            "{said}"
+        );
+    }
+    execute(&target, &["ALTER TABLE a ALTER COLUMN v TYPE varchar(10), ALTER COLUMN w TYPE numeric(14,4)"]).await;
+    with(&["run", "--until", "caught-up"], 0);
+    pair.source_sql("INSERT INTO a SELECT i, 'long' || i, 1.0001 * i, 9.9 FROM generate_series(2, 600) AS i; UPDATE a SET w = 9.8765 WHERE id = 1").await;
+    with(&["catchup"], 0);
+    pair.assert_equal().await;
 }

@@ -1,0 +1,263 @@
+//! Which types of columns hold all values of which others, exactly.
+//!
+//! Invariant: a pair that is not known to lose anything counts as one that does not:
+//! what the target's input function or assignment refuses, it says itself. Known are the
+//! built-in types whose input rounds, cuts, or drops a part without a word, and their
+//! lengths, which an ALTER on the source raises without a trace in the rows.
+//!
+//! Source: `numeric.c` (`make_numeric_typmod`), `timestamp.c` (`intervaltypmodin`,
+//! `anytimestamp_typmod_check`), `varchar.c`, `varbit.c` for the modifiers.
+
+use tokio_postgres::types::{Kind, Type};
+
+/// A column's type below all domains, with its modifier (-1: none).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ColumnType {
+    /// The type's oid.
+    pub oid: u32,
+    /// What the parentheses hold, as `pg_attribute.atttypmod` has it.
+    pub modifier: i32,
+}
+
+/// The type below a column's domains: LATERAL, with `oid` and `modifier`; the column is
+/// `a` (`pg_attribute`). Only the last of several domains has a modifier.
+pub const BELOW_DOMAINS: &str = "LATERAL (WITH RECURSIVE below (oid, modifier) AS (SELECT a.atttypid, a.atttypmod \
+    UNION ALL SELECT d.typbasetype, d.typtypmod FROM below JOIN pg_catalog.pg_type d ON d.oid = below.oid AND d.typtype = 'd') \
+    SELECT b.oid, b.modifier FROM below b JOIN pg_catalog.pg_type t ON t.oid = b.oid AND t.typtype <> 'd')";
+
+/// Digits behind the second where a modifier says nothing.
+const FULL_PRECISION: i32 = 6;
+
+/// `INTERVAL_FULL_PRECISION` and `INTERVAL_FULL_RANGE` in `timestamp.h`.
+const INTERVAL_FULL: (i32, i32) = (0xFFFF, 0x7FFF);
+
+/// Header that the modifiers of texts and numbers include (`VARHDRSZ`).
+const HEADER: i32 = 4;
+
+impl ColumnType {
+    /// Whether a column of the type `target` would round, cut or refuse values of this
+    /// one.
+    pub fn loses_in(self, target: ColumnType) -> bool {
+        let (Some(from), Some(to)) = (Type::from_oid(self.oid), Type::from_oid(target.oid)) else { return false };
+        match (from.kind(), to.kind()) {
+            // An array's modifier is its elements'.
+            (Kind::Array(from), Kind::Array(to)) => loses(from, self.modifier, to, target.modifier),
+            _ => loses(&from, self.modifier, &to, target.modifier),
+        }
+    }
+}
+
+fn loses(from: &Type, had: i32, to: &Type, has: i32) -> bool {
+    match (*from == *to, family(from), family(to)) {
+        (_, Some(Family::Text), Some(Family::Text)) => text_loses((from, had), (to, has)),
+        (_, Some(Family::Bits), Some(Family::Bits)) => bits_lose((from, had), (to, has)),
+        (_, Some(Family::Number(from)), Some(Family::Number(to))) => numbers_lose((from, had), (to, has)),
+        (_, Some(Family::Time(from)), Some(Family::Time(to))) => {
+            let lacks = |part: fn(Parts) -> bool| part(from) && !part(to);
+            let is_cut = lacks(|p| p.date) || lacks(|p| p.clock) || lacks(|p| p.zone);
+            is_cut || (from.clock && precision(has) < precision(had))
+        }
+        (true, ..) if *from == Type::INTERVAL => interval_loses(had, has),
+        _ => false,
+    }
+}
+
+/// Types that take each other's text.
+#[derive(Clone, Copy)]
+enum Family {
+    Text,
+    Bits,
+    Number(Number),
+    Time(Parts),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Number {
+    /// Bytes.
+    Int(u8),
+    /// Digits that it keeps.
+    Float(u8),
+    Numeric,
+}
+
+/// What a time says.
+#[derive(Clone, Copy)]
+struct Parts {
+    date: bool,
+    clock: bool,
+    zone: bool,
+}
+
+fn family(of: &Type) -> Option<Family> {
+    let time = |date, clock, zone| Some(Family::Time(Parts { date, clock, zone }));
+    match *of {
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR => Some(Family::Text),
+        Type::BIT | Type::VARBIT => Some(Family::Bits),
+        Type::INT2 => Some(Family::Number(Number::Int(2))),
+        Type::INT4 => Some(Family::Number(Number::Int(4))),
+        Type::INT8 => Some(Family::Number(Number::Int(8))),
+        Type::FLOAT4 => Some(Family::Number(Number::Float(6))),
+        Type::FLOAT8 => Some(Family::Number(Number::Float(15))),
+        Type::NUMERIC => Some(Family::Number(Number::Numeric)),
+        Type::DATE => time(true, false, false),
+        Type::TIME => time(false, true, false),
+        Type::TIMETZ => time(false, true, true),
+        Type::TIMESTAMP => time(true, true, false),
+        Type::TIMESTAMPTZ => time(true, true, true),
+        _ => None,
+    }
+}
+
+fn precision(modifier: i32) -> i32 {
+    if modifier < 0 { FULL_PRECISION } else { modifier }
+}
+
+/// The characters that a text type has room for; `None`: any number.
+fn room(of: &Type, modifier: i32) -> Option<i32> {
+    match *of {
+        Type::CHAR => Some(1),
+        // Bytes; a name of so many characters may be longer.
+        Type::NAME => Some(63),
+        _ if modifier >= HEADER => Some(modifier - HEADER),
+        _ => None,
+    }
+}
+
+fn is_longer(had: Option<i32>, has: Option<i32>) -> bool {
+    has.is_some_and(|has| had.is_none_or(|had| had > has))
+}
+
+fn text_loses((from, had): (&Type, i32), (to, has): (&Type, i32)) -> bool {
+    let is_name_of_text = *to == Type::NAME && *from != Type::NAME && *from != Type::CHAR;
+    is_name_of_text || is_longer(room(from, had), room(to, has))
+}
+
+fn bits_lose((from, had): (&Type, i32), (to, has): (&Type, i32)) -> bool {
+    let length = |modifier: i32| (modifier > 0).then_some(modifier);
+    match (*from == Type::BIT, *to == Type::BIT) {
+        // As many, and no fewer.
+        (is_bit, true) => !is_bit || had != has,
+        (_, false) => is_longer(length(had), length(has)),
+    }
+}
+
+fn numbers_lose((from, had): (Number, i32), (to, has): (Number, i32)) -> bool {
+    match (from, to) {
+        (Number::Int(from), Number::Int(to)) => from > to,
+        (Number::Int(bytes), Number::Float(digits)) => bytes > 4 || (bytes == 4 && digits < 9),
+        (Number::Float(from), Number::Float(to)) => from > to,
+        (Number::Float(_) | Number::Numeric, Number::Int(_)) | (Number::Numeric, Number::Float(_)) => true,
+        (Number::Float(_), Number::Numeric) => has >= HEADER,
+        (Number::Int(bytes), Number::Numeric) => {
+            let digits = match bytes {
+                2 => 5,
+                4 => 10,
+                _ => 19,
+            };
+            has >= HEADER && digits > whole_digits(has)
+        }
+        (Number::Numeric, Number::Numeric) => {
+            has >= HEADER && (had < HEADER || scale(had) > scale(has) || whole_digits(had) > whole_digits(has))
+        }
+    }
+}
+
+/// Digits behind the point of a numeric; from 15 on it may be negative.
+fn scale(modifier: i32) -> i32 {
+    (((modifier - HEADER) & 0x7FF) ^ 1024) - 1024
+}
+
+/// Digits before the point of a numeric.
+fn whole_digits(modifier: i32) -> i32 {
+    (((modifier - HEADER) >> 16) & 0xFFFF) - scale(modifier)
+}
+
+fn interval_loses(had: i32, has: i32) -> bool {
+    let parts = |modifier: i32| match modifier {
+        ..0 => INTERVAL_FULL,
+        _ => (modifier & 0xFFFF, (modifier >> 16) & 0x7FFF),
+    };
+    let ((had_digits, had_range), (has_digits, has_range)) = (parts(had), parts(has));
+    let digits = |digits: i32| if digits == INTERVAL_FULL.0 { FULL_PRECISION } else { digits };
+    (has_range != INTERVAL_FULL.1 && has_range != had_range) || digits(has_digits) < digits(had_digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numeric(precision: i32, scale: i32) -> ColumnType {
+        ColumnType { oid: 1700, modifier: ((precision << 16) | (scale & 0x7FF)) + HEADER }
+    }
+
+    fn of(name: &Type, modifier: i32) -> ColumnType {
+        ColumnType { oid: name.oid(), modifier }
+    }
+
+    fn free(name: &Type) -> ColumnType {
+        of(name, -1)
+    }
+
+    #[test]
+    fn a_numeric_of_fewer_digits_on_either_side_of_the_point_loses() {
+        for (from, to, expected) in [
+            (numeric(10, 2), numeric(14, 4), false),
+            (numeric(14, 4), numeric(10, 2), true),
+            (numeric(10, 2), numeric(10, 4), true),
+            (numeric(10, 2), free(&Type::NUMERIC), false),
+            (free(&Type::NUMERIC), numeric(1000, 500), true),
+            (numeric(5, -2), numeric(7, 0), false),
+            (numeric(5, -2), numeric(6, 0), true),
+            (numeric(3, 5), numeric(3, 5), false),
+            (free(&Type::INT4), numeric(10, 0), false),
+            (free(&Type::INT4), numeric(10, 2), true),
+            (free(&Type::FLOAT8), numeric(10, 2), true),
+            (numeric(10, 2), free(&Type::FLOAT8), true),
+        ] {
+            assert_eq!(from.loses_in(to), expected, "{from:?} in {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_shorter_text_a_lower_precision_and_a_smaller_number_lose() {
+        let varchar = |length: i32| of(&Type::VARCHAR, length + HEADER);
+        let interval = |range: i32, digits: i32| of(&Type::INTERVAL, (range << 16) | digits);
+        for (from, to, expected) in [
+            (varchar(3), varchar(10), false),
+            (varchar(10), varchar(3), true),
+            (varchar(10), free(&Type::TEXT), false),
+            (free(&Type::TEXT), varchar(255), true),
+            (free(&Type::TEXT), free(&Type::NAME), true),
+            (of(&Type::BPCHAR, 5 + HEADER), varchar(5), false),
+            (of(&Type::VARCHAR_ARRAY, 10 + HEADER), of(&Type::VARCHAR_ARRAY, 3 + HEADER), true),
+            (of(&Type::TIMESTAMP, 6), of(&Type::TIMESTAMP, 0), true),
+            (of(&Type::TIMESTAMP, 0), of(&Type::TIMESTAMP, 6), false),
+            (free(&Type::TIMESTAMPTZ), of(&Type::TIMESTAMPTZ, 3), true),
+            (free(&Type::TIMESTAMP), free(&Type::DATE), true),
+            (free(&Type::DATE), free(&Type::TIMESTAMP), false),
+            (free(&Type::TIMESTAMPTZ), free(&Type::TIMESTAMP), true),
+            (free(&Type::INT8), free(&Type::INT4), true),
+            (free(&Type::INT4), free(&Type::INT8), false),
+            (free(&Type::INT4), free(&Type::FLOAT4), true),
+            (free(&Type::FLOAT8), free(&Type::FLOAT4), true),
+            (of(&Type::BIT, 3), of(&Type::BIT, 4), true),
+            (of(&Type::BIT, 3), of(&Type::VARBIT, 4), false),
+            (free(&Type::VARBIT), of(&Type::VARBIT, 4), true),
+            (free(&Type::INTERVAL), interval(INTERVAL_FULL.1, 2), true),
+            (interval(INTERVAL_FULL.1, 2), free(&Type::INTERVAL), false),
+            (interval(1 << 3, INTERVAL_FULL.0), interval(1 << 2, INTERVAL_FULL.0), true),
+            (free(&Type::JSON), free(&Type::JSONB), false),
+            (ColumnType { oid: 99_999, modifier: 7 }, varchar(3), false),
+        ] {
+            assert_eq!(from.loses_in(to), expected, "{from:?} in {to:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_lost_in_the_same_type(oid in 0_u32..5000, modifier in -1_i32..100_000) {
+            let same = ColumnType { oid, modifier };
+            proptest::prop_assert!(!same.loses_in(same));
+        }
+    }
+}
