@@ -36,7 +36,7 @@ pub enum MappingError {
     /// The target's table lacks a column.
     #[error(
         "table {table} on the target has no column {}; run on the target: {} then start again", ident(.column),
-        new_or_renamed(.table, .column, .left_over.as_deref(), .remedy)
+        new_or_renamed(.altered, .column, .left_over.as_deref(), .remedy)
     )]
     NoColumn {
         /// The table.
@@ -48,11 +48,19 @@ pub enum MappingError {
         left_over: Option<String>,
         /// The SQL that adds it.
         remedy: String,
+        /// Where an ALTER TABLE reaches the column.
+        altered: TableName,
+    },
+    /// Its columns have other names, or others have theirs.
+    #[error("its columns are others on the source by now; run on the target: {sql} then start again")]
+    Columns {
+        /// The statements.
+        sql: String,
     },
     /// The target's column holds less than the source's.
     #[error(
         "column {} of table {table} is {on_source} on the source by now, and of {on_target} the target would round, cut or refuse values; \
-         run on the target: ALTER TABLE {} ALTER COLUMN {} TYPE {on_source}; then start again", ident(.column), .table.sql(), ident(.column)
+         run on the target: ALTER TABLE {} ALTER COLUMN {} TYPE {on_source}; then start again", ident(.column), .altered.sql(), ident(.column)
     )]
     Narrower {
         /// The table.
@@ -63,6 +71,8 @@ pub enum MappingError {
         on_source: String,
         /// Its type on the target, as SQL.
         on_target: String,
+        /// Where an ALTER TABLE reaches the column.
+        altered: TableName,
     },
 }
 
@@ -128,6 +138,7 @@ impl Mapping {
                     column: column.name.clone(),
                     left_over: left_over(),
                     remedy: add_column_sql(&target.table, &column.name, column.type_oid),
+                    altered: target.table.clone(),
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -343,6 +343,11 @@ async fn look_up(
     };
     let table = relation.table.clone();
     let found = if there == table { found } else { TargetTable::read(target, &there, role).await? };
+    if let Some(found) = &found
+        && let Some(error) = source.require_columns(relation, found, target, state).await?
+    {
+        return Err(ApplyError::Mapping { table, at, error });
+    }
     let mapping = match found {
         Some(found) => Mapping::new(Arc::clone(relation), found),
         None => Err(MappingError::NoTable(table.clone())),
@@ -350,7 +355,7 @@ async fn look_up(
     let mapping = match mapping {
         Ok(mapping) => mapping,
         Err(error) => {
-            let error = source.explain(relation.id, error).await?;
+            let error = source.explain(relation.id, error, state).await?;
             return Err(ApplyError::Mapping { table, at, error });
         }
     };
@@ -360,7 +365,8 @@ async fn look_up(
         let (table, on_target) = (mapping.target.table.clone(), there.sql_type.clone());
         let on_source =
             source.type_sql(relation, &column).await?.unwrap_or_else(|| "<its type on the source>".to_owned());
-        let error = MappingError::Narrower { table: table.clone(), column, on_source, on_target };
+        let altered = source.altered(relation.id, &mapping.target.table, &[&column], state).await?;
+        let error = MappingError::Narrower { table: table.clone(), column, on_source, on_target, altered };
         return Err(ApplyError::Mapping { table, at, error });
     }
     let keying = match (&mapping.identity, set_based::is_possible(&mapping)) {

@@ -320,6 +320,7 @@ mod tests {
             is_cast_otherwise: false,
             is_domain: false,
             below: crate::catalog::types::ColumnType { oid: 25, modifier: -1 },
+            number: 1,
         };
         TargetTable {
             table: TableName::new("public", "t"),

@@ -4,15 +4,22 @@
 //! Invariant: the answers are of now, the changes are of then; they make words
 //! for the operator and follow renames by oid, and nothing else.
 
+use std::collections::HashMap;
+
 use tokio_postgres::types::Type;
 
+use super::target::{Generation, TargetColumn, TargetTable};
+use crate::catalog::added::add_column_sql;
 use crate::catalog::tables::{self, Table};
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::{Settings, Side};
+use crate::membership::columns::{self, Difference, Pair};
+use crate::membership::coverage::Hierarchy;
 use crate::pgoutput::RelationColumn;
 use crate::relation::Relation;
 use crate::session::{DbContext, Session};
-use crate::sql::{TableName, ident, literal};
+use crate::sql::TableName;
+use crate::state::State;
 
 use super::ApplyError;
 use super::mapping::MappingError;
@@ -47,37 +54,6 @@ impl Source {
     /// When the source cannot be asked.
     pub async fn table(&mut self, oid: u32) -> Result<Option<Table>, ApplyError> {
         Ok(tables::find(self.session().await?, oid).await?)
-    }
-
-    /// The SQL that gives the target a column of the source, with the value
-    /// that the rows had that were there before it; `None` when the source has
-    /// dropped it again.
-    ///
-    /// # Errors
-    /// When the source cannot be asked.
-    pub async fn add_column_sql(
-        &mut self,
-        relation: u32,
-        table: &TableName,
-        column: &str,
-    ) -> Result<Option<String>, ApplyError> {
-        let session = self.session().await?;
-        let missing = if session.version() >= 110_000 {
-            "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END"
-        } else {
-            "NULL::text"
-        };
-        let sql = format!(
-            "SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \
-             pg_catalog.pg_get_expr(d.adbin, d.adrelid), {missing} FROM pg_catalog.pg_attribute a \
-             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-             WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped"
-        );
-        let row = session.query_opt(&sql, &[&relation, &column]).await;
-        let row = row.during(Side::Source, format!("look at the new column of {table}"))?;
-        let Some(row) = row else { return Ok(None) };
-        let added = Added { kind: row.take(0)?, not_null: row.take(1)?, default: row.take(2)?, earlier: row.take(3)? };
-        Ok(Some(added.sql(table, column)))
     }
 }
 
@@ -116,77 +92,93 @@ impl Source {
         Ok(of_relation.into_iter().find(|one| one.name == column).map(|one| one.below_sql))
     }
 
+    /// The table on the target where an ALTER TABLE reaches a column of this relation.
+    ///
+    /// # Errors
+    /// When either side cannot be asked.
+    pub async fn altered(
+        &mut self,
+        relation: u32,
+        there: &TableName,
+        columns: &[&str],
+        state: &State,
+    ) -> Result<TableName, ApplyError> {
+        let above = tables::with_column_above(self.session().await?, relation, columns).await?;
+        let names = state.target_names(&above.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
+        Ok(above.iter().find_map(|table| names.get(&table.oid)).unwrap_or(there).clone())
+    }
+
+    /// Refuses a relation whose columns are not the target's of their names, with the SQL
+    /// that makes them so ([`crate::membership::columns`]).
+    ///
+    /// # Errors
+    /// [`MappingError::Columns`]; when either side cannot be asked.
+    pub async fn require_columns(
+        &mut self,
+        relation: &Relation,
+        there: &TargetTable,
+        target: &Session,
+        state: &State,
+    ) -> Result<Option<MappingError>, ApplyError> {
+        let pairs = state.column_pairs(&[relation.id]).await?.remove(&relation.id).unwrap_or_default();
+        let names: Vec<&str> = relation.columns.iter().map(|column| column.name.as_str()).collect();
+        if are_as_paired(&names, there, &pairs) {
+            return Ok(None);
+        }
+        let hierarchy = Hierarchy::of(self.settings.schema);
+        let now =
+            tables::columns(self.session().await?, &[relation.id]).await?.remove(&relation.id).unwrap_or_default();
+        let Some(columns) = columns::numbered(&names, &now, &pairs) else { return Ok(None) };
+        let theirs = tables::columns(target, &[there.oid]).await?.remove(&there.oid).unwrap_or_default();
+        let compared = columns::compare(&columns, &theirs, &pairs, hierarchy);
+        // Types are compared as the message has them.
+        let is_of_names = |one: &Difference<'_>| match one {
+            Difference::Unlike { column, there } => there.is_generated && !column.is_generated,
+            _ => true,
+        };
+        let differences: Vec<Difference<'_>> = compared.differences.into_iter().filter(is_of_names).collect();
+        if differences.is_empty() {
+            return Ok(None);
+        }
+        let altered = self.altered(relation.id, &there.table, &names, state).await?;
+        let mut adds = HashMap::new();
+        for column in columns::to_add(&differences) {
+            let add = add_column_sql(self.session().await?, relation.id, &altered, column).await?;
+            adds.extend(add.map(|add| (column.to_owned(), add)));
+        }
+        Ok(Some(MappingError::Columns { sql: columns::sql(&altered, &differences, &adds).join(" ") }))
+    }
+
     /// The same error, a missing column's remedy as the source defines it.
     ///
     /// # Errors
     /// When the source cannot be asked.
-    pub async fn explain(&mut self, relation: u32, error: MappingError) -> Result<MappingError, ApplyError> {
+    pub async fn explain(
+        &mut self,
+        relation: u32,
+        error: MappingError,
+        state: &State,
+    ) -> Result<MappingError, ApplyError> {
         Ok(match error {
-            MappingError::NoColumn { table, column, left_over, remedy } => {
-                let known = self.add_column_sql(relation, &table, &column).await?;
-                MappingError::NoColumn { table, column, left_over, remedy: known.unwrap_or(remedy) }
+            MappingError::NoColumn { table, column, left_over, remedy, .. } => {
+                let altered = self.altered(relation, &table, &[&column], state).await?;
+                let known = add_column_sql(self.session().await?, relation, &altered, &column).await?;
+                MappingError::NoColumn { table, column, left_over, remedy: known.unwrap_or(remedy), altered }
             }
             other => other,
         })
     }
 }
 
-/// A column that was added on the source.
-struct Added {
-    kind: String,
-    not_null: bool,
-    default: Option<String>,
-    /// What rows have that were there before the column.
-    earlier: Option<String>,
-}
-
-impl Added {
-    fn sql(&self, table: &TableName, column: &str) -> String {
-        let (table, column) = (table.sql(), ident(column));
-        let mut sql = format!("ALTER TABLE {table} ADD COLUMN {column} {}", self.kind);
-        if let Some(earlier) = &self.earlier {
-            sql.push_str(&format!(" DEFAULT {}", literal(earlier)));
-            if self.not_null {
-                sql.push_str(" NOT NULL");
-            }
-        }
-        if let Some(default) = &self.default {
-            sql.push_str(&format!(", ALTER COLUMN {column} SET DEFAULT {default}"));
-        }
-        sql.push(';');
-        if self.default.is_some() && self.earlier.is_none() {
-            sql.push_str(
-                " (rows that were there before may have values of their own in this column, which are in no stream: \
-                 compare them)",
-            );
-        }
-        sql
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sql(not_null: bool, default: Option<&str>, earlier: Option<&str>) -> String {
-        let text = |text: Option<&str>| text.map(str::to_owned);
-        let added =
-            Added { kind: "numeric(10,2)".to_owned(), not_null, default: text(default), earlier: text(earlier) };
-        added.sql(&TableName::new("public", "t"), "a")
-    }
-
-    #[test]
-    fn rows_that_were_there_before_get_what_they_have_on_the_source() {
-        assert_eq!(
-            sql(true, Some("1.5"), Some("1.50")),
-            r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2) DEFAULT '1.50' NOT NULL, ALTER COLUMN "a" SET DEFAULT 1.5;"#
-        );
-        assert_eq!(sql(false, None, None), r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2);"#);
-    }
-
-    #[test]
-    fn a_default_whose_values_nobody_knows_is_said_to_be_one() {
-        let sql = sql(true, Some("random()"), None);
-        assert!(sql.contains("SET DEFAULT random();") && sql.contains("in no stream"), "{sql}");
-    }
+/// Whether the names are those that the pairs' columns have on the target, in the order of
+/// the source and without a gap, and none is computed there: then the source need not be
+/// asked. A column that is gone may have left its name to another.
+fn are_as_paired(names: &[&str], there: &TargetTable, pairs: &[Pair]) -> bool {
+    let column = |number: i16| there.columns.iter().find(|column| column.number == number);
+    let is_computed = |column: &&TargetColumn| column.generation == Generation::Expression;
+    let mut pairs = pairs.to_vec();
+    pairs.sort_unstable();
+    let paired = pairs.iter().filter_map(|(_, theirs)| column(*theirs)).filter(|column| !is_computed(column));
+    let is_known = pairs.is_empty() || paired.map(|column| column.name.as_str()).eq(names.iter().copied());
+    is_known && !there.columns.iter().filter(is_computed).any(|column| names.contains(&column.name.as_str()))
 }

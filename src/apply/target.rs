@@ -25,6 +25,8 @@ pub enum Generation {
 /// A column of a target table.
 #[derive(Clone, Debug)]
 pub struct TargetColumn {
+    /// Its number.
+    pub number: i16,
     /// Its name.
     pub name: String,
     /// Its type with type modifier, qualified, as SQL text.
@@ -99,7 +101,7 @@ SELECT a.attname::text,
        t.typarray <> 0 AND t.typcategory <> 'A', t.oid = 'pg_catalog.oid'::pg_catalog.regtype, t.oid <> a.atttypid, below.modifier,
        EXISTS (SELECT FROM pg_catalog.pg_cast f WHERE f.castsource = 'pg_catalog.text'::pg_catalog.regtype
                AND f.casttarget = t.oid AND f.castmethod = 'f'
-               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype)), t.oid
+               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype)), t.oid, a.attnum
 FROM pg_catalog.pg_attribute a
 CROSS JOIN BELOW_DOMAINS AS below
 JOIN pg_catalog.pg_type t ON t.oid = below.oid
@@ -262,6 +264,7 @@ fn column(row: &crate::session::Row) -> Result<TargetColumn, DbError> {
         _ => Generation::None,
     };
     Ok(TargetColumn {
+        number: row.take(12)?,
         name: row.take(0)?,
         sql_type: row.take(1)?,
         bare_type: row.take(5)?,

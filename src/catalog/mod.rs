@@ -6,6 +6,7 @@
 //! fact means for a migration is not decided here.
 
 pub mod activity;
+pub mod added;
 pub mod contents;
 pub mod database;
 pub mod extensions;

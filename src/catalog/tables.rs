@@ -70,6 +70,9 @@ pub struct Named {
 /// A column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
+    /// Its number (`pg_attribute.attnum`): a rename leaves it alone, and it is never
+    /// given again.
+    pub number: i16,
     /// Its name.
     pub name: String,
     /// Its type's oid.
@@ -294,7 +297,7 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
         "SELECT a.attrelid, a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, \
          t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend::oid <> 0 AND t.typreceive::oid <> 0 \
          AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, below.oid, below.modifier, \
-         pg_catalog.format_type(below.oid, below.modifier) \
+         pg_catalog.format_type(below.oid, below.modifier), a.attnum \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid CROSS JOIN {BELOW_DOMAINS} AS below \
          WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
     );
@@ -311,9 +314,27 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
             has_default: row.take(7)?,
             below: ColumnType { oid: row.take(8)?, modifier: row.take(9)? },
             below_sql: row.take(10)?,
+            number: row.take(11)?,
         });
     }
     Ok(columns)
+}
+
+/// The table and those above it, by partition or inheritance, that have one of these
+/// columns, the topmost first: an ALTER TABLE of the column is refused further down.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn with_column_above(session: &Session, oid: u32, columns: &[&str]) -> Result<Vec<Named>, DbError> {
+    let sql = "WITH RECURSIVE up (oid, depth) AS (SELECT $1::oid, 0 UNION ALL SELECT i.inhparent, up.depth + 1 \
+             FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute a \
+             WHERE a.attrelid = i.inhparent AND a.attname = ANY ($2::text[]) AND NOT a.attisdropped)) \
+         SELECT c.oid, n.nspname::text, c.relname::text FROM (SELECT oid, max(depth) AS depth FROM up GROUP BY oid) AS up \
+         JOIN pg_catalog.pg_class c ON c.oid = up.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY up.depth DESC";
+    let rows = session.query(sql, &[&oid, &columns]).await.during(session.side(), "look for the tables above")?;
+    let named =
+        |row: &Row| Ok(Named { oid: row.take(0)?, name: TableName { schema: row.take(1)?, name: row.take(2)? } });
+    rows.iter().map(named).collect()
 }
 
 /// A table that is looked up by its name.

@@ -34,6 +34,11 @@ const INTERVAL_FULL: (i32, i32) = (0xFFFF, 0x7FFF);
 /// Header that the modifiers of texts and numbers include (`VARHDRSZ`).
 const HEADER: i32 = 4;
 
+/// Whether the type is the same one on every server.
+pub fn is_built_in(of: ColumnType) -> bool {
+    Type::from_oid(of.oid).is_some()
+}
+
 impl ColumnType {
     /// Whether a column of the type `target` would round, cut or refuse values of this
     /// one.

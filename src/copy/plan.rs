@@ -13,11 +13,11 @@ use std::sync::Arc;
 use super::board::{Leftover, Seed};
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
-use crate::catalog::tables::{Found, Shape, by_name};
+use crate::catalog::tables::{Column, Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
 use crate::membership::coverage::origin;
-use crate::membership::{self, Part, Rows, SourceTable, publishing};
+use crate::membership::{self, Part, Rows, SourceTable, columns, publishing};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
@@ -112,7 +112,8 @@ pub(super) async fn register(
         tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.oid)).collect();
     let unlogged: Vec<&SourceTable> = without_stream::unlogged(tables).collect();
     let all = || units.iter().chain(&unlogged).copied();
-    let there = by_name(target, all().map(|table| &table.name)).await?;
+    let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
+    let there = by_name(target, tables.iter().filter(takes_part).map(|table| &table.name)).await?;
     require_fit(all(), &there)?;
     require_columns(ctx, &published, tables, &there)?;
     if ctx.settings.baseline == Baseline::Copied {
@@ -126,6 +127,7 @@ pub(super) async fn register(
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
+    own.pair_columns(&paired(tables.iter().filter(takes_part), &there)).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings.schema).await?;
     run("COMMIT").await?;
@@ -244,6 +246,7 @@ pub(super) async fn plans(
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
     require_fit(units.iter().map(|(_, unit)| *unit), &there)?;
     require_columns(ctx, &published, &tables, &there)?;
+    ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there)).await?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
         let origin = origin(unit, &published);
@@ -252,6 +255,21 @@ pub(super) async fn plans(
         planned.plans.push((index, Arc::new(RowsPlan { generation, point, origin, copies })));
     }
     Ok(planned)
+}
+
+/// The columns of one name: as long as nothing is copied yet, that is what makes two of
+/// them one.
+fn paired<'a>(
+    tables: impl Iterator<Item = &'a SourceTable>,
+    there: &HashMap<TableName, Found>,
+) -> Vec<(u32, Vec<columns::Pair>)> {
+    let of_table = |table: &SourceTable| {
+        let theirs = &there.get(&table.name)?.columns;
+        let pair =
+            |column: &Column| Some((column.number, theirs.iter().find(|other| other.name == column.name)?.number));
+        Some((table.oid, table.columns.iter().filter_map(pair).collect()))
+    };
+    tables.filter_map(of_table).collect()
 }
 
 /// A column that is not published must not be on the target, where it would stay

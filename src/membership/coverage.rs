@@ -63,8 +63,7 @@ pub enum Cause {
     New,
     /// It came after the copy, and has no row so far; its definition is wanted.
     NewAndEmpty,
-    /// The target lacks columns of it, or holds less in them; the SQL that mends it,
-    /// with the values that older rows have.
+    /// Its columns differ; the SQL that mends it ([`super::columns`]).
     Columns(Vec<String>),
     /// Its file is another one: it was rewritten, or emptied.
     Rewritten,
@@ -171,10 +170,7 @@ impl Gap {
             Cause::LeftOutWithin { root } => {
                 return format!("is left out, and cannot be: its rows come in the name of {root}");
             }
-            Cause::Columns(sql) => {
-                let columns = if sql.len() == 1 { "a column" } else { "columns" };
-                return format!("has {columns} on the source that the target lacks, or holds less in");
-            }
+            Cause::Columns(_) => "has other columns on the source by now",
             Cause::Altered => {
                 "is published otherwise than when its rows were read, or was for a while (kinds of changes, its publication, its \
                  schema, the table that it is a partition of), and changes in between may be lost"
@@ -223,7 +219,7 @@ impl Gap {
                 let statements = statements.chain(extra.iter().map(|parent| alter("NO INHERIT", parent)));
                 format!("do the same there: {}", statements.collect::<Vec<_>>().join(" "))
             }
-            Cause::Columns(sql) => format!("on the target, {}", sql.join(" ")),
+            Cause::Columns(sql) => format!("on the target: {}", sql.join(" ")),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
             Cause::PublishedAgain | Cause::Rewritten | Cause::Altered => again,

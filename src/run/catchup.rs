@@ -20,13 +20,14 @@ use super::{
 use crate::config::Settings;
 use crate::copy;
 use crate::lsn::EndLsn;
+use crate::membership::coverage::{Cause, Gap};
 use crate::schema::Leftover;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::sweep::large_objects::{self, Crew, Ends, LargeObjectReport};
-use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
+use crate::sweep::sequences::{Newly, SequenceCause, SequencePass, SequenceProblem, SequenceReport, SequenceSweep};
 use crate::sweep::{SweepError, both};
 
 /// How long a daemon may take to finish its batch and leave: a batch over a
@@ -186,7 +187,24 @@ async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Resu
     }
     finish::say_what_waits(state).await?;
     leave(ctx, state, "caught up, but for tables that differ").await?;
-    Err(Error::NotCovered { gaps, left_out: swept.err() })
+    let left_out = swept.err().and_then(|error| beside(error, &gaps));
+    Err(Error::NotCovered { gaps, left_out })
+}
+
+/// What is left beside these gaps: a column's own sequence comes with the column.
+fn beside(error: SweepError, gaps: &[Gap]) -> Option<SweepError> {
+    let SweepError::Sequences(problems) = error else { return Some(error) };
+    let comes_with = |problem: &SequenceProblem, gap: &Gap| match (&problem.cause, &gap.cause) {
+        (SequenceCause::Missing(sql), Cause::Columns(columns)) => {
+            let of_column = format!("ALTER TABLE {} ALTER COLUMN", gap.table.sql());
+            let created = format!("CREATE SEQUENCE IF NOT EXISTS {} ", problem.sequence.sql());
+            sql.starts_with(&of_column) || columns.iter().any(|sql| sql.contains(&created))
+        }
+        _ => false,
+    };
+    let is_left = |problem: &SequenceProblem| !gaps.iter().any(|gap| comes_with(problem, gap));
+    let left: Vec<SequenceProblem> = problems.into_iter().filter(is_left).collect();
+    (!left.is_empty()).then_some(SweepError::Sequences(left))
 }
 
 /// An end at which everything is in.

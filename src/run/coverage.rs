@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{Context, Error};
-use crate::apply::mapping;
-use crate::apply::source::Source;
+use super::{Context, Error, columns};
 use crate::catalog::contents::{self, Checksum};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{self, Column, Detail, Shape};
@@ -22,7 +20,6 @@ use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now};
 use crate::membership::{self, Part, SourceTable, narrowed, publishing};
-use crate::schema;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -195,10 +192,17 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let look = look(settings, state, &source).await?;
     forget_dropped(state, &look.rows, &look.tables).await?;
     let target = Session::connect(&settings.target, name).await?;
-    let (mut left, mut compared) = (Vec::new(), HashMap::new());
+    let others: HashSet<u32> = look.gaps.iter().filter(|gap| is_sure(gap)).map(|gap| gap.source_oid).collect();
+    // Rows are compared by all their columns.
+    let columns = columns::look(ctx, state, &others, (&source, &target)).await?;
+    let look = if columns.gaps.is_empty() { self::look(settings, state, &source).await? } else { look };
+    let (mut left, mut compared) = (columns.gaps, HashMap::new());
     for gap in &look.gaps {
         if !gap.counts() {
             warn!(table = %gap.table, "{gap}");
+            continue;
+        }
+        if gap.is_doubt() && look.is_of(gap, &columns.differing) {
             continue;
         }
         if gap.is_doubt() && look.is_equal((&source, &target), gap, &mut compared).await? {
@@ -207,45 +211,9 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         }
         left.push(gap.clone());
     }
-    let unplaced = unplaced_columns(ctx, state, &left, (&source, &target)).await?;
-    left.extend(unplaced);
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
     Ok(left)
-}
-
-/// Tables without another gap of which the target lacks columns, or holds less in them:
-/// nothing of an ALTER TABLE is in the stream before the next change of a row.
-async fn unplaced_columns(
-    ctx: &Context,
-    state: &State,
-    left: &[Gap],
-    (source, target): (&Session, &Session),
-) -> Result<Vec<Gap>, Error> {
-    let has_gap: HashSet<u32> = left.iter().map(|gap| gap.source_oid).collect();
-    let rows = state.tables().await?;
-    let streamed: HashSet<u32> = rows.iter().filter(|row| row.state.is_streamed()).map(|row| row.source_oid).collect();
-    let mut tables = ctx.copy(state).tables(source).await?;
-    tables.retain(|table| streamed.contains(&table.oid) && !has_gap.contains(&table.oid));
-    let there = tables::by_name(target, tables.iter().map(|table| &table.name)).await?;
-    let (mut asked, mut gaps) = (Source::new(&ctx.settings), Vec::new());
-    for (table, columns) in schema::tables::unplaced(&tables, &there) {
-        let mut sql = Vec::new();
-        let on_source: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-        let on_target = there.get(&table.name).into_iter().flat_map(|found| &found.columns);
-        let on_target: Vec<&str> = on_target.map(|column| column.name.as_str()).collect();
-        let left_over = mapping::left_over(&on_source, &on_target);
-        for one in columns {
-            if one.there.is_some() {
-                sql.push(one.retype_sql(&table.name));
-                continue;
-            }
-            let add = asked.add_column_sql(table.oid, &table.name, &one.column.name).await?;
-            sql.extend(add.map(|add| mapping::new_or_renamed(&table.name, &one.column.name, left_over, &add)));
-        }
-        gaps.push(Gap { source_oid: table.oid, table: table.name.clone(), cause: Cause::Columns(sql) });
-    }
-    Ok(gaps)
 }
 
 /// Tables that neither side has any more.
@@ -279,6 +247,15 @@ impl Look {
         let is_equal = have_equal_rows((source, here), (target, there), row_filter.as_deref()).await?;
         compared.insert(here.clone(), is_equal);
         Ok(is_equal)
+    }
+
+    /// Whether the gap is about one of these tables, or one below or above it.
+    fn is_of(&self, gap: &Gap, tables: &HashSet<u32>) -> bool {
+        let is_above = |table: &SourceTable| {
+            table.oid == gap.source_oid && table.ancestors.iter().any(|a| tables.contains(&a.oid))
+        };
+        let is_below = |table: &SourceTable| tables.contains(&table.oid) && table.is_below(gap.source_oid);
+        tables.contains(&gap.source_oid) || self.tables.iter().any(|table| is_above(table) || is_below(table))
     }
 
     /// What the table is by now is no difference.

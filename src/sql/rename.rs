@@ -11,11 +11,13 @@ use super::{TableName, ident};
 
 /// What is renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renamed {
+pub enum Renamed<'a> {
     /// Tables.
     Table,
     /// Sequences.
     Sequence,
+    /// Columns of this table; their names have no schema.
+    Column(&'a TableName),
 }
 
 /// A relation's name, and the one that it gets.
@@ -62,7 +64,7 @@ impl<'r> Renames<'r> {
 
 /// The statements for these renames, none of which is from or to the same name as
 /// another. `is_taken` says which names there are.
-pub fn rename_sql(what: Renamed, renames: &[Rename], is_taken: impl Fn(&TableName) -> bool) -> String {
+pub fn rename_sql(what: Renamed<'_>, renames: &[Rename], is_taken: impl Fn(&TableName) -> bool) -> String {
     let mut writer = Writer { what, is_taken, left: renames.to_vec(), moved: Vec::new(), sql: Vec::new() };
     while let Some(next) = writer.next() {
         writer.write(next);
@@ -70,8 +72,8 @@ pub fn rename_sql(what: Renamed, renames: &[Rename], is_taken: impl Fn(&TableNam
     writer.sql.join(" ")
 }
 
-struct Writer<F> {
-    what: Renamed,
+struct Writer<'a, F> {
+    what: Renamed<'a>,
     is_taken: F,
     left: Vec<Rename>,
     /// Names that are free by now.
@@ -79,7 +81,7 @@ struct Writer<F> {
     sql: Vec<String>,
 }
 
-impl<F: Fn(&TableName) -> bool> Writer<F> {
+impl<F: Fn(&TableName) -> bool> Writer<'_, F> {
     /// One whose new name is no other's any more. Of a circle one makes way first.
     fn next(&mut self) -> Option<Rename> {
         let is_free = |place: &usize| {
@@ -143,11 +145,15 @@ impl<F: Fn(&TableName) -> bool> Writer<F> {
     }
 
     fn statement(&mut self, relation: &TableName, action: &str) {
-        let what = match self.what {
-            Renamed::Table => "TABLE",
-            Renamed::Sequence => "SEQUENCE",
-        };
-        self.sql.push(format!("ALTER {what} {} {action};", relation.sql()));
+        let sql = relation.sql();
+        self.sql.push(match self.what {
+            Renamed::Table => format!("ALTER TABLE {sql} {action};"),
+            Renamed::Sequence => format!("ALTER SEQUENCE {sql} {action};"),
+            Renamed::Column(table) => {
+                let (column, to) = (ident(&relation.name), action.trim_start_matches("RENAME "));
+                format!("ALTER TABLE {} RENAME COLUMN {column} {to};", table.sql())
+            }
+        });
     }
 }
 

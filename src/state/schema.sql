@@ -65,6 +65,8 @@ CREATE TABLE walferry.tables (
     filenode      oid,                      -- of its file on the source when its rows were read
     via           text,                     -- what in the publication it was published by, then
     problem       text,                     -- what makes the two sides differ, as last looked at
+    source_columns smallint[],              -- the numbers of its columns on the source,
+    target_columns smallint[],              -- and of their counterparts
     PRIMARY KEY (migration, source_oid)
 );
 

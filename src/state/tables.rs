@@ -174,6 +174,7 @@ impl State {
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
+                 source_columns = NULL, target_columns = NULL, \
                  changed_at = pg_catalog.clock_timestamp()",
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
@@ -335,6 +336,46 @@ impl State {
             })
         };
         rows.iter().map(table).collect()
+    }
+
+    /// Which column of the source is which of the target, by table; nothing of tables
+    /// that nobody has paired.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Vec<(i16, i16)>>, StateError> {
+        let sql = "SELECT source_oid, source_columns, target_columns FROM walferry.tables \
+             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND source_columns IS NOT NULL";
+        let rows = self.query(sql, &[&self.name(), &source_oids], "read the pairs of columns").await?;
+        let pairs = |row: &Row| {
+            let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(1)?, row.take(2)?);
+            Ok((row.take(0)?, ours.into_iter().zip(theirs).collect()))
+        };
+        rows.iter().map(pairs).collect()
+    }
+
+    /// Records which column is which, in place of what was recorded of these tables.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn pair_columns(&self, tables: &[(u32, Vec<(i16, i16)>)]) -> Result<(), StateError> {
+        let of_all = tables.iter().flat_map(|(oid, pairs)| pairs.iter().map(|(ours, theirs)| (*oid, *ours, *theirs)));
+        let (mut oids, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+        for (oid, our, their) in of_all {
+            oids.push(oid);
+            ours.push(our);
+            theirs.push(their);
+        }
+        self.execute(
+            "UPDATE walferry.tables t SET source_columns = p.ours, target_columns = p.theirs FROM ( \
+                 SELECT oid, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs \
+                 FROM unnest($2::oid[], $3::int2[], $4::int2[]) AS u (oid, our, their) GROUP BY oid) AS p \
+             WHERE t.migration = $1 AND t.source_oid = p.oid",
+            &[&self.name(), &oids, &ours, &theirs],
+            "record the pairs of columns",
+        )
+        .await?;
+        Ok(())
     }
 
     /// The patterns that the tables were chosen by, as recorded last; `None` before

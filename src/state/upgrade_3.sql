@@ -3,5 +3,6 @@
 ALTER TABLE walferry.migration ADD COLUMN further_publications text[] NOT NULL DEFAULT '{}';
 ALTER TABLE walferry.deferred ADD COLUMN source_class oid, ADD COLUMN source_oid oid, ADD COLUMN target_oid oid,
     ADD COLUMN referenced_oid oid;
+ALTER TABLE walferry.tables ADD COLUMN source_columns smallint[], ADD COLUMN target_columns smallint[];
 
 UPDATE walferry.version SET version = 4;

@@ -11,6 +11,7 @@ mod baseline;
 mod beside;
 mod catalogs;
 mod cleanup;
+mod column_identity;
 mod columns;
 mod copy;
 mod copy_again;

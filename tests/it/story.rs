@@ -62,3 +62,40 @@ impl Story {
         self.pair.assert_equal().await;
     }
 }
+
+impl Story {
+    /// Does what is printed, until `catchup` ends with 0; then the end, and all is equal.
+    pub async fn led_out(&self) {
+        for _ in 0..12 {
+            let arguments: Vec<&str> =
+                std::iter::once("catchup").chain(self.arguments.iter().map(String::as_str)).collect();
+            let said = Walferry::run(&self.pair, &arguments, PATIENCE);
+            if said.status.success() {
+                self.pair.assert_equal().await;
+                self.run(&["catchup", "--finish"], 0);
+                self.pair.assert_equal().await;
+                return;
+            }
+            let (_, printed) = said.stderr.split_once("error:").unwrap_or_else(|| panic!("{}", said.stderr));
+            for sql in statements(printed) {
+                self.target.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}\n{printed}"));
+            }
+            for command in ["add", "resync"] {
+                for table in printed.split(&format!("walferry {command} '")).skip(1) {
+                    self.run(&[command, table.split('\'').next().unwrap()], 0);
+                }
+            }
+        }
+        panic!("no way out");
+    }
+}
+
+/// The SQL in a message.
+fn statements(printed: &str) -> Vec<String> {
+    let verbs = ["ALTER TABLE \"", "ALTER SEQUENCE \"", "DROP TABLE \"", "TRUNCATE \"", "CREATE SEQUENCE "];
+    let in_piece = |piece: &str| {
+        let from = verbs.iter().filter_map(|verb| piece.find(verb)).min()?;
+        Some(piece[from..].to_owned())
+    };
+    printed.split_inclusive(';').filter(|piece| piece.ends_with(';')).filter_map(in_piece).collect()
+}

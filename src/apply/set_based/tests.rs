@@ -29,6 +29,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         is_cast_otherwise: false,
         is_domain: false,
         below: crate::catalog::types::ColumnType { oid: 25, modifier: -1 },
+        number: 1,
     };
     let table = TableName::new("s", "t");
     let relation = Relation {

@@ -1,0 +1,155 @@
+//! The SQL that gives the target a column that was added on the source.
+//!
+//! Invariant: rows that were there before the column get what they have on the source
+//! as far as the source's catalog has it (`pg_attribute.attmissingval`); a default that
+//! gave each row a value of its own wrote the table anew, which is noticed by itself.
+
+use crate::session::{DbContext, DbError, Session};
+use crate::sql::{TableName, ident, literal};
+
+/// The statements that add the column `column` of the table with this oid to `table`;
+/// `None` when the source has dropped it again.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn add_column_sql(
+    source: &Session,
+    oid: u32,
+    table: &TableName,
+    column: &str,
+) -> Result<Option<String>, DbError> {
+    let missing = if source.version() >= 110_000 {
+        "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END"
+    } else {
+        "NULL::text"
+    };
+    let generated = if source.version() >= 120_000 { "a.attgenerated::text" } else { "''::text" };
+    let sql = format!(
+        "SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \
+         pg_catalog.pg_get_expr(d.adbin, d.adrelid), {missing}, a.attidentity::text, {generated}, \
+         n.nspname::text, s.relname::text, pg_catalog.format_type(q.seqtypid, NULL) FROM pg_catalog.pg_attribute a \
+         LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
+         LEFT JOIN (pg_catalog.pg_depend o JOIN pg_catalog.pg_sequence q ON q.seqrelid = o.objid \
+             JOIN pg_catalog.pg_class s ON s.oid = o.objid JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace) \
+             ON o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refclassid = o.classid AND o.deptype = 'a' \
+             AND o.refobjid = a.attrelid AND o.refobjsubid = a.attnum \
+         WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped LIMIT 1"
+    );
+    let row = source.query_opt(&sql, &[&oid, &column]).await;
+    let Some(row) = row.during(source.side(), format!("look at the new column of {table}"))? else { return Ok(None) };
+    let owned = row.take::<Option<String>>(6)?.zip(row.take::<Option<String>>(7)?).zip(row.take::<Option<String>>(8)?);
+    let added = Added {
+        kind: row.take(0)?,
+        not_null: row.take(1)?,
+        default: row.take(2)?,
+        earlier: row.take(3)?,
+        fill: match (row.take::<&str>(4)?, row.take::<&str>(5)?) {
+            ("a", _) => Fill::Identity("ALWAYS"),
+            ("d", _) => Fill::Identity("BY DEFAULT"),
+            (_, "s") => Fill::Computed("STORED"),
+            (_, "v") => Fill::Computed("VIRTUAL"),
+            _ => owned.map_or(Fill::Default, |((schema, name), kind)| Fill::Serial(TableName { schema, name }, kind)),
+        },
+    };
+    Ok(Some(added.sql(table, column)))
+}
+
+/// Where the values of new rows come from.
+#[derive(Debug)]
+enum Fill {
+    /// The default, if there is one.
+    Default,
+    /// A sequence of its own, of this type.
+    Serial(TableName, String),
+    /// It is numbered, ALWAYS or BY DEFAULT.
+    Identity(&'static str),
+    /// The default is an expression; STORED or VIRTUAL.
+    Computed(&'static str),
+}
+
+/// A column that was added on the source.
+#[derive(Debug)]
+struct Added {
+    kind: String,
+    not_null: bool,
+    default: Option<String>,
+    /// What rows have that were there before the column.
+    earlier: Option<String>,
+    fill: Fill,
+}
+
+/// Said of values that no catalog has.
+const COMPARED: &str = " (rows that were there before may have values of their own in this column, which are in no stream: \
+     the next catchup compares them)";
+
+impl Added {
+    fn sql(&self, table: &TableName, column: &str) -> String {
+        let (table, column, kind) = (table.sql(), ident(column), &self.kind);
+        let add = format!("ALTER TABLE {table} ADD COLUMN {column} {kind}");
+        let default = self.default.as_deref().unwrap_or_default();
+        match &self.fill {
+            Fill::Identity(when) => format!("{add} GENERATED {when} AS IDENTITY;{COMPARED}"),
+            Fill::Computed(how) => format!("{add} GENERATED ALWAYS AS ({default}) {how};"),
+            Fill::Serial(sequence, of) => format!(
+                "CREATE SEQUENCE IF NOT EXISTS {} AS {of}; {add} DEFAULT {default}{}; ALTER SEQUENCE {} OWNED BY {table}.{column};{COMPARED}",
+                sequence.sql(),
+                if self.not_null { " NOT NULL" } else { "" },
+                sequence.sql()
+            ),
+            Fill::Default => self.plain_sql(add, &column),
+        }
+    }
+
+    fn plain_sql(&self, add: String, column: &str) -> String {
+        let mut sql = add;
+        if let Some(earlier) = &self.earlier {
+            sql.push_str(&format!(" DEFAULT {}", literal(earlier)));
+            if self.not_null {
+                sql.push_str(" NOT NULL");
+            }
+        }
+        if let Some(default) = &self.default {
+            sql.push_str(&format!(", ALTER COLUMN {column} SET DEFAULT {default}"));
+        }
+        sql.push(';');
+        if self.default.is_some() && self.earlier.is_none() {
+            sql.push_str(COMPARED);
+        }
+        sql
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sql(not_null: bool, default: Option<&str>, earlier: Option<&str>, fill: Fill) -> String {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let (default, earlier) = (text(default), text(earlier));
+        let added = Added { kind: "numeric(10,2)".to_owned(), not_null, default, earlier, fill };
+        added.sql(&TableName::new("public", "t"), "a")
+    }
+
+    #[test]
+    fn rows_that_were_there_before_get_what_they_have_on_the_source() {
+        assert_eq!(
+            sql(true, Some("1.5"), Some("1.50"), Fill::Default),
+            r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2) DEFAULT '1.50' NOT NULL, ALTER COLUMN "a" SET DEFAULT 1.5;"#
+        );
+        let bare = r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2);"#;
+        assert_eq!(sql(false, None, None, Fill::Default), bare);
+    }
+
+    #[test]
+    fn values_that_no_catalog_has_are_said_to_be_compared() {
+        let sql_of = |fill| sql(true, Some("random()"), None, fill);
+        let plain = sql_of(Fill::Default);
+        assert!(plain.contains("SET DEFAULT random();") && plain.contains("in no stream"), "{plain}");
+        let identity = sql_of(Fill::Identity("ALWAYS"));
+        assert!(identity.contains("numeric(10,2) GENERATED ALWAYS AS IDENTITY; (rows"), "{identity}");
+        let serial = sql_of(Fill::Serial(TableName::new("s", "q"), "bigint".to_owned()));
+        assert!(serial.starts_with(r#"CREATE SEQUENCE IF NOT EXISTS "s"."q" AS bigint; ALTER TABLE"#), "{serial}");
+        let computed = sql(false, Some("(id * 2)"), None, Fill::Computed("STORED"));
+        assert!(computed.ends_with("GENERATED ALWAYS AS ((id * 2)) STORED;"), "{computed}");
+    }
+}
