@@ -27,6 +27,7 @@ pub mod anew;
 mod baseline;
 mod board;
 mod books;
+pub mod columns;
 mod cuts;
 mod error;
 mod keep;

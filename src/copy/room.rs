@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::anew::Wanted;
-use super::{CopyContext, CopyError, publication};
+use super::{CopyContext, CopyError, columns, publication};
 use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, by_name};
 use crate::config::SchemaMode;
@@ -35,6 +35,10 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let oids: HashSet<u32> = oids.collect();
     publication::require_sound(ctx, source, &tables, &oids).await?;
     require_placed(ctx, &tables, &oids).await?;
+    let found = columns::look(ctx, &HashSet::new(), (source, target)).await?;
+    if let Some(gap) = found.gaps.into_iter().find(|gap| oids.contains(&gap.source_oid)) {
+        return Err(CopyError::Misplaced(Box::new(gap)));
+    }
     let there = by_name(target, names.iter()).await?;
     require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
     let (schemas, tables): (Vec<&str>, Vec<&str>) =

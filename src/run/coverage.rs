@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::{Context, Error, columns};
+use super::{Context, Error};
 use crate::catalog::contents::{self, Checksum};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{self, Column, Detail, Shape};
@@ -194,7 +194,7 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let target = Session::connect(&settings.target, name).await?;
     let others: HashSet<u32> = look.gaps.iter().filter(|gap| is_sure(gap)).map(|gap| gap.source_oid).collect();
     // Rows are compared by all their columns.
-    let columns = columns::look(ctx, state, &others, (&source, &target)).await?;
+    let columns = copy::columns::look(&ctx.copy(state), &others, (&source, &target)).await?;
     let look = if columns.gaps.is_empty() { self::look(settings, state, &source).await? } else { look };
     let (mut left, mut compared) = (columns.gaps, HashMap::new());
     for gap in &look.gaps {

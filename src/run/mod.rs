@@ -13,7 +13,6 @@
 //! server has not given up yet, or a command that took over and will leave.
 
 pub mod catchup;
-mod columns;
 mod coverage;
 mod error;
 mod extensions;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Context, Error};
+use super::{CopyContext, CopyError};
 use crate::catalog::added::add_column_sql;
 use crate::catalog::tables;
 use crate::membership::columns::{self, Difference, Pair};
@@ -15,12 +15,12 @@ use crate::state::tables::Origin;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub struct Found {
     /// A gap for each table, where an ALTER TABLE reaches the columns: of a partition or a
     /// child that is with the topmost one that differs in the same way.
-    pub(super) gaps: Vec<Gap>,
+    pub gaps: Vec<Gap>,
     /// All tables that differ, those below included.
-    pub(super) differing: HashSet<u32>,
+    pub differing: HashSet<u32>,
 }
 
 /// Compares the columns of all tables that take part, but for `others`, which have
@@ -28,14 +28,14 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// When either side cannot be asked.
-pub(super) async fn look(
-    ctx: &Context,
-    state: &State,
+pub async fn look(
+    ctx: &CopyContext<'_>,
     others: &HashSet<u32>,
     (source, target): (&Session, &Session),
-) -> Result<Found, Error> {
+) -> Result<Found, CopyError> {
     let hierarchy = Hierarchy::of(ctx.settings.schema);
-    let tables = ctx.copy(state).tables(source).await?;
+    let state = ctx.state;
+    let tables = ctx.tables(source).await?;
     let names = state.target_tables().await?.into_iter();
     let names: HashMap<u32, _> = names.map(|there| (there.source_oid, there.name)).collect();
     let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
@@ -100,7 +100,7 @@ struct Met<'a> {
 
 /// Records the pairs; a table of which a column stands for one that was dropped is
 /// compared, as changes of that one may have been written to it.
-async fn record(state: &State, met: Vec<Met<'_>>) -> Result<(), Error> {
+async fn record(state: &State, met: Vec<Met<'_>>) -> Result<(), CopyError> {
     if met.is_empty() {
         return Ok(());
     }
