@@ -20,9 +20,7 @@ use super::set_based::SetStatement;
 use crate::config::{ConnInfo, Side};
 use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, EndLsn};
-use crate::wire::{
-    self, Connection, Frame, FrameReader, FrameWriter, NOTICE_LOSS, Peer, Purpose, ServerError, WireError,
-};
+use crate::wire::{self, Connection, Frame, FrameReader, FrameWriter, Peer, Purpose, ServerError, WireError};
 
 /// Bytes gathered before they are written to the socket: large enough that a
 /// system call is negligible, small enough to stay in the cache.
@@ -162,15 +160,6 @@ impl Pipeline {
         for setting in plan_settings(self.version) {
             self.command(&format!("SET {setting}")).await?;
         }
-        for setting in NOTICE_LOSS {
-            self.command(setting).await?;
-        }
-        // What is answered COMMIT must be durable, whatever the role's default.
-        self.command(
-            "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
-             WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
-        )
-        .await?;
         self.sync().await?;
         loop {
             match self.reply().await? {

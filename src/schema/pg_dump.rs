@@ -17,6 +17,7 @@ use tokio::process::Command;
 use super::SchemaError;
 use crate::config::ConnInfo;
 use crate::config::conninfo::{Address, ChannelBinding, RootCert, SslMode, TargetSessionAttrs};
+use crate::wire::pg_dump_options;
 
 /// A pg_dump that will do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,6 @@ const SYSTEM_ROOTS: u32 = 16;
 /// Where older programs find the platform's roots.
 const CA_BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
-/// pg_dump has no timeouts, but for its first statement, which comes before it has
-/// said so; every supported version knows these.
-const OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// Bytes of pg_dump's standard error that are worth showing.
 const STDERR_SHOWN: usize = 2000;
@@ -283,7 +280,7 @@ fn environment(info: &ConnInfo, pg_dump_version: u32) -> Vec<(&'static str, Stri
         }
     }
     let theirs = info.options.as_deref().unwrap_or_default();
-    vars.push(("PGOPTIONS", format!("{OPTIONS} {theirs}").trim_end().to_owned()));
+    vars.push(("PGOPTIONS", format!("{theirs} {}", pg_dump_options()).trim_start().to_owned()));
     vars
 }
 

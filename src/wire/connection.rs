@@ -22,16 +22,10 @@ use crate::config::conninfo::{ConnInfo, Host};
 /// ours; they are in our socket's buffer already if there are any.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Settings of a replication connection that every supported version knows, as
-/// startup options: they outrank those of the role and of the database.
-/// `wal_sender_timeout` is left alone: it is how the server notices that we died.
-const REPLICATION_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 \
-    -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
-
-/// What a connection is for.
+/// What a connection is for; it is prepared as [`super::preparation`] says in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// SQL, prepared as [`super::preparation`] says.
+    /// SQL.
     Session,
     /// Logical replication (`replication=database`).
     Replication,
@@ -196,9 +190,8 @@ impl Startup<'_> {
             ("application_name", self.application_name),
             ("client_encoding", "UTF8"),
         ];
-        let options = self.options();
-        if !options.is_empty() {
-            parameters.push(("options", options.as_str()));
+        if let Some(options) = self.info.options.as_deref().filter(|options| !options.is_empty()) {
+            parameters.push(("options", options));
         }
         if self.purpose == Purpose::Replication {
             parameters.push(("replication", "database"));
@@ -209,16 +202,6 @@ impl Startup<'_> {
             what: format!("cannot build the startup message: {e}"),
         })?;
         Ok(message)
-    }
-
-    /// Ours first: of two equal options the server takes the last.
-    fn options(&self) -> String {
-        let ours = match self.purpose {
-            Purpose::Session => "",
-            Purpose::Replication => REPLICATION_OPTIONS,
-        };
-        let theirs = self.info.options.as_deref().unwrap_or_default();
-        [ours, theirs].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -23,7 +23,7 @@ use tokio_util::either::Either;
 
 use super::auth::Channel;
 use super::connection::{CancelKey, Connection, Purpose, Startup};
-use super::prepare::{preparation, replication_preparation};
+use super::prepare::preparation;
 use super::stream::{self, Stream};
 use super::tls::{Offer, TlsSettings};
 use super::{Peer, WireError, frame, tls_verify};
@@ -246,7 +246,7 @@ async fn attempt(
     let reached = if channel == Channel::Plain { Reached::Plain } else { Reached::Tls };
     let at = |error| Failure { error: pooler_or(error), reached };
     let mut connection = Connection::start(stream, channel, startup).await.map_err(at)?;
-    prepare(&mut connection, startup.purpose).await.map_err(at)?;
+    prepare(&mut connection).await.map_err(at)?;
     if suits(&mut connection, wanted).await.map_err(at)? {
         return Ok(connection);
     }
@@ -342,13 +342,9 @@ fn pooler_or(error: WireError) -> WireError {
     }
 }
 
-/// Settings that cannot be given at startup because older versions would refuse them.
-async fn prepare(connection: &mut Connection, purpose: Purpose) -> Result<(), WireError> {
-    let version = connection.server_version();
-    let sql = match purpose {
-        Purpose::Session => preparation(version),
-        Purpose::Replication => replication_preparation(version),
-    };
+/// By a statement: at startup older versions would refuse some, and poolers all.
+async fn prepare(connection: &mut Connection) -> Result<(), WireError> {
+    let sql = preparation(connection.server_version());
     connection.simple_query(&sql).await.map(drop)
 }
 

@@ -202,7 +202,7 @@ async fn sessions(base: &ConnInfo, major: u32) {
     let text = |column: usize| row.get::<_, String>(column);
     assert_eq!(
         (text(0), row.get::<_, bool>(1), text(2), text(3), text(4), text(5)),
-        ("walferry test".into(), true, "\"\"".into(), "grüße".into(), "off".into(), "60".into())
+        ("walferry test".into(), true, "".into(), "grüße".into(), "off".into(), "60".into())
     );
     // More than one buffer in both directions.
     let long = "x".repeat(3_000_000);
@@ -325,4 +325,67 @@ async fn lost(info: &ConnInfo, cluster: &mut Cluster) {
     absent.hosts.clone_from(&info.hosts);
     let error = refusal(&absent).await;
     assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
+}
+
+/// The opposite of each setting that a session is pinned to, as far as a role may have it.
+const OPPOSITE: [(&str, &str); 24] = [
+    ("client_encoding", "LATIN1"),
+    ("datestyle", "German"),
+    ("intervalstyle", "sql_standard"),
+    ("extra_float_digits", "-5"),
+    ("bytea_output", "escape"),
+    ("timezone", "Asia/Kolkata"),
+    ("lc_monetary", "C.UTF-8"),
+    ("array_nulls", "off"),
+    ("xmloption", "document"),
+    ("standard_conforming_strings", "off"),
+    ("transform_null_equals", "on"),
+    ("quote_all_identifiers", "on"),
+    ("search_path", "pg_temp, public"),
+    ("default_tablespace", "pg_default"),
+    ("row_security", "on"),
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_deferrable", "on"),
+    ("synchronize_seqscans", "on"),
+    ("statement_timeout", "9min"),
+    ("lock_timeout", "9min"),
+    ("idle_in_transaction_session_timeout", "9min"),
+    ("tcp_keepalives_idle", "7000"),
+    ("tcp_keepalives_interval", "7000"),
+    ("tcp_keepalives_count", "70"),
+];
+
+/// The story: `standard_conforming_strings` off on the source doubled backslashes in
+/// defaults, `array_nulls` off on the target made NULLs strings.
+#[tokio::test]
+async fn every_session_has_the_pinned_settings_whatever_role_and_database_have() {
+    let cluster = cluster().start().unwrap();
+    let mut admin = connect(&over_socket(&cluster)).await.unwrap();
+    for of in ["DATABASE postgres", "ROLE postgres"] {
+        for (name, value) in OPPOSITE {
+            let value = if name == "search_path" { value.to_owned() } else { format!("'{value}'") };
+            admin.simple_query(&format!("ALTER {of} SET {name} TO {value}")).await.unwrap();
+        }
+    }
+    for purpose in [Purpose::Session, Purpose::Replication] {
+        let mut connection = Connection::connect(&over_socket(&cluster), purpose, "walferry test").await.unwrap();
+        for (name, value, since) in PINNED {
+            if connection.server_version() < since || (name.starts_with("tcp_") && purpose == Purpose::Session) {
+                continue;
+            }
+            let asked = ask(&mut connection, &format!("SHOW {name}")).await;
+            let is_it = match name {
+                // A Unix socket has none; the style of input is the server's to say.
+                _ if name.starts_with("tcp_") => true,
+                "datestyle" => asked.starts_with("ISO"),
+                _ => asked == value,
+            };
+            assert!(is_it, "{name} is {asked} for {purpose:?}");
+        }
+    }
+    let named: Vec<&str> = OPPOSITE.iter().map(|(name, _)| *name).collect();
+    let unasked: Vec<&str> =
+        PINNED.iter().filter(|(name, _, since)| *since == 0 && !named.contains(name)).map(|(name, ..)| *name).collect();
+    assert!(unasked.is_empty(), "{unasked:?}");
+    assert!(prepare::OF_PG_DUMP.iter().all(|name| pg_dump_options().contains(&format!("-c {name}="))));
 }

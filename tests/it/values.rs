@@ -1,9 +1,12 @@
 //! Values arrive as the source wrote them, whatever casts, domains and column types
 //! there are on the target.
 
-use crate::journey::{Journey, PATIENCE, execute};
+use walferry::demo::cluster::SUPERUSER;
+
+use crate::journey::{Journey, PATIENCE, execute, value};
 use crate::story::Story;
-use crate::support::pair::Pair;
+use crate::support::connect;
+use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
 
 /// The story: a cast from text that a user had made was taken for the type's input
@@ -144,4 +147,55 @@ async fn a_schema_whose_columns_hold_less_is_refused_by_check_and_run_with_the_a
     pair.source_sql("INSERT INTO a SELECT i, 'long' || i, 1.0001 * i, 9.9 FROM generate_series(2, 600) AS i; UPDATE a SET w = 9.8765 WHERE id = 1").await;
     with(&["catchup"], 0);
     pair.assert_equal().await;
+}
+
+/// The story: settings of a role or a database changed values, and definitions, without a word.
+#[tokio::test]
+async fn settings_of_role_and_database_change_neither_values_nor_definitions() {
+    let pair = Pair::builder().start().await;
+    let hostile = [
+        "array_nulls=off",
+        "standard_conforming_strings=off",
+        "datestyle=German",
+        "intervalstyle=sql_standard",
+        "extra_float_digits=-5",
+        "bytea_output=escape",
+        "timezone='Asia/Kolkata'",
+        "transform_null_equals=on",
+        "quote_all_identifiers=on",
+        "default_transaction_isolation=serializable",
+        "xmloption=document",
+        "lc_monetary='C.UTF-8'",
+        "backslash_quote=off",
+        "default_tablespace='pg_default'",
+    ];
+    pair.source_sql(
+        r"CREATE TABLE t (id int PRIMARY KEY, a text[] DEFAULT '{NULL}', b text DEFAULT 'a\b\n', c money DEFAULT 12.34,
+             d timestamptz DEFAULT '2026-03-04 05:06:07+00', e interval DEFAULT '1 year -2 days', f float8 DEFAULT 0.1234567890123456,
+             g bytea DEFAULT '\xdeadbeef', CHECK (b <> E'\\'), CHECK ((id = NULL) IS NULL));
+          CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+          CREATE INDEX odd ON t (b) WHERE b <> 'x\y'; COMMENT ON TABLE t IS 'back\slash'; INSERT INTO t VALUES (1), (2)",
+    )
+    .await;
+    for cluster in [&pair.source, &pair.target] {
+        let admin = connect(&cluster.socket_uri(SUPERUSER, DATABASE)).await;
+        for setting in hostile {
+            admin.batch_execute(&format!("ALTER DATABASE {DATABASE} SET {setting}")).await.unwrap();
+        }
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.source_sql(
+        r"SET standard_conforming_strings = on; SET array_nulls = on; SET datestyle = 'ISO';
+          INSERT INTO t VALUES (3); INSERT INTO t VALUES (4, E'{NULL,x,\\\\}', E'q\\'), (5, ARRAY['NULL', NULL], 'r');
+          UPDATE t SET a = ARRAY[NULL, 'NULL'], c = -99.01, d = '1900-01-01', f = 1e-300 WHERE id = 1; INSERT INTO t SELECT generate_series(10, 700)",
+    )
+    .await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+    let definitions = "SELECT string_agg(x, E'\\n' ORDER BY x) FROM (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 't'::regclass \
+         UNION ALL SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 't'::regclass \
+         UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 't'::regclass \
+         UNION ALL SELECT obj_description('t'::regclass)) AS d (x)";
+    let (source, target) = (pair.source_client().await, pair.target_client().await);
+    assert_eq!(value(&target, definitions).await, value(&source, definitions).await);
 }

@@ -19,7 +19,7 @@ use crate::words::listed;
 
 /// How long a pass that another process left behind is waited for: its
 /// statements end sooner, but a server notices a lost client only after two
-/// minutes ([`crate::wire::NOTICE_LOSS`]).
+/// minutes ([`crate::wire::PINNED`]).
 const TURN_WAIT: &str = "SET lock_timeout = '150s'";
 
 /// Both sessions, the target's with the lock.
