@@ -18,12 +18,13 @@ use crate::apply::order::{References, parents_first};
 use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
-use crate::membership::SourceTable;
+use crate::membership::{self, SourceTable};
 use crate::schema::{self, tables, without_stream};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
+use crate::state::tables::{TableRow, TableState};
 use crate::wire::Connection;
 
 /// As for everything that is brought in at the end: a lock that somebody holds
@@ -97,7 +98,13 @@ pub async fn create_absent(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     if !absent.is_empty() {
         schema::add(ctx.settings, ctx.state.name(), &source, &tables, &absent).await?;
     }
-    Ok(())
+    // What belongs to one that is let in by now takes part with it.
+    let known = membership::known(ctx.state).await?;
+    let is_let_in = |table: &&SourceTable| known.get(&table.oid) == Some(&TableState::Excluded);
+    let let_in = unlogged().filter(is_let_in);
+    let let_in: Vec<TableRow> =
+        let_in.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Unlogged)).collect();
+    Ok(ctx.state.enter_tables(&let_in).await?)
 }
 
 fn is_waiting(object: &Deferred) -> bool {

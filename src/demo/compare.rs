@@ -97,10 +97,12 @@ pub fn differences(compared: &[Compared]) -> String {
 }
 
 async fn relations(client: &Client, side: Side, kind: &str) -> Result<Vec<TableName>, DbError> {
+    // Rows of unlogged tables come at the end; their sequences at any time.
+    let persistence = if kind == "S" { "<> 't'" } else { "= 'p'" };
     let sql = format!(
         "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = '{kind}' AND c.relpersistence = 'p' AND {NOT_OURS} \
+         WHERE c.relkind = '{kind}' AND c.relpersistence {persistence} AND {NOT_OURS} \
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass \
                          AND d.objid = c.oid AND d.deptype = 'e') \
          ORDER BY 1, 2"

@@ -136,7 +136,9 @@ async fn unlogged_tables_that_came_later_are_created_and_filled_at_the_end() {
     story.pair.assert_equal().await;
     // One that a filter left out at first.
     let mut story = Story::of(
-        &format!("{TWO}; CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1)"),
+        &format!(
+            "{TWO}; CREATE UNLOGGED TABLE u (id serial PRIMARY KEY, v text); INSERT INTO u (v) VALUES ('a'), ('b')"
+        ),
         &["--exclude-tables", "u"],
     )
     .await;
@@ -465,4 +467,21 @@ async fn columns_that_are_generated_or_not_published_may_lack_on_the_target() {
     assert!(said.stderr.contains("1 table"), "{}", said.stderr);
     story.do_as_printed(&said, "ALTER TABLE \"public\".\"p\" ADD COLUMN").await;
     story.run(&["catchup"], 0);
+}
+
+/// The story: the table came, and its sequence had never been called.
+#[tokio::test]
+async fn an_unlogged_table_that_is_let_in_later_comes_with_its_sequence() {
+    let versions = servers();
+    let pair = Pair::builder().servers(versions.first().unwrap(), versions.last().unwrap()).start().await;
+    let setup = format!(
+        "{TWO}; CREATE UNLOGGED TABLE ul (id serial PRIMARY KEY, v text); INSERT INTO ul (v) VALUES ('a'), ('b'), ('c')"
+    );
+    let mut story = Story::on(pair, &setup, &["--exclude-tables", "public.ul"]).await;
+    story.arguments.clear();
+    story.run(&["catchup"], 0);
+    story.run(&["catchup", "--finish"], 0);
+    story.pair.assert_equal().await;
+    let last = "SELECT last_value::text FROM ul_id_seq";
+    assert_eq!(value(&story.target, last).await, "3");
 }
