@@ -28,7 +28,7 @@ use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
 use super::taken::{self, Taken};
-use super::{SchemaError, alike, batch, classify, find_pg_dump, ownership, restore, same, source as source_facts};
+use super::{SchemaError, alike, batch, classify, find_pg_dump, order, ownership, same, source as source_facts};
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
 use crate::config::Settings;
@@ -327,24 +327,22 @@ fn entry_name(entry: &Entry) -> String {
 /// What waits, in the order in which it comes in.
 fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identity>) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
-    for kind in restore::ORDER {
-        for object in objects.iter().filter(|object| object.kind == kind) {
-            let of = ["validation of ", "owner of "].iter().find_map(|words| object.object.strip_prefix(words));
-            let identity = known.get(of.unwrap_or(&object.object));
-            pieces.push(Piece {
-                kind: String::new(),
-                name: object.object.clone(),
-                schema: &object.table.schema,
-                sql: &object.sql,
-                entry: None,
-                id: identity.and_then(object_of),
-                when: match kind {
-                    DeferredKind::AfterRows => When::AfterRows,
-                    DeferredKind::Administrator => When::Administrator,
-                    _ => When::End,
-                },
-            });
-        }
+    for object in order::in_order(objects) {
+        let of = ["validation of ", "owner of "].iter().find_map(|words| object.object.strip_prefix(words));
+        let identity = known.get(of.unwrap_or(&object.object));
+        pieces.push(Piece {
+            kind: String::new(),
+            name: object.object.clone(),
+            schema: &object.table.schema,
+            sql: &object.sql,
+            entry: None,
+            id: identity.and_then(object_of),
+            when: match object.kind {
+                DeferredKind::AfterRows => When::AfterRows,
+                DeferredKind::Administrator => When::Administrator,
+                _ => When::End,
+            },
+        });
     }
     pieces
 }
