@@ -126,8 +126,9 @@ pub enum SchemaError {
     },
     /// Something else has names that new tables, or their indexes, are to have.
     #[error(
-        "something else on the target has {} that {} to have; rename it there, or drop it if it is not needed, and run this again:\n  {}",
-        if .0.len() == 1 { "the name" } else { "the names" }, if .0.len() == 1 { "this is" } else { "these are" },
+        "something else on the target has {}; rename {} there, and run this again:\n  {}",
+        if .0.len() == 1 { "the name that this is to have" } else { "the names that these are to have" },
+        if .0.len() == 1 { "it" } else { "them" },
         .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
     Taken(Vec<Taken>),

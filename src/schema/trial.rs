@@ -27,8 +27,9 @@ use tokio_postgres::error::SqlState;
 use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
+use super::same;
 use super::taken::{self, Taken};
-use super::{SchemaError, alike, batch, classify, find_pg_dump, order, ownership, same, source as source_facts};
+use super::{SchemaError, alike, batch, classify, find_pg_dump, order, ownership, source as source_facts};
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
 use crate::config::Settings;
@@ -89,8 +90,8 @@ pub(crate) struct Refused {
     pub(crate) sql: String,
     /// Whether it is of a kind that only a superuser may create.
     is_superusers: bool,
-    /// What drops the one that has its name.
-    pub(crate) drop: Option<String>,
+    /// What renames the one that has its name.
+    pub(crate) frees: Option<String>,
     /// The server's words, with advice.
     pub(crate) error: SchemaError,
     /// When `run` meets it.
@@ -257,14 +258,20 @@ async fn explain(
     refused: &mut [Refused],
     (roles, extensions, schemas): (&[String], &[String], &[String]),
 ) -> Result<(), DbError> {
-    let exists = refused.iter().filter(|one| one.reason == Reason::Exists);
-    let wanted: Vec<Wanted> = exists.filter_map(wanted_of).collect();
-    let drops = holders::drops(target, &wanted).await?;
+    // A table that is renamed keeps its indexes and sequences under their names.
+    let is_in_question = |one: &Refused| match one.reason {
+        Reason::Exists => true,
+        Reason::Follows(_) => NAMED.contains(&one.kind.as_str()),
+        _ => false,
+    };
+    let wanted = |one: &Refused| wanted_of(one).filter(|_| is_in_question(one));
+    let frees = holders::frees(target, &refused.iter().filter_map(wanted).collect::<Vec<_>>()).await?;
     for one in refused.iter_mut() {
         let is_late = matches!(one.when, When::End | When::Administrator);
         let is_unknown = matches!(sqlstate(&one.error), Some(&SqlState::UNDEFINED_OBJECT));
-        one.drop = wanted_of(one).and_then(|wanted| drops.get(&wanted)).cloned();
+        one.frees = wanted(one).and_then(|wanted| frees.get(&wanted)).cloned();
         one.reason = match &one.reason {
+            Reason::Follows(_) if one.frees.is_some() => Reason::Exists,
             _ if matches!(sqlstate(&one.error), Some(&SqlState::READ_ONLY_SQL_TRANSACTION)) => Reason::Missing,
             Reason::Right if schemas.contains(&one.schema) => Reason::Schema,
             Reason::Right | Reason::Other if is_late && !roles.is_empty() => Reason::Missing,
@@ -277,6 +284,10 @@ async fn explain(
     }
     Ok(())
 }
+
+/// What creates something under a name of its own: keys and indexes (which have no kind
+/// here, as they wait for the rows) and these.
+const NAMED: [&str; 6] = ["", "table", "sequence", "view", "materialized view", "type"];
 
 /// The name that an object was to have.
 fn wanted_of(refused: &Refused) -> Option<Wanted> {
@@ -481,7 +492,7 @@ async fn blame(
         let (kind, name, schema) = (piece.kind.clone(), piece.name.clone(), piece.schema.to_owned());
         let (sql, when) = (piece.sql.to_owned(), piece.when);
         let is_superusers = piece.entry.is_some_and(classify::needs_superuser);
-        found.push(Refused { kind, name, schema, sql, is_superusers, drop: None, error, when, reason });
+        found.push(Refused { kind, name, schema, sql, is_superusers, frees: None, error, when, reason });
     }
     Ok(found)
 }
