@@ -119,6 +119,7 @@ fn comment(statement: &str) -> Option<String> {
         (format!("pg_catalog.to_regprocedure({signature})::oid, 'pg_proc'"), text)
     } else {
         let named = [
+            ("SCHEMA ", "pg_namespace WHERE nspname"),
             ("EVENT TRIGGER ", "pg_event_trigger WHERE evtname"),
             ("LANGUAGE ", "pg_language WHERE lanname"),
             ("FOREIGN DATA WRAPPER ", "pg_foreign_data_wrapper WHERE fdwname"),

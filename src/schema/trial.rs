@@ -27,11 +27,12 @@ use tokio_postgres::error::SqlState;
 use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
-use super::same;
+use super::same::{self, There};
 use super::taken::{self, Taken};
 use super::{SchemaError, alike, batch, classify, find_pg_dump, order, ownership, source as source_facts};
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
+use crate::catalog::roles;
 use crate::config::Settings;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
@@ -170,7 +171,8 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
     let target = Session::connect(&settings.target, &settings.name).await?;
     let what = (Scope::All { snapshot: None }, Patience::Check);
-    let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    dump.leave_notes_on(&roles::schemas_of_others(&target).await?);
     let missing_extensions = source_facts::missing_extensions(source, &target).await?;
     let missing_roles =
         match ownership::require_roles(source, &target, settings.acl, tables, &dump.given.new_owners).await {
@@ -201,6 +203,7 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     batch(&target, "ROLLBACK", "roll back the trial of the schema").await?;
     let mut refused = blame(source, &pieces, attempt.refused).await?;
     leave_to_administrators(&mut refused);
+    leave_out_what_is_there(&target, &mut refused).await?;
     let closed_schemas = closed_schemas(&target, &first).await?;
     explain(&target, &mut refused, (&missing_roles, &missing_extensions, &closed_schemas)).await?;
     let (tried, took) = ((tried, all), begun.elapsed());
@@ -239,6 +242,17 @@ fn leave_to_administrators(refused: &mut [Refused]) {
     if !refused.iter().any(needs) {
         refused.iter_mut().filter(|one| is_own(one)).for_each(|one| one.when = When::Administrator);
     }
+}
+
+/// What an administrator has given already counts as restored at the end.
+async fn leave_out_what_is_there(target: &Session, refused: &mut Vec<Refused>) -> Result<(), DbError> {
+    for one in std::mem::take(refused) {
+        let is_theirs = one.when == When::Administrator && one.kind.is_empty();
+        if !(is_theirs && matches!(same::look(target, &one.sql).await?, There::Same { .. })) {
+            refused.push(one);
+        }
+    }
+    Ok(())
 }
 
 /// Those of the schemas of these entries that are there, and in which the role may not

@@ -327,3 +327,34 @@ async fn what_belongs_to_an_object_that_failed_waits_with_it() {
     assert_eq!(value(&target, comment).await, "mine");
     pair.assert_equal().await;
 }
+
+/// The story: check and run refused for ever, as only the owner of a schema may comment on
+/// it, also once the comment was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_comment_of_a_schema_that_an_administrator_made_is_named_and_keeps_nothing_back() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE SCHEMA a; COMMENT ON SCHEMA a IS 'x'; CREATE TABLE a.t (id int PRIMARY KEY); INSERT INTO a.t VALUES (1);
+        CREATE SCHEMA \"Our own\"; COMMENT ON SCHEMA \"Our own\" IS 'y'").await;
+    let target = pair.target_client().await;
+    let role = value(&target, "SELECT current_user").await;
+    let make = format!("CREATE SCHEMA a; GRANT USAGE, CREATE ON SCHEMA a TO {role}");
+    pair.target.psql(SUPERUSER, DATABASE, &make).unwrap();
+    let comment = "COMMENT ON SCHEMA a IS 'x';";
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    assert!(check.contains(comment), "{check}");
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let own = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'Our own'";
+    assert_eq!(value(&target, own).await, "y");
+    let finished = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0).json();
+    let left = finished["administrators"].as_array().unwrap();
+    assert_eq!((left.len(), left[0]["sql"].as_str().unwrap()), (1, comment));
+    pair.assert_equal().await;
+    pair.target.psql(SUPERUSER, DATABASE, comment).unwrap();
+    execute(&target, &["UPDATE walferry.migration SET finished_at = NULL"]).await;
+    let again = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0).json();
+    assert_eq!(again["administrators"].as_array().unwrap().len(), 0);
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    execute(&target, &["DROP TABLE a.t; DROP SCHEMA \"Our own\""]).await;
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    assert!(!check.contains(comment), "{check}");
+}
