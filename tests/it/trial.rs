@@ -149,6 +149,7 @@ const TAKEN: &str = "
     CREATE TABLE public.heir () INHERITS (public.\"T 10\"); INSERT INTO public.heir VALUES (1); CREATE TABLE public.t9_elsewhere (a int);
     CREATE TABLE public.numbered (a int GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME public.t11), b serial); INSERT INTO public.numbered VALUES (DEFAULT);
     ALTER SEQUENCE public.numbered_b_seq RENAME TO t12;
+    CREATE TABLE public.lxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx1 (a int); CREATE TABLE public.lxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx2 (a int); CREATE TABLE public.äääääääääääääääääääääääääääääää (a int);
     CREATE VIEW public.k1 AS SELECT 1 AS a; CREATE TABLE public.k2 (a int); CREATE TYPE public.e AS (a int);
     CREATE FUNCTION public.f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE PROCEDURE public.g(text) LANGUAGE sql AS 'SELECT 1';
     CREATE AGGREGATE public.h(int) (SFUNC = int4pl, STYPE = int)";
@@ -160,6 +161,7 @@ const WANTED: &str = "
     CREATE TABLE public.t7 (id int PRIMARY KEY); CREATE TABLE public.t8 (id int PRIMARY KEY); CREATE TABLE public.t9 (id int PRIMARY KEY);
     CREATE TABLE public.\"T 10\" (a serial PRIMARY KEY); CREATE TYPE public.e AS ENUM ('a');
     CREATE TABLE public.t11 (id int PRIMARY KEY); CREATE TABLE public.t12 (id int PRIMARY KEY);
+    CREATE TABLE public.lxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx1 (id int CONSTRAINT l1 PRIMARY KEY); CREATE TABLE public.lxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx2 (id int CONSTRAINT l2 PRIMARY KEY); CREATE TABLE public.äääääääääääääääääääääääääääääää (id int CONSTRAINT l3 PRIMARY KEY);
     CREATE TABLE public.keyed (id int CONSTRAINT k1 PRIMARY KEY, b int); CREATE INDEX k2 ON public.keyed (b); INSERT INTO keyed VALUES (1, 2);
     CREATE FUNCTION public.f(int) RETURNS int LANGUAGE sql AS 'SELECT 1'; CREATE FUNCTION public.g(text) RETURNS int LANGUAGE sql AS 'SELECT 1';
     CREATE FUNCTION public.h(int) RETURNS int LANGUAGE sql AS 'SELECT 1'";
