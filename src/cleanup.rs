@@ -20,6 +20,7 @@ use crate::catalog::strangers::{Stranger, strangers};
 use crate::catalog::{self, publication};
 use crate::config::{Provenance, Publications, Settings, Side};
 use crate::fault::Fault;
+use crate::schema::in_order;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
 use crate::state::created::Recognised;
@@ -228,7 +229,8 @@ pub async fn run(
     };
     let mut held = Vec::new();
     if let (Some(state), Some(_)) = (&state, &migration) {
-        held = state.deferred().await?.into_iter().filter(|object| !object.is_restored).collect();
+        let listed = state.deferred().await?;
+        held = in_order(listed.iter().filter(|object| !object.is_restored)).into_iter().cloned().collect();
     }
     if !held.is_empty() && request.consent == Consent::Missing {
         return Err(CleanupError::HeldBack(held));

@@ -1,7 +1,9 @@
 //! The role that we are on a server, and what it may do.
 //!
-//! Invariant: our own role and its rights on the database are read here and
-//! nowhere else.
+//! Invariant: our own role and its rights on the database, and on schemas as their
+//! owner, are read here and nowhere else.
+
+use std::collections::HashSet;
 
 use crate::session::{DbContext, DbError, Session};
 
@@ -53,6 +55,16 @@ pub async fn current(session: &Session) -> Result<Role, DbError> {
 /// The catalog has a negative number where there is no limit.
 fn limit(number: i32) -> Option<u32> {
     u32::try_from(number).ok()
+}
+
+/// The schemas that are not our role's own: it may say nothing of them.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn schemas_of_others(session: &Session) -> Result<HashSet<String>, DbError> {
+    let sql = "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE NOT pg_catalog.pg_has_role(nspowner, 'USAGE')";
+    let rows = session.query(sql, &[]).await.during(session.side(), "list the schemas of others")?;
+    rows.iter().map(|row| row.take(0)).collect()
 }
 
 #[cfg(test)]

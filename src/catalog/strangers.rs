@@ -4,6 +4,7 @@
 //! types, keys, sequences, triggers) depends on it automatically or internally.
 
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
 
 /// An object that is not the schema's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,23 @@ pub struct Stranger {
     pub description: String,
     /// What drops it; none where there is no plain statement.
     pub sql: Option<String>,
+}
+
+/// Relations that are in a schema beside its own tables, each with the first words of
+/// the statement that alters one of its kind. Sequences of columns go with these.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn relations(session: &Session, schema: &str, own: &[&str]) -> Result<Vec<(TableName, String)>, DbError> {
+    let sql = "SELECT n.nspname::text, c.relname::text, 'ALTER ' || CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' \
+            WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT (c.relkind = 'r' AND c.relname = ANY ($2::text[])) \
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+                AND d.objid = c.oid AND d.objsubid = 0 AND (d.deptype = 'e' OR (c.relkind = 'S' AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')))) ORDER BY 1, 2";
+    let rows = session.query(sql, &[&schema, &own]).await;
+    let rows = rows.during(session.side(), format!("look for what else is in the schema {schema}"))?;
+    rows.iter().map(|row| Ok((TableName { schema: row.take(0)?, name: row.take(1)? }, row.take(2)?))).collect()
 }
 
 /// What keeps the schema from being dropped with these tables and nothing else: in an

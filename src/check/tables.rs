@@ -1,17 +1,19 @@
 //! The tables that take part: replica identity, the right to read, policies;
-//! and the filter's patterns.
+//! the filter's patterns, and what would stay behind for its schema's name.
 
 use std::collections::HashSet;
 
 use super::{CheckError, Findings, known};
 use crate::catalog::publication::AllTables;
 use crate::catalog::roles::Role;
+use crate::catalog::strangers;
 use crate::catalog::tables::{self, Detail, OtherKind, Persistence, Rights, Shape};
 use crate::config::{PublishWhat, Settings, Side};
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
+use crate::state::{SCHEMA, TABLES};
 use crate::words;
 
 /// What kind of table it is.
@@ -63,8 +65,10 @@ pub(super) async fn check(
     match standing.filter(|standing| standing.is_set_up()) {
         Some(standing) => all = listed(all, standing, findings),
         None => {
-            let names: Vec<TableName> = others.iter().map(|other| other.name.clone()).collect();
-            patterns(settings, &all, &names, findings);
+            let left = strangers::relations(session, SCHEMA, &TABLES).await?;
+            let names = others.iter().map(|other| &other.name).chain(left.iter().map(|(name, _)| name));
+            patterns(settings, &all, &names.cloned().collect::<Vec<_>>(), findings);
+            in_the_states_schema(settings, &left, findings);
         }
     }
     without_root(&all, findings);
@@ -121,10 +125,37 @@ fn listed(all: Vec<SourceTable>, standing: &Standing, findings: &mut Findings) -
 /// A pattern that fits nothing is a slip: what was meant would stay behind, or
 /// come along.
 fn patterns(settings: &Settings, all: &[SourceTable], others: &[TableName], findings: &mut Findings) {
-    for unmatched in membership::unmatched(&settings.filter, all, others) {
+    let unmatched = membership::unmatched(&settings.filter, all, others);
+    let takes_part = |table: &SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
+    if unmatched.is_empty() && !settings.filter.is_empty() && !all.iter().any(takes_part) {
+        findings
+            .problem(Side::Source, "patterns", "--tables and --exclude-tables leave not a single table of the source")
+            .remedy("name a table, or a schema with tables; patterns fit views and sequences as well");
+    }
+    for unmatched in unmatched {
         findings
             .problem(Side::Source, "patterns", unmatched.to_string())
             .remedy("outside double quotes letters fold to lower case; a table of another schema is schema.table");
+    }
+}
+
+/// A schema of the name that the state has is never carried. What an earlier migration
+/// to this server has left there need not be.
+fn in_the_states_schema(settings: &Settings, left: &[(TableName, String)], findings: &mut Findings) {
+    let left: Vec<&(TableName, String)> = left.iter().filter(|(name, _)| settings.filter.includes(name)).collect();
+    if left.is_empty() {
+        return;
+    }
+    let names: Vec<&TableName> = left.iter().map(|(name, _)| name).collect();
+    let would = if left.len() == 1 { "this would stay behind" } else { "these would stay behind" };
+    let message = format!(
+        "the schema {SCHEMA} is the state's on the target and is not carried, so {would}: {}",
+        words::listed(&names)
+    );
+    let finding = findings.problem(Side::Source, "schema", message);
+    finding.remedy("give them another schema, or leave them behind with --exclude-tables 'walferry.*':");
+    for (name, alter) in left {
+        finding.sql(format!("{alter} {} SET SCHEMA public;", name.sql()));
     }
 }
 

@@ -65,9 +65,9 @@ fn taken_names(taken: &[Taken], findings: &mut Findings) {
     let listed: Vec<&str> = taken.iter().map(|one| one.object.as_str()).collect();
     let message = format!("on the target something else has the names of: {}", words::listed(&listed));
     let finding = findings.problem(Side::Target, "exists", message);
-    finding.remedy("rename it there; or, if it is not needed, drop it:");
+    finding.remedy(if let [_] = taken { "rename it there:" } else { "rename them there:" });
     for one in taken {
-        finding.sql(one.drop.clone());
+        finding.sql(one.frees.clone());
     }
 }
 
@@ -183,22 +183,26 @@ fn existing(there: &[&Refused], findings: &mut Findings) {
     let listed: Vec<String> = there.iter().map(|r| format!("{} {}", r.kind, r.name).trim().to_owned()).collect();
     let message = format!("on the target already, though the schema brings them: {}", words::listed(&listed));
     let finding = findings.problem(Side::Target, "exists", message);
-    finding.remedy("start with an empty database; use --schema existing to fill tables that are there; or, if they are not needed, drop them there:");
+    finding.remedy(
+        "start with an empty database; use --schema existing to fill tables that are there; or rename them there:",
+    );
     for refused in there {
-        finding.sql(refused.drop.clone().unwrap_or_else(|| drop_by_kind(refused)));
+        finding.sql(refused.frees.clone().unwrap_or_else(|| free_by_kind(refused)));
     }
 }
 
-/// The statement that drops a leftover of a kind whose names no other kind has.
-fn drop_by_kind(refused: &Refused) -> String {
+/// The statement that renames a leftover of a kind whose names no other kind has.
+fn free_by_kind(refused: &Refused) -> String {
     let kinds = ["collation", "conversion", "statistics", "server", "foreign data wrapper", "event trigger"];
     let what = refused.kind.to_uppercase();
     let name = refused.name.strip_prefix(&format!("{}.", refused.schema)).unwrap_or(&refused.name);
     if kinds.contains(&refused.kind.as_str()) || refused.kind.starts_with("text search ") {
         let schema = if refused.schema.is_empty() { String::new() } else { format!("{}.", ident(&refused.schema)) };
-        format!("DROP {what} IF EXISTS {schema}{} CASCADE;", ident(name))
+        let start: String = name.chars().take(if name.is_ascii() { 50 } else { 12 }).collect();
+        let (there, new) = (format!("{schema}{}", ident(name)), ident(&format!("{start}_elsewhere")));
+        format!("ALTER {what} {there} RENAME TO {new}; -- or, if it is not needed: DROP {what} IF EXISTS {there};")
     } else {
-        format!("-- drop {} {}", refused.kind, refused.name)
+        format!("-- rename or drop {} {}", refused.kind, refused.name)
     }
 }
 

@@ -14,12 +14,13 @@ use tokio_postgres::error::SqlState;
 
 use super::{CopyContext, CopyError};
 use crate::catalog::publication::{self, AllTables, Publication, Published};
-use crate::catalog::tables as catalog_tables;
+use crate::catalog::{strangers, tables as catalog_tables};
 use crate::config::{Publications, PublishWhat};
 use crate::membership::publishing::{self, Lack};
 use crate::membership::{self, Part, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, shown};
+use crate::state::{SCHEMA, TABLES};
 use crate::words;
 
 /// Makes sure that every table of the migration is published, changes of every
@@ -324,7 +325,9 @@ async fn refuse_unmatched(ctx: &CopyContext<'_>, source: &Session, tables: &[Sou
     if ctx.settings.filter.is_empty() {
         return Ok(());
     }
-    let others: Vec<TableName> = catalog_tables::others(source).await?.into_iter().map(|other| other.name).collect();
+    let others = catalog_tables::others(source).await?.into_iter().map(|other| other.name);
+    let never_carried = strangers::relations(source, SCHEMA, &TABLES).await?.into_iter().map(|(name, _)| name);
+    let others: Vec<TableName> = others.chain(never_carried).collect();
     let unmatched = membership::unmatched(&ctx.settings.filter, tables, &others);
     if unmatched.is_empty() { Ok(()) } else { Err(CopyError::Unmatched(unmatched)) }
 }

@@ -56,13 +56,14 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
     Err(Error::NotRestored { failures })
 }
 
-/// Brings what waits up to what its tables are by now, lists what has no stream anew,
-/// and copies the unlogged tables.
+/// Brings what waits up to what its tables are by now, lists what is gone and what has
+/// no stream anew, and copies the unlogged tables.
 async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     // An own session: others' statements must not fall into its transaction.
     let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
     let tables = ctx.copy(state).tables(&source).await?;
+    schema::list_what_is_gone(&own).await?;
     schema::follow(&ctx.settings, &own, &source, &tables).await?;
     let copied = if schema::has_an_end_begun(&state.deferred().await?) { Copied::Stays } else { Copied::IsForgotten };
     without_stream::list_anew(&own, &source, &tables, ctx.settings.schema, copied).await?;

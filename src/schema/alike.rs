@@ -36,7 +36,7 @@ pub(super) async fn others(source: &Session, target: &Session, entries: &[Entry]
         families.iter().filter(|places| shape(entries, places, &created).is_some_and(|s| !shapes.insert(s))).collect();
     let relation = |place: &usize| entries.get(*place).and_then(relation).map(Wanted::Relation);
     let names: Vec<Wanted> = alike.iter().flat_map(|places| places.iter().filter_map(relation)).collect();
-    let taken = holders::drops(target, &names).await?;
+    let taken = holders::frees(target, &names).await?;
     let is_free = |places: &Vec<usize>| !places.iter().filter_map(relation).any(|name| taken.contains_key(&name));
     Ok(alike.into_iter().filter(|places| is_free(places)).flatten().copied().collect())
 }

@@ -72,6 +72,13 @@ pub(super) fn is_administrators(entry: &Entry, others: &HashSet<u32>) -> bool {
         || (is_note && entry.identity.belongs_to.iter().any(|id| others.contains(id)))
 }
 
+/// Whether it says something of one of these schemas.
+pub(super) fn is_note_on(entry: &Entry, schemas: &HashSet<String>) -> bool {
+    let schema = entry.name.strip_prefix("SCHEMA ").and_then(identifier);
+    matches!(entry.kind.as_str(), "COMMENT" | "SECURITY LABEL")
+        && schema.is_some_and(|(name, _)| schemas.contains(&name))
+}
+
 /// pg_dump's numbers of the entries that need a superuser.
 pub(super) fn superusers(entries: &[Entry]) -> HashSet<u32> {
     entries.iter().filter(|entry| needs_superuser(entry)).map(|entry| entry.identity.dump_id).collect()

@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
 use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source, taken};
+use crate::catalog::roles;
 use crate::config::Settings;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
@@ -47,7 +48,8 @@ pub(super) async fn run(
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
     source::require_extensions(source, target).await?;
     let what = (Scope::All { snapshot: Some(snapshot) }, Patience::Run);
-    let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    dump.leave_notes_on(&roles::schemas_of_others(target).await?);
     ownership::require_roles(source, target, settings.acl, tables, &dump.given.new_owners).await?;
     for along in &dump.taken.others {
         tracing::warn!("{} is left out, too, as it needs a table that the filter leaves out", along.description);

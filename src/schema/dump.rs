@@ -41,7 +41,7 @@ pub(super) struct Dump {
     pub(super) pre_data: Vec<Entry>,
     /// What waits.
     pub(super) post_data: Vec<Entry>,
-    /// Comments on what an administrator makes.
+    /// Comments on what an administrator makes, or has made.
     administrators: Vec<Entry>,
     /// Owners and privileges.
     pub(super) given: Given,
@@ -77,6 +77,15 @@ impl Dump {
         let (administrators, pre_data) =
             pre_data.into_iter().partition(|entry| classify::is_administrators(entry, &superusers));
         Ok(Dump { pre_data, post_data, administrators, given, taken })
+    }
+
+    /// Leaves what is said of these schemas to the end, and to those who made them on
+    /// the target.
+    pub(super) fn leave_notes_on(&mut self, schemas: &HashSet<String>) {
+        let entries = std::mem::take(&mut self.pre_data).into_iter();
+        let (theirs, ours): (Vec<Entry>, _) = entries.partition(|entry| classify::is_note_on(entry, schemas));
+        self.administrators.extend(theirs);
+        self.pre_data = ours;
     }
 
     /// What is executed at once, in order.

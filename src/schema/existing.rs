@@ -131,10 +131,16 @@ async fn with_roots(target: &Session, names: &[&TableName]) -> Result<Vec<TableN
     Ok(rows.iter().map(named).collect::<Result<_, DbError>>()?)
 }
 
-/// Whether an end has brought something in that acts on rows.
+/// Whether an end has brought something in that acts on rows, or refuses some.
 pub fn has_an_end_begun(listed: &[Deferred]) -> bool {
-    let acts = |kind| matches!(kind, DeferredKind::ForeignKey | DeferredKind::Trigger);
-    listed.iter().any(|object| object.is_restored && acts(object.kind))
+    // A domain's constraint is of no kind of its own.
+    let is_of_domain = |sql: &str| sql.starts_with("ALTER DOMAIN ") && sql.contains(" ADD CONSTRAINT ");
+    let acts = |object: &Deferred| match object.kind {
+        DeferredKind::ForeignKey | DeferredKind::Trigger => true,
+        DeferredKind::Other => is_of_domain(&object.sql),
+        _ => false,
+    };
+    listed.iter().any(|object| object.is_restored && acts(object))
 }
 
 /// Takes away what is in the way of these tables' rows, and says what brings it

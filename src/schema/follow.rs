@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use super::archive::{statement_length, token_length};
 use super::classify::{identifier, qualified};
 use super::dump::{Dump, Patience, Scope};
+use super::order::word;
 use super::{SchemaError, batch, find_pg_dump};
 use crate::catalog::objects::ObjectId;
 use crate::catalog::present::{self, LOOKED_AT, Present, Standing};
@@ -106,14 +107,6 @@ fn id_of(object: &Deferred) -> Option<ObjectId> {
         Follows::Source(id) => Some(id),
         Follows::Nothing | Follows::Target { .. } => None,
     }
-}
-
-/// What an object of the dump may be besides the object itself.
-const BESIDES: [&str; 6] = ["validation of ", "owner of ", "comment ", "security label ", "acl ", "index attach "];
-
-/// Which of these it is: with the identity of the object, what it is for good.
-fn word(object: &Deferred) -> &'static str {
-    BESIDES.into_iter().find(|word| object.object.starts_with(word)).unwrap_or_default()
 }
 
 /// Whether the SQL of an object is not what the source has by now. What is not looked

@@ -20,6 +20,7 @@ mod existing;
 mod follow;
 mod left_out;
 mod older;
+mod order;
 mod ownership;
 mod pg_dump;
 mod restore;
@@ -38,9 +39,10 @@ pub(crate) use create::shown;
 pub use create::{is_missing, is_taken};
 pub use existing::{Keys, has_an_end_begun, take_away_again};
 pub use follow::follow;
+pub(crate) use order::in_order;
 pub(crate) use ownership::missing_roles;
 pub use pg_dump::{PgDump, find_pg_dump};
-pub use restore::{Failure, Leftover, Mark, Restored, restore_after_rows, restore_deferred};
+pub use restore::{Failure, Leftover, Mark, Restored, list_what_is_gone, restore_after_rows, restore_deferred};
 use taken::Taken;
 
 use crate::catalog::tables::by_name;
@@ -124,8 +126,9 @@ pub enum SchemaError {
     },
     /// Something else has names that new tables, or their indexes, are to have.
     #[error(
-        "something else on the target has {} that {} to have; rename it there, or drop it if it is not needed, and run this again:\n  {}",
-        if .0.len() == 1 { "the name" } else { "the names" }, if .0.len() == 1 { "this is" } else { "these are" },
+        "something else on the target has {}; rename {} there, and run this again:\n  {}",
+        if .0.len() == 1 { "the name that this is to have" } else { "the names that these are to have" },
+        if .0.len() == 1 { "it" } else { "them" },
         .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
     Taken(Vec<Taken>),

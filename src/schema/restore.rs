@@ -4,14 +4,17 @@
 //! Invariant: an object and its mark as restored are one transaction, and an
 //! object that is there already in the same shape ([`super::same`]) counts as
 //! restored, so a run that was cut off is simply run again. What only an
-//! administrator can give is named and keeps nothing back.
+//! administrator can give is named and keeps nothing back. What belongs to an object
+//! comes after it ([`super::order`]), and waits with it where that could not be brought
+//! in: something else may have its name.
 
 use std::collections::HashSet;
 
 use tokio_postgres::error::SqlState;
 
+use super::order::{self, Wholes, is_validation};
 use super::same::{self, There};
-use super::{SchemaError, batch, classify, create};
+use super::{SchemaError, append, batch, classify, create};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::literal;
 use crate::state::State;
@@ -21,19 +24,6 @@ use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
 /// live on the target by then, and everything queues behind a waiting ALTER
 /// TABLE: better to fail and be run again.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
-
-/// Keys first, as triggers and policies cannot break them. Rows of unlogged
-/// tables are none of these: they are copied (`copy::unlogged`). Materialized
-/// views before policies, which may be in force for the owner of the tables as well,
-/// and before owners and privileges, which may take a right from us.
-pub(super) const ORDER: [DeferredKind; 6] = [
-    DeferredKind::AfterRows,
-    DeferredKind::ForeignKey,
-    DeferredKind::Trigger,
-    DeferredKind::MaterializedView,
-    DeferredKind::Other,
-    DeferredKind::Administrator,
-];
 
 /// An object that could not be brought in.
 #[derive(Debug)]
@@ -63,6 +53,12 @@ pub struct Leftover {
     pub object: String,
     /// The SQL that brings it in.
     pub sql: String,
+}
+
+impl Leftover {
+    fn of(object: &Deferred) -> Self {
+        Leftover { object: object.object.clone(), sql: object.sql.clone() }
+    }
 }
 
 /// What [`restore_deferred`] did: objects brought in now, by kind.
@@ -106,10 +102,6 @@ impl Restored {
     }
 }
 
-fn is_validation(object: &Deferred) -> bool {
-    object.object.starts_with("validation of ")
-}
-
 /// Brings in the deferred objects of these kinds that are not in yet, each in
 /// its own transaction on `session` (a session of the target). One that fails
 /// does not keep the others out; it is in [`Restored::failures`].
@@ -122,49 +114,93 @@ pub async fn restore_deferred(
     kinds: &[DeferredKind],
 ) -> Result<Restored, SchemaError> {
     let objects = state.deferred().await?;
+    let waiting: Vec<&Deferred> = objects.iter().filter(|object| !object.is_restored).collect();
+    let wholes = Wholes::among(waiting.iter().copied());
     let mut restored = Restored::default();
-    let mut failed: HashSet<String> = HashSet::new();
-    for kind in ORDER.iter().filter(|kind| kinds.contains(kind)) {
-        if *kind == DeferredKind::Administrator && !restored.failures.is_empty() {
+    let mut failed: HashSet<i32> = HashSet::new();
+    let mut left: HashSet<i32> = HashSet::new();
+    for object in order::in_order(waiting.iter().copied()) {
+        // Rows of unlogged tables are copied.
+        if !kinds.contains(&object.kind) || object.kind == DeferredKind::Unlogged {
+            continue;
+        }
+        if object.kind == DeferredKind::Administrator && !restored.failures.is_empty() {
             // An event trigger would be fired by what is still to come.
             break;
         }
-        let mut waiting: Vec<&Deferred> =
-            objects.iter().filter(|object| object.kind == *kind && !object.is_restored).collect();
-        // Whatever their numbers: a key that was taken away again has a later one
-        // than the validation that still waits.
-        waiting.sort_by_key(|object| is_validation(object));
-        for object in waiting {
-            let key = object.object.strip_prefix("validation of ");
-            if key.is_some_and(|key| failed.contains(key)) {
-                continue;
+        let whole = wholes.whole_of(object).map(|whole| whole.ordinal);
+        if whole.is_some_and(|whole| failed.contains(&whole)) {
+            continue;
+        }
+        if whole.is_some_and(|whole| left.contains(&whole)) {
+            restored.administrators.push(Leftover::of(object));
+            continue;
+        }
+        match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
+            Ok(_) => restored.count(object),
+            Err(error) if session.is_closed() => return Err(error.into()),
+            Err(error) if is_administrators(object, &error, &restored) => {
+                left.insert(object.ordinal);
+                restored.administrators.push(Leftover::of(object));
             }
-            match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
-                Ok(_) => restored.count(object),
-                Err(error) if session.is_closed() => return Err(error.into()),
-                Err(error) if is_administrators(object, &error, &restored) => {
-                    let Deferred { object, sql, .. } = object.clone();
-                    restored.administrators.push(Leftover { object, sql });
-                }
-                Err(error) => {
-                    failed.insert(object.object.clone());
-                    let give_up = give_up(state.name(), object, &objects);
-                    let Deferred { object, sql, .. } = object.clone();
-                    restored.failures.push(Failure { object, sql, give_up, error });
-                }
+            Err(error) => {
+                failed.insert(object.ordinal);
+                let is_its = |other: &&&Deferred| wholes.whole_of(other).is_some_and(|w| w.ordinal == object.ordinal);
+                let give_up = give_up(state.name(), object, waiting.iter().filter(is_its).copied());
+                let Deferred { object, sql, .. } = object.clone();
+                restored.failures.push(Failure { object, sql, give_up, error });
             }
         }
     }
     Ok(restored)
 }
 
-/// Takes an object off the list, with what can only follow it.
-fn give_up(migration: &str, object: &Deferred, objects: &[Deferred]) -> String {
-    let validates = |other: &&Deferred| other.object.strip_prefix("validation of ") == Some(&object.object);
-    let ordinals: Vec<String> =
-        [object].into_iter().chain(objects.iter().filter(validates)).map(|one| one.ordinal.to_string()).collect();
+/// Takes an object off the list, with what belongs to it.
+fn give_up<'o>(migration: &str, object: &'o Deferred, parts: impl Iterator<Item = &'o Deferred>) -> String {
+    let ordinals: Vec<String> = [object].into_iter().chain(parts).map(|one| one.ordinal.to_string()).collect();
     let (migration, ordinals) = (literal(migration), ordinals.join(", "));
     format!("DELETE FROM walferry.deferred WHERE migration = {migration} AND ordinal IN ({ordinals});")
+}
+
+/// Lists once more as waiting what was restored by an end that failed, and is gone by
+/// now, if something waits that belongs to it: a key that somebody dropped before its
+/// validation. What was brought in stays in the list as restored, as after
+/// [`super::take_away_again`]. `state` has a session of its own.
+///
+/// # Errors
+/// When state or catalog cannot be read.
+pub async fn list_what_is_gone(state: &State) -> Result<(), SchemaError> {
+    let objects = state.deferred().await?;
+    let wholes = Wholes::among(&objects);
+    let mut gone: Vec<Deferred> = Vec::new();
+    for whole in objects.iter().filter(|part| !part.is_restored).filter_map(|part| wholes.whole_of(part)) {
+        if !whole.is_restored || gone.iter().any(|one| one.sql == whole.sql) {
+            continue;
+        }
+        if same::can_be_looked_at(&whole.sql) && same::look(state.session(), &whole.sql).await? == There::Other(None) {
+            gone.push(Deferred { is_restored: false, ..whole.clone() });
+        }
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    for one in &gone {
+        tracing::warn!(
+            object = one.object,
+            "an earlier end had restored it, and it is not there any more: it waits again"
+        );
+    }
+    // Its comments went with it.
+    let is_its = |part: &&Deferred| {
+        part.is_restored && wholes.whole_of(part).is_some_and(|whole| gone.iter().any(|one| one.sql == whole.sql))
+    };
+    let with_it: Vec<Deferred> =
+        objects.iter().filter(is_its).map(|part| Deferred { is_restored: false, ..part.clone() }).collect();
+    gone.extend(with_it);
+    batch(state.session(), "BEGIN", "begin to list what is gone").await?;
+    append(state, gone).await?;
+    batch(state.session(), "COMMIT", "list what is gone").await?;
+    Ok(())
 }
 
 /// Whether an object is missing only for want of a right that administrators

@@ -104,6 +104,12 @@ pub(super) async fn look(session: &Session, sql: &str) -> Result<There, DbError>
     Ok(There::Other(found.into_iter().next()))
 }
 
+/// Whether [`look`] can tell what is there from what is not.
+pub(super) fn can_be_looked_at(sql: &str) -> bool {
+    let first = sql.split_at_checked(statement_length(sql)).map_or(sql, |(first, _)| first);
+    question(first.trim().trim_end_matches(';')).is_some()
+}
+
 /// Asks whether a comment that only an owner may give is there.
 fn comment(statement: &str) -> Option<String> {
     let on = statement.strip_prefix("COMMENT ON ")?;
@@ -113,6 +119,7 @@ fn comment(statement: &str) -> Option<String> {
         (format!("pg_catalog.to_regprocedure({signature})::oid, 'pg_proc'"), text)
     } else {
         let named = [
+            ("SCHEMA ", "pg_namespace WHERE nspname"),
             ("EVENT TRIGGER ", "pg_event_trigger WHERE evtname"),
             ("LANGUAGE ", "pg_language WHERE lanname"),
             ("FOREIGN DATA WRAPPER ", "pg_foreign_data_wrapper WHERE fdwname"),

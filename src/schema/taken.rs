@@ -17,13 +17,13 @@ use crate::state::deferred::Deferred;
 pub struct Taken {
     /// The object, for people.
     pub object: String,
-    /// What drops the one that has its name, or renames it.
-    pub drop: String,
+    /// What renames the one that has its name.
+    pub frees: String,
 }
 
 impl std::fmt::Display for Taken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.object, self.drop)
+        write!(f, "{}: {}", self.object, self.frees)
     }
 }
 
@@ -50,12 +50,12 @@ pub(super) async fn of(
     let name = |(object, sql): (String, String)| same::name_taken_by(&sql).map(|name| (object, sql, name));
     let waiting: Vec<(String, String, Wanted)> = objects.filter_map(name).collect();
     let names: Vec<Wanted> = waiting.iter().map(|(_, _, name)| name.clone()).collect();
-    let drops = holders::drops(target, &names).await?;
+    let frees = holders::frees(target, &names).await?;
     let mut taken = Vec::new();
     for (object, sql, name) in waiting {
-        let Some(drop) = drops.get(&name) else { continue };
+        let Some(frees) = frees.get(&name) else { continue };
         if matches!(same::look(target, &sql).await?, There::Other(_)) {
-            taken.push(Taken { object, drop: drop.clone() });
+            taken.push(Taken { object, frees: frees.clone() });
         }
     }
     Ok(taken)
@@ -72,10 +72,10 @@ pub(super) async fn of_tables(target: &Session, entries: &[Entry], later: &[Defe
         _ => None,
     };
     let names: Vec<Wanted> = entries.iter().filter_map(relation).collect();
-    let drops = holders::drops(target, &names).await?;
+    let frees = holders::frees(target, &names).await?;
     let is_taken = |entry: &Entry| {
-        let drop = drops.get(&relation(entry)?)?.clone();
-        Some(Taken { object: classify::describe(entry), drop })
+        let frees = frees.get(&relation(entry)?)?.clone();
+        Some(Taken { object: classify::describe(entry), frees })
     };
     let mut taken: Vec<Taken> = entries.iter().filter_map(is_taken).collect();
     taken.extend(of(target, later.iter().map(|object| (object.object.clone(), object.sql.clone()))).await?);

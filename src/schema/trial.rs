@@ -27,10 +27,12 @@ use tokio_postgres::error::SqlState;
 use super::archive::{Entry, Identity, Told};
 use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
+use super::same::{self, There};
 use super::taken::{self, Taken};
-use super::{SchemaError, alike, batch, classify, find_pg_dump, ownership, restore, same, source as source_facts};
+use super::{SchemaError, alike, batch, classify, find_pg_dump, order, ownership, source as source_facts};
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
+use crate::catalog::roles;
 use crate::config::Settings;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
@@ -89,8 +91,8 @@ pub(crate) struct Refused {
     pub(crate) sql: String,
     /// Whether it is of a kind that only a superuser may create.
     is_superusers: bool,
-    /// What drops the one that has its name.
-    pub(crate) drop: Option<String>,
+    /// What renames the one that has its name.
+    pub(crate) frees: Option<String>,
     /// The server's words, with advice.
     pub(crate) error: SchemaError,
     /// When `run` meets it.
@@ -169,7 +171,8 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     let pg_dump = find_pg_dump(settings.pg_bin.as_deref(), source.version())?;
     let target = Session::connect(&settings.target, &settings.name).await?;
     let what = (Scope::All { snapshot: None }, Patience::Check);
-    let dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    let mut dump = Dump::read(&pg_dump, settings, (source, target.version()), what, tables).await?;
+    dump.leave_notes_on(&roles::schemas_of_others(&target).await?);
     let missing_extensions = source_facts::missing_extensions(source, &target).await?;
     let missing_roles =
         match ownership::require_roles(source, &target, settings.acl, tables, &dump.given.new_owners).await {
@@ -200,6 +203,7 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     batch(&target, "ROLLBACK", "roll back the trial of the schema").await?;
     let mut refused = blame(source, &pieces, attempt.refused).await?;
     leave_to_administrators(&mut refused);
+    leave_out_what_is_there(&target, &mut refused).await?;
     let closed_schemas = closed_schemas(&target, &first).await?;
     explain(&target, &mut refused, (&missing_roles, &missing_extensions, &closed_schemas)).await?;
     let (tried, took) = ((tried, all), begun.elapsed());
@@ -240,6 +244,17 @@ fn leave_to_administrators(refused: &mut [Refused]) {
     }
 }
 
+/// What an administrator has given already counts as restored at the end.
+async fn leave_out_what_is_there(target: &Session, refused: &mut Vec<Refused>) -> Result<(), DbError> {
+    for one in std::mem::take(refused) {
+        let is_theirs = one.when == When::Administrator && one.kind.is_empty();
+        if !(is_theirs && matches!(same::look(target, &one.sql).await?, There::Same { .. })) {
+            refused.push(one);
+        }
+    }
+    Ok(())
+}
+
 /// Those of the schemas of these entries that are there, and in which the role may not
 /// create, or not use what it has created.
 async fn closed_schemas(target: &Session, entries: &[Entry]) -> Result<Vec<String>, DbError> {
@@ -257,14 +272,20 @@ async fn explain(
     refused: &mut [Refused],
     (roles, extensions, schemas): (&[String], &[String], &[String]),
 ) -> Result<(), DbError> {
-    let exists = refused.iter().filter(|one| one.reason == Reason::Exists);
-    let wanted: Vec<Wanted> = exists.filter_map(wanted_of).collect();
-    let drops = holders::drops(target, &wanted).await?;
+    // A table that is renamed keeps its indexes and sequences under their names.
+    let is_in_question = |one: &Refused| match one.reason {
+        Reason::Exists => true,
+        Reason::Follows(_) => NAMED.contains(&one.kind.as_str()),
+        _ => false,
+    };
+    let wanted = |one: &Refused| wanted_of(one).filter(|_| is_in_question(one));
+    let frees = holders::frees(target, &refused.iter().filter_map(wanted).collect::<Vec<_>>()).await?;
     for one in refused.iter_mut() {
         let is_late = matches!(one.when, When::End | When::Administrator);
         let is_unknown = matches!(sqlstate(&one.error), Some(&SqlState::UNDEFINED_OBJECT));
-        one.drop = wanted_of(one).and_then(|wanted| drops.get(&wanted)).cloned();
+        one.frees = wanted(one).and_then(|wanted| frees.get(&wanted)).cloned();
         one.reason = match &one.reason {
+            Reason::Follows(_) if one.frees.is_some() => Reason::Exists,
             _ if matches!(sqlstate(&one.error), Some(&SqlState::READ_ONLY_SQL_TRANSACTION)) => Reason::Missing,
             Reason::Right if schemas.contains(&one.schema) => Reason::Schema,
             Reason::Right | Reason::Other if is_late && !roles.is_empty() => Reason::Missing,
@@ -277,6 +298,10 @@ async fn explain(
     }
     Ok(())
 }
+
+/// What creates something under a name of its own: keys and indexes (which have no kind
+/// here, as they wait for the rows) and these.
+const NAMED: [&str; 6] = ["", "table", "sequence", "view", "materialized view", "type"];
 
 /// The name that an object was to have.
 fn wanted_of(refused: &Refused) -> Option<Wanted> {
@@ -327,24 +352,22 @@ fn entry_name(entry: &Entry) -> String {
 /// What waits, in the order in which it comes in.
 fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identity>) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
-    for kind in restore::ORDER {
-        for object in objects.iter().filter(|object| object.kind == kind) {
-            let of = ["validation of ", "owner of "].iter().find_map(|words| object.object.strip_prefix(words));
-            let identity = known.get(of.unwrap_or(&object.object));
-            pieces.push(Piece {
-                kind: String::new(),
-                name: object.object.clone(),
-                schema: &object.table.schema,
-                sql: &object.sql,
-                entry: None,
-                id: identity.and_then(object_of),
-                when: match kind {
-                    DeferredKind::AfterRows => When::AfterRows,
-                    DeferredKind::Administrator => When::Administrator,
-                    _ => When::End,
-                },
-            });
-        }
+    for object in order::in_order(objects) {
+        let of = ["validation of ", "owner of "].iter().find_map(|words| object.object.strip_prefix(words));
+        let identity = known.get(of.unwrap_or(&object.object));
+        pieces.push(Piece {
+            kind: String::new(),
+            name: object.object.clone(),
+            schema: &object.table.schema,
+            sql: &object.sql,
+            entry: None,
+            id: identity.and_then(object_of),
+            when: match object.kind {
+                DeferredKind::AfterRows => When::AfterRows,
+                DeferredKind::Administrator => When::Administrator,
+                _ => When::End,
+            },
+        });
     }
     pieces
 }
@@ -483,7 +506,7 @@ async fn blame(
         let (kind, name, schema) = (piece.kind.clone(), piece.name.clone(), piece.schema.to_owned());
         let (sql, when) = (piece.sql.to_owned(), piece.when);
         let is_superusers = piece.entry.is_some_and(classify::needs_superuser);
-        found.push(Refused { kind, name, schema, sql, is_superusers, drop: None, error, when, reason });
+        found.push(Refused { kind, name, schema, sql, is_superusers, frees: None, error, when, reason });
     }
     Ok(found)
 }

@@ -223,3 +223,34 @@ async fn a_schema_that_stays_takes_the_next_migration() {
     Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
     assert!(!has_state(&pair).await);
 }
+
+/// The story: what had been taken away after an end that failed was printed behind its
+/// validation and its comment, which failed on the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_held_back_is_printed_in_an_order_in_which_it_can_be_run() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1);
+         CREATE TABLE k (id int PRIMARY KEY, r int CONSTRAINT fk REFERENCES p ON DELETE CASCADE, s int CONSTRAINT fk2 REFERENCES p);
+         COMMENT ON CONSTRAINT fk ON k IS 'why'; COMMENT ON CONSTRAINT fk2 ON k IS 'why not'; INSERT INTO k VALUES (1, 1, 1)",
+    )
+    .await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let target = pair.target_client().await;
+    target.batch_execute("INSERT INTO k VALUES (9, NULL, 9)").await.unwrap();
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7);
+    target.batch_execute("DELETE FROM k WHERE id = 9").await.unwrap();
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    // As if the comments had failed at that end.
+    let comments = "UPDATE walferry.deferred SET restored_at = NULL WHERE object LIKE 'comment %'";
+    assert_eq!(target.execute(comments, &[]).await.unwrap(), 2);
+    let cleaned = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(0);
+    let lines = cleaned.stdout.lines().skip_while(|line| !line.starts_with("ALTER TABLE"));
+    let sql = lines.take_while(|line| !line.starts_with("dropped ")).collect::<Vec<_>>().join("\n");
+    target.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+    let keys = "SELECT string_agg(concat_ws(' ', pg_get_constraintdef(oid), convalidated, obj_description(oid, 'pg_constraint')), ', ' ORDER BY conname)
+        FROM pg_constraint WHERE conname IN ('fk', 'fk2')";
+    let source: String = pair.source_client().await.query_one(keys, &[]).await.unwrap().get(0);
+    assert_eq!(target.query_one(keys, &[]).await.unwrap().get::<_, String>(0), source);
+    pair.assert_equal().await;
+}

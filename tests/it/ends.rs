@@ -222,3 +222,161 @@ async fn a_validation_that_failed_is_had_at_the_next_end_once_its_rows_are_mende
     assert_eq!(value(&target, valid).await, "t");
     pair.assert_equal().await;
 }
+
+/// The story: a comment failed once, and from then on each end took the constraint away
+/// and brought it in behind its comment, which could never be had.
+#[tokio::test]
+async fn the_comment_of_a_domains_constraint_that_failed_once_is_had_at_the_next_end() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE DOMAIN dd AS int; CREATE TABLE t (id int PRIMARY KEY, x dd, t int REFERENCES t); INSERT INTO t VALUES (1, -1);
+         ALTER DOMAIN dd ADD CONSTRAINT ddc CHECK (value > 0) NOT VALID; COMMENT ON CONSTRAINT ddc ON DOMAIN dd IS 'c'",
+    )
+    .await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let refuse =
+        "CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no comments''; END';
+        CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('COMMENT') EXECUTE FUNCTION public.refuse()";
+    pair.target.psql(SUPERUSER, DATABASE, &refuse.replace("RAISE ", "RAISE EXCEPTION ")).unwrap();
+    let failed = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7).stderr;
+    assert!(failed.contains("no comments"), "{failed}");
+    pair.target.psql(SUPERUSER, DATABASE, "DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse").unwrap();
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    let comment =
+        "SELECT obj_description(oid, 'pg_constraint') || convalidated FROM pg_constraint WHERE conname = 'ddc'";
+    assert_eq!(value(&pair.target_client().await, comment).await, "cfalse");
+    pair.assert_equal().await;
+}
+
+/// The story: an end that failed left a domain's constraint in force if it had brought in
+/// no key and no trigger, and the stream stopped at the next change of an old row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domains_constraint_that_a_failed_end_brought_in_is_taken_away_before_the_stream_goes_on() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE DOMAIN dd AS int; CREATE TABLE t (id int PRIMARY KEY, x dd, n int); INSERT INTO t VALUES (1, -1, 1);
+         ALTER DOMAIN dd ADD CONSTRAINT ddc CHECK (value > 0) NOT VALID;
+         CREATE MATERIALIZED VIEW bad AS SELECT 100 / n AS n FROM t",
+    )
+    .await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.source_sql("INSERT INTO t VALUES (2, 1, 0)").await;
+    let failed = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7).stderr;
+    assert!(failed.contains("division by zero"), "{failed}");
+    // As an update of another column passes on what violates it, so does the stream.
+    pair.source_sql("UPDATE t SET n = 2; REFRESH MATERIALIZED VIEW bad").await;
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
+
+/// A key whose validation an end has refused, as a row of its table was deleted.
+async fn refused_validation() -> Pair {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE k (id int PRIMARY KEY, r int CONSTRAINT fk REFERENCES p);
+         COMMENT ON CONSTRAINT fk ON k IS 'why'; INSERT INTO p VALUES (1), (2); INSERT INTO k VALUES (1, 1)",
+    )
+    .await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    execute(&pair.target_client().await, &["DELETE FROM p WHERE id = 1"]).await;
+    let failed = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7).stderr;
+    assert!(failed.contains("validation of fk constraint k fk"), "{failed}");
+    pair
+}
+
+const KEY: &str =
+    "SELECT concat_ws(' ', pg_get_constraintdef(oid), convalidated, obj_description(oid, 'pg_constraint'))
+    FROM pg_constraint WHERE conname = 'fk'";
+
+async fn ends_with_the_key(pair: &Pair) {
+    Walferry::run(pair, &["catchup", "--finish"], PATIENCE).code(0);
+    let (source, target) = (pair.source_client().await, pair.target_client().await);
+    assert_eq!(value(&target, KEY).await, value(&source, KEY).await);
+    assert_eq!(value(&target, "SELECT count(*) FROM walferry.deferred WHERE restored_at IS NULL").await, "0");
+    pair.assert_equal().await;
+}
+
+/// The story: `resync` printed ALTER TABLE … DROP CONSTRAINT for a key that the end had
+/// brought in itself, and after that no end could be had, or only one without the key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_copied_anew_after_an_end_that_failed_and_its_keys_come_in_at_the_next() {
+    let pair = refused_validation().await;
+    let unfit = Walferry::run(&pair, &["resync", "public.nothing"], PATIENCE).code(2).stderr;
+    assert!(unfit.contains("no table of the source fits it"), "{unfit}");
+    assert_ne!(
+        value(&pair.target_client().await, KEY).await,
+        "",
+        "nothing is taken away for a command that is refused"
+    );
+    Walferry::run(&pair, &["resync", "public.p"], PATIENCE).code(0);
+    ends_with_the_key(&pair).await;
+}
+
+/// The story: a key that somebody had dropped, as was printed, still counted as restored,
+/// and its validation failed for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_dropped_before_its_validation_is_brought_in_once_more() {
+    let pair = refused_validation().await;
+    execute(&pair.target_client().await, &["ALTER TABLE public.k DROP CONSTRAINT fk; INSERT INTO p VALUES (1)"]).await;
+    ends_with_the_key(&pair).await;
+}
+
+/// The story: a trigger's comment went to another one that had its name, and when that
+/// was dropped the trigger came in without.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_an_object_that_failed_waits_with_it() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); COMMENT ON TRIGGER tr ON t IS 'mine'",
+    )
+    .await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let target = pair.target_client().await;
+    execute(
+        &target,
+        &["CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+           CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION other()"],
+    )
+    .await;
+    let failed = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(7).stderr;
+    let comment = "SELECT coalesce(obj_description(oid, 'pg_trigger'), 'none') FROM pg_trigger WHERE tgname = 'tr'";
+    assert_eq!(value(&target, comment).await, "none", "{failed}");
+    execute(&target, &["DROP TRIGGER tr ON t"]).await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    assert_eq!(value(&target, comment).await, "mine");
+    pair.assert_equal().await;
+}
+
+/// The story: check and run refused for ever, as only the owner of a schema may comment on
+/// it, also once the comment was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_comment_of_a_schema_that_an_administrator_made_is_named_and_keeps_nothing_back() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE SCHEMA a; COMMENT ON SCHEMA a IS 'x'; CREATE TABLE a.t (id int PRIMARY KEY); INSERT INTO a.t VALUES (1);
+        CREATE SCHEMA \"Our own\"; COMMENT ON SCHEMA \"Our own\" IS 'y'").await;
+    let target = pair.target_client().await;
+    let role = value(&target, "SELECT current_user").await;
+    let make = format!("CREATE SCHEMA a; GRANT USAGE, CREATE ON SCHEMA a TO {role}");
+    pair.target.psql(SUPERUSER, DATABASE, &make).unwrap();
+    let comment = "COMMENT ON SCHEMA a IS 'x';";
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    assert!(check.contains(comment), "{check}");
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let own = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'Our own'";
+    assert_eq!(value(&target, own).await, "y");
+    let finished = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0).json();
+    let left = finished["administrators"].as_array().unwrap();
+    assert_eq!((left.len(), left[0]["sql"].as_str().unwrap()), (1, comment));
+    pair.assert_equal().await;
+    pair.target.psql(SUPERUSER, DATABASE, comment).unwrap();
+    execute(&target, &["UPDATE walferry.migration SET finished_at = NULL"]).await;
+    let again = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0).json();
+    assert_eq!(again["administrators"].as_array().unwrap().len(), 0);
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    execute(&target, &["DROP TABLE a.t; DROP SCHEMA \"Our own\""]).await;
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    assert!(!check.contains(comment), "{check}");
+}

@@ -220,11 +220,11 @@ async fn check_of_a_large_schema_finds_taken_names_of_what_waits_and_schemas_tha
             format!(
                 "CREATE SCHEMA b AUTHORIZATION {role}; CREATE TABLE b.k (i int, j int); CREATE STATISTICS b.st ON i, j FROM b.k"
             ),
-            "DROP STATISTICS IF EXISTS b.st CASCADE;".to_owned(),
+            "ALTER STATISTICS b.st RENAME TO st_elsewhere;".to_owned(),
         ),
         (
             format!("CREATE SCHEMA b AUTHORIZATION {role}; CREATE TABLE b.k (i int); CREATE INDEX t_pkey ON b.k (i)"),
-            "DROP INDEX IF EXISTS b.t_pkey CASCADE;".to_owned(),
+            "ALTER INDEX IF EXISTS b.t_pkey RENAME TO t_pkey_elsewhere;".to_owned(),
         ),
         (
             format!("CREATE SCHEMA b; GRANT CREATE ON SCHEMA b TO {role}"),
@@ -432,7 +432,8 @@ async fn what_a_table_that_is_added_lacks_or_collides_with_is_said_with_the_way_
     let story = Story::of(&setup, &[]).await;
     story.source("DROP SEQUENCE s; CREATE TABLE s (id int PRIMARY KEY); INSERT INTO s VALUES (1)").await;
     let said = story.run(&["add", "public.s"], 3);
-    story.do_as_printed(&said, "DROP SEQUENCE IF EXISTS public.s").await;
+    story.do_as_printed(&said, "ALTER SEQUENCE IF EXISTS public.s RENAME TO s_elsewhere").await;
+    story.target.batch_execute("DROP SEQUENCE s_elsewhere").await.unwrap();
     story.run(&["add", "public.s"], 0);
     let mood = "CREATE TYPE mood AS ENUM ('good')";
     story.source(mood).await;

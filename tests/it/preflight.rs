@@ -193,3 +193,50 @@ async fn a_slot_of_anothers_behind_a_start_that_was_killed_and_the_state_of_a_ne
     Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
     pair.assert_equal().await;
 }
+
+/// The story: tables in a schema of the name "walferry" stayed behind without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_in_a_schema_of_the_states_name_are_named_and_what_an_own_state_has_left_there_is_not() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE SCHEMA walferry; CREATE TABLE walferry.t (id int PRIMARY KEY); INSERT INTO walferry.t VALUES (1);
+         CREATE TABLE walferry.journal (id int); CREATE VIEW walferry.\"a view\" AS SELECT 1 AS a; CREATE TABLE public.u (id int PRIMARY KEY)",
+    )
+    .await;
+    let moves =
+        ["ALTER TABLE \"walferry\".\"t\" SET SCHEMA public;", "ALTER VIEW \"walferry\".\"a view\" SET SCHEMA public;"];
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let run = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(3).stderr;
+    for said in [&check, &run] {
+        assert!(moves.iter().all(|sql| said.contains(sql)) && !said.contains("journal"), "{said}");
+    }
+    // Whoever wants to leave them behind says so.
+    let without = ["--exclude-tables", "walferry.*"];
+    Walferry::run(&pair, &[&["check"], &without[..]].concat(), PATIENCE).code(0);
+    Walferry::run(&pair, &[&["run", "--until", "caught-up"], &without[..]].concat(), PATIENCE).code(0);
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    pair.target_client().await.batch_execute("DROP TABLE public.u").await.unwrap();
+    for sql in moves {
+        pair.source_sql(sql).await;
+    }
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
+
+/// The story: `--tables` with the name of a view, and a migration of nothing went well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selection_without_a_table_is_refused() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(TABLE).await;
+    pair.source_sql("CREATE VIEW public.v AS SELECT 1 AS a").await;
+    for selection in [["--tables", "v"], ["--exclude-tables", "*"]] {
+        let check = Walferry::run(&pair, &[&["check"], &selection[..]].concat(), PATIENCE).code(3).stdout;
+        let run = Walferry::run(&pair, &[&["run"], &selection[..]].concat(), PATIENCE).code(3).stderr;
+        for said in [check, run] {
+            assert!(said.contains("leave not a single table of the source"), "{selection:?}:\n{said}");
+        }
+    }
+    assert_eq!(traces(&pair).await, [""; 0]);
+    Walferry::run(&pair, &["check", "--tables", "orders,v"], PATIENCE).code(0);
+}

@@ -17,7 +17,7 @@ use crate::config::{Settings, TableFilter};
 use crate::copy::{anew, room};
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
-use crate::run::{Context, Error, begin, identify, prepare, retried, same_objects};
+use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, retried, same_objects};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::Answer;
@@ -138,6 +138,9 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     same_objects(&ctx.settings, &migration)?;
+    if migration.finished {
+        return Err(Error::Ended { name: ctx.settings.name.clone() });
+    }
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
@@ -186,9 +189,25 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     names.dedup();
     let copy = ctx.copy(&state);
     let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
+    if kind == Kind::Resync {
+        take_away_again(ctx, &state).await?;
+    }
     room::require_possible(&copy, &source, &wanted).await?;
     let size = |name: &TableName| tables.iter().find(|table| table.name == *name).map_or(0, |table| table.bytes);
     Ok(wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect())
+}
+
+/// Takes away again what an end has brought in that did not end well, as every run does
+/// as it begins: a daemon that is at work has done so.
+async fn take_away_again(ctx: &Context, state: &State) -> Result<(), Error> {
+    match state.take_lease().await {
+        Err(StateError::Leased { .. }) => Ok(()),
+        taken => {
+            taken?;
+            finish::reopen(ctx, state, Finish::No).await?;
+            Ok(state.release_lease().await?)
+        }
+    }
 }
 
 /// Of several tables those are passed over that are unlogged by now.
