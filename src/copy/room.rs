@@ -11,10 +11,10 @@ use super::{CopyContext, CopyError, publication};
 use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, by_name};
 use crate::config::SchemaMode;
-use crate::membership::coverage::{self, Hierarchy};
+use crate::membership::coverage::{self, Cause, Gap, Hierarchy};
 use crate::membership::{self, Part, SourceTable};
-use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
+use crate::schema::{self, SchemaError};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
@@ -87,7 +87,9 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
         };
         require_names(ctx, &tables, created.iter().copied(), is_above).await?;
     }
-    schema::add(ctx.settings, ctx.state.name(), source, &tables, &new).await?;
+    if let Err(error) = schema::add(ctx.settings, ctx.state.name(), source, &tables, &new).await {
+        return Err(dropped_in_the_way(ctx, &tables, &new, error).await?);
+    }
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, &new).await?;
     }
@@ -112,6 +114,30 @@ async fn refuse_those_of_dropped_tables(
         None => Ok(()),
         Some(filled) => Err(CopyError::CreatedAgain(filled.table)),
     }
+}
+
+/// The same error; of a partition that overlaps another there, with those beside it that
+/// were dropped on the source.
+async fn dropped_in_the_way(
+    ctx: &CopyContext<'_>,
+    tables: &[SourceTable],
+    new: &[SourceTable],
+    error: SchemaError,
+) -> Result<CopyError, CopyError> {
+    let overlaps = matches!(&error, SchemaError::Object { source, .. } if schema::is_overlapping(source));
+    let is_there: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let above: HashSet<u32> = new.iter().flat_map(|table| table.ancestors.iter().map(|above| above.oid)).collect();
+    let is_beside = |there: &TargetTable| {
+        let parent = there.parent.as_ref().and_then(|(oid, _)| *oid);
+        !is_there.contains(&there.source_oid) && parent.is_some_and(|oid| above.contains(&oid))
+    };
+    let dropped = |there: TargetTable| {
+        let cause = Cause::Dropped { within: None };
+        Gap { source_oid: there.source_oid, table: there.name, cause }
+    };
+    let beside = ctx.state.target_tables().await?.into_iter().filter(is_beside);
+    let dropped: Vec<Gap> = beside.filter(|_| overlaps).map(dropped).collect();
+    Ok(if dropped.is_empty() { error.into() } else { CopyError::Overlaps { source: error, dropped } })
 }
 
 /// What is a partition has to be one of the same table on the target; so has what is in

@@ -295,6 +295,11 @@ pub fn is_missing(error: &DbError) -> bool {
     error.sqlstate().is_some_and(|state| MISSING.contains(state))
 }
 
+/// Whether the target refused a partition because others there overlap it.
+pub fn is_overlapping(error: &DbError) -> bool {
+    error.sqlstate() == Some(&SqlState::INVALID_OBJECT_DEFINITION)
+}
+
 /// Whether the target refused an object because something has its name.
 pub fn is_taken(error: &DbError) -> bool {
     error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state))
