@@ -11,7 +11,8 @@ use super::{CopyContext, CopyError, publication};
 use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, by_name};
 use crate::config::SchemaMode;
-use crate::membership::coverage::{self, Cause, Gap, Hierarchy};
+use crate::membership::coverage::{Cause, Gap};
+use crate::membership::placement::{self, Hierarchy};
 use crate::membership::{self, Part, SourceTable};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::{self, SchemaError};
@@ -156,7 +157,7 @@ async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &
     };
     let hierarchy = Hierarchy::of(ctx.settings.schema);
     let looked_at = tables.iter().filter(|table| is_wanted(table) || is_in_the_way(table));
-    match looked_at.filter_map(|table| coverage::misplaced(hierarchy, table, &there, takes_part)).next() {
+    match looked_at.filter_map(|table| placement::misplaced(hierarchy, table, &there, takes_part)).next() {
         None => Ok(()),
         Some(gap) => Err(CopyError::Misplaced(Box::new(gap))),
     }

@@ -15,6 +15,7 @@
 //! ([`unmatched`]).
 
 pub mod coverage;
+pub mod placement;
 pub mod publishing;
 pub mod renaming;
 
