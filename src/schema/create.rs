@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
+use super::along::Along;
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
 use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source, taken};
@@ -91,6 +92,7 @@ pub(super) async fn add(
     dump.drop_indexes(&source::inherited_indexes(source, &joining).await?);
     let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
     let objects = dump.deferred(tables, target.version());
+    let along = Along::of(&pg_dump, settings, (source, state), (tables, new)).await?;
     let taken = taken::of_tables(target, &pre_data, &objects).await?;
     if !taken.is_empty() {
         return Err(SchemaError::Taken(taken));
@@ -107,7 +109,9 @@ pub(super) async fn add(
     for entry in &pre_data {
         execute(target, age(source, target), entry).await.map_err(needs_more)?;
     }
+    along.create(source, target).await?;
     append(state, objects).await?;
+    append(state, along.objects).await?;
     batch(target, "COMMIT", "commit the tables").await?;
     tracing::info!(tables = new.len(), "created on the target");
     Ok(())

@@ -10,6 +10,7 @@
 //! `pg_backup_archiver.c` (`src/bin/pg_dump`).
 
 mod alike;
+mod along;
 mod archive;
 mod attver;
 mod classify;
