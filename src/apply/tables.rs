@@ -347,7 +347,11 @@ impl Tables {
                 }
                 None => Ok(()),
             },
-            (None, true) if matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) => {
+            // Empty it may be, and yet have other keys and indexes than the new one.
+            (None, true)
+                if self.schema == SchemaMode::Create
+                    || matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) =>
+            {
                 Err(unknown(table, at, &created_again(table, self.schema)))
             }
             // Nothing of the old one is left.
