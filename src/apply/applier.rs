@@ -144,7 +144,7 @@ impl Applier {
         until: Option<EndLsn>,
         asks: Asks,
     ) -> Result<Self, ApplyError> {
-        let tables = Tables::load(&tools.state, &settings.filter, &settings.adopt, tools.share).await?;
+        let tables = Tables::load(&tools.state, settings, tools.share).await?;
         let statements = OwnStatements::new(&tools.slot, tools.role);
         Ok(Applier {
             tools,
@@ -239,7 +239,7 @@ impl Applier {
                     _released = released => {}
                 }
                 let Tools { state, share, .. } = &self.tools;
-                self.tables = Tables::load(state, &self.settings.filter, &self.settings.adopt, *share).await?;
+                self.tables = Tables::load(state, &self.settings, *share).await?;
                 self.relations.forget_all();
             }
         }

@@ -14,7 +14,7 @@ use crate::catalog::tables::{self, Table};
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::{Settings, Side};
 use crate::membership::columns::{self, Difference, Pair};
-use crate::membership::coverage::Hierarchy;
+use crate::membership::placement::Hierarchy;
 use crate::pgoutput::RelationColumn;
 use crate::relation::Relation;
 use crate::session::{DbContext, Session};

@@ -27,7 +27,7 @@ use super::ApplyError;
 use super::source::Source;
 use crate::catalog::publication;
 use crate::catalog::tables::Table;
-use crate::config::{Side, TableFilter};
+use crate::config::{SchemaMode, Settings, Side, TableFilter};
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::membership::{self, Known, Part};
 use crate::relation::Relation;
@@ -105,6 +105,7 @@ pub struct Tables {
     share: Share,
     filter: TableFilter,
     adopt: TableFilter,
+    schema: SchemaMode,
     publishes_all: bool,
     publications: Vec<String>,
     start: Option<EndLsn>,
@@ -121,18 +122,14 @@ impl Tables {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn load(
-        state: &State,
-        filter: &TableFilter,
-        adopt: &TableFilter,
-        share: Share,
-    ) -> Result<Self, ApplyError> {
+    pub async fn load(state: &State, settings: &Settings, share: Share) -> Result<Self, ApplyError> {
         let (migration, rows) = tokio::try_join!(state.load(), state.tables_settled())?;
         Ok(Tables {
             by_oid: rows.into_iter().map(|row| (row.source_oid, row)).collect(),
             share,
-            filter: filter.clone(),
-            adopt: adopt.clone(),
+            filter: settings.filter.clone(),
+            adopt: settings.adopt.clone(),
+            schema: settings.schema,
             publishes_all: migration.as_ref().is_some_and(|m| m.publishes_all_tables),
             publications: migration.as_ref().map(|m| m.publications.names().to_vec()).unwrap_or_default(),
             start: migration.and_then(|m| m.consistent_point),
@@ -350,8 +347,12 @@ impl Tables {
                 }
                 None => Ok(()),
             },
-            (None, true) if matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) => {
-                Err(unknown(table, at, &created_again(table)))
+            // Empty it may be, and yet have other keys and indexes than the new one.
+            (None, true)
+                if self.schema == SchemaMode::Create
+                    || matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) =>
+            {
+                Err(unknown(table, at, &created_again(table, self.schema)))
             }
             // Nothing of the old one is left.
             (None, _) => {
@@ -471,12 +472,21 @@ fn occupied(table: &TableName) -> String {
     )
 }
 
-fn created_again(table: &TableName) -> String {
-    format!(
-        "it was dropped and created again on the source after the copy, so all its rows come with the stream, but the \
-         target still has the old ones. Run on the target: TRUNCATE {}; then start again",
-        table.sql()
-    )
+/// What an old table there is of, keys and indexes, is not what the new one is to have.
+fn created_again(table: &TableName, schema: SchemaMode) -> String {
+    let what = "it was dropped and created again on the source after the copy, and the target still has the old one";
+    match schema {
+        SchemaMode::Create => format!(
+            "{what}. If that can go, run on the target: DROP TABLE {}; then take the new one in by walferry add '{table}', \
+             and start again",
+            table.sql()
+        ),
+        SchemaMode::Existing | SchemaMode::None => format!(
+            "{what} with its rows, while all rows of the new one come with the stream. Run on the target: TRUNCATE {}; then \
+             start again, once its columns, keys and indexes are those of the new one",
+            table.sql()
+        ),
+    }
 }
 
 fn unknown(table: &TableName, at: Lsn, why: &str) -> ApplyError {

@@ -128,8 +128,11 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
             }
         }
         if wanted.names().len() == before && !is_among(&wanted, name) {
-            let why = "its rows come in the name of the table that it is a partition of: name that one";
-            return Err(CopyError::NotHere { table: name.clone(), why });
+            let asked = tables.iter().find(|table| table.name.sql() == *name);
+            return Err(match asked.and_then(|table| root_in_name(&published, table)) {
+                Some(root) => CopyError::InAnothersName { table: name.clone(), root: root.clone() },
+                None => CopyError::NotHere { table: name.clone(), why: NOTHING_OF_ITS_OWN },
+            });
         }
     }
     Ok(wanted)
@@ -235,6 +238,9 @@ enum Asked {
 /// Why an unlogged table cannot be copied beside a stream.
 const UNLOGGED: &str = "it is unlogged, so nothing of it is in the stream: catchup --finish copies it, or make it logged on the \
      source (ALTER TABLE … SET LOGGED)";
+
+/// Why there is nothing to copy of a table.
+const NOTHING_OF_ITS_OWN: &str = "its rows come in the name of another table";
 
 fn take(wanted: &mut Wanted, table: &SourceTable, rows: &Rows<'_>, asked: Asked) -> Result<(), CopyError> {
     let not_here = |why| Err(CopyError::NotHere { table: table.name.sql(), why });

@@ -146,6 +146,17 @@ pub enum CopyError {
         /// Why not.
         why: &'static str,
     },
+    /// A partition whose rows come in the name of another table was asked for.
+    #[error(
+        "table {table} cannot be copied by itself: its rows come in the name of {root}, the table that it is a partition of; \
+         copy that one: walferry resync '{root}'"
+    )]
+    InAnothersName {
+        /// As it was asked for.
+        table: String,
+        /// In whose name.
+        root: TableName,
+    },
     /// Foreign keys of the target are in the way of a table that comes anew.
     #[error(
         "foreign keys in force on the target would refuse the table's rows, or carry its emptying to other tables; drop \
@@ -248,6 +259,14 @@ pub enum CopyError {
     /// A table is a partition of another table than on the target, or of none.
     #[error("{0} (then run this again)")]
     Misplaced(Box<Gap>),
+    /// A new partition does not go beside those that the source has no more.
+    #[error("{source}; {} (then run this again)", .dropped.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Overlaps {
+        /// The target's words.
+        source: SchemaError,
+        /// Partitions of the same tables that were dropped on the source.
+        dropped: Vec<Gap>,
+    },
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
         "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
@@ -343,7 +362,8 @@ impl CopyError {
             | CopyError::Renamed { .. }
             | CopyError::Unfit { .. }
             | CopyError::Unsettled { .. } => Fault::lasting(Side::Source),
-            CopyError::RenameFirst { .. }
+            CopyError::Overlaps { .. }
+            | CopyError::RenameFirst { .. }
             | CopyError::CreatedAgain(_)
             | CopyError::Misplaced(_)
             | CopyError::Elsewhere(_)
@@ -351,6 +371,7 @@ impl CopyError {
             | CopyError::Triggers { .. } => Fault::lasting(Side::Target),
             CopyError::SlotInUse { .. } | CopyError::SnapshotGone => Fault::passing(Side::Source),
             CopyError::NotHere { .. }
+            | CopyError::InAnothersName { .. }
             | CopyError::LacksParent { .. }
             | CopyError::ExistingSlot(_)
             | CopyError::StartAhead { .. } => Fault::Usage,

@@ -11,10 +11,11 @@ use super::{CopyContext, CopyError, columns, publication};
 use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, by_name};
 use crate::config::SchemaMode;
-use crate::membership::coverage::{self, Hierarchy};
+use crate::membership::coverage::{Cause, Gap};
+use crate::membership::placement::{self, Hierarchy};
 use crate::membership::{self, Part, SourceTable};
-use crate::schema;
 use crate::schema::tables::{require_empty, require_fit};
+use crate::schema::{self, SchemaError};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
@@ -91,7 +92,9 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
         };
         require_names(ctx, &tables, created.iter().copied(), is_above).await?;
     }
-    schema::add(ctx.settings, ctx.state.name(), source, &tables, &new).await?;
+    if let Err(error) = schema::add(ctx.settings, ctx.state.name(), source, &tables, &new).await {
+        return Err(dropped_in_the_way(ctx, &tables, &new, error).await?);
+    }
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, &new).await?;
     }
@@ -118,6 +121,30 @@ async fn refuse_those_of_dropped_tables(
     }
 }
 
+/// The same error; of a partition that overlaps another there, with those beside it that
+/// were dropped on the source.
+async fn dropped_in_the_way(
+    ctx: &CopyContext<'_>,
+    tables: &[SourceTable],
+    new: &[SourceTable],
+    error: SchemaError,
+) -> Result<CopyError, CopyError> {
+    let overlaps = matches!(&error, SchemaError::Object { source, .. } if schema::is_overlapping(source));
+    let is_there: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let above: HashSet<u32> = new.iter().flat_map(|table| table.ancestors.iter().map(|above| above.oid)).collect();
+    let is_beside = |there: &TargetTable| {
+        let parent = there.parent.as_ref().and_then(|(oid, _)| *oid);
+        !is_there.contains(&there.source_oid) && parent.is_some_and(|oid| above.contains(&oid))
+    };
+    let dropped = |there: TargetTable| {
+        let cause = Cause::Dropped { within: None };
+        Gap { source_oid: there.source_oid, table: there.name, cause }
+    };
+    let beside = ctx.state.target_tables().await?.into_iter().filter(is_beside);
+    let dropped: Vec<Gap> = beside.filter(|_| overlaps).map(dropped).collect();
+    Ok(if dropped.is_empty() { error.into() } else { CopyError::Overlaps { source: error, dropped } })
+}
+
 /// What is a partition has to be one of the same table on the target; so has what is in
 /// the way of a new partition there.
 async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &HashSet<u32>) -> Result<(), CopyError> {
@@ -134,7 +161,7 @@ async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &
     };
     let hierarchy = Hierarchy::of(ctx.settings.schema);
     let looked_at = tables.iter().filter(|table| is_wanted(table) || is_in_the_way(table));
-    match looked_at.filter_map(|table| coverage::misplaced(hierarchy, table, &there, takes_part)).next() {
+    match looked_at.filter_map(|table| placement::misplaced(hierarchy, table, &there, takes_part)).next() {
         None => Ok(()),
         Some(gap) => Err(CopyError::Misplaced(Box::new(gap))),
     }

@@ -12,6 +12,8 @@ use crate::config::Side;
 
 /// unique_violation.
 pub const UNIQUE_VIOLATION: &str = "23505";
+/// check_violation: of a partition's bounds as well.
+pub const CHECK_VIOLATION: &str = "23514";
 /// exclusion_violation.
 pub const EXCLUSION_VIOLATION: &str = "23P01";
 /// division_by_zero: how our own statements say that a count is wrong.

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::coverage::Hierarchy;
+use super::placement::Hierarchy;
 use crate::catalog::tables::Column;
 use crate::catalog::types::is_built_in;
 use crate::sql::rename::{Rename, Renamed, rename_sql};

@@ -14,12 +14,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::placement::{Hierarchy, attached_otherwise, dropped_above};
 use super::publishing::{self, Switched, root_in_name};
 use super::renaming::{Renaming, say_how_to_rename};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
-use crate::config::SchemaMode;
 use crate::sql::TableName;
 use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
 use crate::words::listed;
@@ -66,14 +66,27 @@ pub enum Cause {
     /// Its columns differ; the SQL that mends it ([`super::columns`]).
     Columns(Vec<String>),
     /// Its file is another one: it was rewritten, or emptied.
-    Rewritten,
+    Rewritten {
+        /// The table in whose name its rows come, if not in its own.
+        root: Option<TableName>,
+    },
     /// How it is published was altered, perhaps there and back.
-    Altered,
+    Altered {
+        /// The table in whose name its rows come, if not in its own.
+        root: Option<TableName>,
+    },
     /// It came after the copy, and its rows come in the name of this table, which
     /// takes part; rows that it had before do not.
     NewWithin {
         /// The table.
         root: TableName,
+    },
+    /// The same, and the target lacks it.
+    NoPlace {
+        /// The table in whose name its rows come.
+        root: TableName,
+        /// The SQL that creates it, where the schema on the target is the operator's.
+        create: Option<String>,
     },
     /// The filter leaves it out, and its rows come in the name of this table, which
     /// takes part.
@@ -115,7 +128,13 @@ impl Gap {
     /// Whether the rows of both sides are to be compared to know: no word for an
     /// operator before that.
     pub fn is_doubt(&self) -> bool {
-        matches!(self.cause, Cause::Rewritten | Cause::Altered | Cause::NewWithin { .. })
+        matches!(self.cause, Cause::Rewritten { .. } | Cause::Altered { .. } | Cause::NewWithin { .. })
+    }
+
+    /// Whether what mends it renames, drops or places tables of the target: what the
+    /// rows of a root are is not known before that.
+    pub fn is_of_names_and_places(&self) -> bool {
+        self.turn() < TURN_OF_ROWS
     }
 
     /// Whether it keeps the two sides from being equal: a table without a row is
@@ -167,11 +186,14 @@ impl Gap {
                     "was made a partition after the copy, and its rows come in the name of {root} only since then"
                 );
             }
+            Cause::NoPlace { root, .. } => {
+                return format!("was made a partition of {root} after the copy, and the target lacks it");
+            }
             Cause::LeftOutWithin { root } => {
                 return format!("is left out, and cannot be: its rows come in the name of {root}");
             }
             Cause::Columns(_) => "has other columns on the source by now",
-            Cause::Altered => {
+            Cause::Altered { .. } => {
                 "is published otherwise than when its rows were read, or was for a while (kinds of changes, its publication, its \
                  schema, the table that it is a partition of), and changes in between may be lost"
             }
@@ -194,7 +216,7 @@ impl Gap {
             Cause::LetIn => "was left out when the rows were copied, and is not any more",
             Cause::New => "was created on the source after the copy, and its rows are not on the target",
             Cause::NewAndEmpty => "was created on the source after the copy and has no rows",
-            Cause::Rewritten => {
+            Cause::Rewritten { .. } => {
                 "was rewritten on the source (by ALTER TABLE, SET UNLOGGED and back, VACUUM FULL, CLUSTER or TRUNCATE), \
                  and what that did to its rows may be in no stream"
             }
@@ -222,7 +244,14 @@ impl Gap {
             Cause::Columns(sql) => format!("on the target: {}", sql.join(" ")),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
-            Cause::PublishedAgain | Cause::Rewritten | Cause::Altered => again,
+            Cause::Rewritten { root: Some(root) } | Cause::Altered { root: Some(root) } => {
+                format!("copy {root} anew, in whose name its rows come: walferry resync '{root}'")
+            }
+            Cause::PublishedAgain | Cause::Rewritten { .. } | Cause::Altered { .. } => again,
+            Cause::NoPlace { create: None, .. } => add,
+            Cause::NoPlace { root, create: Some(create) } => {
+                format!("unless other partitions of {root} there take its rows, create it there: {create}")
+            }
             Cause::NewWithin { root } => format!("copy that one anew: walferry resync '{root}'"),
             Cause::LeftOutWithin { root } => {
                 format!("take it out of --exclude-tables, and copy that one anew: walferry resync '{root}'")
@@ -250,26 +279,6 @@ pub fn tables<'g>(gaps: impl Iterator<Item = &'g Gap>) -> usize {
     gaps.map(|gap| gap.source_oid).collect::<HashSet<u32>>().len()
 }
 
-/// Whether partitions have to be partitions of the same tables on both sides: not
-/// where the schema on the target is the operator's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hierarchy {
-    /// They have to.
-    Same,
-    /// That is the operator's business.
-    Own,
-}
-
-impl Hierarchy {
-    /// What a schema of this origin has to be.
-    pub fn of(schema: SchemaMode) -> Self {
-        match schema {
-            SchemaMode::Create => Hierarchy::Same,
-            SchemaMode::Existing | SchemaMode::None => Hierarchy::Own,
-        }
-    }
-}
-
 /// Both sides as they are just now.
 #[derive(Debug)]
 pub struct Now<'a> {
@@ -288,6 +297,9 @@ pub struct Now<'a> {
     /// What partitions have to be.
     pub hierarchy: Hierarchy,
 }
+
+/// When rows are copied anew: after all that is about names and places.
+const TURN_OF_ROWS: u8 = 3;
 
 /// Who takes part, by oid.
 struct Members {
@@ -349,7 +361,7 @@ impl Gap {
             Cause::Switched(_) | Cause::Attached { .. } | Cause::Inherits { .. } => 0,
             Cause::Dropped { .. } | Cause::CreatedAgain => 1,
             Cause::Renamed { .. } => 2,
-            _ => 3,
+            _ => TURN_OF_ROWS,
         }
     }
 }
@@ -436,11 +448,12 @@ fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
         _ => return None,
     }
     let is = origin(table, now.published);
+    let root = root_in_name(now.published, table).cloned();
     if row.origin.filenode.is_some_and(|was| is.filenode != Some(was)) {
-        return Some(Cause::Rewritten);
+        return Some(Cause::Rewritten { root });
     }
     let (was, is) = row.origin.via.as_deref().zip(is.via.as_deref())?;
-    (publication::since(was, is) != Since::Unbroken).then_some(Cause::Altered)
+    (publication::since(was, is) != Since::Unbroken).then_some(Cause::Altered { root })
 }
 
 /// The table above one that is left out in whose name its rows come, if that takes part.
@@ -480,48 +493,6 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
 
 fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
     attached_otherwise(now.hierarchy, table, (there, now.there), |oid| members.all.contains(&oid))
-}
-
-/// A table that is a partition of another table on the target, or of none.
-pub fn misplaced(
-    hierarchy: Hierarchy,
-    table: &SourceTable,
-    there: &HashMap<u32, TargetTable>,
-    takes_part: impl Fn(u32) -> bool,
-) -> Option<Gap> {
-    let own = there.get(&table.oid)?;
-    let cause = attached_otherwise(hierarchy, table, (own, there), takes_part)?;
-    Some(Gap { source_oid: table.oid, table: own.name.clone(), cause })
-}
-
-fn attached_otherwise(
-    hierarchy: Hierarchy,
-    table: &SourceTable,
-    (own, there): (&TargetTable, &HashMap<u32, TargetTable>),
-    takes_part: impl Fn(u32) -> bool,
-) -> Option<Cause> {
-    // A root that is left out is none on the target.
-    let parent = table.ancestors.first().filter(|parent| takes_part(parent.oid));
-    let is_another = match (hierarchy, &parent, &own.parent) {
-        (_, None, None) => false,
-        (Hierarchy::Same, Some(parent), Some((oid, _))) => *oid != Some(parent.oid),
-        (Hierarchy::Same, _, _) => true,
-        // How the target parts its rows is the operator's, but not which of them a root has.
-        (Hierarchy::Own, _, Some((Some(oid), _))) => takes_part(*oid) && !table.is_below(*oid),
-        (Hierarchy::Own, _, _) => false,
-    };
-    is_another.then(|| Cause::Attached {
-        // By its name there, where it may be renamed yet.
-        source: parent.map(|parent| there.get(&parent.oid).map_or(&parent.name, |there| &there.name).clone()),
-        target: own.parent.as_ref().map(|(_, name)| name.clone()),
-    })
-}
-
-/// The table that one is a partition of on the target, if the source has that no
-/// more, either.
-fn dropped_above(by_oid: &HashMap<u32, &SourceTable>, there: &TargetTable) -> Option<TableName> {
-    let (oid, name) = there.parent.as_ref()?;
-    oid.is_some_and(|oid| !by_oid.contains_key(&oid)).then(|| name.clone())
 }
 
 fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {

@@ -6,9 +6,12 @@
 //! a look that fails beside the stream is made again and does not end it. A
 //! catch-up does not end well while anything is left that makes the sides differ.
 
+mod places;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+pub(super) use places::or_named;
 use tracing::{debug, info, warn};
 
 use super::{Context, Error};
@@ -18,7 +21,8 @@ use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
-use crate::membership::coverage::{self, Cause, Gap, Hierarchy, Now};
+use crate::membership::coverage::{self, Cause, Gap, Now};
+use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, SourceTable, narrowed, publishing};
 use crate::session::Session;
 use crate::sql::TableName;
@@ -197,6 +201,8 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let columns = copy::columns::look(&ctx.copy(state), &others, (&source, &target)).await?;
     let look = if columns.gaps.is_empty() { self::look(settings, state, &source).await? } else { look };
     let (mut left, mut compared) = (columns.gaps, HashMap::new());
+    let hierarchy = Hierarchy::of(settings.schema);
+    let is_to_change = look.gaps.iter().any(Gap::is_of_names_and_places);
     for gap in &look.gaps {
         if !gap.counts() {
             warn!(table = %gap.table, "{gap}");
@@ -205,11 +211,21 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         if gap.is_doubt() && look.is_of(gap, &columns.differing) {
             continue;
         }
-        if gap.is_doubt() && look.is_equal((&source, &target), gap, &mut compared).await? {
-            look.settle(state, gap).await?;
+        // A DETACH or DROP on the target may take rows of a root away that are equal now.
+        if gap.is_doubt() && is_to_change && look.comes_in_anothers_name(gap) {
+            debug!(table = %gap.table, "its rows are compared once names and places on the target are the source's");
             continue;
         }
-        left.push(gap.clone());
+        let is_equal = gap.is_doubt() && look.is_equal((&source, &target), gap, &mut compared).await?;
+        let lacks_place = places::lacking(hierarchy, gap, &look.tables, (&source, &target)).await?;
+        match (is_equal, lacks_place, hierarchy) {
+            // How the target parts the rows of a root is the operator's, if they are equal.
+            (true, None, _) | (true, Some(_), Hierarchy::Own) => look.settle(state, gap).await?,
+            (true, Some(lacks_place), Hierarchy::Same) => left.push(lacks_place),
+            // The copy of the root makes it.
+            (false, None, _) | (false, Some(_), Hierarchy::Same) => left.push(gap.clone()),
+            (false, Some(lacks_place), Hierarchy::Own) => left.extend([lacks_place, gap.clone()]),
+        }
     }
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
@@ -256,6 +272,11 @@ impl Look {
         };
         let is_below = |table: &SourceTable| tables.contains(&table.oid) && table.is_below(gap.source_oid);
         tables.contains(&gap.source_oid) || self.tables.iter().any(|table| is_above(table) || is_below(table))
+    }
+
+    fn comes_in_anothers_name(&self, gap: &Gap) -> bool {
+        let table = self.tables.iter().find(|table| table.oid == gap.source_oid);
+        table.is_some_and(|table| publishing::root_in_name(&self.published, table).is_some())
     }
 
     /// What the table is by now is no difference.

@@ -96,6 +96,14 @@ pub enum Error {
         /// What was left out: it may want the tables first.
         left_out: Option<SweepError>,
     },
+    /// A row has no place on the target, where partitions are not those of the source.
+    #[error("{source}; {}", .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    NotPlaced {
+        /// They.
+        gaps: Vec<Gap>,
+        /// The target's words.
+        source: Box<Error>,
+    },
     /// The daemon could not copy tables beside its stream.
     #[error("the daemon could not copy the tables: {why}")]
     NotResynced {
@@ -224,6 +232,7 @@ impl Error {
             Error::Http(error) => error.fault(),
             Error::NotCopied { .. } => Fault::NotCopied,
             Error::NotCovered { .. } => Fault::Differs(Difference::Remainder),
+            Error::NotPlaced { source, .. } => source.fault(),
             Error::NotResynced { .. } => Fault::NotResynced,
             Error::Ended { .. } => Fault::Ended,
             Error::UnloggedDiffer { .. } => Fault::Differs(Difference::Unlogged),

@@ -133,7 +133,10 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
     };
     ctx.established();
     match flow.run(ctx, &heard, &durable, &stop, beside).await {
-        Err(error) => Err(publication::or_gone(ctx, &state, &migration, error).await),
+        Err(error) => {
+            let error = publication::or_gone(ctx, &state, &migration, error).await;
+            Err(coverage::or_named(ctx, &state, error).await)
+        }
         ended => ended,
     }
 }

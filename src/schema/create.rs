@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;
 
+use super::along::Along;
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
 use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source, taken};
@@ -93,6 +94,7 @@ pub(super) async fn add(
     dump.drop_indexes(&source::inherited_indexes(source, &joining).await?);
     let pre_data: Vec<Entry> = dump.wanted().into_iter().cloned().collect();
     let objects = dump.deferred(tables, target.version());
+    let along = Along::of(&pg_dump, settings, (source, state), (tables, new)).await?;
     let taken = taken::of_tables(target, &pre_data, &objects).await?;
     if !taken.is_empty() {
         return Err(SchemaError::Taken(taken));
@@ -109,7 +111,9 @@ pub(super) async fn add(
     for entry in &pre_data {
         execute(target, age(source, target), entry).await.map_err(needs_more)?;
     }
+    along.create(source, target).await?;
     append(state, objects).await?;
+    append(state, along.objects).await?;
     batch(target, "COMMIT", "commit the tables").await?;
     tracing::info!(tables = new.len(), "created on the target");
     Ok(())
@@ -295,6 +299,11 @@ pub(super) const ALREADY_THERE: [SqlState; 4] =
 /// Whether the target refused an object because something is not there that it needs.
 pub fn is_missing(error: &DbError) -> bool {
     error.sqlstate().is_some_and(|state| MISSING.contains(state))
+}
+
+/// Whether the target refused a partition because others there overlap it.
+pub fn is_overlapping(error: &DbError) -> bool {
+    error.sqlstate() == Some(&SqlState::INVALID_OBJECT_DEFINITION)
 }
 
 /// Whether the target refused an object because something has its name.

@@ -32,7 +32,7 @@ async fn stories(setup: &str, stories: &[(&str, &str)]) {
                 story.source(&named(change, number)).await;
             }
         }
-        story.led_out().await;
+        story.leads_to_the_end().await;
     }
 }
 
@@ -148,7 +148,7 @@ async fn columns_of_unlogged_tables_are_followed_before_the_end() {
         let story = Story::of(&setup, &[]).await;
         story.source(ddl).await;
         story.run(&["catchup"], 8);
-        story.led_out().await;
+        story.leads_to_the_end().await;
     }
 }
 
@@ -166,7 +166,7 @@ async fn columns_are_followed_in_a_schema_of_the_operators() {
         let story = Story::on(pair, &named(PLAIN, 0), &["--schema", "existing"]).await;
         story.source(&named(ddl, 0)).await;
         story.source(change).await;
-        story.led_out().await;
+        story.leads_to_the_end().await;
     }
 }
 

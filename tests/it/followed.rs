@@ -82,7 +82,9 @@ async fn a_partition_that_was_dropped_and_created_again_takes_the_place_of_the_o
         )
         .await;
     let said = story.run(&["catchup"], 7);
-    story.do_as_printed(&said, "TRUNCATE \"public\".\"p0\"").await;
+    story.do_as_printed(&said, "DROP TABLE \"public\".\"p0\"").await;
+    assert!(said.stderr.contains("walferry add 'public.p0'"), "{}", said.stderr);
+    story.run(&["add", "public.p0"], 0);
     story.ends_equal().await;
 }
 

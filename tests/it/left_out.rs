@@ -1,7 +1,9 @@
 //! What the filter leaves out takes along what cannot be without it: the rest
 //! moves, and `check` names what does not.
 
+use crate::journey::value;
 use crate::migration::{PATIENCE, streaming};
+use crate::story::Story;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
 
@@ -70,6 +72,44 @@ async fn tables_that_are_left_out_take_along_what_needs_them_and_the_rest_moves(
     assert_eq!(of(&target, tables).await, "audit,kept,leaf,near,tree");
     let functions = "SELECT string_agg(proname, ',') FROM pg_proc WHERE pronamespace = 'shop'::regnamespace";
     assert_eq!(of(&target, functions).await, "plain");
+}
+
+/// The story: the view over it, and the key of another table to it, did not come with the
+/// table, nor at the end, and nothing named them.
+#[tokio::test]
+async fn what_was_left_out_with_a_table_comes_with_it_when_that_is_let_in() {
+    let setup = "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE f (id int PRIMARY KEY, p int REFERENCES p, n text UNIQUE); \
+         CREATE TABLE k (id int PRIMARY KEY, f int REFERENCES f); CREATE TABLE out (id int PRIMARY KEY); \
+         CREATE VIEW v AS SELECT p.id, f.n FROM p JOIN f ON f.p = p.id; COMMENT ON VIEW v IS 'both'; CREATE VIEW w AS SELECT n FROM v; \
+         CREATE VIEW beyond AS SELECT f.id FROM f JOIN out ON out.id = f.id; CREATE FUNCTION g() RETURNS SETOF f LANGUAGE sql AS 'SELECT * FROM f'; \
+         CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM f; \
+         INSERT INTO p VALUES (1); INSERT INTO f VALUES (1, 1, 'f'); INSERT INTO k VALUES (1, 1)";
+    let mut story = Story::of(setup, &["--exclude-tables", "f,out"]).await;
+    story.arguments = ["--exclude-tables", "out"].map(str::to_owned).to_vec();
+    story.run(&["add", "public.f"], 0);
+    story.source("INSERT INTO f VALUES (2, 1, 'g'); REFRESH MATERIALIZED VIEW m").await;
+    story.run(&["catchup", "--finish"], 0);
+    let objects = "SELECT string_agg(x, '; ' ORDER BY x) FROM ( \
+          SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace \
+          UNION ALL SELECT relname || pg_get_viewdef(oid) || coalesce(obj_description(oid), '') FROM pg_class \
+            WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace AND relname <> 'beyond' \
+          UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace \
+          UNION ALL SELECT m::text FROM m UNION ALL SELECT w::text FROM w) AS s (x)";
+    assert_eq!(value(&story.target, objects).await, value(&story.source, objects).await);
+    assert_eq!(value(&story.target, "SELECT to_regclass('beyond') IS NULL").await, "t");
+}
+
+/// Of what cannot come then, as something else has its name, the SQL is told.
+#[tokio::test]
+async fn what_was_left_out_with_a_table_and_cannot_come_is_told_with_the_sql() {
+    let setup = "CREATE TABLE f (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM f";
+    let mut story = Story::of(setup, &["--exclude-tables", "f"]).await;
+    story.arguments.clear();
+    story.target.batch_execute("CREATE TABLE v (id int)").await.unwrap();
+    let said = story.run(&["add", "public.f"], 0).stderr;
+    assert!(said.contains("CREATE VIEW public.v AS"), "{said}");
+    story.target.batch_execute("DROP TABLE v").await.unwrap();
+    story.ends_equal().await;
 }
 
 /// Those that are left out are named to pg_dump a hundred in a pattern: what means

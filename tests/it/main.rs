@@ -40,6 +40,7 @@ mod random;
 mod ready;
 mod ready_features;
 mod referential;
+mod replaced;
 mod resume;
 mod resync;
 mod roles;

@@ -6,6 +6,9 @@ use crate::journey::PATIENCE;
 use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry};
 
+/// More than any way out is long.
+const ROUNDS: usize = 6;
+
 /// A migration whose rows were copied, between two runs.
 pub struct Story {
     pub pair: Pair,
@@ -36,9 +39,7 @@ impl Story {
     /// A command and the code that it has to end with.
     #[track_caller]
     pub fn run(&self, command: &[&str], code: i32) -> Finished {
-        let arguments = self.arguments.iter().map(String::as_str);
-        let command: Vec<&str> = command.iter().copied().chain(arguments).collect();
-        Walferry::run(&self.pair, &command, PATIENCE).code(code)
+        self.with(command).code(code)
     }
 
     /// Runs this on the source.
@@ -56,6 +57,55 @@ impl Story {
         }
     }
 
+    /// Catches up and does to the letter what is printed, until there is nothing to do;
+    /// then ends the migration. Both sides are equal then.
+    pub async fn leads_to_the_end(&self) {
+        for _ in 0..ROUNDS {
+            let said = self.with(&["catchup"]);
+            if said.status.success() {
+                self.pair.assert_equal().await;
+                self.run(&["catchup", "--finish"], 0);
+                return self.pair.assert_equal().await;
+            }
+            self.do_what_is_printed(&said).await;
+            for command in ["add", "resync"] {
+                for table in tables_of(&said.stderr, &format!("walferry {command} '")) {
+                    let said = self.with(&[command, &table]);
+                    if !said.status.success() {
+                        self.do_what_is_printed(&said).await;
+                    }
+                }
+            }
+        }
+        let said = self.with(&["catchup"]);
+        panic!("what is printed leads nowhere:\n{}", said.stderr);
+    }
+
+    /// Runs on the target all SQL that an error has for tables there.
+    async fn do_what_is_printed(&self, said: &Finished) {
+        let error = said.stderr.find("\nerror").map_or("", |at| &said.stderr[at..]);
+        let verbs = [
+            "ALTER TABLE \"",
+            "ALTER SEQUENCE \"",
+            "CREATE SEQUENCE ",
+            "CREATE TABLE \"",
+            "DROP TABLE \"",
+            "TRUNCATE \"",
+        ];
+        let begins = verbs.into_iter().flat_map(|verb| error.match_indices(verb));
+        let mut begins: Vec<usize> = begins.map(|(at, _)| at).collect();
+        begins.sort_unstable();
+        for sql in begins.into_iter().filter_map(|at| error[at..].split(';').next()) {
+            self.target.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+        }
+    }
+
+    fn with(&self, command: &[&str]) -> Finished {
+        let arguments = self.arguments.iter().map(String::as_str);
+        let command: Vec<&str> = command.iter().copied().chain(arguments).collect();
+        Walferry::run(&self.pair, &command, PATIENCE)
+    }
+
     /// `catchup` ends with 0, and it is so.
     pub async fn ends_equal(&self) {
         self.run(&["catchup"], 0);
@@ -63,39 +113,8 @@ impl Story {
     }
 }
 
-impl Story {
-    /// Does what is printed, until `catchup` ends with 0; then the end, and all is equal.
-    pub async fn led_out(&self) {
-        for _ in 0..12 {
-            let arguments: Vec<&str> =
-                std::iter::once("catchup").chain(self.arguments.iter().map(String::as_str)).collect();
-            let said = Walferry::run(&self.pair, &arguments, PATIENCE);
-            if said.status.success() {
-                self.pair.assert_equal().await;
-                self.run(&["catchup", "--finish"], 0);
-                self.pair.assert_equal().await;
-                return;
-            }
-            let (_, printed) = said.stderr.split_once("error:").unwrap_or_else(|| panic!("{}", said.stderr));
-            for sql in statements(printed) {
-                self.target.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}\n{printed}"));
-            }
-            for command in ["add", "resync"] {
-                for table in printed.split(&format!("walferry {command} '")).skip(1) {
-                    self.run(&[command, table.split('\'').next().unwrap()], 0);
-                }
-            }
-        }
-        panic!("no way out");
-    }
-}
-
-/// The SQL in a message.
-fn statements(printed: &str) -> Vec<String> {
-    let verbs = ["ALTER TABLE \"", "ALTER SEQUENCE \"", "DROP TABLE \"", "TRUNCATE \"", "CREATE SEQUENCE "];
-    let in_piece = |piece: &str| {
-        let from = verbs.iter().filter_map(|verb| piece.find(verb)).min()?;
-        Some(piece[from..].to_owned())
-    };
-    printed.split_inclusive(';').filter(|piece| piece.ends_with(';')).filter_map(in_piece).collect()
+/// The names that these words stand before.
+fn tables_of(text: &str, words: &str) -> Vec<String> {
+    let rests = text.match_indices(words).map(|(at, _)| &text[at + words.len()..]);
+    rests.filter_map(|rest| rest.split_once('\'')).map(|(table, _)| table.to_owned()).collect()
 }

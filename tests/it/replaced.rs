@@ -1,0 +1,117 @@
+//! Partitions that are replaced, come or go where rows come in their root's name, and
+//! tables that are made anew: what is printed is done to the letter, and leads to the
+//! end with both sides equal.
+
+use crate::journey::value;
+use crate::story::Story;
+use crate::support::pair::Pair;
+
+const PARTED: &str = "CREATE TABLE pt (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+     CREATE TABLE pt_1 PARTITION OF pt FOR VALUES FROM (0) TO (100); INSERT INTO pt VALUES (1, 'v'), (2, 'v')";
+
+/// Another partition with the same rows takes the place of the one.
+const REPLACED: &str = "CREATE TABLE ps (LIKE pt_1 INCLUDING ALL); INSERT INTO ps SELECT * FROM pt_1; \
+     ALTER TABLE pt DETACH PARTITION pt_1; ALTER TABLE pt ATTACH PARTITION ps FOR VALUES FROM (0) TO (100);";
+
+const ROOTED: &str = "CREATE PUBLICATION mine FOR TABLE pt WITH (publish_via_partition_root)";
+
+/// Between two servers, the schema being ours or the operator's; `pt` comes in its own name.
+async fn rooted(mode: &str) -> Story {
+    let pair = Pair::builder().start().await;
+    if mode == "existing" {
+        let there = PARTED.split_once("; INSERT").unwrap().0;
+        pair.target_client().await.batch_execute(there).await.unwrap();
+    }
+    Story::on(pair, &format!("{PARTED}; {ROOTED}"), &["--publication", "mine", "--schema", mode]).await
+}
+
+/// The story: the rows were compared while the old partition was still there, and then
+/// it was detached or dropped as advised, with them: exit 0, also of --finish.
+#[tokio::test]
+async fn rows_of_a_partition_that_takes_the_place_of_another_are_not_lost_with_that() {
+    for mode in ["create", "existing"] {
+        for old in ["", "DROP TABLE pt_1;"] {
+            let story = rooted(mode).await;
+            story.source(&format!("BEGIN; {REPLACED} {old} COMMIT")).await;
+            story.leads_to_the_end().await;
+        }
+    }
+}
+
+/// The story: the old one's rename was printed, then that back, and so on for ever, as
+/// both were taken for the same table of the target.
+#[tokio::test]
+async fn a_partition_that_takes_the_place_and_the_name_of_another_is_told_from_it() {
+    for mode in ["create", "existing"] {
+        let story = rooted(mode).await;
+        let names = "ALTER TABLE pt_1 RENAME TO old; ALTER TABLE ps RENAME TO pt_1;";
+        story.source(&format!("BEGIN; {REPLACED} {names} COMMIT")).await;
+        story.leads_to_the_end().await;
+    }
+}
+
+/// The story: "would overlap partition", without the SQL that drops the old one.
+#[tokio::test]
+async fn a_dropped_partition_in_the_way_of_the_one_in_its_place_is_named_with_the_sql() {
+    for arguments in [&[][..], &["--all-tables"]] {
+        let story = Story::of(PARTED, arguments).await;
+        story.source(&format!("BEGIN; {REPLACED} DROP TABLE pt_1; COMMIT; INSERT INTO pt VALUES (50, 'n')")).await;
+        story.leads_to_the_end().await;
+    }
+}
+
+/// The story: "violates partition constraint", and nothing about the DETACH, as the end
+/// at which that is looked for was not reached.
+#[tokio::test]
+async fn a_row_that_the_place_of_its_partition_on_the_target_refuses_leads_to_the_detach() {
+    let story = Story::of(PARTED, &["--all-tables"]).await;
+    story.source("ALTER TABLE pt DETACH PARTITION pt_1").await;
+    story.source("INSERT INTO pt_1 VALUES (777, 'beyond')").await;
+    story.leads_to_the_end().await;
+}
+
+/// The stories: "no partition of relation found for row", and no word of `add`; and
+/// without a row exit 0, though the target lacked the partition.
+#[tokio::test]
+async fn a_new_partition_of_a_root_that_is_published_as_one_is_named_with_or_without_rows() {
+    for (mode, row) in [
+        ("create", "INSERT INTO pt VALUES (201, 'n')"),
+        ("create", ""),
+        ("existing", "INSERT INTO pt VALUES (201, 'n')"),
+    ] {
+        let story = rooted(mode).await;
+        story.source("CREATE TABLE pt_3 PARTITION OF pt FOR VALUES FROM (200) TO (300)").await;
+        story.source(row).await;
+        story.leads_to_the_end().await;
+    }
+}
+
+/// The story: a `resync` of the partition was printed, which answered "name that one"
+/// and did not say which.
+#[tokio::test]
+async fn a_partition_that_was_emptied_is_copied_with_the_root_in_whose_name_its_rows_come() {
+    for mode in ["create", "existing"] {
+        let story = rooted(mode).await;
+        story.source("TRUNCATE pt_1").await;
+        let said = story.run(&["resync", "public.pt_1"], 2).stderr;
+        assert!(said.contains("walferry resync 'public.pt'"), "{said}");
+        story.leads_to_the_end().await;
+    }
+}
+
+/// The story: a TRUNCATE was advised, and the target kept the old key and lacked the new
+/// one and its index.
+#[tokio::test]
+async fn a_table_that_was_made_anew_with_other_keys_has_them_on_the_target() {
+    for rows in ["INSERT INTO m VALUES (1, 'a')", ""] {
+        let setup = format!("CREATE TABLE m (id int PRIMARY KEY, a text); {rows}");
+        let story = Story::of(&setup, &["--all-tables"]).await;
+        story
+            .source("DROP TABLE m; CREATE TABLE m (id int NOT NULL, a text PRIMARY KEY); CREATE INDEX ON m (id)")
+            .await;
+        story.source("INSERT INTO m VALUES (9, 'x')").await;
+        story.leads_to_the_end().await;
+        let indexes = "SELECT string_agg(indexdef, '; ' ORDER BY indexdef) FROM pg_indexes WHERE tablename = 'm'";
+        assert_eq!(value(&story.target, indexes).await, value(&story.source, indexes).await);
+    }
+}
