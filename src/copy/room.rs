@@ -35,7 +35,8 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
     let oids: HashSet<u32> = oids.collect();
     publication::require_sound(ctx, source, &tables, &oids).await?;
-    require_placed(ctx, &tables, &oids).await?;
+    let parts = wanted.parts.iter().map(|table| table.oid);
+    require_placed(ctx, &tables, &oids.iter().copied().chain(parts).collect()).await?;
     let there = by_name(target, names.iter()).await?;
     require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
     let (schemas, tables): (Vec<&str>, Vec<&str>) =

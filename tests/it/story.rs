@@ -83,7 +83,7 @@ impl Story {
 
     /// Runs on the target all SQL that an error has for tables there.
     async fn do_what_is_printed(&self, said: &Finished) {
-        let error = said.stderr.find("\nerror").map_or("", |at| &said.stderr[at..]);
+        let error = said.stderr.find("error: ").map_or("", |at| &said.stderr[at..]);
         let verbs = ["ALTER TABLE \"", "CREATE TABLE \"", "DROP TABLE \"", "TRUNCATE \""];
         let begins = verbs.into_iter().flat_map(|verb| error.match_indices(verb));
         let mut begins: Vec<usize> = begins.map(|(at, _)| at).collect();
