@@ -173,7 +173,7 @@ async fn tables(
              has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid), \
              pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
              FROM unnest($1::text[], $2::text[]) AS w (schema, name) JOIN pg_namespace n ON n.nspname = w.schema \
-             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name ORDER BY 1, 2",
+             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2",
             &[&schemas, &tables],
         )
         .await

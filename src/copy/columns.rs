@@ -22,6 +22,9 @@ pub struct Found {
     pub gaps: Vec<Gap>,
     /// All tables that differ, those below included.
     pub differing: HashSet<u32>,
+    /// Gaps of tables whose types differ and lose nothing: they count where the rows are
+    /// not equal, as the source's may have been altered with them.
+    pub retyped: HashMap<u32, Gap>,
 }
 
 /// Compares the columns of all tables that take part, but for `others`, which have
@@ -55,6 +58,12 @@ pub async fn look(
                 pairs: known.iter().copied().chain(compared.met).collect(),
                 is_replaced: compared.is_replaced,
             });
+        }
+        if !compared.retyped.is_empty() {
+            let top = table.ancestors.iter().rev().find_map(|above| names.get(&above.oid));
+            let name = top.or_else(|| names.get(&table.oid)).unwrap_or(&table.name);
+            let cause = Cause::Columns(columns::sql(name, &compared.retyped, &HashMap::new()));
+            found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
         }
         if !compared.differences.is_empty() {
             found.differing.insert(table.oid);

@@ -35,7 +35,8 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
     let oids: HashSet<u32> = oids.collect();
     publication::require_sound(ctx, source, &tables, &oids).await?;
-    require_placed(ctx, &tables, &oids).await?;
+    let parts = wanted.parts.iter().map(|table| table.oid);
+    require_placed(ctx, &tables, &oids.iter().copied().chain(parts).collect()).await?;
     let found = columns::look(ctx, &HashSet::new(), (source, target)).await?;
     if let Some(gap) = found.gaps.into_iter().find(|gap| oids.contains(&gap.source_oid)) {
         return Err(CopyError::Misplaced(Box::new(gap)));

@@ -48,6 +48,8 @@ pub struct Compared<'a> {
     pub differences: Vec<Difference<'a>>,
     /// Pairs that are to be kept from now on.
     pub met: Vec<Pair>,
+    /// Types that differ and lose nothing: the target's may be so on purpose.
+    pub retyped: Vec<Difference<'a>>,
     /// A column that came later may stand for one that was dropped: changes of that one
     /// may have been written to it.
     pub is_replaced: bool,
@@ -78,8 +80,11 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
                     wanted.insert(column.name.as_str());
                     compared.differences.push(Difference::Renamed { from: &found.name, to: &column.name });
                 }
+                let unlike = Difference::Unlike { column, there: found };
                 if is_unlike(column, found, hierarchy) {
-                    compared.differences.push(Difference::Unlike { column, there: found });
+                    compared.differences.push(unlike);
+                } else if is_built_in(column.below) && is_built_in(found.below) && column.below != found.below {
+                    compared.retyped.push(unlike);
                 }
             }
             None if column.is_generated && hierarchy == Hierarchy::Own => {}
@@ -100,7 +105,6 @@ fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy) -> bool {
     match (hierarchy, column.is_generated, there.is_generated) {
         (Hierarchy::Own, false, true) => false,
         (Hierarchy::Same, ours, theirs) if ours != theirs => true,
-        (Hierarchy::Same, ..) if is_built_in(column.below) && is_built_in(there.below) => column.below != there.below,
         _ => column.below.loses_in(there.below),
     }
 }

@@ -222,6 +222,9 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
             // How the target parts the rows of a root is the operator's, if they are equal.
             (true, None, _) | (true, Some(_), Hierarchy::Own) => look.settle(state, gap).await?,
             (true, Some(lacks_place), Hierarchy::Same) => left.push(lacks_place),
+            (false, ..) if gap.is_doubt() && columns.retyped.contains_key(&gap.source_oid) => {
+                left.extend(columns.retyped.get(&gap.source_oid).cloned());
+            }
             // The copy of the root makes it.
             (false, None, _) | (false, Some(_), Hierarchy::Same) => left.push(gap.clone()),
             (false, Some(lacks_place), Hierarchy::Own) => left.extend([lacks_place, gap.clone()]),

@@ -102,7 +102,8 @@ async fn what_was_left_out_with_a_table_comes_with_it_when_that_is_let_in() {
 /// Of what cannot come then, as something else has its name, the SQL is told.
 #[tokio::test]
 async fn what_was_left_out_with_a_table_and_cannot_come_is_told_with_the_sql() {
-    let setup = "CREATE TABLE f (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM f";
+    let setup =
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE f (id int PRIMARY KEY); CREATE VIEW v AS SELECT id FROM f";
     let mut story = Story::of(setup, &["--exclude-tables", "f"]).await;
     story.arguments.clear();
     story.target.batch_execute("CREATE TABLE v (id int)").await.unwrap();

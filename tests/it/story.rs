@@ -7,7 +7,7 @@ use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry};
 
 /// More than any way out is long.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 12;
 
 /// A migration whose rows were copied, between two runs.
 pub struct Story {
@@ -83,7 +83,7 @@ impl Story {
 
     /// Runs on the target all SQL that an error has for tables there.
     async fn do_what_is_printed(&self, said: &Finished) {
-        let error = said.stderr.find("\nerror").map_or("", |at| &said.stderr[at..]);
+        let error = said.stderr.find("error: ").map_or("", |at| &said.stderr[at..]);
         let verbs = [
             "ALTER TABLE \"",
             "ALTER SEQUENCE \"",

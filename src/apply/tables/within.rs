@@ -1,6 +1,7 @@
 //! Changes that come in another name than the rows of their table were copied in:
 //! of a partition whose rows came in its root's, or the other way about. Somebody
-//! has switched `publish_via_partition_root` of the publication.
+//! has switched `publish_via_partition_root` of the publication; or the table was none of
+//! its partitions yet.
 //!
 //! Invariant: they are passed over as far as they are in the rows of the tables
 //! that have them, and refused from there on. What the slot has already decided
@@ -12,7 +13,7 @@ use std::collections::HashSet;
 use super::{Admission, Source, Tables, unknown};
 use crate::apply::ApplyError;
 use crate::catalog::publication::{self, Partitions};
-use crate::catalog::tables::{self, Detail, Shape, Table};
+use crate::catalog::tables::{self, Detail, Named, Shape, Table};
 use crate::lsn::{CommitLsn, Lsn};
 use crate::membership::publishing::Switched;
 use crate::relation::Relation;
@@ -46,8 +47,17 @@ impl Tables {
         };
         let published = publication::tables(source.session().await?, &self.publications).await?;
         let publications = published.get(&table.oid).map_or_else(|| self.publications.clone(), |found| found.names());
-        let switched = Switched { root, now, publications };
-        let why = format!("it {switched}; {}", switched.remedy());
+        let comes_so = |above: &Named| published.contains_key(&above.oid);
+        let was_alone = !published.contains_key(&table.oid) && table.ancestors.iter().any(comes_so);
+        let why = if was_alone {
+            format!(
+                "it was a table of its own then, and is a partition of {root} by now, in whose name its rows come; copy that one \
+                 anew: walferry resync '{root}'"
+            )
+        } else {
+            let switched = Switched { root, now, publications };
+            format!("it {switched}; {}", switched.remedy())
+        };
         // What has its rows in here would be taken for whole later.
         let is_new = |other: &&Table| {
             let is_near = other.is_below(table.oid) || table.ancestors.iter().any(|above| other.is_below(above.oid));
