@@ -33,20 +33,22 @@ async fn a_root_that_is_left_out_with_all_of_its_partitions_is_no_gap() {
 /// The story: `resync` emptied the table and failed for ever, `add` named `resync`.
 #[tokio::test]
 async fn a_partition_that_comes_to_a_root_that_is_published_as_one_gets_its_place() {
-    for command in [["add", "public.p2"], ["resync", "public.p"], ["resync", "*"]] {
-        for publication in ["FOR TABLE p", "FOR ALL TABLES"] {
-            let publish = format!("CREATE PUBLICATION mine {publication} WITH (publish_via_partition_root)");
-            let story = Story::of(&format!("{PARTED}; {publish}"), &["--publication", "mine"]).await;
-            story
-                .source(
-                    "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (200) TO (300); INSERT INTO p VALUES (250, 'c')",
-                )
-                .await;
-            story.run(&["catchup"], 7);
-            story.run(&command, 0);
-            story.source("INSERT INTO p VALUES (251, 'd'); DELETE FROM p WHERE id = 1").await;
-            story.ends_equal().await;
-        }
+    let cases = [
+        (["add", "public.p2"], "FOR TABLE p"),
+        (["resync", "public.p"], "FOR ALL TABLES"),
+        (["resync", "*"], "FOR TABLE p"),
+        (["add", "public.p2"], "FOR ALL TABLES"),
+    ];
+    for (command, publication) in cases {
+        let publish = format!("CREATE PUBLICATION mine {publication} WITH (publish_via_partition_root)");
+        let story = Story::of(&format!("{PARTED}; {publish}"), &["--publication", "mine"]).await;
+        story
+            .source("CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (200) TO (300); INSERT INTO p VALUES (250, 'c')")
+            .await;
+        story.run(&["catchup"], 7);
+        story.run(&command, 0);
+        story.source("INSERT INTO p VALUES (251, 'd'); DELETE FROM p WHERE id = 1").await;
+        story.ends_equal().await;
     }
 }
 
@@ -398,9 +400,11 @@ async fn columns_that_the_target_lacks_are_named_before_a_change_comes() {
         ("ALTER TABLE a RENAME COLUMN v TO w", "ALTER TABLE \"public\".\"a\" RENAME COLUMN \"v\" TO \"w\""),
     ];
     for (alter, as_printed) in cases {
-        for mode in ["create", "existing"] {
+        // What is printed is the same for both; a rename is the one that would lose values.
+        let modes: &[&str] = if alter.contains("RENAME") { &["create", "existing"] } else { &["existing"] };
+        for mode in modes {
             let pair = Pair::builder().start().await;
-            if mode == "existing" {
+            if *mode == "existing" {
                 let there: Vec<&str> = TWO.split(';').filter(|sql| sql.contains("CREATE")).collect();
                 pair.target_client().await.batch_execute(&there.join(";")).await.unwrap();
             }
