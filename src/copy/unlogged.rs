@@ -79,31 +79,30 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
 }
 
 /// Gives unlogged tables that came after the schema, or that the filter left out then,
-/// their place on the target, if that is ours to do. Their sequences are looked at soon.
+/// their place on the target, if that is ours to do, and lets those take part that the
+/// filter lets in by now. Their sequences are looked at soon.
 ///
 /// # Errors
 /// When the target refuses one.
-pub async fn create_absent(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
-    if ctx.settings.schema != SchemaMode::Create {
-        return Ok(());
-    }
+pub async fn take_in(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let tables = ctx.tables(&source).await?;
     let unlogged = || without_stream::unlogged(&tables);
-    let there = by_name(ctx.state.session(), unlogged().map(|table| &table.name)).await?;
-    // One that has another name there is to be renamed.
-    let known = ctx.state.target_names(&unlogged().map(|table| table.oid).collect::<Vec<_>>()).await?;
-    let is_absent = |table: &&SourceTable| !there.contains_key(&table.name) && !known.contains_key(&table.oid);
-    let absent: Vec<SourceTable> = unlogged().filter(is_absent).cloned().collect();
-    if !absent.is_empty() {
-        schema::add(ctx.settings, ctx.state.name(), &source, &tables, &absent).await?;
+    if ctx.settings.schema == SchemaMode::Create {
+        let there = by_name(ctx.state.session(), unlogged().map(|table| &table.name)).await?;
+        // One that has another name there is to be renamed.
+        let known = ctx.state.target_names(&unlogged().map(|table| table.oid).collect::<Vec<_>>()).await?;
+        let is_absent = |table: &&SourceTable| !there.contains_key(&table.name) && !known.contains_key(&table.oid);
+        let absent: Vec<SourceTable> = unlogged().filter(is_absent).cloned().collect();
+        if !absent.is_empty() {
+            schema::add(ctx.settings, ctx.state.name(), &source, &tables, &absent).await?;
+        }
     }
     // What belongs to one that is let in by now takes part with it.
     let known = membership::known(ctx.state).await?;
     let is_let_in = |table: &&SourceTable| known.get(&table.oid) == Some(&TableState::Excluded);
-    let let_in = unlogged().filter(is_let_in);
-    let let_in: Vec<TableRow> =
-        let_in.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Unlogged)).collect();
+    let row = |table: &SourceTable| TableRow::new(table.name.clone(), table.oid, TableState::Unlogged);
+    let let_in: Vec<TableRow> = unlogged().filter(is_let_in).map(row).collect();
     Ok(ctx.state.enter_tables(&let_in).await?)
 }
 

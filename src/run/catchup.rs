@@ -175,7 +175,7 @@ async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Resu
     let gaps = coverage::at_end(ctx, state).await?;
     // A gap may be about the names that they would take.
     if gaps.is_empty() {
-        copy::unlogged::create_absent(&ctx.copy(state)).await?;
+        copy::unlogged::take_in(&ctx.copy(state)).await?;
     }
     let swept = match sweep(ctx, state).await {
         Err(error) if gaps.is_empty() || !error.is_remainder() => return Err(error.into()),

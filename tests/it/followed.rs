@@ -480,15 +480,20 @@ async fn columns_that_are_generated_or_not_published_may_lack_on_the_target() {
 #[tokio::test]
 async fn an_unlogged_table_that_is_let_in_later_comes_with_its_sequence() {
     let versions = servers();
-    let pair = Pair::builder().servers(versions.first().unwrap(), versions.last().unwrap()).start().await;
-    let setup = format!(
-        "{TWO}; CREATE UNLOGGED TABLE ul (id serial PRIMARY KEY, v text); INSERT INTO ul (v) VALUES ('a'), ('b'), ('c')"
-    );
-    let mut story = Story::on(pair, &setup, &["--exclude-tables", "public.ul"]).await;
-    story.arguments.clear();
-    story.run(&["catchup"], 0);
-    story.run(&["catchup", "--finish"], 0);
-    story.pair.assert_equal().await;
-    let last = "SELECT last_value::text FROM ul_id_seq";
-    assert_eq!(value(&story.target, last).await, "3");
+    let table = "CREATE UNLOGGED TABLE ul (id serial PRIMARY KEY, v text)";
+    for schema in ["create", "existing"] {
+        let pair = Pair::builder().servers(versions.first().unwrap(), versions.last().unwrap()).start().await;
+        if schema == "existing" {
+            let there = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)";
+            pair.target_client().await.batch_execute(&format!("{there}; {table}")).await.unwrap();
+        }
+        let setup = format!("{TWO}; {table}; INSERT INTO ul (v) VALUES ('a'), ('b'), ('c')");
+        let mut story = Story::on(pair, &setup, &["--schema", schema, "--exclude-tables", "public.ul"]).await;
+        story.arguments.truncate(2);
+        story.run(&["catchup"], 0);
+        story.run(&["catchup", "--finish"], 0);
+        story.pair.assert_equal().await;
+        let last = "SELECT last_value::text FROM ul_id_seq";
+        assert_eq!(value(&story.target, last).await, "3");
+    }
 }
