@@ -363,8 +363,11 @@ async fn look_up(
     if let Some((index, there)) = mapping.narrower(&types) {
         let column = relation.columns.get(index).map_or_else(String::new, |column| column.name.clone());
         let (table, on_target) = (mapping.target.table.clone(), there.sql_type.clone());
-        let on_source =
-            source.type_sql(relation, &column).await?.unwrap_or_else(|| "<its type on the source>".to_owned());
+        // As the message has it: by now it may be another one again.
+        let on_source = match types.get(index) {
+            Some(told) => source.type_sql(*told).await?,
+            None => String::new(),
+        };
         let altered = source.altered(relation.id, &mapping.target.table, &[&column], state).await?;
         let error = MappingError::Narrower { table: table.clone(), column, on_source, on_target, altered };
         return Err(ApplyError::Mapping { table, at, error });

@@ -82,14 +82,14 @@ impl Source {
         Ok(types)
     }
 
-    /// A column's type as SQL, as it is now; `None` when it is gone.
+    /// A type of the source as SQL.
     ///
     /// # Errors
     /// When the source cannot be asked.
-    pub async fn type_sql(&mut self, relation: &Relation, column: &str) -> Result<Option<String>, ApplyError> {
-        let columns = tables::columns(self.session().await?, &[relation.id]).await?;
-        let of_relation = columns.into_values().flatten();
-        Ok(of_relation.into_iter().find(|one| one.name == column).map(|one| one.below_sql))
+    pub async fn type_sql(&mut self, of: ColumnType) -> Result<String, ApplyError> {
+        let sql = "SELECT pg_catalog.format_type($1::oid, $2::int4)";
+        let row = self.session().await?.query_one(sql, &[&of.oid, &of.modifier]).await;
+        Ok(row.during(Side::Source, "look at a type")?.take(0)?)
     }
 
     /// The table on the target where an ALTER TABLE reaches a column of this relation.
@@ -121,16 +121,17 @@ impl Source {
         state: &State,
     ) -> Result<Option<MappingError>, ApplyError> {
         let pairs = state.column_pairs(&[relation.id]).await?.remove(&relation.id).unwrap_or_default();
+        let pairs = pairs.with(there.oid);
         let names: Vec<&str> = relation.columns.iter().map(|column| column.name.as_str()).collect();
-        if are_as_paired(&names, there, &pairs) {
+        if are_as_paired(&names, there, pairs) {
             return Ok(None);
         }
         let hierarchy = Hierarchy::of(self.settings.schema);
         let now =
             tables::columns(self.session().await?, &[relation.id]).await?.remove(&relation.id).unwrap_or_default();
-        let Some(columns) = columns::numbered(&names, &now, &pairs) else { return Ok(None) };
+        let Some(columns) = columns::numbered(&names, &now, pairs) else { return Ok(None) };
         let theirs = tables::columns(target, &[there.oid]).await?.remove(&there.oid).unwrap_or_default();
-        let compared = columns::compare(&columns, &theirs, &pairs, hierarchy);
+        let compared = columns::compare(&columns, &theirs, pairs, hierarchy);
         // Types are compared as the message has them.
         let is_of_names = |one: &Difference<'_>| match one {
             Difference::Unlike { column, there } => there.is_generated && !column.is_generated,

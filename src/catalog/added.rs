@@ -4,6 +4,7 @@
 //! as far as the source's catalog has it (`pg_attribute.attmissingval`); a default that
 //! gave each row a value of its own wrote the table anew, which is noticed by itself.
 
+use super::tables;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident, literal};
 
@@ -18,11 +19,15 @@ pub async fn add_column_sql(
     table: &TableName,
     column: &str,
 ) -> Result<Option<String>, DbError> {
-    let missing = if source.version() >= 110_000 {
-        "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END"
-    } else {
-        "NULL::text"
-    };
+    // A partitioned table has no rows that were there before; they are below it.
+    let missing = format!(
+        "(WITH RECURSIVE below (oid, name) AS (SELECT a.attrelid, a.attname UNION ALL SELECT i.inhrelid, below.name FROM below \
+             JOIN pg_catalog.pg_class c ON c.oid = below.oid AND c.relkind = 'p' \
+             JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid) \
+         SELECT value FROM (SELECT {} AS value FROM pg_catalog.pg_attribute a JOIN below \
+             ON below.oid = a.attrelid AND below.name = a.attname) AS of_all WHERE value IS NOT NULL LIMIT 1)",
+        tables::missing(source)
+    );
     let generated = if source.version() >= 120_000 { "a.attgenerated::text" } else { "''::text" };
     let sql = format!(
         "SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, \

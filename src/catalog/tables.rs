@@ -93,6 +93,9 @@ pub struct Column {
     /// Whether the type is built in and its binary form means the same on
     /// every server: no domain, no enum, nothing that carries an oid by name.
     pub is_binary_safe: bool,
+    /// What rows have that were there before the column, as text
+    /// (`pg_attribute.attmissingval`); `None` where it is NULL, or written in the rows.
+    pub missing: Option<String>,
 }
 
 /// A table.
@@ -292,12 +295,13 @@ fn table(row: &Row) -> Result<Table, DbError> {
 /// When the catalog cannot be read.
 pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Column>>, DbError> {
     let generated = if session.version() >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    let missing = missing(session);
     // Oids below 10000 are assigned by hand in pg_type.dat and never change.
     let sql = format!(
         "SELECT a.attrelid, a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, \
          t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend::oid <> 0 AND t.typreceive::oid <> 0 \
          AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, below.oid, below.modifier, \
-         pg_catalog.format_type(below.oid, below.modifier), a.attnum \
+         pg_catalog.format_type(below.oid, below.modifier), a.attnum, {missing} \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid CROSS JOIN {BELOW_DOMAINS} AS below \
          WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
     );
@@ -315,9 +319,19 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
             below: ColumnType { oid: row.take(8)?, modifier: row.take(9)? },
             below_sql: row.take(10)?,
             number: row.take(11)?,
+            missing: row.take(12)?,
         });
     }
     Ok(columns)
+}
+
+/// What rows have that were there before the column `a` (`pg_attribute`), as text.
+pub(super) fn missing(session: &Session) -> &'static str {
+    if session.version() >= 110_000 {
+        "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END"
+    } else {
+        "NULL::text"
+    }
 }
 
 /// The table and those above it, by partition or inheritance, that have one of these

@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::{CopyContext, CopyError};
 use crate::catalog::added::add_column_sql;
-use crate::catalog::tables;
-use crate::membership::columns::{self, Difference, Pair};
+use crate::catalog::tables::{self, Detail};
+use crate::membership::columns::{self, Difference};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
 use crate::session::Session;
 use crate::state::State;
-use crate::state::tables::Origin;
+use crate::state::tables::{Origin, Pairs, TableRow, TableState};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub struct Found {
     /// Gaps of tables whose types differ and lose nothing: they count where the rows are
     /// not equal, as the source's may have been altered with them.
     pub retyped: HashMap<u32, Gap>,
+    /// Whether rows are to be compared by now that were not in doubt before.
+    pub has_new_doubts: bool,
 }
 
 /// Compares the columns of all tables that take part, but for `others`, which have
@@ -39,25 +41,26 @@ pub async fn look(
 ) -> Result<Found, CopyError> {
     let hierarchy = Hierarchy::of(ctx.settings.schema);
     let state = ctx.state;
-    let tables = ctx.tables(source).await?;
+    let tables = ctx.tables_in(source, Detail::Columns).await?;
     let names = state.target_tables().await?.into_iter();
     let names: HashMap<u32, _> = names.map(|there| (there.source_oid, there.name)).collect();
     let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
     let tables: Vec<&SourceTable> = tables.iter().filter(takes_part).filter(|t| !others.contains(&t.oid)).collect();
     let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
     let pairs = state.column_pairs(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
-    let (mut found, mut met) = (Found::default(), Vec::new());
+    let (mut found, mut met, mut doubted) = (Found::default(), Vec::new(), HashSet::new());
     let mut differences: HashMap<u32, Vec<Difference<'_>>> = HashMap::new();
     for table in &tables {
         let Some(theirs) = names.get(&table.oid).and_then(|name| there.get(name)) else { continue };
-        let known = pairs.get(&table.oid).map(Vec::as_slice).unwrap_or_default();
+        let pairs_of = pairs.get(&table.oid);
+        let known = pairs_of.map(|pairs| pairs.with(theirs.oid)).unwrap_or_default();
         let compared = columns::compare(&table.columns, &theirs.columns, known, hierarchy);
         if !compared.met.is_empty() {
-            met.push(Met {
-                table,
-                pairs: known.iter().copied().chain(compared.met).collect(),
-                is_replaced: compared.is_replaced,
-            });
+            let pairs = known.iter().copied().chain(compared.met).collect();
+            met.push((table.oid, Pairs { of: theirs.oid, pairs }));
+            // Another table of that name has other rows.
+            let is_another = pairs_of.is_some_and(|pairs| pairs.of != theirs.oid);
+            doubted.extend((compared.is_doubted || is_another).then_some(table.oid));
         }
         if !compared.retyped.is_empty() {
             let top = table.ancestors.iter().rev().find_map(|above| names.get(&above.oid));
@@ -70,10 +73,13 @@ pub async fn look(
             differences.insert(table.oid, compared.differences);
         }
     }
-    record(state, met).await?;
+    found.has_new_doubts = record(state, &met, &doubted).await?;
     for table in &tables {
         let Some(name) = names.get(&table.oid) else { continue };
-        let own = own(table, &differences);
+        let Some(of_table) = differences.get(&table.oid) else { continue };
+        let above = table.ancestors.iter().map(|above| &above.oid).chain(&table.parents);
+        let above: Vec<&[Difference<'_>]> = above.filter_map(|oid| differences.get(oid)).map(Vec::as_slice).collect();
+        let own = columns::own(of_table, &above);
         if own.is_empty() {
             continue;
         }
@@ -88,43 +94,21 @@ pub async fn look(
     Ok(found)
 }
 
-/// The differences that no table above has as well.
-fn own<'a>(table: &SourceTable, differences: &HashMap<u32, Vec<Difference<'a>>>) -> Vec<Difference<'a>> {
-    let above = table.ancestors.iter().map(|above| above.oid).chain(table.parents.iter().copied());
-    let above: Vec<&Difference<'_>> = above.filter_map(|oid| differences.get(&oid)).flatten().collect();
-    let is_same = |one: &Difference<'_>, other: &Difference<'_>| match (one, other) {
-        (Difference::Lacks(one), Difference::Lacks(other)) => one.name == other.name,
-        (Difference::Unlike { column: one, .. }, Difference::Unlike { column: other, .. }) => one.name == other.name,
-        _ => one == other,
-    };
-    let of_table = differences.get(&table.oid).into_iter().flatten();
-    of_table.filter(|one| !above.iter().any(|other| is_same(one, other))).copied().collect()
-}
-
-/// Pairs of a table that are recorded.
-struct Met<'a> {
-    table: &'a SourceTable,
-    pairs: Vec<Pair>,
-    is_replaced: bool,
-}
-
-/// Records the pairs; a table of which a column stands for one that was dropped is
-/// compared, as changes of that one may have been written to it.
-async fn record(state: &State, met: Vec<Met<'_>>) -> Result<(), CopyError> {
+/// Records the pairs, and that the rows of some tables are to be compared; says whether
+/// there are any of these.
+async fn record(state: &State, met: &[(u32, Pairs)], doubted: &HashSet<u32>) -> Result<bool, CopyError> {
     if met.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    let replaced: HashSet<u32> = met.iter().filter(|one| one.is_replaced).map(|one| one.table.oid).collect();
     let rows = state.tables().await?;
-    let doubted = |via: &Option<String>| Origin { filenode: Some(0), via: via.clone() };
-    let doubts: Vec<(u32, Origin)> = rows
-        .iter()
-        .filter(|row| replaced.contains(&row.source_oid) && row.state.is_streamed())
-        .map(|row| (row.source_oid, doubted(&row.origin.via)))
-        .collect();
+    let has_rows = |row: &TableRow| row.state.is_streamed() || row.state == TableState::Within;
+    let is_doubted = |row: &&TableRow| doubted.contains(&row.source_oid) && has_rows(row);
+    let doubt =
+        |row: &TableRow| (row.source_oid, Origin { filenode: Some(Origin::COLUMNS_CAME), via: row.origin.via.clone() });
+    let doubts: Vec<(u32, Origin)> = rows.iter().filter(is_doubted).map(doubt).collect();
     if !doubts.is_empty() {
         state.record_origins(&doubts).await?;
     }
-    let pairs: Vec<(u32, Vec<Pair>)> = met.into_iter().map(|one| (one.table.oid, one.pairs)).collect();
-    Ok(state.pair_columns(&pairs).await?)
+    state.pair_columns(met).await?;
+    Ok(!doubts.is_empty())
 }

@@ -104,7 +104,15 @@ impl CopyContext<'_> {
     /// # Errors
     /// When catalog or state cannot be read.
     pub async fn tables(&self, source: &Session) -> Result<Vec<SourceTable>, StateError> {
-        let tables = membership::of(source, &self.settings.filter, self.state, Detail::Full).await?;
+        self.tables_in(source, Detail::Full).await
+    }
+
+    /// The same in this detail, which has columns.
+    ///
+    /// # Errors
+    /// When catalog or state cannot be read.
+    pub async fn tables_in(&self, source: &Session, detail: Detail) -> Result<Vec<SourceTable>, StateError> {
+        let tables = membership::of(source, &self.settings.filter, self.state, detail).await?;
         let published = publication_facts::tables(source, self.settings.publications.names()).await?;
         Ok(publishing::with_published_columns(tables, &published))
     }

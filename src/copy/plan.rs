@@ -17,14 +17,14 @@ use crate::catalog::tables::{Column, Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
 use crate::membership::coverage::origin;
-use crate::membership::{self, Part, Rows, SourceTable, columns, publishing};
+use crate::membership::{self, Part, Rows, SourceTable, publishing};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
-use crate::state::tables::{Origin, TableRow, TableState};
+use crate::state::tables::{Origin, Pairs, TableRow, TableState};
 use crate::words::listed;
 
 /// How rows are written on the wire.
@@ -259,15 +259,12 @@ pub(super) async fn plans(
 
 /// The columns of one name: as long as nothing is copied yet, that is what makes two of
 /// them one.
-fn paired<'a>(
-    tables: impl Iterator<Item = &'a SourceTable>,
-    there: &HashMap<TableName, Found>,
-) -> Vec<(u32, Vec<columns::Pair>)> {
+fn paired<'a>(tables: impl Iterator<Item = &'a SourceTable>, there: &HashMap<TableName, Found>) -> Vec<(u32, Pairs)> {
     let of_table = |table: &SourceTable| {
-        let theirs = &there.get(&table.name)?.columns;
+        let Found { oid, columns, .. } = there.get(&table.name)?;
         let pair =
-            |column: &Column| Some((column.number, theirs.iter().find(|other| other.name == column.name)?.number));
-        Some((table.oid, table.columns.iter().filter_map(pair).collect()))
+            |column: &Column| Some((column.number, columns.iter().find(|other| other.name == column.name)?.number));
+        Some((table.oid, Pairs { of: *oid, pairs: table.columns.iter().filter_map(pair).collect() }))
     };
     tables.filter_map(of_table).collect()
 }

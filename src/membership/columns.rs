@@ -50,9 +50,11 @@ pub struct Compared<'a> {
     pub met: Vec<Pair>,
     /// Types that differ and lose nothing: the target's may be so on purpose.
     pub retyped: Vec<Difference<'a>>,
-    /// A column that came later may stand for one that was dropped: changes of that one
-    /// may have been written to it.
-    pub is_replaced: bool,
+    /// A column that is paired now may have other values in older rows: it stands for one
+    /// that was dropped, on the target alone or on both sides, whose changes may have been
+    /// written to it or are gone with it; it was the operator's own before; or it was not
+    /// added with what the older rows have on the source.
+    pub is_doubted: bool,
 }
 
 /// Compares a table's columns; of an own hierarchy (`--schema existing`) only what is in
@@ -74,7 +76,10 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
             Some(found) => {
                 if known.is_none() {
                     compared.met.push((column.number, found.number));
-                    compared.is_replaced |= pairs.iter().any(is_gone);
+                    let is_another = |pair: &Pair| pair.0 == column.number || is_gone(pair);
+                    let came_later = !pairs.is_empty() && !column.is_generated;
+                    let is_as_added = hierarchy == Hierarchy::Same && column.missing == found.missing;
+                    compared.is_doubted |= pairs.iter().any(is_another) || came_later && !is_as_added;
                 }
                 if found.name != column.name {
                     wanted.insert(column.name.as_str());
@@ -103,7 +108,7 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
 
 fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy) -> bool {
     match (hierarchy, column.is_generated, there.is_generated) {
-        (Hierarchy::Own, false, true) => false,
+        (Hierarchy::Own, ours, theirs) if ours || theirs => false,
         (Hierarchy::Same, ours, theirs) if ours != theirs => true,
         _ => column.below.loses_in(there.below),
     }
@@ -135,6 +140,18 @@ pub fn sql(table: &TableName, differences: &[Difference<'_>], adds: &HashMap<Str
     let renamed =
         if renames.is_empty() { String::new() } else { rename_sql(Renamed::Column(table), &renames, |_| false) };
     drops.into_iter().chain((!renamed.is_empty()).then_some(renamed)).chain(others).collect()
+}
+
+/// The differences of a table that none above it has as well: an ALTER TABLE of that one
+/// reaches this one. `above` has those of the tables above.
+pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<Difference<'a>> {
+    let is_same = |one: &Difference<'_>, other: &Difference<'_>| match (one, other) {
+        (Difference::Lacks(one), Difference::Lacks(other)) => one.name == other.name,
+        (Difference::Unlike { column: one, .. }, Difference::Unlike { column: other, .. }) => one.name == other.name,
+        _ => one == other,
+    };
+    let is_own = |one: &&Difference<'_>| !above.iter().flat_map(|of| of.iter()).any(|other| is_same(one, other));
+    of_table.iter().filter(is_own).copied().collect()
 }
 
 /// The columns whose definition on the source is wanted for [`sql`].
@@ -187,6 +204,7 @@ mod tests {
             is_not_null: false,
             has_default: false,
             is_binary_safe: true,
+            missing: None,
         }
     }
 
@@ -240,10 +258,23 @@ mod tests {
         let (source, target) =
             (columns(&[(1, "id"), (2, "a"), (3, "b"), (4, "n")]), columns(&[(1, "id"), (2, "a"), (3, "b"), (9, "n")]));
         let compared = compare(&source, &target, &three, Hierarchy::Same);
-        assert_eq!((compared.met, compared.is_replaced), (vec![(4, 9)], false));
+        assert_eq!((compared.met, compared.is_doubted), (vec![(4, 9)], false));
+        // Added otherwise than with what the older rows have.
+        let five = [Column { missing: Some("5".to_owned()), ..column(4, "n") }];
+        let source = [columns(&THERE), five.to_vec()].concat();
+        let compared = compare(&source, &target, &three, Hierarchy::Same);
+        assert_eq!((compared.met, compared.is_doubted), (vec![(4, 9)], true));
+        // Dropped and made again on the target alone; one of the operator's own.
+        let (source, target) = (columns(&THERE), columns(&[(1, "id"), (2, "a"), (9, "b")]));
+        let compared = compare(&source, &target, &three, Hierarchy::Same);
+        assert_eq!((compared.met, compared.is_doubted), (vec![(3, 9)], true));
+        let (source, target) = (columns(&[(1, "id"), (9, "n")]), columns(&[(1, "id"), (2, "n")]));
+        let compared = compare(&source, &target, &[(1, 1)], Hierarchy::Own);
+        assert_eq!((compared.met, compared.is_doubted), (vec![(9, 2)], true));
+        // On both sides.
         let (source, target) = (columns(&[(1, "id"), (2, "a"), (4, "b")]), columns(&[(1, "id"), (2, "a"), (5, "b")]));
         let compared = compare(&source, &target, &three, Hierarchy::Same);
-        assert_eq!((compared.met, compared.is_replaced), (vec![(4, 5)], true));
+        assert_eq!((compared.met, compared.is_doubted), (vec![(4, 5)], true));
     }
 
     #[test]

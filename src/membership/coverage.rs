@@ -70,6 +70,11 @@ pub enum Cause {
         /// The table in whose name its rows come, if not in its own.
         root: Option<TableName>,
     },
+    /// The target has columns of it since the copy, whose older values came in no stream.
+    Paired {
+        /// The table in whose name its rows come, if not in its own.
+        root: Option<TableName>,
+    },
     /// How it is published was altered, perhaps there and back.
     Altered {
         /// The table in whose name its rows come, if not in its own.
@@ -128,7 +133,15 @@ impl Gap {
     /// Whether the rows of both sides are to be compared to know: no word for an
     /// operator before that.
     pub fn is_doubt(&self) -> bool {
-        matches!(self.cause, Cause::Rewritten { .. } | Cause::Altered { .. } | Cause::NewWithin { .. })
+        matches!(
+            self.cause,
+            Cause::Rewritten { .. } | Cause::Paired { .. } | Cause::Altered { .. } | Cause::NewWithin { .. }
+        )
+    }
+
+    /// Whether a rewrite is in doubt, as of a type that was altered.
+    pub fn is_of_a_rewrite(&self) -> bool {
+        matches!(self.cause, Cause::Rewritten { .. })
     }
 
     /// Whether what mends it renames, drops or places tables of the target: what the
@@ -220,6 +233,9 @@ impl Gap {
                 "was rewritten on the source (by ALTER TABLE, SET UNLOGGED and back, VACUUM FULL, CLUSTER or TRUNCATE), \
                  and what that did to its rows may be in no stream"
             }
+            Cause::Paired { .. } => {
+                "has columns on the target that were added or made anew there, and its rows are not equal"
+            }
         };
         fixed.to_owned()
     }
@@ -244,10 +260,12 @@ impl Gap {
             Cause::Columns(sql) => format!("on the target: {}", sql.join(" ")),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
-            Cause::Rewritten { root: Some(root) } | Cause::Altered { root: Some(root) } => {
+            Cause::Rewritten { root: Some(root) }
+            | Cause::Paired { root: Some(root) }
+            | Cause::Altered { root: Some(root) } => {
                 format!("copy {root} anew, in whose name its rows come: walferry resync '{root}'")
             }
-            Cause::PublishedAgain | Cause::Rewritten { .. } | Cause::Altered { .. } => again,
+            Cause::PublishedAgain | Cause::Rewritten { .. } | Cause::Paired { .. } | Cause::Altered { .. } => again,
             Cause::NoPlace { create: None, .. } => add,
             Cause::NoPlace { root, create: Some(create) } => {
                 format!("unless other partitions of {root} there take its rows, create it there: {create}")
@@ -449,8 +467,10 @@ fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
     }
     let is = origin(table, now.published);
     let root = root_in_name(now.published, table).cloned();
-    if row.origin.filenode.is_some_and(|was| is.filenode != Some(was)) {
-        return Some(Cause::Rewritten { root });
+    match row.origin.filenode {
+        Some(Origin::COLUMNS_CAME) => return Some(Cause::Paired { root }),
+        Some(was) if is.filenode != Some(was) => return Some(Cause::Rewritten { root }),
+        _ => {}
     }
     let (was, is) = row.origin.via.as_deref().zip(is.via.as_deref())?;
     (publication::since(was, is) != Since::Unbroken).then_some(Cause::Altered { root })

@@ -199,7 +199,7 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let others: HashSet<u32> = look.gaps.iter().filter(|gap| is_sure(gap)).map(|gap| gap.source_oid).collect();
     // Rows are compared by all their columns.
     let columns = copy::columns::look(&ctx.copy(state), &others, (&source, &target)).await?;
-    let look = if columns.gaps.is_empty() { self::look(settings, state, &source).await? } else { look };
+    let look = if columns.has_new_doubts { self::look(settings, state, &source).await? } else { look };
     let (mut left, mut compared) = (columns.gaps, HashMap::new());
     let hierarchy = Hierarchy::of(settings.schema);
     let is_to_change = look.gaps.iter().any(Gap::is_of_names_and_places);
@@ -222,7 +222,7 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
             // How the target parts the rows of a root is the operator's, if they are equal.
             (true, None, _) | (true, Some(_), Hierarchy::Own) => look.settle(state, gap).await?,
             (true, Some(lacks_place), Hierarchy::Same) => left.push(lacks_place),
-            (false, ..) if gap.is_doubt() && columns.retyped.contains_key(&gap.source_oid) => {
+            (false, ..) if gap.is_of_a_rewrite() && columns.retyped.contains_key(&gap.source_oid) => {
                 left.extend(columns.retyped.get(&gap.source_oid).cloned());
             }
             // The copy of the root makes it.

@@ -4,13 +4,14 @@
 //! (`src/backend/replication/logical/relation.c` does the same), and types as far as
 //! the target's holds every value of the source's ([`crate::catalog::types`]).
 
-use std::borrow::Borrow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::SchemaError;
 use crate::catalog::contents;
-use crate::catalog::tables::{Column, Found, Persistence};
+use crate::catalog::tables::{Found, Persistence};
 use crate::membership::SourceTable;
+use crate::membership::columns::{self, Difference};
+use crate::membership::placement::Hierarchy;
 use crate::session::Session;
 use crate::sql::{TableName, ident};
 
@@ -25,8 +26,13 @@ pub fn require_fit<'a>(
 ) -> Result<(), SchemaError> {
     let mut wrong = Vec::new();
     let tables: Vec<&SourceTable> = tables.collect();
-    let mut unplaced: HashMap<u32, Vec<Unplaced<'_>>> =
-        unplaced(&tables, target).into_iter().map(|(table, columns)| (table.oid, columns)).collect();
+    // Only what is in the rows' way, whoever's the schema is.
+    let mut differences: HashMap<&TableName, Vec<Difference<'_>>> = HashMap::new();
+    for table in &tables {
+        let Some(there) = target.get(&table.name) else { continue };
+        let compared = columns::compare(&table.columns, &there.columns, &[], Hierarchy::Own);
+        differences.insert(&table.name, compared.differences);
+    }
     for table in &tables {
         let Some(there) = target.get(&table.name) else {
             wrong.push(format!("table {} is not there: create it, or leave it out with --exclude-tables", table.name));
@@ -40,18 +46,9 @@ pub fn require_fit<'a>(
             ));
         }
         let sql = table.name.sql();
-        let of_column = |one: Unplaced<'_>| match one.there {
-            None => format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&one.column.name), one.column.type_sql),
-            Some(there) => format!(
-                "column {} of {} is {} on the source, and of {} the target would round, cut or refuse values: {}",
-                ident(&there.name),
-                table.name,
-                one.column.below_sql,
-                there.below_sql,
-                one.retype_sql(&table.name)
-            ),
-        };
-        wrong.extend(unplaced.remove(&table.oid).unwrap_or_default().into_iter().map(of_column));
+        let above = table.ancestors.iter().filter_map(|above| differences.get(&above.name)).map(Vec::as_slice);
+        let of_table = differences.get(&table.name).map(Vec::as_slice).unwrap_or_default();
+        wrong.extend(columns::own(of_table, &above.collect::<Vec<_>>()).iter().filter_map(|one| wanted(table, one)));
         let beyond =
             there.columns.iter().filter(|t| !table.columns.iter().any(|c| c.name == t.name && !c.is_generated));
         wrong.extend(beyond.filter(|t| t.is_not_null && !t.has_default).map(|t| {
@@ -62,46 +59,25 @@ pub fn require_fit<'a>(
     if wrong.is_empty() { Ok(()) } else { Err(SchemaError::Mismatch(wrong)) }
 }
 
-/// A column of the source that the target has no place for.
-#[derive(Clone, Copy, Debug)]
-pub struct Unplaced<'a> {
-    /// The source's column.
-    pub column: &'a Column,
-    /// The target's column of its name, which holds less; `None` where there is none.
-    pub there: Option<&'a Column>,
-}
-
-impl Unplaced<'_> {
-    /// The SQL that gives a column the type that it has on the source, below all domains:
-    /// one of the same name may be another one on the target.
-    pub fn retype_sql(&self, table: &TableName) -> String {
-        let Column { name, below_sql, .. } = self.column;
-        format!("ALTER TABLE {} ALTER COLUMN {} TYPE {below_sql};", table.sql(), ident(name))
+/// What a difference wants done before there are rows.
+fn wanted(table: &SourceTable, difference: &Difference<'_>) -> Option<String> {
+    let (name, sql) = (&table.name, table.name.sql());
+    match difference {
+        Difference::Lacks(column) => {
+            Some(format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&column.name), column.type_sql))
+        }
+        Difference::Unlike { column, there } => {
+            let alter = columns::sql(name, std::slice::from_ref(difference), &HashMap::new()).join(" ");
+            Some(format!(
+                "column {} of {name} is {} on the source, and of {} the target would round, cut or refuse values: {alter}",
+                ident(&column.name),
+                column.below_sql,
+                there.below_sql
+            ))
+        }
+        // Of columns that nobody has paired none has another name.
+        Difference::Renamed { .. } | Difference::InTheWay(_) => None,
     }
-}
-
-/// The columns of tables that the target lacks, or that hold less there. One of a
-/// partitioned table comes to its partitions with it.
-pub fn unplaced<'a, T: Borrow<SourceTable>>(
-    tables: &'a [T],
-    target: &'a HashMap<TableName, Found>,
-) -> Vec<(&'a SourceTable, Vec<Unplaced<'a>>)> {
-    let names: HashSet<&TableName> = tables.iter().map(|table| &table.borrow().name).collect();
-    let look = |name: &TableName, column: &'a Column| {
-        let there = target.get(name)?.columns.iter().find(|other| other.name == column.name);
-        let holds_all = |there: &Column| there.is_generated || !column.below.loses_in(there.below);
-        (!there.is_some_and(holds_all)).then_some(Unplaced { column, there })
-    };
-    let of_column = |table: &SourceTable, column: &'a Column| {
-        let comes_from_above = |above: &TableName| names.contains(above) && look(above, column).is_some();
-        let is_above = table.ancestors.iter().any(|above| comes_from_above(&above.name));
-        look(&table.name, column).filter(|_| !column.is_generated && !is_above)
-    };
-    let of_table = |table: &'a T| {
-        let table = table.borrow();
-        (table, table.columns.iter().filter_map(|column| of_column(table, column)).collect::<Vec<_>>())
-    };
-    tables.iter().map(of_table).filter(|(_, columns)| !columns.is_empty()).collect()
 }
 
 /// What differs between columns of one name without being in the rows' way,

@@ -66,7 +66,8 @@ CREATE TABLE walferry.tables (
     via           text,                     -- what in the publication it was published by, then
     problem       text,                     -- what makes the two sides differ, as last looked at
     source_columns smallint[],              -- the numbers of its columns on the source,
-    target_columns smallint[],              -- and of their counterparts
+    target_columns smallint[],              -- and of their counterparts,
+    columns_of     oid,                     -- in this table of the target
     PRIMARY KEY (migration, source_oid)
 );
 

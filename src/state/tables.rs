@@ -94,6 +94,22 @@ pub struct TargetTable {
     pub inherits: Vec<u32>,
 }
 
+/// Which column of a table is which of its counterpart, by their numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// The counterpart: the numbers are this table's, and no other's of its name.
+    pub of: u32,
+    /// The numbers on the source and on the target.
+    pub pairs: Vec<(i16, i16)>,
+}
+
+impl Pairs {
+    /// Those that are about this table of the target.
+    pub fn with(&self, table: u32) -> &[(i16, i16)] {
+        if self.of == table { &self.pairs } else { &[] }
+    }
+}
+
 /// A row of `walferry.tables`.
 #[derive(Clone, Debug)]
 pub struct TableRow {
@@ -125,6 +141,12 @@ pub struct Origin {
     /// What it is published by: other words when it was taken out of the
     /// publication and put back.
     pub via: Option<String>,
+}
+
+impl Origin {
+    /// No table's file (a partitioned one has 0): the rows are to be compared, as there
+    /// are columns since the copy.
+    pub const COLUMNS_CAME: u32 = u32::MAX;
 }
 
 impl TableRow {
@@ -174,7 +196,7 @@ impl State {
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
-                 source_columns = NULL, target_columns = NULL, \
+                 source_columns = NULL, target_columns = NULL, columns_of = NULL, \
                  changed_at = pg_catalog.clock_timestamp()",
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
@@ -343,35 +365,37 @@ impl State {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Vec<(i16, i16)>>, StateError> {
-        let sql = "SELECT source_oid, source_columns, target_columns FROM walferry.tables \
-             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND source_columns IS NOT NULL";
+    pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Pairs>, StateError> {
+        let sql = "SELECT source_oid, columns_of, source_columns, target_columns FROM walferry.tables \
+             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
         let rows = self.query(sql, &[&self.name(), &source_oids], "read the pairs of columns").await?;
         let pairs = |row: &Row| {
-            let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(1)?, row.take(2)?);
-            Ok((row.take(0)?, ours.into_iter().zip(theirs).collect()))
+            let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(2)?, row.take(3)?);
+            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs: ours.into_iter().zip(theirs).collect() }))
         };
         rows.iter().map(pairs).collect()
     }
 
-    /// Records which column is which, in place of what was recorded of these tables.
+    /// Records which column is which, in place of what was recorded of these tables, by
+    /// their oids on the source.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn pair_columns(&self, tables: &[(u32, Vec<(i16, i16)>)]) -> Result<(), StateError> {
-        let of_all = tables.iter().flat_map(|(oid, pairs)| pairs.iter().map(|(ours, theirs)| (*oid, *ours, *theirs)));
-        let (mut oids, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
-        for (oid, our, their) in of_all {
+    pub async fn pair_columns(&self, tables: &[(u32, Pairs)]) -> Result<(), StateError> {
+        let of_all = tables.iter().flat_map(|(oid, of)| of.pairs.iter().map(|pair| (*oid, of.of, *pair)));
+        let (mut oids, mut of, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (oid, table, (our, their)) in of_all {
             oids.push(oid);
+            of.push(table);
             ours.push(our);
             theirs.push(their);
         }
         self.execute(
-            "UPDATE walferry.tables t SET source_columns = p.ours, target_columns = p.theirs FROM ( \
-                 SELECT oid, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs \
-                 FROM unnest($2::oid[], $3::int2[], $4::int2[]) AS u (oid, our, their) GROUP BY oid) AS p \
+            "UPDATE walferry.tables t SET columns_of = p.of, source_columns = p.ours, target_columns = p.theirs FROM ( \
+                 SELECT oid, of, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs \
+                 FROM unnest($2::oid[], $3::oid[], $4::int2[], $5::int2[]) AS u (oid, of, our, their) GROUP BY oid, of) AS p \
              WHERE t.migration = $1 AND t.source_oid = p.oid",
-            &[&self.name(), &oids, &ours, &theirs],
+            &[&self.name(), &oids, &of, &ours, &theirs],
             "record the pairs of columns",
         )
         .await?;
