@@ -19,7 +19,7 @@ type Pin = (&'static str, &'static str, i32);
 
 /// The settings of every session. A replication connection has them for the output
 /// functions that it calls.
-pub const PINNED: [Pin; 26] = [
+pub const PINNED: [Pin; 27] = [
     // How values are written and read: the text of one side is the other's input.
     ("client_encoding", "UTF8", 0),
     ("datestyle", "ISO", 0),
@@ -50,6 +50,8 @@ pub const PINNED: [Pin; 26] = [
     ("default_transaction_deferrable", "off", 0),
     // Rows come in the order in which they are, not from where another scan is.
     ("synchronize_seqscans", "off", 0),
+    // To compile a query over the catalogs of many tables takes longer than to run it.
+    ("jit", "off", 110_000),
     // Nothing of ours is cut off for taking long.
     ("statement_timeout", "0", 0),
     ("lock_timeout", "0", 0),

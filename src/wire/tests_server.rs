@@ -328,7 +328,7 @@ async fn lost(info: &ConnInfo, cluster: &mut Cluster) {
 }
 
 /// The opposite of each setting that a session is pinned to, as far as a role may have it.
-const OPPOSITE: [(&str, &str); 24] = [
+const OPPOSITE: [(&str, &str); 25] = [
     ("client_encoding", "LATIN1"),
     ("datestyle", "German"),
     ("intervalstyle", "sql_standard"),
@@ -347,6 +347,7 @@ const OPPOSITE: [(&str, &str); 24] = [
     ("default_transaction_isolation", "serializable"),
     ("default_transaction_deferrable", "on"),
     ("synchronize_seqscans", "on"),
+    ("jit", "on"),
     ("statement_timeout", "9min"),
     ("lock_timeout", "9min"),
     ("idle_in_transaction_session_timeout", "9min"),
