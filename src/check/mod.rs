@@ -244,7 +244,7 @@ async fn check_source(
     group(settings, source, findings, async |s, f| contents::check(settings, ours, s, f).await).await;
     let tables = group(settings, source, findings, async |s, f| tables::check(settings, ours, s, f).await).await?;
     let creation =
-        group(settings, source, findings, async |s, f| publication::check(settings, &role, &tables, s, f).await).await;
+        group(settings, source, findings, async |s, f| publication::check(settings, ours, &tables, s, f).await).await;
     if let Some(creation) = creation.flatten() {
         publication::try_creation(creation, source, findings).await;
     }

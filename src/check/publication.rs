@@ -12,11 +12,12 @@ use crate::config::{Publications, PublishWhat, Settings, Side};
 use crate::membership::publishing::{self, Lack};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, shown};
+use crate::state::resume::Standing;
 use crate::words;
 
 pub(super) async fn check(
     settings: &Settings,
-    role: &Role,
+    (role, standing): (&Role, Option<&Standing>),
     tables: &Tables,
     session: &Session,
     findings: &mut Findings,
@@ -64,9 +65,11 @@ pub(super) async fn check(
             .who("exists and has all tables that take part", "exist and have all tables that take part, together");
         findings.ok(Side::Source, "publication", message);
     }
+    let created = standing.and_then(|standing| standing.publication_oid);
+    let is_ours = publishing::are_created_by_us(&found, created);
     let may_write = server::read_only(session, role).await?.is_none();
     for lack in lacks {
-        if may_write && run_adds(settings, &found, tables, &lack) {
+        if is_ours && may_write && run_adds(&found, tables, &lack) {
             let message = format!("{}; run adds it", lack.said(wanted));
             findings.ok(Side::Source, "publication", message);
             continue;
@@ -109,12 +112,11 @@ pub(super) async fn try_creation(creation: Creation, session: &Session, findings
 /// The way out where our role cannot create one.
 const BEFOREHAND: &str = "let the owner of the tables (who needs CREATE on the database) or a superuser create it beforehand; walferry uses it:";
 
-/// Whether `run` mends it by itself: tables that a publication of ours, or one made
-/// for us, does not have yet.
-fn run_adds(settings: &Settings, found: &[Publication], tables: &Tables, lack: &Lack) -> bool {
+/// Whether `run` mends it by itself: tables that a publication of ours does not have yet.
+fn run_adds(found: &[Publication], tables: &Tables, lack: &Lack) -> bool {
     let is_owned = |name: &TableName| tables.all.iter().any(|table| table.name == *name && table.rights.is_owned);
-    match (lack, &settings.publications) {
-        (Lack::Tables { tables, .. }, Publications::Ours(_)) => {
+    match lack {
+        Lack::Tables { tables, .. } => {
             found.iter().all(|publication| publication.is_owned) && tables.iter().all(is_owned)
         }
         _ => false,

@@ -63,11 +63,19 @@ async fn use_existing(
 ) -> Result<(), CopyError> {
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
     refuse_absent(ctx, source, tables, &published).await?;
+    let created = ctx.state.load().await?.and_then(|migration| migration.publication_oid);
     for lack in publishing::lacks(found, &published, tables, ctx.settings.schema) {
         let refused = || refused(ctx, &lack);
-        match (&lack, &ctx.settings.publications) {
-            (Lack::Tables { .. }, Publications::Ours(_)) => {
+        match &lack {
+            Lack::Tables { .. } if publishing::are_created_by_us(found, created) => {
                 execute(source, &lack.sql(), "add tables to the publication", refused).await?;
+            }
+            Lack::Tables { .. } if matches!(ctx.settings.publications, Publications::Ours(_)) => {
+                let problem = format!(
+                    "{}, and this migration has not created it (with another --name it creates one of its own)",
+                    lack.said(&ctx.settings.publications)
+                );
+                return Err(CopyError::Publication { problem, sql: lack.sql() });
             }
             _ => return Err(refused()),
         }

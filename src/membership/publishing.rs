@@ -402,6 +402,12 @@ pub fn absent(
     missing.map(lack).collect()
 }
 
+/// Whether walferry adds tables to these by itself: only to the one that this migration
+/// created. Another one of its name may be somebody else's, who would publish them for good.
+pub fn are_created_by_us(found: &[Publication], created: Option<u32>) -> bool {
+    found.iter().all(|publication| Some(publication.oid) == created)
+}
+
 /// What publications that are there lack for those who take part; `published`
 /// is what they publish together. Columns only where the target is to have them
 /// all ([`columns_lacking`]).

@@ -139,6 +139,8 @@ pub struct Standing {
     pub tables: HashMap<u32, TableState>,
     /// The position; before there is one, where the slot began.
     pub reached: Option<Lsn>,
+    /// The publication that it created.
+    pub publication_oid: Option<u32>,
     /// Of the slot's creation.
     creation: Creation,
 }
@@ -154,7 +156,8 @@ impl Standing {
         State::require_known(session).await?;
         let sql = "SELECT m.system_identifier, m.timeline, m.source_database, m.source_version, m.slot, m.phase, m.schema_restored, \
              m.copied, pg_catalog.to_jsonb(m) ->> 'finished_at' IS NOT NULL, CASE WHEN m.copied THEN p.end_lsn ELSE m.consistent_point END, \
-             (pg_catalog.to_jsonb(m) ->> 'slot_created_lsn')::pg_lsn, coalesce(p.end_lsn, m.consistent_point) \
+             (pg_catalog.to_jsonb(m) ->> 'slot_created_lsn')::pg_lsn, coalesce(p.end_lsn, m.consistent_point), \
+             (pg_catalog.to_jsonb(m) ->> 'publication_oid')::oid \
              FROM walferry.migration m LEFT JOIN walferry.position p ON p.slot = m.slot WHERE m.name = $1";
         let row = session.query_opt(sql, &[&name]).await.during(Side::Target, "read the state")?;
         let Some(row) = row else { return Ok(None) };
@@ -183,6 +186,7 @@ impl Standing {
             finished: row.take(8)?,
             tables: listed.collect::<Result<_, StateError>>()?,
             reached: row.take(9)?,
+            publication_oid: row.take(12)?,
             creation,
         }))
     }

@@ -453,3 +453,24 @@ async fn the_sql_that_mends_a_column_list_leaves_those_published_that_inherit() 
     Walferry::run(&pair, &[&["catchup"], &arguments[..]].concat(), PATIENCE).code(0);
     pair.assert_equal().await;
 }
+
+/// The story: run added its tables to somebody else's publication that happened to have
+/// the migration's name, and cleanup left them there.
+#[tokio::test]
+async fn a_publication_of_the_migrations_name_that_it_has_not_created_is_left_as_it_is() {
+    let pair = Pair::builder().source_role(SourceRole::Superuser).start().await;
+    let source = pair.source_client().await;
+    source.batch_execute(&format!("{TABLES}; CREATE PUBLICATION walferry FOR TABLE t")).await.unwrap();
+    let lists = "SELECT count(*)::text FROM pg_publication_tables WHERE pubname = 'walferry'";
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let sql = "ALTER PUBLICATION \"walferry\" ADD TABLE ONLY \"public\".\"u\";";
+    assert!(said.contains(sql) && said.contains("another --name"), "{said}");
+    let said = Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(3).stderr;
+    assert!(said.contains(sql), "{said}");
+    assert_eq!(value(&source, lists).await, "1");
+    // With another name it makes its own; with what is printed it uses this one.
+    Walferry::run(&pair, &["check", "--name", "mine"], PATIENCE).code(0);
+    source.batch_execute(sql).await.unwrap();
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
