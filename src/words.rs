@@ -25,6 +25,14 @@ pub(crate) fn count(number: impl TryInto<u64>, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
+/// All of a number of things: "the table", "all 2 tables".
+pub(crate) fn all(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into().unwrap_or(u64::MAX) {
+        1 => format!("the {thing}"),
+        number => format!("all {number} {thing}s"),
+    }
+}
+
 /// Gives an enum the words that it has in the state, the status document and the
 /// metrics: they are written once, and taken from there by serde and Display as well.
 macro_rules! worded {

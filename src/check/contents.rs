@@ -34,7 +34,11 @@ async fn sequences(
     let denied: Vec<&TableName> = ours.iter().filter(|one| !one.may_read).map(|one| &one.name).collect();
     let total = ours.len();
     if denied.is_empty() {
-        findings.ok(Side::Source, "sequences", format!("role {} may read all {total} sequences", role.name));
+        findings.ok(
+            Side::Source,
+            "sequences",
+            format!("role {} may read {}", role.name, words::all(total, "sequence")),
+        );
         return Ok(());
     }
     let sequences = if denied.len() == 1 { "sequence" } else { "sequences" };
@@ -63,14 +67,19 @@ async fn large_objects(role: &Role, session: &Session, findings: &mut Findings) 
     if total == 0 {
         findings.ok(Side::Source, "large_objects", "there are no large objects");
     } else if may_read_pages {
-        findings.ok(Side::Source, "large_objects", format!("role {} may read all {total} large objects", role.name));
+        findings.ok(
+            Side::Source,
+            "large_objects",
+            format!("role {} may read {}", role.name, words::all(total, "large object")),
+        );
     } else if foreign == 0 {
         findings.ok(
             Side::Source,
             "large_objects",
             format!(
-                "role {} may open all {total} large objects, but not read their pages: each pass compares all of their contents",
-                role.name
+                "role {} may open {}, but not read their pages: each pass compares all of their contents",
+                role.name,
+                words::all(total, "large object")
             ),
         );
     } else {

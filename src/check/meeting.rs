@@ -18,7 +18,7 @@ use crate::schema::{self, SchemaError};
 use crate::session::Session;
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
-use crate::sweep::extension_rows;
+use crate::sweep::{extension_rows, sequences};
 use crate::words;
 
 pub(super) async fn check(
@@ -38,6 +38,7 @@ pub(super) async fn check(
         // An attempt that was cut off before it had its list of tables has made them.
         (SchemaMode::Create, true) | (SchemaMode::Existing | SchemaMode::None, _) => {
             bounds(settings, source, target, findings).await?;
+            sequences(settings, standing, (source, target), findings).await?;
             fit(settings, standing, (source, target), findings).await
         }
     }
@@ -111,6 +112,21 @@ async fn taken_oids(source: &Session, target: &Session, findings: &mut Findings)
         );
         finding.remedy("if they are not needed there:");
         finding.sql(format!("SELECT lo_unlink(oid) FROM unnest(ARRAY{taken:?}) AS oid;"));
+    }
+    Ok(())
+}
+
+/// A run carries the other sequences, and only its end wants all.
+async fn sequences(
+    settings: &Settings,
+    standing: Option<&Standing>,
+    (source, target): (&Session, &Session),
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    for problem in sequences::foreseen(source, target, &settings.filter, known(standing)).await? {
+        findings
+            .warning(Side::Target, "sequences", format!("sequence {problem}"))
+            .remedy("a run carries the others, and catchup cannot end before this is mended");
     }
     Ok(())
 }

@@ -179,10 +179,8 @@ fn replica_identity(all: &[SourceTable], publishes: AllTables, findings: &mut Fi
     let bare = publishing::without_identity(all, publishes);
     if bare.is_empty() {
         let count = all.iter().filter(|t| t.part == Part::Included && t.shape == Shape::Plain).count();
-        let message = match count {
-            1 => "the table has a replica identity".to_owned(),
-            count => format!("all {count} tables have a replica identity"),
-        };
+        let have = if count == 1 { "has" } else { "have" };
+        let message = format!("{} {have} a replica identity", words::all(count, "table"));
         return findings.ok(Side::Source, "replica_identity", message);
     }
     let listed: Vec<&TableName> = bare.iter().map(|(table, _)| &table.name).collect();
@@ -210,7 +208,7 @@ fn reading(list: &[Listed], role: &Role, findings: &mut Findings) {
     let is_unreadable = |table: &&Listed| !(table.rights.may_read && table.rights.may_use_schema);
     let unreadable: Vec<&Listed> = list.iter().filter(is_unreadable).collect();
     if unreadable.is_empty() {
-        findings.ok(Side::Source, "select", format!("role {} may read all {} tables", role.name, list.len()));
+        findings.ok(Side::Source, "select", format!("role {} may read {}", role.name, words::all(list.len(), "table")));
     } else {
         let listed: Vec<&TableName> = unreadable.iter().map(|table| &table.name).collect();
         let finding = findings.problem(

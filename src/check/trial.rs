@@ -155,8 +155,7 @@ fn missing(settings: &Settings, trial: &Trial, findings: &mut Findings) {
             .remedy("install their packages on the server, or enable them in the provider's console");
     }
     if !trial.missing_roles.is_empty() {
-        let message =
-            "roles that policies, user mappings, privileges or owners name are not there, or not ours to give to";
+        let message = "roles that policies, user mappings, privileges or owners name are not there, not ours to give to, or may own nothing in a schema";
         let finding = findings.problem(Side::Target, "roles", message);
         finding.remedy(
             "let an administrator run this, or leave out --owners and --acl (policies and user mappings need their roles \

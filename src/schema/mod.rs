@@ -108,7 +108,7 @@ pub enum SchemaError {
     Extensions(Vec<String>),
     /// Roles that the schema names and the target lacks, or may not give objects to.
     #[error(
-        "policies, user mappings, owners or privileges of the source need roles on the target; let an administrator there run this, \
+        "policies, user mappings, owners or privileges of the source need roles on the target, or rights of theirs; let an administrator there run this, \
          or leave out --owners and --acl (policies and user mappings need their roles all the same):\n  {}", .0.join("\n  ")
     )]
     Roles(Vec<String>),

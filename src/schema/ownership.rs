@@ -13,16 +13,19 @@ use super::archive::{Entry, statement_length};
 use super::{SchemaError, classify};
 use crate::config::Keep;
 use crate::membership::{Part, SourceTable};
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind};
+
+/// Roles that are to own something, each with a schema in which it is.
+pub(super) type NewOwners = BTreeSet<(String, String)>;
 
 /// What is given at the end, in the order in which an ordinary role can give it.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     objects: Vec<(Rank, Deferred)>,
     /// The roles that are to own something.
-    pub(super) new_owners: BTreeSet<String>,
+    pub(super) new_owners: NewOwners,
 }
 
 /// A new owner needs CREATE in the schema, which the schema's owner or its
@@ -82,7 +85,7 @@ impl Given {
         }
         let rest = rest.trim_end().to_owned();
         self.objects.push((rank, owner));
-        self.new_owners.insert(entry.owner.clone());
+        self.new_owners.insert((entry.owner.clone(), entry.schema.clone()));
         entry.sql = rest;
     }
 
@@ -127,7 +130,7 @@ pub(super) async fn require_roles(
     target: &Session,
     acl: Keep,
     tables: &[SourceTable],
-    new_owners: &BTreeSet<String>,
+    new_owners: &NewOwners,
 ) -> Result<(), SchemaError> {
     let left_out: Vec<u32> = tables
         .iter()
@@ -135,8 +138,10 @@ pub(super) async fn require_roles(
         .map(|table| table.oid)
         .collect();
     let named = named_roles(source, acl, &left_out).await?;
-    let owners: Vec<String> = new_owners.iter().cloned().collect();
-    let missing = missing_roles(target, &named, &owners).await?;
+    let owners: BTreeSet<&String> = new_owners.iter().map(|(owner, _)| owner).collect();
+    let owners: Vec<String> = owners.into_iter().cloned().collect();
+    let mut missing = missing_roles(target, &named, &owners).await?;
+    missing.extend(missing_rights(target, new_owners).await?);
     if missing.is_empty() { Ok(()) } else { Err(SchemaError::Roles(missing)) }
 }
 
@@ -163,6 +168,25 @@ async fn named_roles(source: &Session, acl: Keep, left_out: &[u32]) -> Result<Ve
     );
     let rows = source.query(&sql, &[&left_out]).await.during(source.side(), "list the roles that the schema names")?;
     rows.iter().map(|row| row.take(0)).collect()
+}
+
+/// The SQL that lets the new owners own something in the schemas that the target has and
+/// that are not our role's: those are given away first. As `AlterObjectOwner_internal` in
+/// `src/backend/commands/alter.c` asks for it.
+async fn missing_rights(target: &Session, new_owners: &NewOwners) -> Result<Vec<String>, DbError> {
+    let (owners, schemas): (Vec<&str>, Vec<&str>) =
+        new_owners.iter().map(|(owner, schema)| (owner.as_str(), schema.as_str())).unzip();
+    // A role that is to be created has what everybody has.
+    let sql = "SELECT w.schema, w.owner FROM unnest($1::text[], $2::text[]) AS w (owner, schema) \
+         JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema JOIN pg_catalog.pg_roles o ON o.rolname = current_user \
+         LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.owner WHERE n.nspowner <> o.oid \
+         AND NOT pg_catalog.has_schema_privilege(coalesce(r.rolname, 'public'), n.oid, 'CREATE') ORDER BY 1, 2";
+    let rows = target.query(sql, &[&owners, &schemas]).await.during(target.side(), "look what new owners may do")?;
+    let grant = |row: &Row| {
+        let (schema, owner): (&str, &str) = (row.take(0)?, row.take(1)?);
+        Ok(format!("GRANT CREATE ON SCHEMA {} TO {};", ident(schema), ident(owner)))
+    };
+    rows.iter().map(grant).collect()
 }
 
 /// The SQL that makes the target have these roles, and our role able to give
@@ -242,7 +266,7 @@ mod tests {
         let mut given = Given::default();
         given.take(&mut entries);
         assert_eq!(entries.len(), 3);
-        assert_eq!(given.new_owners, BTreeSet::from(["o".to_owned()]));
+        assert_eq!(given.new_owners, BTreeSet::from([("o".to_owned(), "s".to_owned())]));
         let sql: Vec<String> = given.into_objects().into_iter().map(|object| object.sql).collect();
         assert_eq!(
             sql,

@@ -107,3 +107,24 @@ async fn a_table_that_is_added_brings_the_sequences_of_its_defaults() {
     assert_eq!(value(&target, state).await, value(&pair.source_client().await, state).await);
     pair.assert_equal().await;
 }
+
+/// The story: run warned, and only the end said what it wanted.
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences_that_lack_or_may_not_be_set_are_said_by_check_where_the_schema_exists() {
+    let pair = Pair::builder().start().await;
+    let tables = "CREATE TABLE t (id serial PRIMARY KEY, n int)";
+    pair.source_sql(&format!("{tables}; CREATE SEQUENCE alone INCREMENT 3")).await;
+    let target = pair.target_client().await;
+    execute(&target, &[tables, "REVOKE ALL ON SEQUENCE t_id_seq FROM doadmin"]).await;
+    let check = || Walferry::run(&pair, &["check", "--schema", "existing"], PATIENCE).code(0).stdout;
+    let said = check();
+    for sql in [
+        "CREATE SEQUENCE IF NOT EXISTS \"public\".\"alone\"",
+        "GRANT SELECT, UPDATE ON SEQUENCE \"public\".\"t_id_seq\" TO",
+    ] {
+        assert!(said.contains(sql), "no {sql} in:\n{said}");
+    }
+    let mended = ["CREATE SEQUENCE alone INCREMENT 3", "GRANT SELECT, UPDATE ON SEQUENCE t_id_seq TO doadmin"];
+    execute(&target, &mended).await;
+    assert!(!check().contains("SEQUENCE"), "{}", check());
+}

@@ -201,6 +201,28 @@ async fn gather_once(
     Ok(Found { ours, theirs, records })
 }
 
+/// What the end will want of the target's sequences, as far as it is known beforehand:
+/// those that are not there, or that our role may not read and set.
+///
+/// # Errors
+/// When a catalog cannot be read.
+pub async fn foreseen(
+    source: &Session,
+    target: &Session,
+    filter: &TableFilter,
+    known: &Known,
+) -> Result<Vec<SequenceProblem>, DbError> {
+    let (ours, theirs) = futures_util::try_join!(catalog::list(source), catalog::list(target))?;
+    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, known)).collect();
+    let matched = matches(&ours, &theirs, &Records::default());
+    let problem = |(ours, matched): (&Sequence, Match)| {
+        let there = matched.place().and_then(|place| theirs.get(place));
+        let cause = plan::before_any_value(ours, there)?;
+        Some(SequenceProblem { sequence: ours.name.clone(), cause })
+    };
+    Ok(ours.iter().zip(matched).filter_map(problem).collect())
+}
+
 /// Whether a sequence is of the migration: with a table that takes part and that
 /// it belongs to or is used by; one that is tied to none, by its own name.
 fn takes_part(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool {

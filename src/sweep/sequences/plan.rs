@@ -44,6 +44,19 @@ impl Plan {
     }
 }
 
+/// What is in the way of a sequence whatever its value is.
+pub(super) fn before_any_value(ours: &Sequence, theirs: Option<&Sequence>) -> Option<SequenceCause> {
+    match theirs {
+        None => Some(SequenceCause::Missing(create_sql(ours))),
+        Some(theirs) if !theirs.may_read || !theirs.may_update => Some(unwritable(theirs)),
+        Some(_) => None,
+    }
+}
+
+fn unwritable(theirs: &Sequence) -> SequenceCause {
+    SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"))
+}
+
 /// Decides about a sequence and its counterpart.
 pub(super) fn plan(
     place: usize,
@@ -58,7 +71,6 @@ pub(super) fn plan(
         Err(cause) => return Plan::problem(cause.clone()),
     };
     let mut plan = Plan { rename: rename(ours, theirs, matched, schema), ..Plan::default() };
-    let grant = || SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"));
     let found = match &theirs.value {
         Ok(found) => *found,
         Err(SequenceCause::Unread(words)) => {
@@ -66,7 +78,7 @@ pub(super) fn plan(
             return plan;
         }
         Err(_) => {
-            plan.problems.push(grant());
+            plan.problems.push(unwritable(theirs));
             return plan;
         }
     };
@@ -84,7 +96,7 @@ pub(super) fn plan(
     };
     let value = wanted.filter(|wanted| *wanted != found);
     if value.is_some() && !theirs.may_update {
-        plan.problems.push(grant());
+        plan.problems.push(unwritable(theirs));
     } else if value.is_some() || alter.is_some() {
         plan.change = Some(Change { place, oid: theirs.oid, alter, value });
     }
