@@ -1,10 +1,35 @@
-//! What extensions keep of the user's: rows of their configuration tables.
+//! The extensions of a database, and what they keep of the user's: rows of their
+//! configuration tables.
 //!
 //! Source: `pg_extension_config_dump` in `src/backend/commands/extension.c`;
 //! `processExtensionTables` in `src/bin/pg_dump/pg_dump.c`.
 
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
+
+/// An extension that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// The schema of its objects.
+    pub schema: String,
+    /// Whether ALTER EXTENSION can move them into another one.
+    pub is_relocatable: bool,
+}
+
+/// The extensions of the session's database by name.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn list(session: &Session) -> Result<Vec<Extension>, DbError> {
+    let sql = "SELECT e.extname::text, n.nspname::text, e.extrelocatable FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace ORDER BY 1";
+    let rows = session.query(sql, &[]).await.during(session.side(), "list the extensions")?;
+    let extension =
+        |row: &Row| Ok(Extension { name: row.take(0)?, schema: row.take(1)?, is_relocatable: row.take(2)? });
+    rows.iter().map(extension).collect()
+}
 
 /// A table (or sequence) of an extension whose rows are the user's.
 #[derive(Clone, Debug, PartialEq, Eq)]

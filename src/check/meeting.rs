@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::{CheckError, Findings, known, landing};
-use crate::catalog::extensions::{ConfigTable, config_tables};
+use crate::catalog::extensions::{self, ConfigTable, config_tables};
 use crate::catalog::tables::{Detail, Found, bounds as by_bounds, by_name};
 use crate::catalog::{database, large_objects, publication};
 use crate::config::{SchemaMode, Settings, Side};
@@ -34,7 +34,10 @@ pub(super) async fn check(
     taken_oids(source, target, findings).await?;
     rows_of_extensions(settings, source, target, findings).await?;
     match (settings.schema, standing.is_some_and(|standing| standing.schema_restored)) {
-        (SchemaMode::Create, false) => of_database(settings, source, target, findings).await,
+        (SchemaMode::Create, false) => {
+            extensions_elsewhere(source, target, findings).await?;
+            of_database(settings, source, target, findings).await
+        }
         // An attempt that was cut off before it had its list of tables has made them.
         (SchemaMode::Create, true) | (SchemaMode::Existing | SchemaMode::None, _) => {
             bounds(settings, source, target, findings).await?;
@@ -170,6 +173,30 @@ async fn fit(
     }
     for difference in tables::differences(present(), &there) {
         findings.warning(Side::Target, "columns", difference);
+    }
+    Ok(())
+}
+
+/// What names an extension's objects, names them in the schema that they have on the
+/// source.
+async fn extensions_elsewhere(source: &Session, target: &Session, findings: &mut Findings) -> Result<(), CheckError> {
+    let there = extensions::list(target).await?;
+    for here in extensions::list(source).await? {
+        let Some(there) = there.iter().find(|there| there.name == here.name && there.schema != here.schema) else {
+            continue;
+        };
+        let (name, schema) = (ident(&here.name), ident(&here.schema));
+        let message = format!(
+            "extension {} is in schema {} on the source and in {} on the target, where nothing that names its objects finds them",
+            here.name, here.schema, there.schema
+        );
+        let finding = findings.warning(Side::Target, "extensions", message);
+        finding.remedy("let its owner run this before the migration:");
+        if there.is_relocatable {
+            finding.sql(format!("CREATE SCHEMA IF NOT EXISTS {schema}; ALTER EXTENSION {name} SET SCHEMA {schema};"));
+        } else {
+            finding.sql(format!("DROP EXTENSION {name}; -- walferry creates it in {schema}"));
+        }
     }
     Ok(())
 }

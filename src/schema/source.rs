@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::SchemaError;
+use crate::catalog::extensions;
 use crate::catalog::tables::Shape;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Row, Session};
@@ -30,20 +31,12 @@ pub(super) async fn require_extensions(source: &Session, target: &Session) -> Re
 /// # Errors
 /// When a catalog cannot be read.
 pub(super) async fn missing_extensions(source: &Session, target: &Session) -> Result<Vec<String>, DbError> {
-    let rows = source
-        .query("SELECT extname::text FROM pg_catalog.pg_extension ORDER BY extname", &[])
-        .await
-        .during(source.side(), "list the extensions")?;
-    let used: Vec<&str> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
-    let missing = target
-        .query(
-            "SELECT used FROM unnest($1::text[]) AS used WHERE NOT EXISTS \
-             (SELECT FROM pg_catalog.pg_available_extensions a WHERE a.name = used) \
-             AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname = used)",
-            &[&used],
-        )
-        .await
-        .during(target.side(), "list the extensions")?;
+    let there: HashSet<String> = extensions::list(target).await?.into_iter().map(|extension| extension.name).collect();
+    let used = extensions::list(source).await?.into_iter().map(|extension| extension.name);
+    let absent: Vec<String> = used.filter(|name| !there.contains(name)).collect();
+    let sql = "SELECT used FROM unnest($1::text[]) AS used WHERE NOT EXISTS \
+             (SELECT FROM pg_catalog.pg_available_extensions a WHERE a.name = used)";
+    let missing = target.query(sql, &[&absent]).await.during(target.side(), "list the extensions that can be had")?;
     missing.iter().map(|row| row.take(0)).collect()
 }
 

@@ -272,6 +272,26 @@ async fn an_extension_that_the_target_lacks_is_named_before_anything_is_created(
     assert_eq!(pair.target_client().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
+/// The story: an operator class that "does not exist", of an extension that was there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_that_is_in_another_schema_is_named_with_the_sql_that_moves_it() {
+    let pair = Pair::builder().start().await;
+    if !offers(&pair.source, "hstore").await {
+        return eprintln!("the server does not offer hstore: nothing was tested");
+    }
+    let here = "CREATE SCHEMA ext; CREATE EXTENSION hstore SCHEMA ext; CREATE TABLE public.t (id int PRIMARY KEY, a ext.hstore)";
+    pair.source_sql(here).await;
+    pair.target.psql(SUPERUSER, DATABASE, "CREATE EXTENSION hstore SCHEMA public").unwrap();
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let sql = "CREATE SCHEMA IF NOT EXISTS \"ext\"; ALTER EXTENSION \"hstore\" SET SCHEMA \"ext\";";
+    assert!(
+        said.contains("is in schema ext on the source and in public on the target") && said.contains(sql),
+        "{said}"
+    );
+    pair.target.psql(SUPERUSER, DATABASE, &format!("{sql} ALTER SCHEMA ext OWNER TO doadmin")).unwrap();
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_existing_schema_is_compared_column_by_column_and_everything_is_said_at_once() {
     let here = "CREATE TABLE public.a (id int PRIMARY KEY, n int NOT NULL, g int GENERATED ALWAYS AS (id * 2) STORED, t varchar(5), gone int); \
