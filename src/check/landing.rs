@@ -121,8 +121,8 @@ async fn encoding(content: &Content, session: &Session, findings: &mut Findings)
                 "encoding",
                 format!("the source is {}, the target {encoding}: text can be lost", content.encoding),
             )
-            .remedy("create the target's database anew:")
-            .sql(format!("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8';", ident(&database)));
+            .remedy("create a database in UTF8 beside it, and give walferry its name:")
+            .sql(format!("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8';", ident(&format!("{database}_utf8"))));
     }
     Ok(())
 }

@@ -7,15 +7,18 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
 use super::{CheckError, Findings, known, landing};
 use crate::catalog::extensions::{self, ConfigTable, config_tables};
-use crate::catalog::tables::{Detail, Found, bounds as by_bounds, by_name};
+use crate::catalog::tables::{Column, Detail, Found, bounds as by_bounds, by_name};
 use crate::catalog::{database, large_objects, publication};
 use crate::config::{SchemaMode, Settings, Side};
-use crate::membership::{self, SourceTable, publishing};
+use crate::membership::{self, Part, SourceTable, publishing};
 use crate::schema::tables;
 use crate::schema::{self, SchemaError};
-use crate::session::Session;
+use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
 use crate::sweep::{extension_rows, sequences};
@@ -32,6 +35,7 @@ pub(super) async fn check(
         return Ok(());
     }
     taken_oids(source, target, findings).await?;
+    xml(settings, standing, (source, target), findings).await?;
     rows_of_extensions(settings, source, target, findings).await?;
     match (settings.schema, standing.is_some_and(|standing| standing.schema_restored)) {
         (SchemaMode::Create, false) => {
@@ -99,6 +103,37 @@ async fn order_of_text(source: &Session, target: &Session, findings: &mut Findin
         .warning(Side::Target, "collation", message)
         .remedy("create the target's database with the source's locale (CREATE DATABASE … TEMPLATE template0 …)");
     Ok(())
+}
+
+/// A server that was built without libxml creates columns of this type, and takes no
+/// value for them.
+async fn xml(
+    settings: &Settings,
+    standing: Option<&Standing>,
+    (source, target): (&Session, &Session),
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let all = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
+    let is_xml = |column: &Column| [Type::XML.oid(), Type::XML_ARRAY.oid()].contains(&column.below.oid);
+    let takes_part = all.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let names: Vec<&TableName> =
+        takes_part.filter(|table| table.columns.iter().any(is_xml)).map(|table| &table.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    match target.query_one("SELECT '<a/>'::pg_catalog.xml::text", &[]).await {
+        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+            let message = format!(
+                "the server was built without libxml and takes no xml value; there are columns of this type: {}",
+                words::listed(&names)
+            );
+            findings
+                .problem(Side::Target, "xml", message)
+                .remedy("use a server that was built with libxml, or leave these tables out with --exclude-tables");
+            Ok(())
+        }
+        result => Ok(result.map(drop).during(Side::Target, "try an xml value")?),
+    }
 }
 
 async fn taken_oids(source: &Session, target: &Session, findings: &mut Findings) -> Result<(), CheckError> {
