@@ -201,14 +201,15 @@ async fn connections_that_live_for_three_seconds_are_enough_for_tables_that_need
     let period = Duration::from_secs(3);
     let daemon = copying(through(&pair, &source, Some(&target), &["--jobs", "2"])).await;
     source.delay(Duration::from_millis(4));
-    let cutting = [source.cut_every(period), target.cut_every(period)];
+    let ends = [&source, &target];
+    ends.iter().for_each(|end| end.live_for(period));
     let client = pair.target_client().await;
     wait_until("the copy is complete", PATIENCE, || {
         let is_over = daemon.stderr().contains("streaming");
         async move { is_over }
     })
     .await;
-    cutting.iter().for_each(tokio::task::AbortHandle::abort);
+    ends.iter().for_each(|end| end.live_for(Duration::ZERO));
     source.delay(Duration::ZERO);
     assert!(daemon.stderr().matches("temporary slot").count() > 1, "it was cut more than once: {}", daemon.stderr());
     assert_copied_once(&client).await;
@@ -230,13 +231,13 @@ async fn one_table_needs_longer(ends: Ends) {
     let period = Duration::from_secs(2);
     let daemon = copying(through(&pair, &source, Some(&target), &["--jobs", "2"])).await;
     source.delay(Duration::from_millis(4));
-    let cutting = source.cut_every(period);
-    let other = (ends == Ends::Both).then(|| target.cut_every(period));
-    let ended = daemon.wait(PATIENCE);
-    cutting.abort();
-    if let Some(other) = other {
-        other.abort();
+    source.live_for(period);
+    if ends == Ends::Both {
+        target.live_for(period);
     }
+    let ended = daemon.wait(PATIENCE);
+    source.live_for(Duration::ZERO);
+    target.live_for(Duration::ZERO);
     let code = ended.status.code();
     assert!(code == Some(6) || code == Some(7) && ends == Ends::Both, "{code:?}: {}", ended.stderr);
     for words in ["table public.huge could not be copied", "lost 5 times", "had lived for", "--exclude-tables"] {

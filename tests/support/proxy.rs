@@ -43,6 +43,7 @@ struct Shared {
     mode: watch::Sender<Mode>,
     /// Changes whenever all connections are to be cut.
     cut: watch::Sender<u64>,
+    lifetime: watch::Sender<Duration>,
     trap: Mutex<Option<Trap>>,
     accepted: AtomicUsize,
     trapped: AtomicUsize,
@@ -65,6 +66,7 @@ impl Proxy {
             delay_ms: AtomicU64::new(0),
             mode: watch::Sender::new(Mode::Pass),
             cut: watch::Sender::new(0),
+            lifetime: watch::Sender::new(Duration::ZERO),
             trap: Mutex::new(None),
             accepted: AtomicUsize::new(0),
             trapped: AtomicUsize::new(0),
@@ -105,6 +107,11 @@ impl Proxy {
             }
         });
         task.abort_handle()
+    }
+
+    /// Connections live for so long, from now on; zero: for ever.
+    pub fn live_for(&self, lifetime: Duration) {
+        self.shared.lifetime.send_replace(lifetime);
     }
 
     /// Once: when a client sends the pattern for the `nth` time (from 1),
@@ -158,6 +165,19 @@ async fn connection(client: TcpStream, shared: Arc<Shared>) {
         () = pump(from_client, to_server, &shared, Direction::ToServer) => {}
         () = pump(from_server, to_client, &shared, Direction::ToClient) => {}
         _ = cut.changed() => {}
+        () = outlived(&shared) => {}
+    }
+}
+
+/// Ends when a connection of this moment has lived for as long as it may.
+async fn outlived(shared: &Shared) {
+    let mut lifetime = shared.lifetime.subscribe();
+    loop {
+        let Ok(time) = lifetime.wait_for(|time| !time.is_zero()).await.map(|time| *time) else { return };
+        sleep(time).await;
+        if !lifetime.borrow().is_zero() {
+            return;
+        }
     }
 }
 
