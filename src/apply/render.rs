@@ -329,6 +329,7 @@ mod tests {
             needs_order: false,
             has_foreign_keys: false,
             parents: Vec::new(),
+            deferrable: Vec::new(),
             actions: Vec::new(),
             columns: columns.iter().map(column).collect(),
             unique_key: unique_key.map(|names| names.iter().map(|&name| name.to_owned()).collect()),

@@ -9,6 +9,7 @@ use super::relations::{Handling, Relations};
 use super::reread::{self, Filled};
 use super::set_based::{SetStatement, Statements, Writing};
 use super::source::Source;
+use super::target::TargetTable;
 use super::transaction::Transaction;
 use super::{ApplyError, Label, Place};
 use crate::assemble::{Change, ChangeKind, Piece};
@@ -231,20 +232,20 @@ impl Sender<'_> {
         // The tables that CASCADE reached are listed by the source itself; to
         // say CASCADE here would empty tables that the source did not.
         debug!(cascaded = (*cascade == Cascade::Yes), "applying a TRUNCATE");
-        let names: Vec<String> = relations
-            .iter()
-            .filter_map(|relation| match self.relations.get(relation) {
-                Some(Handling::Apply(apply)) if apply.takes(piece) => Some(apply.rows.mapping.target.only_sql()),
-                _ => None,
-            })
-            .collect();
+        let target = |relation| match self.relations.get(relation) {
+            Some(Handling::Apply(apply)) if apply.takes(piece) => Some(&apply.rows.mapping.target),
+            _ => None,
+        };
+        let targets: Vec<&TargetTable> = relations.iter().filter_map(target).collect();
+        let names: Vec<String> = targets.iter().map(|target| target.only_sql()).collect();
+        let deferrable: Vec<String> = targets.iter().flat_map(|target| target.deferrable.iter().cloned()).collect();
         if names.is_empty() {
             return Ok(());
         }
         let restart = if *restart_identity == RestartIdentity::Yes { " RESTART IDENTITY" } else { "" };
         let sql = format!("TRUNCATE {}{restart}", names.join(", "));
         let label = Arc::new(Label { table: change.relation.table.clone(), key: Vec::new() });
-        transaction.truncate(&sql, place(change, label, piece)).await
+        transaction.truncate(&sql, &deferrable, place(change, label, piece)).await
     }
 }
 

@@ -72,6 +72,9 @@ pub struct TargetTable {
     /// The foreign keys that act on the rows of a child table, and of which it
     /// is the parent or the child.
     pub actions: Vec<Action>,
+    /// The deferrable constraints of it, its partitions and of keys to it, quoted: events
+    /// that wait for the commit refuse a TRUNCATE.
+    pub deferrable: Vec<String>,
     /// Its columns in the target's order, dropped ones left out.
     pub columns: Vec<TargetColumn>,
     /// The columns of the primary key, or of the first unique index that is
@@ -127,6 +130,11 @@ const FOREIGN_KEYS: &str = "EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE c
         SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid IN (SELECT oid FROM below) \
         UNION SELECT i.inhrelid FROM parents p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid) \
         SELECT oid FROM parents)";
+
+/// The names of deferrable constraints.
+const DEFERRABLE: &str = "ARRAY(SELECT DISTINCT pg_catalog.format('%I.%I', n.nspname, k.conname) FROM pg_catalog.pg_constraint k \
+    JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace \
+    WHERE k.condeferrable AND (k.conrelid IN (SELECT oid FROM below) OR k.confrelid IN (SELECT oid FROM below)) ORDER BY 1)";
 
 /// The foreign keys to it or from it that act on the rows of the child, each with
 /// the topmost one that it is a part of (PARENT: of partitioned tables).
@@ -196,7 +204,7 @@ impl TargetTable {
             ReplicaRole::Set => "false, '{}'::oid[]",
             ReplicaRole::Refused => FOREIGN_KEYS,
         };
-        let order_sql = format!("{WITH_BELOW} SELECT {}, {foreign_keys}", active_sql(role));
+        let order_sql = format!("{WITH_BELOW} SELECT {}, {foreign_keys}, {DEFERRABLE}", active_sql(role));
         let params: [&dyn Param; 2] = [&table.schema, &table.name];
         let sql = |sql: &str| sql.replace("TABLE_OID", BY_NAME);
         let (kind_sql, columns_sql, key_sql, order_sql) =
@@ -225,6 +233,7 @@ impl TargetTable {
             needs_order: order.take(0)?,
             has_foreign_keys: order.take(1)?,
             parents: order.take(2)?,
+            deferrable: order.take(3)?,
             actions: actions.iter().map(action).collect::<Result<_, DbError>>()?,
             unique_key: key.map(|row| row.take(0)).transpose()?,
         }))

@@ -42,7 +42,7 @@ pub(super) enum Expectation {
     Position(EndLsn),
     /// Exactly one row.
     OneRow(Place),
-    /// A TRUNCATE.
+    /// A TRUNCATE, and what goes before it.
     Truncated(Place),
     /// Net changes of a table; the statement counts its rows itself.
     Net(u32, Arc<Label>),
@@ -130,8 +130,22 @@ impl<'p> Transaction<'p> {
         Ok(self.pipeline.push(&statement.shape, &statement.params).await?)
     }
 
-    /// Sends a TRUNCATE.
-    pub(super) async fn truncate(&mut self, sql: &str, place: Place) -> Result<(), ApplyError> {
+    /// Sends a TRUNCATE. What waits for the commit by `deferrable` constraints of its
+    /// tables is looked at before, as it refuses one (`CheckTableNotInUse` in
+    /// `src/backend/commands/tablecmds.c`): the source had nothing that waited, where the
+    /// constraints were in force or other transactions had committed.
+    pub(super) async fn truncate(&mut self, sql: &str, deferrable: &[String], place: Place) -> Result<(), ApplyError> {
+        if deferrable.is_empty() {
+            return self.truncated(sql, place).await;
+        }
+        let names = deferrable.join(", ");
+        self.truncated(&format!("SET CONSTRAINTS {names} IMMEDIATE"), place.clone()).await?;
+        self.truncated(sql, place).await?;
+        self.sent.push(Expectation::Done("defer the constraints"));
+        Ok(self.pipeline.command(&format!("SET CONSTRAINTS {names} DEFERRED")).await?)
+    }
+
+    async fn truncated(&mut self, sql: &str, place: Place) -> Result<(), ApplyError> {
         self.sent.push(Expectation::Truncated(place));
         Ok(self.pipeline.command(sql).await?)
     }

@@ -52,6 +52,39 @@ async fn a_truncate_empties_what_the_source_emptied_and_nothing_else() {
     assert_eq!(journey.value("SELECT count(*) FROM grandchild").await, "0");
 }
 
+/// The story: "cannot TRUNCATE because it has pending trigger events", retried for ever.
+#[tokio::test]
+async fn a_truncate_behind_changes_that_deferrable_constraints_look_at_later_is_applied() {
+    let filled = |name: &str| format!("INSERT INTO {name} SELECT i, i FROM generate_series(1, 10) i");
+    let mut journey = Journey::of(&[
+        "CREATE TABLE now (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY IMMEDIATE)",
+        "CREATE TABLE \"L\" (id int PRIMARY KEY, u int CONSTRAINT \"L u\" UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TABLE r (id int, u int, UNIQUE (id, u) DEFERRABLE) PARTITION BY RANGE (id); ALTER TABLE r REPLICA IDENTITY FULL",
+        "CREATE TABLE r_0 PARTITION OF r FOR VALUES FROM (0) TO (100); ALTER TABLE r_0 REPLICA IDENTITY FULL",
+        "CREATE TABLE other (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        &filled("now"),
+        &filled("\"L\""),
+        &filled("r"),
+        &filled("other"),
+    ])
+    .await;
+    journey
+        .write(&[
+            "UPDATE \"L\" SET u = u % 10 + 1",
+            "TRUNCATE \"L\"",
+            // What waits of another table is not right yet.
+            "BEGIN; UPDATE now SET u = 11 - u; UPDATE other SET u = 2 WHERE id = 1; UPDATE r SET u = 11 - u, id = 11 - id;
+             TRUNCATE now, r; INSERT INTO now SELECT i, i FROM generate_series(1, 5) i; UPDATE now SET u = 6 - u;
+             INSERT INTO r VALUES (1, 1); UPDATE other SET u = 1 WHERE id = 2; COMMIT",
+            "UPDATE now SET u = u % 5 + 1",
+            "TRUNCATE r_0",
+        ])
+        .await;
+    journey.finish().await;
+    assert_eq!(journey.value("SELECT string_agg(u::text, ' ' ORDER BY id) FROM other WHERE id < 3").await, "2 1");
+    assert_eq!(journey.value("SELECT count(*) FROM now").await, "5");
+}
+
 const PARTITIONED: &[&str] = &[
     "CREATE TABLE by_range (id int, at date, v text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
      CREATE TABLE by_range_1 PARTITION OF by_range FOR VALUES FROM (MINVALUE) TO ('2024-01-01');

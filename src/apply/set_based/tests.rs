@@ -46,6 +46,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         needs_order: false,
         has_foreign_keys: false,
         parents: Vec::new(),
+        deferrable: Vec::new(),
         actions: Vec::new(),
         columns,
         unique_key: None,
