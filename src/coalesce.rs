@@ -16,7 +16,8 @@
 //! Invariants: applying the deletes, then the updates, then the inserts of a
 //! [`Net`] leaves a table as the changes in their order would; an unchanged
 //! TOAST value is merged from an earlier change of the same row or stays
-//! unchanged, and is never anything else; what cannot be reordered (a key that
+//! unchanged, and is never anything else; a change of another row than the one that the
+//! batch left under its key is no net change of it; what cannot be reordered (a key that
 //! changes, a row without a key) is a step of its own between two nets of its
 //! table. Tables are independent of each other: the caller says so by choosing
 //! this path (no active foreign key or trigger). A TRUNCATE parts everything.
@@ -70,6 +71,14 @@ impl<'a> Row<'a> {
             Row::Whole(tuple) => tuple.heap_size(),
             Row::Merged(values) => values.iter().map(size).sum(),
         }
+    }
+
+    /// Whether it may be this row, which the source sent whole.
+    fn may_be(&self, whole: &Tuple) -> bool {
+        let is_equal = |(index, value): (usize, Value<'_>)| {
+            self.get(index).is_some_and(|ours| ours == Value::Unchanged || ours == value)
+        };
+        whole.iter().enumerate().all(is_equal)
     }
 
     /// The row after `later` has been written over it.
@@ -247,6 +256,18 @@ enum Effect<'a> {
     Replace(&'a Tuple, Row<'a>),
 }
 
+impl Effect<'_> {
+    /// Whether it leaves the row that a change says was there. Under REPLICA IDENTITY
+    /// FULL the source may have several rows of a key that is unique on the target alone.
+    fn leaves(&self, old: Option<&OldTuple>) -> bool {
+        match (self, old) {
+            (Effect::Insert(row) | Effect::Replace(_, row), Some(OldTuple::Full(whole))) => row.may_be(whole),
+            (Effect::Update(updated), Some(OldTuple::Full(whole))) => updated.row.may_be(whole),
+            _ => true,
+        }
+    }
+}
+
 /// A table of the segment that is being filled.
 struct OpenTable<'a> {
     relation: &'a Arc<Relation>,
@@ -300,7 +321,7 @@ impl<'a> OpenTable<'a> {
             }
             (ChangeKind::Delete { old }, Some(columns)) => {
                 let key = key_of(old.tuple(), &columns).ok_or(Conflict::Inconsistent)?;
-                self.delete(key, old.tuple())
+                self.delete(key, old)
             }
             (ChangeKind::Update { .. } | ChangeKind::Delete { .. } | ChangeKind::Truncate { .. }, _) => {
                 self.single(piece, change);
@@ -338,6 +359,9 @@ impl<'a> OpenTable<'a> {
             self.effect(key, Effect::Update(Updated { key: before, row }));
             return Ok(());
         };
+        if !place.leaves(old) {
+            return Err(Conflict::Inconsistent);
+        }
         *place = match std::mem::replace(place, Effect::Nothing) {
             Effect::Insert(row) => Effect::Insert(row.merge(new)),
             Effect::Update(updated) => Effect::Update(Updated { row: updated.row.merge(new), ..updated }),
@@ -347,11 +371,14 @@ impl<'a> OpenTable<'a> {
         Ok(())
     }
 
-    fn delete(&mut self, key: Cow<'a, [u8]>, old: &'a Tuple) -> Result<(), Conflict> {
+    fn delete(&mut self, key: Cow<'a, [u8]>, old: &'a OldTuple) -> Result<(), Conflict> {
         let Some(place) = self.by_key.get(&key).and_then(|&place| self.effects.get_mut(place)) else {
-            self.effect(key, Effect::Delete(old));
+            self.effect(key, Effect::Delete(old.tuple()));
             return Ok(());
         };
+        if !place.leaves(Some(old)) {
+            return Err(Conflict::Inconsistent);
+        }
         *place = match std::mem::replace(place, Effect::Nothing) {
             Effect::Insert(_) => Effect::Nothing,
             Effect::Update(updated) => Effect::Delete(updated.key),

@@ -546,6 +546,30 @@ fn changes_that_do_not_follow_from_each_other_are_a_conflict() {
     }
 }
 
+/// A key that is unique on the target alone: the source may have two rows of it.
+#[test]
+fn a_change_of_another_row_of_the_key_than_the_batch_left_is_a_conflict() {
+    let relation = relation(0, ReplicaIdentity::Full, &[0, 1, 2, 3, 4]);
+    let change = |kind| Change { relation: relation.clone(), kind };
+    let row = |value| text(b"k", value);
+    let full = |value| OldTuple::Full(row(value));
+    let delete = |value| change(ChangeKind::Delete { old: full(value) });
+    let update = |old, new| change(ChangeKind::Update { old: Some(full(old)), new: row(new) });
+    let insert = |value| change(ChangeKind::Insert { new: row(value) });
+    let of = |changes| coalesce(&[piece(0, changes)], |_, _| Keying::Key([0].into())).map(|segments| segments.len());
+    for another in [
+        vec![insert(b"new"), delete(b"old")],
+        vec![update(b"a", b"b"), delete(b"c")],
+        vec![update(b"a", b"b"), update(b"c", b"d")],
+        vec![delete(b"a"), insert(b"b"), update(b"c", b"d")],
+        vec![delete(b"a"), insert(b"b"), delete(b"c")],
+    ] {
+        assert_eq!(of(another), Err(Conflict::Inconsistent));
+    }
+    assert_eq!(of(vec![insert(b"a"), update(b"a", b"b"), delete(b"b")]), Ok(0));
+    assert_eq!(of(vec![update(b"a", b"b"), update(b"b", b"c"), delete(b"c"), insert(b"d")]), Ok(1));
+}
+
 #[test]
 fn what_was_passed_over_by_the_key_is_a_conflict_and_not_a_guess() {
     let keyed = |_: &Piece, _: &Arc<Relation>| Keying::Key([0].into());

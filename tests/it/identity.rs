@@ -4,6 +4,8 @@
 use std::fmt::Write;
 
 use crate::journey::Journey;
+use crate::story::Story;
+use crate::support::pair::Pair;
 
 #[tokio::test]
 async fn every_replica_identity_finds_its_rows() {
@@ -164,6 +166,24 @@ async fn keys_of_every_usual_type_find_their_rows() {
     let each: Vec<String> = (0..KEYS.len()).map(|number| format!("SELECT 1 FROM k{number}")).collect();
     let counted = journey.value(&format!("SELECT count(*) FROM ({}) all_rows", each.join(" UNION ALL "))).await;
     assert_eq!(counted, rows.to_string());
+}
+
+/// The story: "insert, delete another" of a key that is unique on the target alone became
+/// nothing, with exit 0.
+#[tokio::test]
+async fn a_key_that_is_unique_on_the_target_alone_takes_no_row_for_another() {
+    let pair = Pair::builder().start().await;
+    let there = "CREATE TABLE t (k int CONSTRAINT only_here PRIMARY KEY, v text)";
+    pair.target_client().await.batch_execute(there).await.unwrap();
+    let setup = "CREATE TABLE t (k int, v text); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1, 'old'), (2, 'two')";
+    let story = Story::on(pair, setup, &["--schema", "existing"]).await;
+    story
+        .source("UPDATE t SET v = 'zwei' WHERE k = 2; INSERT INTO t VALUES (1, 'new'); DELETE FROM t WHERE v = 'old'")
+        .await;
+    let said = story.run(&["catchup"], 7).stderr;
+    assert!(said.contains("only_here"), "{said}");
+    story.target.batch_execute("ALTER TABLE t DROP CONSTRAINT only_here").await.unwrap();
+    story.ends_equal().await;
 }
 
 #[tokio::test]
