@@ -228,8 +228,8 @@ async fn by_changes<'a>(
     }
 }
 
-/// Records a pass that has carried everything: only now, behind all commits, the
-/// bound moves.
+/// Records a pass, behind all its commits. The bound moves only if everything has been
+/// carried: what could not be read may have changed before it.
 async fn record(
     ends: Ends<'_>,
     claim: Claim,
@@ -238,12 +238,16 @@ async fn record(
     took: Duration,
 ) -> Result<(), SweepError> {
     crate::failpoint::hit("large-objects-carried");
+    let (scan_xmin, scan_xmax) = match done.unreadable.count {
+        0 => (Some(snapshot.bound.get()), i64::try_from(snapshot.next).ok()),
+        _ => ends.state.large_objects().await?.map_or((None, None), |known| (known.scan_xmin, known.scan_xmax)),
+    };
     let row = LargeObjectsRow {
         total: count(done.report.total),
         bytes: snapshot.bytes,
         last_pass: None,
-        scan_xmin: Some(snapshot.bound.get()),
-        scan_xmax: i64::try_from(snapshot.next).ok(),
+        scan_xmin,
+        scan_xmax,
         pass_seconds: Some(took.as_secs_f64()),
         unreadable: count(done.unreadable.count),
         unreadable_oids: done.unreadable.oids.clone(),

@@ -184,6 +184,28 @@ async fn unreadable_objects_are_named_after_the_others_were_carried() {
     );
 }
 
+/// The story: the documented GRANT made pages readable, and what had changed meanwhile was
+/// older than the bound.
+#[tokio::test]
+async fn an_object_that_was_unreadable_for_a_while_is_equal_once_it_can_be_read() {
+    let pair = Pair::new().await;
+    let rig = Rig::new(&pair, SOURCE_OWNER).await;
+    let admin = pair.source(SUPERUSER).await;
+    let run = async |sql: &str| admin.batch_execute(sql).await.unwrap();
+    run(&format!("SELECT lo_from_bytea(601, 'before'); GRANT SELECT ON LARGE OBJECT 601 TO {SOURCE_OWNER}")).await;
+    final_pass(rig.ends()).await.unwrap();
+    run(&format!("REVOKE SELECT ON LARGE OBJECT 601 FROM {SOURCE_OWNER}; SELECT lo_put(601, 0, 'AFTER')")).await;
+    final_pass(rig.ends()).await.unwrap_err();
+    run(&format!("GRANT pg_read_all_data TO {SOURCE_OWNER}")).await;
+    final_pass(rig.ends()).await.unwrap();
+    assert_eq!(contents(&rig.target).await, contents(&admin).await);
+    // From here on by what has changed.
+    run("SELECT lo_put(601, 0, 'later')").await;
+    final_pass(rig.ends()).await.unwrap();
+    assert_eq!(contents(&rig.target).await, contents(&admin).await);
+    assert!(rig.passes("changes") > 0);
+}
+
 #[tokio::test]
 async fn an_object_over_two_gigabytes_keeps_its_holes() {
     let pair = Pair::new().await;
