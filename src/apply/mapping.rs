@@ -57,6 +57,15 @@ pub enum MappingError {
         /// The statements.
         sql: String,
     },
+    /// Which columns a change has cannot be told.
+    #[error(
+        "table {table} was altered more than once on the source, and which of its columns this change is of cannot be told any more: \
+         copy it anew: walferry resync '{table}'; then start again"
+    )]
+    Layout {
+        /// The table.
+        table: TableName,
+    },
     /// The target's column holds less than the source's.
     #[error(
         "column {} of table {table} is {on_source} on the source by now, and of {on_target} the target would round, cut or refuse values; \

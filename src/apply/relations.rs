@@ -343,10 +343,15 @@ async fn look_up(
     };
     let table = relation.table.clone();
     let found = if there == table { found } else { TargetTable::read(target, &there, role).await? };
+    let types = source.types_below(relation).await?;
     if let Some(found) = &found
-        && let Some(error) = source.require_columns(relation, found, target, state).await?
+        && let Some(error) = source.require_columns(relation, &types, found, (target, state)).await?
     {
-        return Err(ApplyError::Mapping { table, at, error });
+        return match from {
+            // Its rows were copied later: what comes of it before that is in them.
+            Some(point) if at < point.lsn() => Ok(Handling::WithinUntil(point, error.to_string())),
+            _ => Err(ApplyError::Mapping { table, at, error }),
+        };
     }
     let mapping = match found {
         Some(found) => Mapping::new(Arc::clone(relation), found),
@@ -359,7 +364,6 @@ async fn look_up(
             return Err(ApplyError::Mapping { table, at, error });
         }
     };
-    let types = source.types_below(relation).await?;
     if let Some((index, there)) = mapping.narrower(&types) {
         let column = relation.columns.get(index).map_or_else(String::new, |column| column.name.clone());
         let (table, on_target) = (mapping.target.table.clone(), there.sql_type.clone());

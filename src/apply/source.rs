@@ -4,22 +4,23 @@
 //! Invariant: the answers are of now, the changes are of then; they make words
 //! for the operator and follow renames by oid, and nothing else.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use tokio_postgres::types::Type;
 
 use super::target::{Generation, TargetColumn, TargetTable};
 use crate::catalog::added::add_column_sql;
-use crate::catalog::tables::{self, Table};
+use crate::catalog::tables::{self, Column, Table};
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::{Settings, Side};
-use crate::membership::columns::{self, Difference, Pair};
+use crate::membership::columns::{self, Difference, Layout, Numbers, Pair};
 use crate::membership::placement::Hierarchy;
 use crate::pgoutput::RelationColumn;
 use crate::relation::Relation;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::State;
+use crate::state::tables::Pairs;
 
 use super::ApplyError;
 use super::mapping::MappingError;
@@ -108,46 +109,85 @@ impl Source {
         Ok(above.iter().find_map(|table| names.get(&table.oid)).unwrap_or(there).clone())
     }
 
-    /// Refuses a relation whose columns are not the target's of their names, with the SQL
-    /// that makes them so ([`crate::membership::columns`]).
+    /// Refuses a relation whose columns are not the target's of their names, or of another
+    /// type than they were, with the SQL that makes them so
+    /// ([`crate::membership::columns`]). `types` are those below all domains.
     ///
     /// # Errors
-    /// [`MappingError::Columns`]; when either side cannot be asked.
+    /// When either side cannot be asked.
     pub async fn require_columns(
         &mut self,
         relation: &Relation,
+        types: &[ColumnType],
         there: &TargetTable,
-        target: &Session,
-        state: &State,
+        (target, state): (&Session, &State),
     ) -> Result<Option<MappingError>, ApplyError> {
-        let pairs = state.column_pairs(&[relation.id]).await?.remove(&relation.id).unwrap_or_default();
-        let pairs = pairs.with(there.oid);
+        let known = state.column_pairs(&[relation.id]).await?.remove(&relation.id).unwrap_or_default();
+        let pairs = known.with(there.oid);
         let names: Vec<&str> = relation.columns.iter().map(|column| column.name.as_str()).collect();
-        if are_as_paired(&names, there, pairs) {
+        if are_as_paired(&names, types, there, pairs) {
             return Ok(None);
         }
-        let hierarchy = Hierarchy::of(self.settings.schema);
-        let now =
-            tables::columns(self.session().await?, &[relation.id]).await?.remove(&relation.id).unwrap_or_default();
-        let Some(columns) = columns::numbered(&names, &now, pairs) else { return Ok(None) };
+        let session = self.session().await?;
+        let now = tables::columns(session, &[relation.id]).await?.remove(&relation.id).unwrap_or_default();
+        let last = tables::last_column(session, relation.id).await?;
         let theirs = tables::columns(target, &[there.oid]).await?.remove(&there.oid).unwrap_or_default();
-        let compared = columns::compare(&columns, &theirs, pairs, hierarchy);
-        // Types are compared as the message has them.
-        let is_of_names = |one: &Difference<'_>| match one {
-            Difference::Unlike { column, there } => there.is_generated && !column.is_generated,
-            _ => true,
+        let numbers = Numbers { now: &now, last, pairs, there: &theirs };
+        let (mut columns, is_guessed) = match numbers.of(&names) {
+            Layout::Known(columns) => (columns, false),
+            Layout::Guessed(columns) => (columns, true),
+            Layout::Unknown => {
+                return Ok(Some(MappingError::Layout { table: there.table.clone() }));
+            }
         };
-        let differences: Vec<Difference<'_>> = compared.differences.into_iter().filter(is_of_names).collect();
-        if differences.is_empty() {
+        // As the message has them: by now they may be others again.
+        for (column, told) in columns.iter_mut().zip(types).filter(|(column, told)| column.below != **told) {
+            (column.below, column.below_sql) = (*told, self.type_sql(*told).await?);
+        }
+        let is_sent = |column: &&Column| columns.iter().any(|sent| sent.number == column.number);
+        let is_paired = |column: &&Column| pairs.iter().any(|pair| pair.ours == column.number);
+        let beside: Vec<Column> = now.iter().filter(is_paired).filter(|column| !is_sent(column)).cloned().collect();
+        columns.extend(beside);
+        let compared = columns::compare(&columns, &theirs, pairs, Hierarchy::of(self.settings.schema));
+        if compared.differences.is_empty() {
+            let doubted: HashSet<u32> =
+                (is_guessed || compared.is_doubted).then_some(relation.id).into_iter().collect();
+            let met = (!compared.met.is_empty())
+                .then(|| (relation.id, Pairs { of: there.oid, pairs: columns::with_met(pairs, &compared.met) }));
+            state.keep_pairs(&met.into_iter().collect::<Vec<_>>(), &doubted).await?;
             return Ok(None);
         }
-        let altered = self.altered(relation.id, &there.table, &names, state).await?;
-        let mut adds = HashMap::new();
-        for column in columns::to_add(&differences) {
-            let add = add_column_sql(self.session().await?, relation.id, &altered, column).await?;
-            adds.extend(add.map(|add| (column.to_owned(), add)));
+        let sql = self.mended(relation.id, &compared.differences, &there.table, state).await?;
+        Ok(Some(MappingError::Columns { sql }))
+    }
+
+    /// The SQL that mends these differences, each where an ALTER TABLE reaches it.
+    async fn mended(
+        &mut self,
+        relation: u32,
+        differences: &[Difference<'_>],
+        there: &TableName,
+        state: &State,
+    ) -> Result<String, ApplyError> {
+        let mut by_table: Vec<(TableName, Vec<Difference<'_>>)> = Vec::new();
+        for difference in differences {
+            let names: Vec<&str> = match difference {
+                Difference::Renamed { from, to } => vec![from, to],
+                Difference::Lacks(column) | Difference::Unlike { column, .. } => vec![&column.name],
+                Difference::InTheWay(name) => vec![name],
+            };
+            let altered = self.altered(relation, there, &names, state).await?;
+            match by_table.iter_mut().find(|(table, _)| *table == altered) {
+                Some((_, of_table)) => of_table.push(*difference),
+                None => by_table.push((altered, vec![*difference])),
+            }
         }
-        Ok(Some(MappingError::Columns { sql: columns::sql(&altered, &differences, &adds).join(" ") }))
+        let mut sql = Vec::new();
+        for (table, differences) in &by_table {
+            let adds = columns::definitions(self.session().await?, relation, table, differences).await?;
+            sql.extend(columns::sql(table, differences, &adds));
+        }
+        Ok(sql.join(" "))
     }
 
     /// The same error, a missing column's remedy as the source defines it.
@@ -172,14 +212,16 @@ impl Source {
 }
 
 /// Whether the names are those that the pairs' columns have on the target, in the order of
-/// the source and without a gap, and none is computed there: then the source need not be
-/// asked. A column that is gone may have left its name to another.
-fn are_as_paired(names: &[&str], there: &TargetTable, pairs: &[Pair]) -> bool {
+/// the source and without a gap, the types as they were, and none is computed there: then
+/// the source need not be asked. A column that is gone may have left its name to another.
+fn are_as_paired(names: &[&str], types: &[ColumnType], there: &TargetTable, pairs: &[Pair]) -> bool {
     let column = |number: i16| there.columns.iter().find(|column| column.number == number);
     let is_computed = |column: &&TargetColumn| column.generation == Generation::Expression;
-    let mut pairs = pairs.to_vec();
-    pairs.sort_unstable();
-    let paired = pairs.iter().filter_map(|(_, theirs)| column(*theirs)).filter(|column| !is_computed(column));
-    let is_known = pairs.is_empty() || paired.map(|column| column.name.as_str()).eq(names.iter().copied());
+    let mut pairs: Vec<&Pair> = pairs.iter().filter(|pair| pair.was != Pair::COMPUTED).collect();
+    pairs.sort_unstable_by_key(|pair| pair.ours);
+    let paired = pairs.iter().filter_map(|pair| Some((column(pair.theirs)?, pair.was)));
+    let paired = paired.filter(|(column, _)| !is_computed(column));
+    let told = names.iter().copied().zip(types.iter().copied());
+    let is_known = pairs.is_empty() || paired.map(|(column, was)| (column.name.as_str(), was)).eq(told);
     is_known && !there.columns.iter().filter(is_computed).any(|column| names.contains(&column.name.as_str()))
 }

@@ -59,6 +59,18 @@ pub async fn add_column_sql(
     Ok(Some(added.sql(table, column)))
 }
 
+/// The default of a column of the table with this oid, as SQL.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn default_sql(source: &Session, oid: u32, column: &str) -> Result<Option<String>, DbError> {
+    let sql = "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a \
+         ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attrelid = $1 AND a.attname = $2";
+    let row =
+        source.query_opt(sql, &[&oid, &column]).await.during(source.side(), "look for the default of a column")?;
+    row.map_or(Ok(None), |row| row.take(0))
+}
+
 /// Where the values of new rows come from.
 #[derive(Debug)]
 enum Fill {

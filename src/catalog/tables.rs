@@ -325,6 +325,15 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
     Ok(columns)
 }
 
+/// The highest number that a column of this table was ever given, also one that is gone.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn last_column(session: &Session, oid: u32) -> Result<i16, DbError> {
+    let sql = "SELECT coalesce(pg_catalog.max(attnum), 0)::int2 FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0";
+    session.query_one(sql, &[&oid]).await.during(session.side(), "look for the last column")?.take(0)
+}
+
 /// What rows have that were there before the column `a` (`pg_attribute`), as text.
 pub(super) fn missing(session: &Session) -> &'static str {
     if session.version() >= 110_000 {

@@ -52,6 +52,35 @@ impl ColumnType {
     }
 }
 
+impl ColumnType {
+    /// Whether values of this type keep their text in a column of the type `target`, as far
+    /// as the kinds of the types go: lengths are [`Self::loses_in`]'s. `'007'` is a text and
+    /// an integer, and another one. Of two types that somebody made nothing is known.
+    pub fn is_kept_in(self, target: ColumnType) -> bool {
+        let any_text = [Type::TEXT, Type::VARCHAR].map(|known| known.oid());
+        if any_text.contains(&target.oid) && target.modifier < 0 {
+            return true;
+        }
+        match (Type::from_oid(self.oid), Type::from_oid(target.oid)) {
+            (Some(from), Some(to)) => match (from.kind(), to.kind()) {
+                (Kind::Array(from), Kind::Array(to)) => is_of_kind(from, to),
+                _ => is_of_kind(&from, &to),
+            },
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+fn is_of_kind(from: &Type, to: &Type) -> bool {
+    match (family(from), family(to)) {
+        (Some(Family::Text), Some(Family::Text)) => *from == Type::BPCHAR || *to != Type::BPCHAR,
+        (Some(Family::Bits), Some(Family::Bits)) | (Some(Family::Number(_)), Some(Family::Number(_))) => true,
+        (Some(Family::Time(from)), Some(Family::Time(to))) => from == to,
+        _ => from == to,
+    }
+}
+
 fn loses(from: &Type, had: i32, to: &Type, has: i32) -> bool {
     match (*from == *to, family(from), family(to)) {
         (_, Some(Family::Text), Some(Family::Text)) => text_loses((from, had), (to, has)),
@@ -86,7 +115,7 @@ enum Number {
 }
 
 /// What a time says.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Parts {
     date: bool,
     clock: bool,
@@ -190,6 +219,32 @@ fn interval_loses(had: i32, has: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_another_type_takes_as_well_is_not_kept_by_it() {
+        let of = |kind: Type, modifier| ColumnType { oid: kind.oid(), modifier };
+        let own = ColumnType { oid: 100_000, modifier: -1 };
+        for (from, to, is_kept) in [
+            (of(Type::TEXT, -1), of(Type::INT4, -1), false),
+            (of(Type::INT4, -1), of(Type::TEXT, -1), true),
+            (of(Type::INT4, -1), of(Type::INT8, -1), true),
+            (of(Type::INT4, -1), of(Type::OID, -1), false),
+            (of(Type::JSON, -1), of(Type::JSONB, -1), false),
+            (of(Type::TEXT, -1), of(Type::BPCHAR, 9), false),
+            (of(Type::BPCHAR, 9), of(Type::BPCHAR, 14), true),
+            (of(Type::TEXT_ARRAY, -1), of(Type::INT4_ARRAY, -1), false),
+            (of(Type::INT4_ARRAY, -1), of(Type::INT8_ARRAY, -1), true),
+            (of(Type::INT4, -1), of(Type::INT4_ARRAY, -1), false),
+            (of(Type::TIMESTAMP, -1), of(Type::TIMESTAMPTZ, -1), false),
+            (of(Type::TIMESTAMP, 0), of(Type::TIMESTAMP, -1), true),
+            (own, own, true),
+            (own, of(Type::INT4, -1), false),
+            (own, of(Type::TEXT, -1), true),
+            (of(Type::TEXT, -1), own, false),
+        ] {
+            assert_eq!(from.is_kept_in(to), is_kept, "{from:?} {to:?}");
+        }
+    }
 
     fn numeric(precision: i32, scale: i32) -> ColumnType {
         ColumnType { oid: 1700, modifier: ((precision << 16) | (scale & 0x7FF)) + HEADER }

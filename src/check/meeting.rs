@@ -15,6 +15,7 @@ use crate::catalog::extensions::{self, ConfigTable, config_tables};
 use crate::catalog::tables::{Column, Detail, Found, bounds as by_bounds, by_name};
 use crate::catalog::{database, large_objects, publication};
 use crate::config::{SchemaMode, Settings, Side};
+use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::schema::tables;
 use crate::schema::{self, SchemaError};
@@ -186,7 +187,7 @@ async fn fit(
     let there: HashMap<TableName, Found> = by_name(target, ours.iter().map(|t| &t.name)).await?;
     // Those that are not there are named with the tables.
     let present = || ours.iter().copied().filter(|table| there.contains_key(&table.name));
-    if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there) {
+    if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there, Hierarchy::of(settings.schema)) {
         let finding = findings.problem(Side::Target, "columns", "tables of the target do not fit those of the source");
         finding.remedy("let their owner run this there:");
         lines.into_iter().for_each(|line| {

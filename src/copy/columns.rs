@@ -4,15 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{CopyContext, CopyError};
-use crate::catalog::added::add_column_sql;
 use crate::catalog::tables::{self, Detail};
 use crate::membership::columns::{self, Difference};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
 use crate::session::Session;
-use crate::state::State;
-use crate::state::tables::{Origin, Pairs, TableRow, TableState};
+use crate::state::tables::Pairs;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -56,7 +54,7 @@ pub async fn look(
         let known = pairs_of.map(|pairs| pairs.with(theirs.oid)).unwrap_or_default();
         let compared = columns::compare(&table.columns, &theirs.columns, known, hierarchy);
         if !compared.met.is_empty() {
-            let pairs = known.iter().copied().chain(compared.met).collect();
+            let pairs = columns::with_met(known, &compared.met);
             met.push((table.oid, Pairs { of: theirs.oid, pairs }));
             // Another table of that name has other rows.
             let is_another = pairs_of.is_some_and(|pairs| pairs.of != theirs.oid);
@@ -73,7 +71,7 @@ pub async fn look(
             differences.insert(table.oid, compared.differences);
         }
     }
-    found.has_new_doubts = record(state, &met, &doubted).await?;
+    found.has_new_doubts = state.keep_pairs(&met, &doubted).await?;
     for table in &tables {
         let Some(name) = names.get(&table.oid) else { continue };
         let Some(of_table) = differences.get(&table.oid) else { continue };
@@ -83,32 +81,9 @@ pub async fn look(
         if own.is_empty() {
             continue;
         }
-        let mut adds = HashMap::new();
-        for column in columns::to_add(&own) {
-            let add = add_column_sql(source, table.oid, name, column).await?;
-            adds.extend(add.map(|add| (column.to_owned(), add)));
-        }
+        let adds = columns::definitions(source, table.oid, name, &own).await?;
         let cause = Cause::Columns(columns::sql(name, &own, &adds));
         found.gaps.push(Gap { source_oid: table.oid, table: name.clone(), cause });
     }
     Ok(found)
-}
-
-/// Records the pairs, and that the rows of some tables are to be compared; says whether
-/// there are any of these.
-async fn record(state: &State, met: &[(u32, Pairs)], doubted: &HashSet<u32>) -> Result<bool, CopyError> {
-    if met.is_empty() {
-        return Ok(false);
-    }
-    let rows = state.tables().await?;
-    let has_rows = |row: &TableRow| row.state.is_streamed() || row.state == TableState::Within;
-    let is_doubted = |row: &&TableRow| doubted.contains(&row.source_oid) && has_rows(row);
-    let doubt =
-        |row: &TableRow| (row.source_oid, Origin { filenode: Some(Origin::COLUMNS_CAME), via: row.origin.via.clone() });
-    let doubts: Vec<(u32, Origin)> = rows.iter().filter(is_doubted).map(doubt).collect();
-    if !doubts.is_empty() {
-        state.record_origins(&doubts).await?;
-    }
-    state.pair_columns(met).await?;
-    Ok(!doubts.is_empty())
 }

@@ -16,7 +16,9 @@ use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Column, Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
+use crate::membership::columns::pair;
 use crate::membership::coverage::origin;
+use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, Rows, SourceTable, publishing};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
@@ -114,7 +116,7 @@ pub(super) async fn register(
     let all = || units.iter().chain(&unlogged).copied();
     let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
     let there = by_name(target, tables.iter().filter(takes_part).map(|table| &table.name)).await?;
-    require_fit(all(), &there)?;
+    require_fit(all(), &there, Hierarchy::of(ctx.settings.schema))?;
     require_columns(ctx, &published, tables, &there)?;
     if ctx.settings.baseline == Baseline::Copied {
         // They are emptied at the end: nobody's rows may be lost by that.
@@ -244,7 +246,7 @@ pub(super) async fn plans(
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
     require_published(ctx, source, &units, &published).await?;
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
-    require_fit(units.iter().map(|(_, unit)| *unit), &there)?;
+    require_fit(units.iter().map(|(_, unit)| *unit), &there, Hierarchy::of(ctx.settings.schema))?;
     require_columns(ctx, &published, &tables, &there)?;
     ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there)).await?;
     let ranges = ranges(ctx, source, &units).await?;
@@ -262,9 +264,8 @@ pub(super) async fn plans(
 fn paired<'a>(tables: impl Iterator<Item = &'a SourceTable>, there: &HashMap<TableName, Found>) -> Vec<(u32, Pairs)> {
     let of_table = |table: &SourceTable| {
         let Found { oid, columns, .. } = there.get(&table.name)?;
-        let pair =
-            |column: &Column| Some((column.number, columns.iter().find(|other| other.name == column.name)?.number));
-        Some((table.oid, Pairs { of: *oid, pairs: table.columns.iter().filter_map(pair).collect() }))
+        let paired = |column: &Column| Some(pair(column, columns.iter().find(|other| other.name == column.name)?));
+        Some((table.oid, Pairs { of: *oid, pairs: table.columns.iter().filter_map(paired).collect() }))
     };
     tables.filter_map(of_table).collect()
 }

@@ -42,7 +42,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
         return Err(CopyError::Misplaced(Box::new(gap)));
     }
     let there = by_name(target, names.iter()).await?;
-    require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there)?;
+    require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there, Hierarchy::of(ctx.settings.schema))?;
     let (schemas, tables): (Vec<&str>, Vec<&str>) =
         names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
     let rows = target
@@ -100,7 +100,11 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
         log_what_was_unlogged(target, &new).await?;
     }
     let copied: Vec<&TableName> = wanted.new.iter().map(|table| &table.name).collect();
-    require_fit(wanted.new.iter(), &by_name(target, copied.iter().copied()).await?)?;
+    require_fit(
+        wanted.new.iter(),
+        &by_name(target, copied.iter().copied()).await?,
+        Hierarchy::of(ctx.settings.schema),
+    )?;
     require_empty(target, &copied).await?;
     Ok(())
 }

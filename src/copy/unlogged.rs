@@ -18,6 +18,7 @@ use crate::apply::order::{References, parents_first};
 use crate::catalog::tables::by_name;
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
+use crate::membership::placement::Hierarchy;
 use crate::membership::{self, SourceTable};
 use crate::schema::{self, tables, without_stream};
 use crate::session::{DbContext, DbError, Row, Session};
@@ -54,7 +55,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     let tables = ctx.tables(&source).await?;
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let target = State::open(session, ctx.state.name()).await?;
-    let units = units(&target, &tables, &waiting).await?;
+    let units = units(&target, Hierarchy::of(ctx.settings.schema), &tables, &waiting).await?;
     ctx.progress.begin(units.len(), units.iter().map(|unit| unit.table.bytes).sum());
     let run =
         async |sql: &str| target.session().batch_execute(sql).await.during(Side::Target, "copy the unlogged tables");
@@ -113,6 +114,7 @@ fn is_waiting(object: &Deferred) -> bool {
 /// What is to be filled, tables that others refer to before those.
 async fn units<'a>(
     target: &State,
+    hierarchy: Hierarchy,
     tables: &'a [SourceTable],
     waiting: &[Deferred],
 ) -> Result<Vec<Unit<'a>>, CopyError> {
@@ -123,7 +125,7 @@ async fn units<'a>(
         found.push((table.ok_or_else(|| CopyError::Elsewhere(object.table.clone()))?, object.ordinal));
     }
     let there = by_name(target.session(), found.iter().map(|(table, _)| &table.name)).await?;
-    tables::require_fit(found.iter().map(|(table, _)| *table), &there)?;
+    tables::require_fit(found.iter().map(|(table, _)| *table), &there, hierarchy)?;
     let mut units = Vec::new();
     for (table, ordinal) in in_order(target.session(), found).await? {
         let Some(there) = there.get(&table.name) else { continue };

@@ -10,13 +10,26 @@
 use std::collections::{HashMap, HashSet};
 
 use super::placement::Hierarchy;
+use crate::catalog::added::{add_column_sql, default_sql};
 use crate::catalog::tables::Column;
-use crate::catalog::types::is_built_in;
+use crate::catalog::types::{ColumnType, is_built_in};
+use crate::session::{DbError, Session};
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident};
 
-/// The number of a column on the source, and on the target.
-pub type Pair = (i16, i16);
+pub use crate::state::tables::Pair;
+
+/// These two as they are now.
+pub fn pair(column: &Column, there: &Column) -> Pair {
+    let was = if column.is_generated { Pair::COMPUTED } else { column.below };
+    Pair { ours: column.number, theirs: there.number, was }
+}
+
+/// The pairs with those that were met, which go over others of their columns.
+pub fn with_met(known: &[Pair], met: &[Pair]) -> Vec<Pair> {
+    let is_met = |pair: &&Pair| met.iter().any(|met| met.ours == pair.ours || met.theirs == pair.theirs);
+    known.iter().filter(|pair| !is_met(pair)).chain(met).copied().collect()
+}
 
 /// How a column differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,31 +75,36 @@ pub struct Compared<'a> {
 pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], hierarchy: Hierarchy) -> Compared<'a> {
     let there: HashMap<i16, &Column> = target.iter().map(|column| (column.number, column)).collect();
     let here: HashSet<i16> = source.iter().map(|column| column.number).collect();
-    let counterpart: HashMap<i16, &Column> =
-        pairs.iter().filter_map(|(ours, theirs)| Some((*ours, *there.get(theirs)?))).collect();
+    let counterpart: HashMap<i16, (&Column, ColumnType)> =
+        pairs.iter().filter_map(|pair| Some((pair.ours, (*there.get(&pair.theirs)?, pair.was)))).collect();
     // Whose pair a column of the target is.
-    let owner: HashMap<i16, i16> = pairs.iter().map(|(ours, theirs)| (*theirs, *ours)).collect();
-    let is_gone = |pair: &Pair| !here.contains(&pair.0) && !there.contains_key(&pair.1);
+    let owner: HashMap<i16, i16> = pairs.iter().map(|pair| (pair.theirs, pair.ours)).collect();
+    let is_gone = |pair: &Pair| !here.contains(&pair.ours) && !there.contains_key(&pair.theirs);
     let mut compared = Compared::default();
     let mut wanted = HashSet::new();
     for column in source {
         let known = counterpart.get(&column.number).copied();
-        let found = known.or_else(|| target.iter().find(|t| t.name == column.name && !owner.contains_key(&t.number)));
+        let was = known.map(|(_, was)| was);
+        let new = || target.iter().find(|t| t.name == column.name && !owner.contains_key(&t.number));
+        let found = known.map(|(found, _)| found).or_else(new);
         match found {
             Some(found) => {
+                let unlike = Difference::Unlike { column, there: found };
+                let is_unlike = is_unlike(column, found, hierarchy, was);
                 if known.is_none() {
-                    compared.met.push((column.number, found.number));
-                    let is_another = |pair: &Pair| pair.0 == column.number || is_gone(pair);
+                    compared.met.push(pair(column, found));
+                    let is_another = |pair: &Pair| pair.ours == column.number || is_gone(pair);
                     let came_later = !pairs.is_empty() && !column.is_generated;
                     let is_as_added = hierarchy == Hierarchy::Same && column.missing == found.missing;
                     compared.is_doubted |= pairs.iter().any(is_another) || came_later && !is_as_added;
+                } else if !is_unlike && was != Some(pair(column, found).was) {
+                    compared.met.push(pair(column, found));
                 }
                 if found.name != column.name {
                     wanted.insert(column.name.as_str());
                     compared.differences.push(Difference::Renamed { from: &found.name, to: &column.name });
                 }
-                let unlike = Difference::Unlike { column, there: found };
-                if is_unlike(column, found, hierarchy) {
+                if is_unlike {
                     compared.differences.push(unlike);
                 } else if is_built_in(column.below) && is_built_in(found.below) && column.below != found.below {
                     compared.retyped.push(unlike);
@@ -106,11 +124,31 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
     compared
 }
 
-fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy) -> bool {
+/// Columns of one name whose kinds of types differ, so that values that arrive would be
+/// others; those that lose any are with [`compare`].
+pub fn of_another_kind<'a>(source: &'a [Column], target: &'a [Column]) -> impl Iterator<Item = Difference<'a>> {
+    let there = |column: &&Column| target.iter().find(|there| there.name == column.name);
+    let differs = |column: &Column, there: &Column| {
+        let is_computed = column.is_generated || there.is_generated;
+        !is_computed && !column.below.loses_in(there.below) && !column.below.is_kept_in(there.below)
+    };
+    let pairs = source.iter().filter_map(move |column| Some((column, there(&column)?)));
+    pairs
+        .filter(move |(column, there)| differs(column, there))
+        .map(|(column, there)| Difference::Unlike { column, there })
+}
+
+/// Whether the target's cannot be the source's. Where the schema is the operator's, so is
+/// another kind of column, until the source's becomes another one than it `was`.
+fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy, was: Option<ColumnType>) -> bool {
     match (hierarchy, column.is_generated, there.is_generated) {
-        (Hierarchy::Own, ours, theirs) if ours || theirs => false,
+        (Hierarchy::Own, false, true) => was == Some(Pair::COMPUTED),
+        (Hierarchy::Own, true, _) => false,
         (Hierarchy::Same, ours, theirs) if ours != theirs => true,
-        _ => column.below.loses_in(there.below),
+        _ => {
+            let is_ours = was.map_or(hierarchy == Hierarchy::Same, |was| was != column.below);
+            column.below.loses_in(there.below) || is_ours && !column.below.is_kept_in(there.below)
+        }
     }
 }
 
@@ -132,14 +170,30 @@ pub fn sql(table: &TableName, differences: &[Difference<'_>], adds: &HashMap<Str
                 others.push(alter(format!("DROP COLUMN {}", ident(&column.name))));
                 others.extend(adds.get(&column.name).cloned());
             }
-            Difference::Unlike { column, .. } => {
-                others.push(alter(format!("ALTER COLUMN {} TYPE {}", ident(&column.name), column.below_sql)));
+            Difference::Unlike { column, there } => {
+                others.push(alter(retype(column, there, adds.get(&column.name).map(String::as_str))));
             }
         }
     }
     let renamed =
         if renames.is_empty() { String::new() } else { rename_sql(Renamed::Column(table), &renames, |_| false) };
     drops.into_iter().chain((!renamed.is_empty()).then_some(renamed)).chain(others).collect()
+}
+
+/// The ALTER that gives a column another type: of another kind it has the values that
+/// their text is of there, and its default is not cast.
+fn retype(column: &Column, there: &Column, default: Option<&str>) -> String {
+    let (name, kind) = (ident(&column.name), &column.below_sql);
+    if column.below.is_kept_in(there.below) {
+        return format!("ALTER COLUMN {name} TYPE {kind}");
+    }
+    let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {name}::text::{kind}");
+    match default.filter(|_| there.has_default) {
+        None => alter,
+        Some(default) => {
+            format!("ALTER COLUMN {name} DROP DEFAULT, {alter}, ALTER COLUMN {name} SET DEFAULT {default}")
+        }
+    }
 }
 
 /// The differences of a table that none above it has as well: an ALTER TABLE of that one
@@ -154,37 +208,161 @@ pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<
     of_table.iter().filter(is_own).copied().collect()
 }
 
-/// The columns whose definition on the source is wanted for [`sql`].
-pub fn to_add<'a>(differences: &[Difference<'a>]) -> impl Iterator<Item = &'a str> {
-    differences
-        .iter()
-        .filter_map(|difference| match difference {
-            Difference::Lacks(column) => Some(column.name.as_str()),
-            Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
-                Some(column.name.as_str())
+/// What [`sql`] wants of the source: the statements that add columns, and the defaults
+/// of those that get another type, by the columns' names. `oid` is the source's table.
+///
+/// # Errors
+/// When the source cannot be asked.
+pub async fn definitions(
+    source: &Session,
+    oid: u32,
+    table: &TableName,
+    differences: &[Difference<'_>],
+) -> Result<HashMap<String, String>, DbError> {
+    let mut found = HashMap::new();
+    for difference in differences {
+        let (name, sql) = match difference {
+            Difference::Lacks(column) => {
+                let sql = add_column_sql(source, oid, table, &column.name).await?;
+                // The source has dropped it again; its changes before that still come.
+                let gone =
+                    || format!("ALTER TABLE {} ADD COLUMN {} {};", table.sql(), ident(&column.name), column.below_sql);
+                (&column.name, Some(sql.unwrap_or_else(gone)))
             }
-            _ => None,
-        })
-        .collect::<Vec<_>>()
-        .into_iter()
+            Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
+                (&column.name, add_column_sql(source, oid, table, &column.name).await?)
+            }
+            Difference::Unlike { column, there } if there.has_default && !there.is_generated => {
+                (&column.name, default_sql(source, oid, &column.name).await?)
+            }
+            _ => continue,
+        };
+        found.extend(sql.map(|sql| (name.clone(), sql)));
+    }
+    Ok(found)
 }
 
-/// Columns of a Relation message, which come in the order of their numbers, with these.
-/// `now` are all columns by now. `None` when the two cannot be told together: columns
-/// came or went since.
-pub fn numbered(names: &[&str], now: &[Column], pairs: &[Pair]) -> Option<Vec<Column>> {
-    let mut rest = now.iter();
-    let by_name: Option<Vec<Column>> =
-        names.iter().map(|name| rest.find(|column| column.name == *name).cloned()).collect();
-    if by_name.is_some() {
-        return by_name;
+/// What the columns of a Relation message are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// These.
+    Known(Vec<Column>),
+    /// These, as far as names tell.
+    Guessed(Vec<Column>),
+    /// The table was altered more than once, and nothing tells.
+    Unknown,
+}
+
+/// What is known of a source's table whose columns a message has.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers<'a> {
+    /// All columns by now.
+    pub now: &'a [Column],
+    /// The highest number that was ever given, also to one that is gone.
+    pub last: i16,
+    /// The pairs.
+    pub pairs: &'a [Pair],
+    /// The target's columns.
+    pub there: &'a [Column],
+}
+
+/// A number that a column of the message may have.
+struct Slot<'a> {
+    number: i16,
+    now: Option<&'a Column>,
+    /// The names that it is known to have had.
+    names: [Option<&'a str>; 2],
+    /// It is in the message: it was there at the copy, and still is.
+    is_certain: bool,
+}
+
+impl Numbers<'_> {
+    /// The columns of a message, which come in the order of their numbers, with these.
+    ///
+    /// A number is there from when it was given until the column is dropped: what was
+    /// paired and is still there is in the message, what came or went since may be.
+    /// Where that leaves one way, names do not matter; else they have to be known ones.
+    pub fn of(&self, names: &[&str]) -> Layout {
+        let slots = self.slots();
+        let certain = slots.iter().filter(|slot| slot.is_certain).count();
+        let column = |(slot, name): (&Slot<'_>, &&str)| match slot.now {
+            Some(now) => Column { name: (*name).to_owned(), ..now.clone() },
+            None => gone(slot.number, name),
+        };
+        let named = |chosen: &[&Slot<'_>]| chosen.iter().copied().zip(names).map(column).collect();
+        let all: Vec<&Slot<'_>> = slots.iter().collect();
+        let sure: Vec<&Slot<'_>> = slots.iter().filter(|slot| slot.is_certain).collect();
+        if certain == names.len() {
+            return Layout::Known(named(&sure));
+        }
+        if all.len() == names.len() {
+            return Layout::Known(named(&all));
+        }
+        let (mut found, mut chosen) = (Vec::new(), Vec::new());
+        choose(&slots, names, &mut chosen, &mut found);
+        match found.as_slice() {
+            [only] => Layout::Guessed(named(&only.iter().filter_map(|at| slots.get(*at)).collect::<Vec<_>>())),
+            _ => Layout::Unknown,
+        }
     }
-    // Renames alone leave the numbers as they are.
-    let paired: HashSet<i16> = pairs.iter().map(|(ours, _)| *ours).collect();
-    let sent: Vec<&Column> = now.iter().filter(|column| !column.is_generated).collect();
-    let only_renamed = names.len() == sent.len() && sent.iter().all(|column| paired.contains(&column.number));
-    let renamed = |(column, name): (&&Column, &&str)| Column { name: (*name).to_owned(), ..(*column).clone() };
-    only_renamed.then(|| sent.iter().zip(names).map(renamed).collect())
+
+    fn slots(&self) -> Vec<Slot<'_>> {
+        let now: HashMap<i16, &Column> = self.now.iter().map(|column| (column.number, column)).collect();
+        let pairs: HashMap<i16, &Pair> = self.pairs.iter().map(|pair| (pair.ours, pair)).collect();
+        let newest = self.pairs.iter().map(|pair| pair.ours).max().unwrap_or(0);
+        let slot = |number: i16| {
+            let (column, pair) = (now.get(&number).copied(), pairs.get(&number).copied());
+            if column.is_none() && pair.is_none() && number <= newest {
+                return None;
+            }
+            let formerly = pair.and_then(|pair| self.there.iter().find(|there| there.number == pair.theirs));
+            let names = [column.map(|column| column.name.as_str()), formerly.map(|there| there.name.as_str())];
+            let is_sent = |column: &Column| !column.is_generated;
+            let was_sent = pair.is_some_and(|pair| pair.was != Pair::COMPUTED);
+            Some(Slot { number, now: column, names, is_certain: was_sent && column.is_some_and(is_sent) })
+        };
+        (1..=self.last).filter_map(slot).collect()
+    }
+}
+
+/// Finds the ways to give the names to slots in their order, two at most: each certain
+/// slot has a name, and each name is one that its slot has had.
+fn choose(slots: &[Slot<'_>], names: &[&str], chosen: &mut Vec<usize>, found: &mut Vec<Vec<usize>>) {
+    let Some((name, rest)) = names.split_first() else {
+        let from = chosen.last().map_or(0, |last| last + 1);
+        if !slots.iter().skip(from).any(|slot| slot.is_certain) {
+            found.push(chosen.clone());
+        }
+        return;
+    };
+    let from = chosen.last().map_or(0, |last| last + 1);
+    for (at, slot) in slots.iter().enumerate().skip(from) {
+        if slot.names.contains(&Some(*name)) {
+            chosen.push(at);
+            choose(slots, rest, chosen, found);
+            chosen.pop();
+        }
+        if found.len() > 1 || slot.is_certain {
+            return;
+        }
+    }
+}
+
+/// A column that the source has no more; its type is the message's.
+fn gone(number: i16, name: &str) -> Column {
+    Column {
+        number,
+        name: name.to_owned(),
+        type_oid: 0,
+        type_sql: String::new(),
+        below: ColumnType { oid: 0, modifier: -1 },
+        below_sql: String::new(),
+        is_generated: false,
+        is_not_null: false,
+        has_default: false,
+        is_binary_safe: false,
+        missing: None,
+    }
 }
 
 #[cfg(test)]
@@ -212,12 +390,21 @@ mod tests {
         of.iter().map(|(number, name)| column(*number, name)).collect()
     }
 
+    const INTEGER: ColumnType = ColumnType { oid: 23, modifier: -1 };
+
+    fn pairs(of: &[(i16, i16)]) -> Vec<Pair> {
+        of.iter().map(|(ours, theirs)| Pair { ours: *ours, theirs: *theirs, was: INTEGER }).collect()
+    }
+
     /// Pairs of 1 to 3 with 1 to 3; both sides as given.
     fn mended(source: &[(i16, &str)], target: &[(i16, &str)]) -> String {
         let (source, target) = (columns(source), columns(target));
-        let compared = compare(&source, &target, &[(1, 1), (2, 2), (3, 3)], Hierarchy::Same);
-        let adds = |name: &str| (name.to_owned(), format!("ADD {name};"));
-        let adds = to_add(&compared.differences).map(adds).collect();
+        let compared = compare(&source, &target, &pairs(&[(1, 1), (2, 2), (3, 3)]), Hierarchy::Same);
+        let add = |difference: &Difference<'_>| match difference {
+            Difference::Lacks(column) => Some((column.name.clone(), format!("ADD {};", column.name))),
+            _ => None,
+        };
+        let adds = compared.differences.iter().filter_map(add).collect();
         sql(&TableName::new("s", "t"), &compared.differences, &adds).join(" ").replace("ALTER TABLE \"s\".\"t\" ", "")
     }
 
@@ -254,47 +441,86 @@ mod tests {
 
     #[test]
     fn a_column_that_came_later_is_paired_and_one_that_stands_for_another_is_said_to() {
-        let three = [(1, 1), (2, 2), (3, 3)];
+        let three = pairs(&[(1, 1), (2, 2), (3, 3)]);
         let (source, target) =
             (columns(&[(1, "id"), (2, "a"), (3, "b"), (4, "n")]), columns(&[(1, "id"), (2, "a"), (3, "b"), (9, "n")]));
         let compared = compare(&source, &target, &three, Hierarchy::Same);
-        assert_eq!((compared.met, compared.is_doubted), (vec![(4, 9)], false));
+        assert_eq!((compared.met, compared.is_doubted), (pairs(&[(4, 9)]), false));
         // Added otherwise than with what the older rows have.
         let five = [Column { missing: Some("5".to_owned()), ..column(4, "n") }];
         let source = [columns(&THERE), five.to_vec()].concat();
         let compared = compare(&source, &target, &three, Hierarchy::Same);
-        assert_eq!((compared.met, compared.is_doubted), (vec![(4, 9)], true));
+        assert_eq!((compared.met, compared.is_doubted), (pairs(&[(4, 9)]), true));
         // Dropped and made again on the target alone; one of the operator's own.
         let (source, target) = (columns(&THERE), columns(&[(1, "id"), (2, "a"), (9, "b")]));
         let compared = compare(&source, &target, &three, Hierarchy::Same);
-        assert_eq!((compared.met, compared.is_doubted), (vec![(3, 9)], true));
+        assert_eq!((compared.met, compared.is_doubted), (pairs(&[(3, 9)]), true));
         let (source, target) = (columns(&[(1, "id"), (9, "n")]), columns(&[(1, "id"), (2, "n")]));
-        let compared = compare(&source, &target, &[(1, 1)], Hierarchy::Own);
-        assert_eq!((compared.met, compared.is_doubted), (vec![(9, 2)], true));
+        let compared = compare(&source, &target, &pairs(&[(1, 1)]), Hierarchy::Own);
+        assert_eq!((compared.met, compared.is_doubted), (pairs(&[(9, 2)]), true));
         // On both sides.
         let (source, target) = (columns(&[(1, "id"), (2, "a"), (4, "b")]), columns(&[(1, "id"), (2, "a"), (5, "b")]));
         let compared = compare(&source, &target, &three, Hierarchy::Same);
-        assert_eq!((compared.met, compared.is_doubted), (vec![(4, 5)], true));
+        assert_eq!((compared.met, compared.is_doubted), (pairs(&[(4, 5)]), true));
+    }
+
+    /// Types that were altered since, and columns that were computed.
+    #[test]
+    fn a_type_is_the_operators_until_the_sources_is_another_one() {
+        let of = |below, is_generated| [Column { below, is_generated, ..column(1, "a") }];
+        let text = ColumnType { oid: 25, modifier: -1 };
+        let computed = [Pair { ours: 1, theirs: 1, was: Pair::COMPUTED }];
+        let is_unlike = |source: &[Column], target: &[Column], pairs: &[Pair], hierarchy| {
+            let compared = compare(source, target, pairs, hierarchy);
+            matches!(compared.differences[..], [Difference::Unlike { .. }])
+        };
+        let (was_integer, was_text) = (pairs(&[(1, 1)]), [Pair { ours: 1, theirs: 1, was: text }]);
+        for hierarchy in [Hierarchy::Own, Hierarchy::Same] {
+            assert!(is_unlike(&of(text, false), &of(INTEGER, false), &was_integer, hierarchy));
+            assert!(!is_unlike(&of(text, false), &of(INTEGER, false), &was_text, hierarchy));
+            assert!(!is_unlike(&of(INTEGER, false), &of(text, false), &was_text, hierarchy));
+            assert!(is_unlike(&of(text, false), &of(text, true), &computed, hierarchy));
+        }
+        assert!(!is_unlike(&of(text, false), &of(INTEGER, false), &[], Hierarchy::Own));
+        assert!(!is_unlike(&of(text, false), &of(text, true), &was_text, Hierarchy::Own));
+        let sql_of = |there: Column, default: Option<&str>| retype(&of(text, false)[0], &there, default);
+        let there = Column { has_default: true, ..column(1, "a") };
+        assert_eq!(
+            sql_of(there, Some("'x'::text")),
+            r#"ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::text::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text"#
+        );
     }
 
     #[test]
-    fn a_message_from_before_a_rename_has_the_numbers_of_now() {
-        let now = columns(&[(1, "id"), (2, "b"), (3, "a")]);
-        let pairs = [(1, 1), (2, 2), (3, 3)];
-        let numbers = |names: &[&str], now: &[Column]| {
-            let columns = numbered(names, now, &pairs)?;
-            Some(columns.into_iter().map(|column| (column.number, column.name)).collect::<Vec<_>>())
+    fn the_columns_of_a_message_are_known_by_their_places_or_by_names_that_they_have_had() {
+        let (three, there) = (pairs(&[(1, 1), (2, 2), (3, 3)]), columns(&THERE));
+        let numbers = |names: &[&str], now: &[(i16, &str)], last: i16| {
+            let now = columns(now);
+            let layout = Numbers { now: &now, last, pairs: &three, there: &there }.of(names);
+            let shown = |columns: Vec<Column>| columns.iter().map(|c| c.number).collect::<Vec<_>>();
+            match layout {
+                Layout::Known(columns) => (1, shown(columns)),
+                Layout::Guessed(columns) => (2, shown(columns)),
+                Layout::Unknown => (3, Vec::new()),
+            }
         };
-        let expected = |names: [&str; 3]| {
-            Some(names.into_iter().enumerate().map(|(n, name)| (n as i16 + 1, name.to_owned())).collect())
-        };
-        assert_eq!(numbers(&["id", "a", "b"], &now), expected(["id", "a", "b"]));
-        assert_eq!(numbers(&["id", "b", "a"], &now), expected(["id", "b", "a"]));
-        // One came since; one came and one went.
+        // Renames and exchanges leave the places alone, whatever the names are.
+        assert_eq!(numbers(&["id", "x", "y"], &[(1, "id"), (2, "b"), (3, "a")], 3), (1, vec![1, 2, 3]));
+        // Exchanged, changed, one dropped; one added, changed, exchanged with it.
+        assert_eq!(numbers(&["id", "b", "a"], &[(1, "id"), (2, "b")], 3), (1, vec![1, 2, 3]));
         assert_eq!(
-            numbers(&["id", "b", "a"], &columns(&[(1, "id"), (2, "b"), (3, "a"), (4, "n")])),
-            expected(["id", "b", "a"])
+            numbers(&["id", "c", "b", "a"], &[(1, "id"), (2, "a"), (3, "b"), (4, "c")], 4),
+            (1, vec![1, 2, 3, 4])
         );
-        assert_eq!(numbers(&["id", "a", "b"], &columns(&[(1, "id"), (3, "b"), (4, "a")])), None);
+        // From before one came, and after one went.
+        assert_eq!(numbers(&["id", "a", "b"], &[(1, "id"), (2, "a"), (3, "b"), (4, "n")], 4), (1, vec![1, 2, 3]));
+        assert_eq!(numbers(&["id", "b"], &[(1, "id"), (3, "b")], 3), (1, vec![1, 3]));
+        // One went and one came: by names that are known.
+        assert_eq!(numbers(&["id", "a", "b"], &[(1, "id"), (3, "b"), (4, "a")], 4), (2, vec![1, 2, 3]));
+        assert_eq!(numbers(&["id", "b", "a"], &[(1, "id"), (3, "b"), (4, "a")], 4), (2, vec![1, 3, 4]));
+        // And renamed after the change.
+        assert_eq!(numbers(&["id", "b", "a"], &[(1, "id"), (3, "b"), (4, "e")], 4), (3, Vec::new()));
+        // One that came and went.
+        assert_eq!(numbers(&["id", "a", "b", "n"], &[(1, "id"), (2, "a"), (3, "b")], 4), (1, vec![1, 2, 3, 4]));
     }
 }

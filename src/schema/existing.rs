@@ -9,6 +9,7 @@
 use super::{SchemaError, append, batch, classify, record, tables};
 use crate::catalog::tables::by_name;
 use crate::config::Baseline;
+use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident, literal};
@@ -32,7 +33,7 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
     // Those without a stream are filled at the end, before keys and triggers.
     let included = || tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
     let there = by_name(target, included().map(|table| &table.name)).await?;
-    tables::require_fit(included(), &there)?;
+    tables::require_fit(included(), &there, Hierarchy::Own)?;
     for difference in tables::differences(included(), &there) {
         tracing::warn!("{difference}");
     }

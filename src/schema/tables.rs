@@ -23,6 +23,7 @@ use crate::sql::{TableName, ident};
 pub fn require_fit<'a>(
     tables: impl Iterator<Item = &'a SourceTable>,
     target: &HashMap<TableName, Found>,
+    hierarchy: Hierarchy,
 ) -> Result<(), SchemaError> {
     let mut wrong = Vec::new();
     let tables: Vec<&SourceTable> = tables.collect();
@@ -30,8 +31,11 @@ pub fn require_fit<'a>(
     let mut differences: HashMap<&TableName, Vec<Difference<'_>>> = HashMap::new();
     for table in &tables {
         let Some(there) = target.get(&table.name) else { continue };
-        let compared = columns::compare(&table.columns, &there.columns, &[], Hierarchy::Own);
-        differences.insert(&table.name, compared.differences);
+        let mut compared = columns::compare(&table.columns, &there.columns, &[], Hierarchy::Own).differences;
+        if hierarchy == Hierarchy::Same {
+            compared.extend(columns::of_another_kind(&table.columns, &there.columns));
+        }
+        differences.insert(&table.name, compared);
     }
     for table in &tables {
         let Some(there) = target.get(&table.name) else {

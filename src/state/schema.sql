@@ -67,7 +67,9 @@ CREATE TABLE walferry.tables (
     problem       text,                     -- what makes the two sides differ, as last looked at
     source_columns smallint[],              -- the numbers of its columns on the source,
     target_columns smallint[],              -- and of their counterparts,
-    columns_of     oid,                     -- in this table of the target
+    source_types   oid[],                   -- their types on the source below domains, then;
+    source_modifiers int[],                 -- 0: computed there
+    columns_of     oid,                     -- the target's numbers are of this table
     PRIMARY KEY (migration, source_oid)
 );
 

@@ -4,11 +4,12 @@
 //! Invariant: a table is known by its oid on the source, whatever its name is by
 //! now; who takes part is decided in [`crate::membership`] and kept here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{State, StateError};
+use crate::catalog::types::ColumnType;
 use crate::lsn::{EndLsn, Lsn};
 use crate::session::Row;
 use crate::sql::{TableName, literal};
@@ -94,18 +95,35 @@ pub struct TargetTable {
     pub inherits: Vec<u32>,
 }
 
+/// A column of the source and its counterpart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Its number on the source (`pg_attribute.attnum`).
+    pub ours: i16,
+    /// The counterpart's.
+    pub theirs: i16,
+    /// Its type on the source below all domains when the two were paired;
+    /// [`Pair::COMPUTED`] where the source computed it.
+    pub was: ColumnType,
+}
+
+impl Pair {
+    /// No type: of a column that was GENERATED ALWAYS AS (expression).
+    pub const COMPUTED: ColumnType = ColumnType { oid: 0, modifier: -1 };
+}
+
 /// Which column of a table is which of its counterpart, by their numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
     /// The counterpart: the numbers are this table's, and no other's of its name.
     pub of: u32,
-    /// The numbers on the source and on the target.
-    pub pairs: Vec<(i16, i16)>,
+    /// The columns.
+    pub pairs: Vec<Pair>,
 }
 
 impl Pairs {
     /// Those that are about this table of the target.
-    pub fn with(&self, table: u32) -> &[(i16, i16)] {
+    pub fn with(&self, table: u32) -> &[Pair] {
         if self.of == table { &self.pairs } else { &[] }
     }
 }
@@ -196,7 +214,7 @@ impl State {
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
-                 source_columns = NULL, target_columns = NULL, columns_of = NULL, \
+                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, \
                  changed_at = pg_catalog.clock_timestamp()",
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
@@ -366,12 +384,16 @@ impl State {
     /// # Errors
     /// When it cannot be read.
     pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Pairs>, StateError> {
-        let sql = "SELECT source_oid, columns_of, source_columns, target_columns FROM walferry.tables \
-             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
+        let sql = "SELECT source_oid, columns_of, source_columns, target_columns, source_types, source_modifiers \
+             FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
         let rows = self.query(sql, &[&self.name(), &source_oids], "read the pairs of columns").await?;
         let pairs = |row: &Row| {
             let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(2)?, row.take(3)?);
-            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs: ours.into_iter().zip(theirs).collect() }))
+            let (oids, modifiers): (Vec<u32>, Vec<i32>) = (row.take(4)?, row.take(5)?);
+            let types = oids.into_iter().zip(modifiers).map(|(oid, modifier)| ColumnType { oid, modifier });
+            let pairs = ours.into_iter().zip(theirs).zip(types);
+            let pairs = pairs.map(|((ours, theirs), was)| Pair { ours, theirs, was }).collect();
+            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs }))
         };
         rows.iter().map(pairs).collect()
     }
@@ -384,22 +406,53 @@ impl State {
     pub async fn pair_columns(&self, tables: &[(u32, Pairs)]) -> Result<(), StateError> {
         let of_all = tables.iter().flat_map(|(oid, of)| of.pairs.iter().map(|pair| (*oid, of.of, *pair)));
         let (mut oids, mut of, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (oid, table, (our, their)) in of_all {
+        let (mut types, mut modifiers) = (Vec::new(), Vec::new());
+        for (oid, table, pair) in of_all {
             oids.push(oid);
             of.push(table);
-            ours.push(our);
-            theirs.push(their);
+            ours.push(pair.ours);
+            theirs.push(pair.theirs);
+            types.push(pair.was.oid);
+            modifiers.push(pair.was.modifier);
         }
         self.execute(
-            "UPDATE walferry.tables t SET columns_of = p.of, source_columns = p.ours, target_columns = p.theirs FROM ( \
-                 SELECT oid, of, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs \
-                 FROM unnest($2::oid[], $3::oid[], $4::int2[], $5::int2[]) AS u (oid, of, our, their) GROUP BY oid, of) AS p \
+            "UPDATE walferry.tables t SET columns_of = p.of, source_columns = p.ours, target_columns = p.theirs, \
+                 source_types = p.types, source_modifiers = p.modifiers FROM ( \
+                 SELECT oid, of, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs, \
+                     pg_catalog.array_agg(kind ORDER BY our) AS types, pg_catalog.array_agg(modifier ORDER BY our) AS modifiers \
+                 FROM unnest($2::oid[], $3::oid[], $4::int2[], $5::int2[], $6::oid[], $7::int4[]) \
+                     AS u (oid, of, our, their, kind, modifier) GROUP BY oid, of) AS p \
              WHERE t.migration = $1 AND t.source_oid = p.oid",
-            &[&self.name(), &oids, &of, &ours, &theirs],
+            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers],
             "record the pairs of columns",
         )
         .await?;
         Ok(())
+    }
+
+    /// Records pairs that were met, and that the rows of some of the tables are to be
+    /// compared; says whether there are any of these.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn keep_pairs(&self, met: &[(u32, Pairs)], doubted: &HashSet<u32>) -> Result<bool, StateError> {
+        let has_rows = |row: &TableRow| row.state.is_streamed() || row.state == TableState::Within;
+        let mut doubts = Vec::new();
+        if !doubted.is_empty() {
+            let rows = self.tables().await?.into_iter();
+            let doubted = rows.filter(|row| doubted.contains(&row.source_oid) && has_rows(row));
+            doubts.extend(
+                doubted
+                    .map(|row| (row.source_oid, Origin { filenode: Some(Origin::COLUMNS_CAME), via: row.origin.via })),
+            );
+        }
+        if !doubts.is_empty() {
+            self.record_origins(&doubts).await?;
+        }
+        if !met.is_empty() {
+            self.pair_columns(met).await?;
+        }
+        Ok(!doubts.is_empty())
     }
 
     /// The patterns that the tables were chosen by, as recorded last; `None` before
