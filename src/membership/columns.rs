@@ -180,14 +180,14 @@ pub fn sql(table: &TableName, differences: &[Difference<'_>], adds: &HashMap<Str
     drops.into_iter().chain((!renamed.is_empty()).then_some(renamed)).chain(others).collect()
 }
 
-/// The ALTER that gives a column another type: of another kind it has the values that
-/// their text is of there, and its default is not cast.
+/// The ALTER that gives a column another type: of another kind its values are cast, and its
+/// default is set again.
 fn retype(column: &Column, there: &Column, default: Option<&str>) -> String {
     let (name, kind) = (ident(&column.name), &column.below_sql);
     if column.below.is_kept_in(there.below) {
         return format!("ALTER COLUMN {name} TYPE {kind}");
     }
-    let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {name}::text::{kind}");
+    let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {name}::{kind}");
     match default.filter(|_| there.has_default) {
         None => alter,
         Some(default) => {
@@ -487,7 +487,7 @@ mod tests {
         let there = Column { has_default: true, ..column(1, "a") };
         assert_eq!(
             sql_of(there, Some("'x'::text")),
-            r#"ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::text::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text"#
+            r#"ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text"#
         );
     }
 

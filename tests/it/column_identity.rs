@@ -73,6 +73,76 @@ async fn names_of_columns_that_others_have_by_now_are_noticed() {
     .await;
 }
 
+/// The stories: a change was read after the DDL behind it, and written by names that are
+/// those of other columns by then.
+#[tokio::test]
+async fn changes_between_two_pieces_of_ddl_find_their_columns() {
+    let swapped = |one: &str, other: &str| {
+        let rename = |from: &str, to: &str| format!("ALTER TABLE {{m}} RENAME {from} TO {to};");
+        [rename(one, "z"), rename(other, one), rename("z", other)].concat()
+    };
+    let and_dropped =
+        format!("BEGIN; {} UPDATE {{m}} SET a = 'new a' || id; ALTER TABLE {{m}} DROP a; COMMIT", swapped("a", "b"));
+    let made_anew = "ALTER TABLE {m} DROP a; ALTER TABLE {m} ADD a text; INSERT INTO {m} (id, a, b) VALUES (7, 'a', 'b'); \
+         ALTER TABLE {m} RENAME a TO e";
+    let came = format!(
+        "ALTER TABLE {{m}} RENAME a TO c; ALTER TABLE {{m}} ADD a text DEFAULT 'd'; \
+         INSERT INTO {{m}} (id, a, b, c) VALUES (7, 'a', 'b', 'c'); {}",
+        swapped("a", "c")
+    );
+    let exchanged = format!(
+        "ALTER TABLE {{m}} ADD c text DEFAULT 'd'; INSERT INTO {{m}} (id, a, b, c) VALUES (7, 'a', 'b', 'c'); {}",
+        swapped("a", "c")
+    );
+    let twice = "ALTER TABLE {m} RENAME a TO d; ALTER TABLE {m} RENAME b TO a; INSERT INTO {m} (id, d, a) VALUES (7, 'd', 'a'); \
+         ALTER TABLE {m} DROP a";
+    stories(
+        PLAIN,
+        &[
+            (&and_dropped, "UPDATE {m} SET b = 'u' WHERE id = 1"),
+            (made_anew, "INSERT INTO {m} (id, e) VALUES (9, 'e')"),
+            (&came, "INSERT INTO {m} (id, a, c) VALUES (9, 'a', 'c')"),
+            (&exchanged, "INSERT INTO {m} (id, a, c) VALUES (9, 'a', 'c')"),
+            (twice, "INSERT INTO {m} (id, d) VALUES (9, 'd')"),
+        ],
+    )
+    .await;
+}
+
+/// The stories: '007' became 7, with exit 0; or the target refused a value, without the
+/// ALTER; or the ALTER was refused as there is no cast, or as the default has none.
+#[tokio::test]
+async fn a_type_of_another_kind_is_a_stop_with_an_alter_that_works() {
+    let typed = "CREATE TABLE {m} (id int PRIMARY KEY, b text, i int DEFAULT 7, t text DEFAULT '1', j jsonb, l int[]); \
+         INSERT INTO {m} SELECT i, 'b', i, i, '{\"a\":1}', '{1}' FROM generate_series(1, 5) i";
+    stories(
+        typed,
+        &[
+            ("ALTER TABLE {m} ALTER i TYPE text", "INSERT INTO {m} (id, i) VALUES (9, '007'), (10, 'x')"),
+            (
+                "ALTER TABLE {m} ALTER i DROP DEFAULT, ALTER i TYPE boolean USING i = 1, ALTER i SET DEFAULT true",
+                "INSERT INTO {m} (id) VALUES (9)",
+            ),
+            (
+                "ALTER TABLE {m} ALTER t DROP DEFAULT, ALTER t TYPE int USING t::int, ALTER t SET DEFAULT 1",
+                "INSERT INTO {m} (id) VALUES (9)",
+            ),
+            ("ALTER TABLE {m} ALTER j TYPE text", "INSERT INTO {m} (id, j) VALUES (9, '{ \"a\": 1 }')"),
+            ("ALTER TABLE {m} ALTER l TYPE text[]", "INSERT INTO {m} (id, l) VALUES (9, '{007}')"),
+        ],
+    )
+    .await;
+    // Copied anew, and without a stream.
+    let unlogged = "CREATE UNLOGGED TABLE u (id int PRIMARY KEY, i int)";
+    let story = Story::of(&format!("CREATE TABLE m0 (id int PRIMARY KEY, i int); {unlogged}"), &[]).await;
+    for table in ["m0", "u"] {
+        story.source(&format!("ALTER TABLE {table} ALTER i TYPE text; INSERT INTO {table} VALUES (1, '007')")).await;
+    }
+    let said = story.run(&["resync", "m0"], 7).stderr;
+    assert!(said.contains("ALTER TABLE \"public\".\"m0\" ALTER COLUMN \"i\" TYPE text"), "{said}");
+    story.leads_to_the_end().await;
+}
+
 #[tokio::test]
 async fn columns_that_came_later_have_the_older_rows_values() {
     stories(
@@ -122,8 +192,9 @@ async fn columns_of_partitions_and_children_are_altered_where_it_reaches_them() 
          CREATE TABLE {m}_0 PARTITION OF {m} FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id); \
          CREATE TABLE {m}_0_0 PARTITION OF {m}_0 FOR VALUES FROM (0) TO (50); CREATE TABLE {m}_1 PARTITION OF {m} FOR VALUES FROM (100) TO (200); \
          INSERT INTO {m} SELECT i, 'b' FROM generate_series(1, 5) i";
-    let inherited = "CREATE TABLE {m} (id int PRIMARY KEY, b text); CREATE TABLE {m}_child (PRIMARY KEY (id)) INHERITS ({m}); \
-         INSERT INTO {m} VALUES (1, 'b'), (2, 'b'); INSERT INTO {m}_child VALUES (3, 'c')";
+    let inherited = "CREATE TABLE {m} (id int PRIMARY KEY, b text); CREATE TABLE {m}_child (own int, PRIMARY KEY (id)) INHERITS ({m}); \
+         INSERT INTO {m} VALUES (1, 'b'), (2, 'b'); INSERT INTO {m}_child VALUES (3, 'c', 4)";
+    stories(inherited, &[("ALTER TABLE {m}_child RENAME own TO other", "UPDATE {m}_child SET other = 5")]).await;
     for setup in [parted, inherited] {
         stories(
             setup,
@@ -168,6 +239,24 @@ async fn columns_are_followed_in_a_schema_of_the_operators() {
         story.source(&named(change, number)).await;
     }
     story.leads_to_the_end().await;
+}
+
+/// The stories: what a column had that is computed no more was dropped without a word; one
+/// that exchanged its name with a computed one was to take its place.
+#[tokio::test]
+async fn columns_that_are_computed_on_both_sides_are_followed_in_a_schema_of_the_operators() {
+    let tables = |sql: &str| (0..2).map(|number| named(sql, number)).collect::<Vec<_>>().join("; ");
+    let there = COMPUTED.split(';').next().unwrap();
+    let story = of_the_operator(&tables(there), &tables(COMPUTED)).await;
+    story
+        .source("ALTER TABLE m0 ALTER g DROP EXPRESSION; UPDATE m0 SET g = 99; INSERT INTO m0 VALUES (9, 'x', 'y', 33)")
+        .await;
+    story.source("ALTER TABLE m1 RENAME g TO x; ALTER TABLE m1 RENAME a TO g; ALTER TABLE m1 RENAME x TO a").await;
+    story.source("UPDATE m1 SET g = 'u' WHERE id = 1").await;
+    story.leads_to_the_end().await;
+    let rows = "SELECT string_agg(t::text, ' ' ORDER BY id) FROM (SELECT id, a::text, b, g::text FROM m1) t";
+    let value = async |client: &tokio_postgres::Client| client.query_one(rows, &[]).await.unwrap().get::<_, String>(0);
+    assert_eq!(value(&story.target).await, value(&story.source).await);
 }
 
 /// A migration into tables that are there.

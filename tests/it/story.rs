@@ -6,8 +6,8 @@ use crate::journey::PATIENCE;
 use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry};
 
-/// More than any way out is long.
-const ROUNDS: usize = 12;
+/// More than any way out is long, of ten tables.
+const ROUNDS: usize = 40;
 
 /// A migration whose rows were copied, between two runs.
 pub struct Story {
