@@ -152,8 +152,16 @@ impl Source {
         if compared.differences.is_empty() {
             let doubted: HashSet<u32> =
                 (is_guessed || compared.is_doubted).then_some(relation.id).into_iter().collect();
-            let met = (!compared.met.is_empty())
-                .then(|| (relation.id, Pairs { of: there.oid, pairs: columns::with_met(pairs, &compared.met) }));
+            let met = (!compared.met.is_empty()).then(|| {
+                (
+                    relation.id,
+                    Pairs {
+                        of: there.oid,
+                        pairs: columns::with_met(pairs, &compared.met),
+                        parents: known.parents.clone(),
+                    },
+                )
+            });
             state.keep_pairs(&met.into_iter().collect::<Vec<_>>(), &doubted).await?;
             return Ok(None);
         }

@@ -137,6 +137,11 @@ impl Table {
         self.ancestors.last().map_or(&self.name, |root| &root.name)
     }
 
+    /// The table that it is a partition of, or those that it inherits from, by oid.
+    pub fn above(&self) -> Vec<u32> {
+        self.ancestors.first().map_or_else(|| self.parents.clone(), |parent| vec![parent.oid])
+    }
+
     /// Whether it is a partition, near or far, of the table with this oid.
     pub fn is_below(&self, oid: u32) -> bool {
         self.ancestors.iter().any(|ancestor| ancestor.oid == oid)
@@ -213,7 +218,7 @@ const TABLES: &str = "\
         coalesce(above.oids, '{}') AS ancestor_oids, coalesce(above.schemas, '{}') AS ancestor_schemas, \
         coalesce(above.names, '{}') AS ancestor_names, coalesce(above.versions, '{}') AS links, \
         ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND NOT c.relispartition) AS parents, \
-        c.relkind = 'p' OR c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
+        c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
             AND i.indisvalid AND i.indimmediate AND (c.relreplident = 'd' AND i.indisprimary \
                 OR c.relreplident = 'i' AND i.indisreplident)) AS has_identity, \
         (SELECT ic.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \

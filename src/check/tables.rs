@@ -1,10 +1,10 @@
 //! The tables that take part: replica identity, the right to read, policies;
 //! the filter's patterns, and what would stay behind for its schema's name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{CheckError, Findings, known};
-use crate::catalog::publication::AllTables;
+use crate::catalog::publication::{self, AllTables, Published};
 use crate::catalog::roles::Role;
 use crate::catalog::strangers;
 use crate::catalog::tables::{self, Detail, OtherKind, Persistence, Rights, Shape};
@@ -95,7 +95,8 @@ pub(super) async fn check(
         PublishWhat::AllTables => AllTables::Yes,
         PublishWhat::Listed => AllTables::No,
     };
-    replica_identity(&all, publishes, findings);
+    let published = publication::tables(session, settings.publications.names()).await?;
+    replica_identity(&all, (publishes, &published), findings);
     reading(&list, role, findings);
     Ok(Tables { list, all })
 }
@@ -175,8 +176,12 @@ fn without_root(all: &[SourceTable], findings: &mut Findings) {
     }
 }
 
-fn replica_identity(all: &[SourceTable], publishes: AllTables, findings: &mut Findings) {
-    let bare = publishing::without_identity(all, publishes);
+fn replica_identity(
+    all: &[SourceTable],
+    (publishes, published): (AllTables, &HashMap<u32, Published>),
+    findings: &mut Findings,
+) {
+    let bare = publishing::without_identity(all, publishes, published);
     if bare.is_empty() {
         let count = all.iter().filter(|t| t.part == Part::Included && t.shape == Shape::Plain).count();
         let have = if count == 1 { "has" } else { "have" };

@@ -55,7 +55,8 @@ pub async fn look(
         let compared = columns::compare(&table.columns, &theirs.columns, known, hierarchy);
         if !compared.met.is_empty() {
             let pairs = columns::with_met(known, &compared.met);
-            met.push((table.oid, Pairs { of: theirs.oid, pairs }));
+            let parents = pairs_of.map_or_else(|| table.above(), |pairs| pairs.parents.clone());
+            met.push((table.oid, Pairs { of: theirs.oid, pairs, parents }));
             // Another table of that name has other rows.
             let is_another = pairs_of.is_some_and(|pairs| pairs.of != theirs.oid);
             doubted.extend((compared.is_doubted || is_another).then_some(table.oid));

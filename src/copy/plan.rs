@@ -265,7 +265,10 @@ fn paired<'a>(tables: impl Iterator<Item = &'a SourceTable>, there: &HashMap<Tab
     let of_table = |table: &SourceTable| {
         let Found { oid, columns, .. } = there.get(&table.name)?;
         let paired = |column: &Column| Some(pair(column, columns.iter().find(|other| other.name == column.name)?));
-        Some((table.oid, Pairs { of: *oid, pairs: table.columns.iter().filter_map(paired).collect() }))
+        Some((
+            table.oid,
+            Pairs { of: *oid, pairs: table.columns.iter().filter_map(paired).collect(), parents: table.above() },
+        ))
     };
     tables.filter_map(of_table).collect()
 }

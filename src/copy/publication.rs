@@ -40,13 +40,14 @@ pub(super) async fn ensure(ctx: &CopyContext<'_>, source: &Session) -> Result<()
                 PublishWhat::AllTables => AllTables::Yes,
                 PublishWhat::Listed => AllTables::No,
             };
-            refuse_without_identity(&tables, wanted)?;
+            refuse_without_identity(&tables, wanted, &HashMap::new())?;
             create(ctx, source, name, &tables, wanted).await?;
             wanted
         }
         (_, found) => {
             let all = publication::all_tables(found);
-            refuse_without_identity(&tables, all)?;
+            let published = publication::tables(source, ctx.settings.publications.names()).await?;
+            refuse_without_identity(&tables, all, &published)?;
             use_existing(ctx, source, found, &tables).await?;
             all
         }
@@ -205,7 +206,7 @@ pub(super) async fn include(
     let is_new = |table: &SourceTable| new.contains(&table.oid);
     let all = membership::letting_in(all, |oid| new.contains(&oid));
     let asked: Vec<SourceTable> = all.iter().filter(|table| is_new(table)).cloned().collect();
-    refuse_without_identity(&asked, AllTables::No)?;
+    refuse_without_identity(&asked, AllTables::No, &published)?;
     require_sound(ctx, source, &all, &new).await?;
     if publication::all_tables(&found) == AllTables::Yes {
         return Ok(Additions::default());
@@ -340,8 +341,12 @@ async fn refuse_unmatched(ctx: &CopyContext<'_>, source: &Session, tables: &[Sou
     if unmatched.is_empty() { Ok(()) } else { Err(CopyError::Unmatched(unmatched)) }
 }
 
-fn refuse_without_identity(tables: &[SourceTable], all: AllTables) -> Result<(), CopyError> {
-    let without = publishing::without_identity(tables, all);
+fn refuse_without_identity(
+    tables: &[SourceTable],
+    all: AllTables,
+    published: &HashMap<u32, Published>,
+) -> Result<(), CopyError> {
+    let without = publishing::without_identity(tables, all, published);
     if without.is_empty() {
         return Ok(());
     }

@@ -314,6 +314,20 @@ pub struct Now<'a> {
     pub publishes_all: bool,
     /// What partitions have to be.
     pub hierarchy: Hierarchy,
+    /// What the tables belonged to when they were copied, by oids.
+    pub formerly: &'a HashMap<u32, Vec<u32>>,
+}
+
+impl Now<'_> {
+    /// What the place of a table has to be: also in an own hierarchy the source's, once
+    /// it has got another one there. Where its rows come as another's they say so.
+    fn hierarchy_of(&self, table: &SourceTable) -> Hierarchy {
+        let is_moved = || self.formerly.get(&table.oid).is_some_and(|was| *was != table.above());
+        match self.hierarchy {
+            Hierarchy::Own if is_moved() && root_in_name(self.published, table).is_none() => Hierarchy::Same,
+            hierarchy => hierarchy,
+        }
+    }
 }
 
 /// When rows are copied anew: after all that is about names and places.
@@ -512,11 +526,11 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
 }
 
 fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
-    attached_otherwise(now.hierarchy, table, (there, now.there), |oid| members.all.contains(&oid))
+    attached_otherwise(now.hierarchy_of(table), table, (there, now.there), |oid| members.all.contains(&oid))
 }
 
 fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
-    if now.hierarchy == Hierarchy::Own {
+    if now.hierarchy_of(table) == Hierarchy::Own {
         return None;
     }
     let name = |oid: &u32| now.there.get(oid).map(|there| there.name.clone());

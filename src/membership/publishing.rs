@@ -98,12 +98,18 @@ pub fn create_sql(name: &str, tables: &[SourceTable], all: AllTables) -> String 
 }
 
 /// Tables that would be published without a replica identity, each with the SQL
-/// that gives it one.
-pub fn without_identity(tables: &[SourceTable], all: AllTables) -> Vec<(&SourceTable, String)> {
+/// that gives it one. Of a partitioned table it is asked where rows come in its name
+/// (`published`): a message has the key of the table that it names.
+pub fn without_identity<'t>(
+    tables: &'t [SourceTable],
+    all: AllTables,
+    published: &HashMap<u32, Published>,
+) -> Vec<(&'t SourceTable, String)> {
     let is_published = |table: &&SourceTable| {
         table.part == Part::Included || (all == AllTables::Yes && table.part == Part::OfExtension)
     };
-    let bare = |table: &SourceTable| table.shape == Shape::Plain && table.identity != Identity::Usable;
+    let is_named = |table: &SourceTable| table.shape == Shape::Plain || published.contains_key(&table.oid);
+    let bare = |table: &SourceTable| is_named(table) && table.identity != Identity::Usable;
     let published = tables.iter().filter(is_published).filter(|table| bare(table));
     published.filter_map(|table| Some((table, table.identity_sql()?))).collect()
 }

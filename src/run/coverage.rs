@@ -54,7 +54,9 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let there = state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
     let filled = if publishes_all { filled(source, &tables, &rows).await? } else { HashSet::new() };
     let hierarchy = Hierarchy::of(settings.schema);
+    let formerly = state.former_parents().await?;
     let now = Now {
+        formerly: &formerly,
         rows: &rows,
         tables: &tables,
         published: &published,

@@ -70,6 +70,7 @@ CREATE TABLE walferry.tables (
     source_types   oid[],                   -- their types on the source below domains, then;
     source_modifiers int[],                 -- 0: computed there
     columns_of     oid,                     -- the target's numbers are of this table
+    parents        oid[],                   -- what it was a partition of or inherited from, then
     PRIMARY KEY (migration, source_oid)
 );
 

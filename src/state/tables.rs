@@ -119,6 +119,9 @@ pub struct Pairs {
     pub of: u32,
     /// The columns.
     pub pairs: Vec<Pair>,
+    /// The tables that it was a partition of, or inherited from, when it was copied, by
+    /// their oids on the source.
+    pub parents: Vec<u32>,
 }
 
 impl Pairs {
@@ -214,7 +217,7 @@ impl State {
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
-                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, \
+                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, parents = NULL, \
                  changed_at = pg_catalog.clock_timestamp()",
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
@@ -384,8 +387,8 @@ impl State {
     /// # Errors
     /// When it cannot be read.
     pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Pairs>, StateError> {
-        let sql = "SELECT source_oid, columns_of, source_columns, target_columns, source_types, source_modifiers \
-             FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
+        let sql = "SELECT source_oid, columns_of, source_columns, target_columns, source_types, source_modifiers, \
+                 coalesce(parents, '{}') FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
         let rows = self.query(sql, &[&self.name(), &source_oids], "read the pairs of columns").await?;
         let pairs = |row: &Row| {
             let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(2)?, row.take(3)?);
@@ -393,9 +396,19 @@ impl State {
             let types = oids.into_iter().zip(modifiers).map(|(oid, modifier)| ColumnType { oid, modifier });
             let pairs = ours.into_iter().zip(theirs).zip(types);
             let pairs = pairs.map(|((ours, theirs), was)| Pair { ours, theirs, was }).collect();
-            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs }))
+            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs, parents: row.take(6)? }))
         };
         rows.iter().map(pairs).collect()
+    }
+
+    /// What each table was a partition of, or inherited from, when it was copied, by oids.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn former_parents(&self) -> Result<HashMap<u32, Vec<u32>>, StateError> {
+        let sql = "SELECT source_oid, parents FROM walferry.tables WHERE migration = $1 AND parents IS NOT NULL";
+        let rows = self.query(sql, &[&self.name()], "read what the tables belonged to").await?;
+        rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
     }
 
     /// Records which column is which, in place of what was recorded of these tables, by
@@ -425,6 +438,17 @@ impl State {
              WHERE t.migration = $1 AND t.source_oid = p.oid",
             &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers],
             "record the pairs of columns",
+        )
+        .await?;
+        let (oids, parents): (Vec<u32>, Vec<String>) = tables
+            .iter()
+            .map(|(oid, pairs)| (*oid, pairs.parents.iter().map(u32::to_string).collect::<Vec<_>>().join(",")))
+            .unzip();
+        self.execute(
+            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[] \
+             FROM unnest($2::oid[], $3::text[]) AS p (oid, parents) WHERE t.migration = $1 AND t.source_oid = p.oid",
+            &[&self.name(), &oids, &parents],
+            "record what the tables belong to",
         )
         .await?;
         Ok(())

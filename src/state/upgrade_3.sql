@@ -4,6 +4,7 @@ ALTER TABLE walferry.migration ADD COLUMN further_publications text[] NOT NULL D
 ALTER TABLE walferry.deferred ADD COLUMN source_class oid, ADD COLUMN source_oid oid, ADD COLUMN target_oid oid,
     ADD COLUMN referenced_oid oid;
 ALTER TABLE walferry.tables ADD COLUMN source_columns smallint[], ADD COLUMN target_columns smallint[],
-    ADD COLUMN source_types oid[], ADD COLUMN source_modifiers int[], ADD COLUMN columns_of oid;
+    ADD COLUMN source_types oid[], ADD COLUMN source_modifiers int[], ADD COLUMN columns_of oid,
+    ADD COLUMN parents oid[];
 
 UPDATE walferry.version SET version = 4;

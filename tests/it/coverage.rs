@@ -4,7 +4,8 @@
 //! different rows.
 
 use crate::journey::{Journey, PATIENCE, execute, value};
-use crate::support::pair::Pair;
+use crate::story::Story;
+use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::Walferry;
 
 const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
@@ -276,4 +277,61 @@ async fn a_table_that_is_left_out_and_attached_to_a_root_published_as_one_is_nam
     journey.write(&["ALTER TABLE root ATTACH PARTITION o FOR VALUES IN ('o')"]).await;
     let said = journey.catch_up_again().code(8).stderr;
     assert!(said.contains("public.o is left out, and cannot be: its rows come in the name of public.root"), "{said}");
+}
+
+/// The stories: a SELECT of the parent had other rows on the target, with exit 0, where
+/// the schema there is the operator's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_gets_another_place_is_named_also_in_a_schema_of_the_operators() {
+    let tables = "CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE r_0 PARTITION OF r FOR VALUES FROM (0) TO (100); CREATE TABLE c (id int PRIMARY KEY); \
+         CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE i (id int PRIMARY KEY); CREATE TABLE n (PRIMARY KEY (id)) INHERITS (p)";
+    // Of these the operator has made something else.
+    let (here, there) = (
+        "CREATE TABLE own (PRIMARY KEY (id)) INHERITS (p); CREATE TABLE r_1 PARTITION OF r FOR VALUES FROM (900) TO (999)",
+        "CREATE TABLE own (id int PRIMARY KEY); CREATE TABLE r_1 (id int PRIMARY KEY)",
+    );
+    for schema in ["existing", "none"] {
+        let pair = Pair::builder().start().await;
+        pair.target_client().await.batch_execute(&format!("{tables}; {there}")).await.unwrap();
+        let setup =
+            format!("{tables}; {here}; INSERT INTO c VALUES (150); INSERT INTO i VALUES (1); INSERT INTO n VALUES (2)");
+        let story = Story::on(pair, &setup, &["--schema", schema]).await;
+        story.run(&["catchup"], 0);
+        let moved = "ALTER TABLE r ATTACH PARTITION c FOR VALUES FROM (100) TO (200); ALTER TABLE i INHERIT p; ALTER TABLE n NO INHERIT p";
+        story.source(moved).await;
+        let said = story.run(&["catchup"], 8).stderr;
+        for words in [
+            "3 tables are not equal",
+            "public.c is a partition of public.r",
+            "INHERIT \"public\".\"p\"",
+            "NO INHERIT \"public\".\"p\"",
+        ] {
+            assert!(said.contains(words), "{schema}: no {words} in:\n{said}");
+        }
+        story.target.batch_execute(moved).await.unwrap();
+        story.run(&["catchup", "--finish"], 0);
+    }
+}
+
+/// The story: check was ready after its own SQL, and the first UPDATE stopped for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_in_whose_name_rows_come_is_asked_for_a_replica_identity() {
+    let pair = Pair::builder().source_role(SourceRole::Superuser).start().await;
+    let setup = "CREATE TABLE r (id int, v text) PARTITION BY RANGE (id); \
+         CREATE TABLE r_0 PARTITION OF r FOR VALUES FROM (0) TO (100); INSERT INTO r VALUES (1, 'a'); \
+         CREATE PUBLICATION mine FOR TABLE r WITH (publish_via_partition_root)";
+    pair.source_sql(setup).await;
+    let run = |arguments: &[&str]| Walferry::run(&pair, &[arguments, &["--publication", "mine"]].concat(), PATIENCE);
+    let said = run(&["check"]).code(3).stdout;
+    for table in ["r", "r_0"] {
+        let sql = format!("ALTER TABLE \"public\".\"{table}\" REPLICA IDENTITY FULL;");
+        assert!(said.contains(&sql), "no {sql} in:\n{said}");
+        pair.source_sql(&sql).await;
+    }
+    run(&["check"]).code(0);
+    run(&["run", "--until", "caught-up"]).code(0);
+    pair.source_sql("UPDATE r SET v = 'b'").await;
+    run(&["catchup"]).code(0);
+    pair.assert_equal().await;
 }
