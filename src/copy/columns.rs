@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{CopyContext, CopyError};
-use crate::catalog::tables::{self, Detail};
+use crate::catalog::tables::{self, Detail, Shape};
 use crate::membership::columns::{self, Difference};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
@@ -67,9 +67,14 @@ pub async fn look(
             let cause = Cause::Columns(columns::sql(name, &compared.retyped, &HashMap::new()));
             found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
         }
-        if !compared.differences.is_empty() {
+        let mut of_table = compared.differences;
+        // A partition that comes later has to have the very types of its root.
+        if table.shape == Shape::Partitioned && hierarchy == Hierarchy::Same {
+            of_table.extend(&compared.retyped);
+        }
+        if !of_table.is_empty() {
             found.differing.insert(table.oid);
-            differences.insert(table.oid, compared.differences);
+            differences.insert(table.oid, of_table);
         }
     }
     found.has_new_doubts = state.keep_pairs(&met, &doubted).await?;

@@ -38,7 +38,10 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let parts = wanted.parts.iter().map(|table| table.oid);
     require_placed(ctx, &tables, &oids.iter().copied().chain(parts).collect()).await?;
     let found = columns::look(ctx, &HashSet::new(), (source, target)).await?;
-    if let Some(gap) = found.gaps.into_iter().find(|gap| oids.contains(&gap.source_oid)) {
+    // A new partition or child has the columns of those above it, as the source has them.
+    let above = |table: &SourceTable, oid| table.is_below(oid) || table.parents.contains(&oid);
+    let is_asked = |oid| oids.contains(&oid) || wanted.new.iter().any(|table| above(table, oid));
+    if let Some(gap) = found.gaps.into_iter().find(|gap| is_asked(gap.source_oid)) {
         return Err(CopyError::Misplaced(Box::new(gap)));
     }
     let there = by_name(target, names.iter()).await?;

@@ -32,6 +32,9 @@ use crate::state::tables::{Origin, TableRow, TableState};
 /// Pause between two looks beside the stream.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// Rows that differ are read again on the source, to see whether they are written to.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Both sides at one time.
 struct Look {
     rows: Vec<TableRow>,
@@ -318,9 +321,19 @@ pub(super) async fn have_equal_rows(
         .into_iter()
         .filter(|name| is_carried(name, &ours.columns) && is_carried(name, &theirs.columns))
         .collect();
-    let (ours, theirs): (Checksum, Checksum) = tokio::try_join!(
-        contents::checksum(source, here, ours.shape, &columns, row_filter),
-        contents::checksum(target, there, theirs.shape, &columns, None)
-    )?;
-    Ok(ours == theirs)
+    let of_source = || contents::checksum(source, here, ours.shape, &columns, row_filter);
+    let (before, found): (Checksum, Checksum) =
+        tokio::try_join!(of_source(), contents::checksum(target, there, theirs.shape, &columns, None))?;
+    if before == found {
+        return Ok(true);
+    }
+    tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+    if of_source().await? != before {
+        warn!(
+            table = %here,
+            "its rows are written to on the source just now, so that they are not found equal whatever they are: \
+             compare again (walferry catchup) while nothing is written, before you copy it anew"
+        );
+    }
+    Ok(false)
 }

@@ -68,12 +68,10 @@ impl Given {
     }
 
     fn take_owner(&mut self, entry: &mut Entry) {
-        let start = last_statement(&entry.sql);
-        let Some((rest, statement)) = entry.sql.split_at_checked(start) else { return };
-        let statement = statement.trim();
-        if !(statement.starts_with("ALTER ") && statement.contains(" OWNER TO ")) || entry.owner.is_empty() {
+        if entry.owner.is_empty() {
             return;
         }
+        let Some((before, statement, behind)) = owner_statement(&entry.sql, &entry.owner) else { return };
         let rank = match entry.kind.as_str() {
             "SCHEMA" => Rank::OwnerOfSchema,
             "SEQUENCE" => Rank::OwnerOfSequence,
@@ -83,7 +81,7 @@ impl Given {
         if classify::needs_superuser(entry) || entry.kind == "EVENT TRIGGER" {
             owner.kind = DeferredKind::Administrator;
         }
-        let rest = rest.trim_end().to_owned();
+        let rest = format!("{}{behind}", before.trim_end());
         self.objects.push((rank, owner));
         self.new_owners.insert((entry.owner.clone(), entry.schema.clone()));
         entry.sql = rest;
@@ -109,14 +107,20 @@ fn deferred(object: &str, entry: &Entry, sql: String) -> Deferred {
     }
 }
 
-/// Where the last statement begins, in bytes.
-fn last_statement(sql: &str) -> usize {
-    let (mut at, mut start) = (0, 0);
+/// The statement that gives the object to its owner, with what is before and behind it:
+/// pg_dump's last one, and what an older server needs besides ([`super::older`]).
+fn owner_statement<'a>(sql: &'a str, owner: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let gives = [owner.to_owned(), ident(owner)].map(|owner| format!(" OWNER TO {owner};"));
+    let (mut at, mut found) = (0, None);
     while let Some(rest) = sql.get(at..).filter(|rest| !rest.trim().is_empty()) {
-        start = at;
-        at += statement_length(rest);
+        let end = at + statement_length(rest);
+        let statement = sql.get(at..end).unwrap_or_default().trim();
+        if statement.starts_with("ALTER ") && gives.iter().any(|gives| statement.ends_with(gives)) {
+            found = Some((sql.get(..at)?, statement, sql.get(end..)?));
+        }
+        at = end;
     }
-    start
+    found
 }
 
 /// Checks that every role that the schema names is on the target: those of
@@ -247,6 +251,16 @@ mod tests {
         let mut given = Given::default();
         given.take(&mut entries);
         assert_eq!(entries[0].sql, body);
+        let of_older = entry(
+            "TABLE",
+            "c",
+            "CREATE TABLE s.c ();\n\nALTER TABLE s.c OWNER TO o;\n\nALTER TABLE s.c ALTER a SET NOT NULL;",
+        );
+        let mut given_of_older = Given::default();
+        let mut of_older = vec![of_older];
+        given_of_older.take(&mut of_older);
+        assert_eq!(of_older[0].sql, "CREATE TABLE s.c ();\n\nALTER TABLE s.c ALTER a SET NOT NULL;");
+        assert_eq!(given_of_older.into_objects()[0].sql, "ALTER TABLE s.c OWNER TO o;");
         assert_eq!(entries[1].sql, "CREATE TABLE s.\"a; OWNER TO b\" (\n);");
         let objects = given.into_objects();
         assert_eq!(objects.len(), 1);

@@ -4,7 +4,7 @@
 //! (`src/backend/replication/logical/relation.c` does the same), and types as far as
 //! the target's holds every value of the source's ([`crate::catalog::types`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::SchemaError;
 use crate::catalog::contents;
@@ -13,7 +13,7 @@ use crate::membership::SourceTable;
 use crate::membership::columns::{self, Difference};
 use crate::membership::placement::Hierarchy;
 use crate::session::Session;
-use crate::sql::{TableName, ident};
+use crate::sql::{TableName, ident, literal};
 
 /// Checks that every table and column that will be copied has its place, and
 /// that no column of the target wants a value that the source does not have.
@@ -60,15 +60,21 @@ pub fn require_fit<'a>(
             format!("column {column} of {} is NOT NULL without a default, and the source has no values for it: ALTER TABLE {sql} ALTER COLUMN {column} DROP NOT NULL;", table.name)
         }));
     }
+    let mut said = HashSet::new();
+    wrong.retain(|line| said.insert(line.clone()));
     if wrong.is_empty() { Ok(()) } else { Err(SchemaError::Mismatch(wrong)) }
 }
 
 /// What a difference wants done before there are rows.
 fn wanted(table: &SourceTable, difference: &Difference<'_>) -> Option<String> {
-    let (name, sql) = (&table.name, table.name.sql());
+    // A partition is altered with its root.
+    let (name, sql) = (table.root(), table.root().sql());
     match difference {
         Difference::Lacks(column) => {
-            Some(format!("ALTER TABLE {sql} ADD COLUMN {} {};", ident(&column.name), column.type_sql))
+            let not_null = if column.is_not_null { " NOT NULL" } else { "" };
+            let earlier = column.missing.as_deref().map(|value| format!(" DEFAULT {}{not_null}", literal(value)));
+            let (column, kind) = (ident(&column.name), &column.type_sql);
+            Some(format!("ALTER TABLE {sql} ADD COLUMN {column} {kind}{};", earlier.unwrap_or_default()))
         }
         Difference::Unlike { column, there } => {
             let alter = columns::sql(name, std::slice::from_ref(difference), &HashMap::new()).join(" ");

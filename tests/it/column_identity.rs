@@ -195,6 +195,9 @@ async fn columns_of_partitions_and_children_are_altered_where_it_reaches_them() 
     let inherited = "CREATE TABLE {m} (id int PRIMARY KEY, b text); CREATE TABLE {m}_child (own int, PRIMARY KEY (id)) INHERITS ({m}); \
          INSERT INTO {m} VALUES (1, 'b'), (2, 'b'); INSERT INTO {m}_child VALUES (3, 'c', 4)";
     stories(inherited, &[("ALTER TABLE {m}_child RENAME own TO other", "UPDATE {m}_child SET other = 5")]).await;
+    let narrowed =
+        "ALTER TABLE {m} ALTER b TYPE varchar(9); CREATE TABLE {m}_2 PARTITION OF {m} FOR VALUES FROM (200) TO (300)";
+    stories(parted, &[(narrowed, "INSERT INTO {m} VALUES (201, 'x')")]).await;
     for setup in [parted, inherited] {
         stories(
             setup,

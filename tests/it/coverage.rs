@@ -7,6 +7,7 @@ use crate::journey::{Journey, PATIENCE, execute, value};
 use crate::story::Story;
 use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::Walferry;
+use crate::support::wait_until;
 
 const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
     INSERT INTO a SELECT i, 'x' FROM generate_series(1, 20) AS i; INSERT INTO b SELECT i, 'x' FROM generate_series(1, 20) AS i";
@@ -334,4 +335,28 @@ async fn a_root_in_whose_name_rows_come_is_asked_for_a_replica_identity() {
     pair.source_sql("UPDATE r SET v = 'b'").await;
     run(&["catchup"]).code(0);
     pair.assert_equal().await;
+}
+
+/// The story: after a TRUNCATE every rehearsal asked for a new copy of a table that was
+/// only written to.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_written_to_while_they_are_compared_are_said_to_be() {
+    let setup =
+        "CREATE TABLE a (id serial PRIMARY KEY, v text); INSERT INTO a (v) SELECT 'x' FROM generate_series(1, 20)";
+    let story = Story::of(setup, &[]).await;
+    story.source("TRUNCATE a").await;
+    let writer = story.pair.source_client().await;
+    let writes = tokio::spawn(async move {
+        while writer.batch_execute("INSERT INTO a (v) VALUES ('y'); SELECT pg_sleep(0.01)").await.is_ok() {}
+    });
+    wait_until("rows come", PATIENCE, || async {
+        value(&story.source, "SELECT (count(*) > 9)::text FROM a").await == "true"
+    })
+    .await;
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("written to on the source just now"), "{said}");
+    writes.abort();
+    assert!(writes.await.is_err());
+    story.ends_equal().await;
+    story.run(&["catchup", "--finish"], 0);
 }
