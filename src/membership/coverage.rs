@@ -348,7 +348,14 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
     let by_oid: HashMap<u32, &SourceTable> = now.tables.iter().map(|table| (table.oid, table)).collect();
     let known: HashSet<u32> = now.rows.iter().map(|row| row.source_oid).collect();
     let is_stranger = |table: &&SourceTable| !known.contains(&table.oid) && table.part != Part::Filtered;
-    let strangers: HashSet<&TableName> = now.tables.iter().filter(is_stranger).map(|table| &table.name).collect();
+    let strangers: HashMap<&TableName, &SourceTable> =
+        now.tables.iter().filter(is_stranger).map(|table| (&table.name, table)).collect();
+    // Its rows are the root's, and so is its place there.
+    let takes_its_place = |row: &TableRow, stranger: &SourceTable| {
+        row.state == TableState::Within
+            && stranger.shape == Shape::Plain
+            && root_in_name(now.published, stranger).is_some()
+    };
     let oids = |is_meant: fn(TableState) -> bool| {
         now.rows.iter().filter(|row| is_meant(row.state)).map(|row| row.source_oid).collect::<HashSet<u32>>()
     };
@@ -360,7 +367,9 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
         let causes = match by_oid.get(&row.source_oid) {
             Some(table) => of_table(now, &members, row, table, there),
             None if !row.state.takes_part() || there.is_none() => Vec::new(),
-            None if there.is_some_and(|there| strangers.contains(&there.name)) => vec![Cause::CreatedAgain],
+            None if let Some(stranger) = there.and_then(|there| strangers.get(&there.name)) => {
+                if takes_its_place(row, stranger) { Vec::new() } else { vec![Cause::CreatedAgain] }
+            }
             None => vec![Cause::Dropped { within: there.and_then(|there| dropped_above(&by_oid, there)) }],
         };
         // One without a table there, as it was left out, goes by its present name.

@@ -134,3 +134,26 @@ async fn a_table_that_was_made_anew_with_other_keys_has_them_on_the_target() {
         assert_eq!(value(&story.target, indexes).await, value(&story.source, indexes).await);
     }
 }
+
+/// The story: add ended with 0 and no row, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_dropped_and_made_again_is_copied_with_its_root() {
+    let made_again = "DROP TABLE {r}_0; CREATE TABLE {r}_0 PARTITION OF {r} FOR VALUES FROM (0) TO (100)";
+    let swapped = "CREATE TABLE new_{r} (LIKE {r}_0 INCLUDING ALL); INSERT INTO new_{r} SELECT * FROM {r}_0; \
+         ALTER TABLE {r} DETACH PARTITION {r}_0; ALTER TABLE {r}_0 RENAME TO old_{r}; ALTER TABLE new_{r} RENAME TO {r}_0; \
+         ALTER TABLE {r} ATTACH PARTITION {r}_0 FOR VALUES FROM (0) TO (100); DROP TABLE old_{r}";
+    let filled = format!("{made_again}; INSERT INTO {{r}} VALUES (7, 'new'), (150, 'new')");
+    let stories = [made_again, swapped, &filled];
+    let of_all = |sql: &str| (0..3).map(|n| sql.replace("{r}", &format!("r{n}"))).collect::<Vec<_>>().join("; ");
+    let setup = of_all(
+        "CREATE TABLE {r} (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+         CREATE TABLE {r}_0 PARTITION OF {r} FOR VALUES FROM (0) TO (100); \
+         CREATE TABLE {r}_1 PARTITION OF {r} FOR VALUES FROM (100) TO (200); INSERT INTO {r} SELECT i * 10, 'x' FROM generate_series(0, 14) i",
+    );
+    let published = "CREATE PUBLICATION mine FOR TABLE ONLY r0, ONLY r1, ONLY r2 WITH (publish_via_partition_root)";
+    let story = Story::of(&format!("{setup}; {published}"), &["--publication", "mine"]).await;
+    for (n, sql) in stories.iter().enumerate() {
+        story.source(&format!("BEGIN; {}; COMMIT", sql.replace("{r}", &format!("r{n}")))).await;
+    }
+    story.leads_to_the_end().await;
+}
