@@ -58,6 +58,30 @@ pub struct Rights {
     pub has_policies: bool,
 }
 
+impl Rights {
+    /// Whether its rows can be read.
+    pub fn reads(self) -> bool {
+        self.may_read && self.may_use_schema
+    }
+}
+
+/// The SQL that lets a role read these tables, as far as it may not; for their owner.
+pub fn reading_sql<'t>(tables: impl Iterator<Item = (&'t TableName, Rights)>, role: &str) -> Vec<String> {
+    let role = ident(role);
+    let (mut schemas, mut of_tables) = (Vec::new(), Vec::new());
+    for (table, rights) in tables {
+        if !rights.may_use_schema {
+            schemas.push(format!("GRANT USAGE ON SCHEMA {} TO {role};", ident(&table.schema)));
+        }
+        if !rights.may_read {
+            of_tables.push(format!("GRANT SELECT ON {} TO {role};", table.sql()));
+        }
+    }
+    schemas.sort_unstable();
+    schemas.dedup();
+    schemas.into_iter().chain(of_tables).collect()
+}
+
 /// A table by oid and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {

@@ -210,7 +210,7 @@ fn replica_identity(
 /// SELECT as well.
 fn reading(list: &[Listed], role: &Role, findings: &mut Findings) {
     let user = ident(&role.name);
-    let is_unreadable = |table: &&Listed| !(table.rights.may_read && table.rights.may_use_schema);
+    let is_unreadable = |table: &&Listed| !table.rights.reads();
     let unreadable: Vec<&Listed> = list.iter().filter(is_unreadable).collect();
     if unreadable.is_empty() {
         findings.ok(Side::Source, "select", format!("role {} may read {}", role.name, words::all(list.len(), "table")));
@@ -222,15 +222,9 @@ fn reading(list: &[Listed], role: &Role, findings: &mut Findings) {
             format!("role {} may not read {} of the tables: {}", role.name, unreadable.len(), words::listed(&listed)),
         );
         finding.remedy("let their owner run this:");
-        let mut schemas: Vec<&str> =
-            unreadable.iter().filter(|t| !t.rights.may_use_schema).map(|t| t.name.schema.as_str()).collect();
-        schemas.sort_unstable();
-        schemas.dedup();
-        for schema in schemas {
-            finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {user};", ident(schema)));
-        }
-        for table in unreadable.iter().filter(|table| !table.rights.may_read) {
-            finding.sql(format!("GRANT SELECT ON {} TO {user};", table.name.sql()));
+        let tables = unreadable.iter().map(|table| (&table.name, table.rights));
+        for sql in tables::reading_sql(tables, &role.name) {
+            finding.sql(sql);
         }
     }
     let hidden: Vec<&TableName> =

@@ -60,6 +60,16 @@ pub enum CopyError {
         /// What gives each of them one.
         sql: Vec<String>,
     },
+    /// Tables that our role may not read.
+    #[error("role {role} may not read {} on the source; let their owner run this, then run this again:\n  {}", listed(.tables), .sql.join("\n  "))]
+    Unreadable {
+        /// The role.
+        role: String,
+        /// The tables.
+        tables: Vec<TableName>,
+        /// What lets it.
+        sql: Vec<String>,
+    },
     /// A publication is not there, or they do not publish what they must.
     #[error("on the source {problem}; the owner of the tables can mend it:\n  {sql}")]
     Publication {
@@ -355,6 +365,7 @@ impl CopyError {
             CopyError::Unmatched(_)
             | CopyError::FilterGrown(_)
             | CopyError::ReplicaIdentity { .. }
+            | CopyError::Unreadable { .. }
             | CopyError::Publication { .. }
             | CopyError::ForeignSlot { .. } => Fault::Refused,
             CopyError::SlotBlocked { .. }

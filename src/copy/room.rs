@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, publication};
 use crate::catalog::contents;
-use crate::catalog::tables::{Persistence, by_name};
+use crate::catalog::tables::{Persistence, by_name, reading_sql};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy};
@@ -34,6 +34,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let tables = ctx.tables(source).await?;
     let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
     let oids: HashSet<u32> = oids.collect();
+    require_readable(ctx, &wanted.new)?;
     publication::require_sound(ctx, source, &tables, &oids).await?;
     let parts = wanted.parts.iter().map(|table| table.oid);
     require_placed(ctx, &tables, &oids.iter().copied().chain(parts).collect()).await?;
@@ -62,6 +63,15 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
         .during(target.side(), "look for foreign keys in force")?;
     let keys = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<String>, DbError>>()?;
     if keys.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
+}
+
+/// What is to be copied can be read, its definition as well.
+fn require_readable(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<(), CopyError> {
+    let role = ctx.settings.source.user.clone();
+    let unreadable: Vec<&SourceTable> = tables.iter().filter(|table| !table.rights.reads()).collect();
+    let sql = reading_sql(unreadable.iter().map(|table| (&table.name, table.rights)), &role);
+    let tables: Vec<TableName> = unreadable.iter().map(|table| table.name.clone()).collect();
+    if tables.is_empty() { Ok(()) } else { Err(CopyError::Unreadable { role, tables, sql }) }
 }
 
 /// Makes sure that new tables have their place on the target, empty.

@@ -415,6 +415,13 @@ async fn a_new_table_is_for_the_owner_to_publish_in_the_first_list_where_our_rol
     ];
     let publications = "inserts,first,second";
     let mut journey = Journey::on(pair, &own, &["--publication", publications]).await;
+    // pg_dump's words were all that was said.
+    journey
+        .write(&["CREATE TABLE public.hidden (id int PRIMARY KEY)", "REVOKE ALL ON public.hidden FROM mig_src"])
+        .await;
+    let hidden = with(&journey.pair, &["add", "hidden"], publications).code(3).stderr;
+    assert!(hidden.contains("GRANT SELECT ON \"public\".\"hidden\" TO \"mig_src\";"), "{hidden}");
+    journey.write(&["DROP TABLE public.hidden"]).await;
     journey.write(&["CREATE TABLE public.late (id int PRIMARY KEY)", "INSERT INTO public.late VALUES (1)"]).await;
     let refused = with(&journey.pair, &["add", "late"], publications).code(4).stderr;
     let sql = "BEGIN; LOCK TABLE ONLY \"public\".\"late\" IN SHARE ROW EXCLUSIVE MODE; ALTER PUBLICATION \"first\" ADD TABLE ONLY \"public\".\"late\"; COMMIT;";
