@@ -320,11 +320,17 @@ pub struct Now<'a> {
 
 impl Now<'_> {
     /// What the place of a table has to be: also in an own hierarchy the source's, once
-    /// it has got another one there. Where its rows come as another's they say so.
+    /// it has got another one there, and if the target parts those rows as well.
     fn hierarchy_of(&self, table: &SourceTable) -> Hierarchy {
         let is_moved = || self.formerly.get(&table.oid).is_some_and(|was| *was != table.above());
+        let is_parted = |oid: u32| {
+            let is_of = |there: &TargetTable| there.parent.as_ref().is_some_and(|(parent, _)| *parent == Some(oid));
+            self.there.values().any(is_of)
+        };
         match self.hierarchy {
-            Hierarchy::Own if is_moved() && root_in_name(self.published, table).is_none() => Hierarchy::Same,
+            Hierarchy::Own if is_moved() && table.ancestors.first().is_none_or(|above| is_parted(above.oid)) => {
+                Hierarchy::Same
+            }
             hierarchy => hierarchy,
         }
     }

@@ -225,7 +225,13 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         let lacks_place = places::lacking(hierarchy, gap, &look.tables, (&source, &target)).await?;
         match (is_equal, lacks_place, hierarchy) {
             // How the target parts the rows of a root is the operator's, if they are equal.
-            (true, None, _) | (true, Some(_), Hierarchy::Own) => look.settle(state, gap).await?,
+            (true, lacks_place, Hierarchy::Own) => {
+                if let Some(lacks_place) = lacks_place {
+                    warn!(table = %gap.table, "{lacks_place}");
+                }
+                look.settle(state, gap).await?;
+            }
+            (true, None, Hierarchy::Same) => look.settle(state, gap).await?,
             (true, Some(lacks_place), Hierarchy::Same) => left.push(lacks_place),
             (false, ..) if gap.is_of_a_rewrite() && columns.retyped.contains_key(&gap.source_oid) => {
                 left.extend(columns.retyped.get(&gap.source_oid).cloned());

@@ -100,8 +100,12 @@ pub fn differences<'a>(
     for table in tables {
         let Some(there) = target.get(&table.name) else { continue };
         for column in &table.columns {
-            let Some(other) = there.columns.iter().find(|other| other.name == column.name) else { continue };
             let place = format!("{}.{}", table.name, ident(&column.name));
+            let Some(other) = there.columns.iter().find(|other| other.name == column.name) else {
+                let lacks = || format!("{place} is computed on the source, and the target does not have it");
+                found.extend(column.is_generated.then(lacks));
+                continue;
+            };
             if column.type_sql != other.type_sql && !column.below.loses_in(other.below) {
                 found.push(format!("{place} is {} on the source, {} on the target", column.type_sql, other.type_sql));
             }

@@ -360,3 +360,27 @@ async fn rows_that_are_written_to_while_they_are_compared_are_said_to_be() {
     story.ends_equal().await;
     story.run(&["catchup", "--finish"], 0);
 }
+
+/// The story: asked for was a copy of the root, which was refused, for ever; and a
+/// partition that the target lacks was not said at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_attached_to_a_root_published_as_one_is_named_in_a_schema_of_the_operators() {
+    let tables = "CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE r_0 PARTITION OF r FOR VALUES FROM (0) TO (100); CREATE TABLE c (id int PRIMARY KEY)";
+    let pair = Pair::builder().start().await;
+    pair.target_client().await.batch_execute(tables).await.unwrap();
+    let setup = format!(
+        "{tables}; INSERT INTO r VALUES (1); INSERT INTO c VALUES (150); \
+         CREATE PUBLICATION mine FOR TABLE ONLY r, ONLY c WITH (publish_via_partition_root)"
+    );
+    let story = Story::on(pair, &setup, &["--schema", "existing", "--publication", "mine"]).await;
+    let attached = "ALTER TABLE r ATTACH PARTITION c FOR VALUES FROM (100) TO (200)";
+    story.source(attached).await;
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("ATTACH PARTITION"), "{said}");
+    story.target.batch_execute(attached).await.unwrap();
+    story.ends_equal().await;
+    story.source("CREATE TABLE r_2 PARTITION OF r FOR VALUES FROM (200) TO (300)").await;
+    let said = story.run(&["catchup"], 0).stderr;
+    assert!(said.contains("public.r_2") && said.contains("PARTITION OF"), "{said}");
+}

@@ -272,6 +272,22 @@ async fn an_extension_that_the_target_lacks_is_named_before_anything_is_created(
     assert_eq!(pair.target_client().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
+/// The story: the end printed an ALTER … OWNER that nobody but a superuser could run.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_owners_that_may_own_nothing_in_public_are_named_with_the_grant() {
+    let here = "CREATE ROLE seller; GRANT CREATE ON SCHEMA public TO seller; SET ROLE seller; CREATE TABLE public.t (id int PRIMARY KEY); \
+         RESET ROLE; REVOKE CREATE ON SCHEMA public FROM seller";
+    let pair = pair_of(&crate::support::server(), &crate::support::server(), here).await;
+    pair.target.psql(SUPERUSER, DATABASE, "CREATE ROLE seller; GRANT seller TO doadmin").unwrap();
+    let said = Walferry::run(&pair, &["check", "--owners"], PATIENCE).code(3).stdout;
+    let sql = "GRANT CREATE ON SCHEMA \"public\" TO \"seller\";";
+    assert!(said.contains(sql), "{said}");
+    pair.target.psql(SUPERUSER, DATABASE, sql).unwrap();
+    journey(&pair, "INSERT INTO public.t VALUES (1)", &["--owners"]).await;
+    let owner = "SELECT tableowner::text FROM pg_tables WHERE tablename = 't'";
+    assert_eq!(pair.target_client().await.query_one(owner, &[]).await.unwrap().get::<_, String>(0), "seller");
+}
+
 /// The story: an operator class that "does not exist", of an extension that was there.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_is_in_another_schema_is_named_with_the_sql_that_moves_it() {
