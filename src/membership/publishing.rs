@@ -185,6 +185,15 @@ pub enum Lack {
         /// The rows of each kind, in words.
         rows: String,
     },
+    /// Partitions that take part come in the name of a root that is left out.
+    WithoutRoot {
+        /// The root.
+        root: TableName,
+        /// The partitions.
+        partitions: Vec<TableName>,
+        /// The publications that do so.
+        publications: Vec<String>,
+    },
     /// Partitions that are left out come in the name of a root that takes part.
     LeftOutWithin {
         /// The root.
@@ -234,6 +243,15 @@ impl Lack {
                     of.who("has", "have")
                 )
             }
+            Lack::WithoutRoot { root, partitions, publications } => {
+                let rest = |verb| {
+                    format!(
+                        "{verb} partitions of {root} in its name, so that {} cannot take part without it",
+                        listed(partitions)
+                    )
+                };
+                who(publications, &rest("publishes"), &rest("publish"))
+            }
             Lack::LeftOutWithin { root, partitions, publications } => {
                 let rest = |verb| {
                     format!(
@@ -277,7 +295,9 @@ impl Lack {
                 // They differ about columns that the server computes.
                 if sql.is_empty() { set(&publications(entries), "publish_generated_columns = none") } else { sql }
             }
-            Lack::LeftOutWithin { publications, .. } => set(publications, "publish_via_partition_root = false"),
+            Lack::LeftOutWithin { publications, .. } | Lack::WithoutRoot { publications, .. } => {
+                set(publications, "publish_via_partition_root = false")
+            }
         }
     }
 }
@@ -437,8 +457,23 @@ pub fn lacks(
     }
     if found.iter().any(|publication| publication.partitions == Partitions::InTheirRootsName) {
         lacks.extend(left_out_within(published, tables));
+        lacks.extend(without_root(published, tables));
     }
     lacks
+}
+
+fn without_root(published: &HashMap<u32, Published>, tables: &[SourceTable]) -> Vec<Lack> {
+    let left_out = tables.iter().filter(|table| matches!(table.part, Part::Filtered | Part::LetIn));
+    let lack = |root: &SourceTable| {
+        let of_root = published.get(&root.oid)?;
+        let comes = |table: &&SourceTable| {
+            table.part == Part::Included && root_in_name(published, table).is_some_and(|name| *name == root.name)
+        };
+        let partitions: Vec<TableName> = tables.iter().filter(comes).map(|table| table.name.clone()).collect();
+        let publications = of_root.portions.iter().map(|portion| portion.publication.clone()).collect();
+        (!partitions.is_empty()).then(|| Lack::WithoutRoot { root: root.name.clone(), partitions, publications })
+    };
+    left_out.filter_map(lack).collect()
 }
 
 /// Kinds of changes that do not come, by the publication that could publish them.

@@ -384,3 +384,21 @@ async fn a_table_that_is_attached_to_a_root_published_as_one_is_named_in_a_schem
     let said = story.run(&["catchup"], 0).stderr;
     assert!(said.contains("public.r_2") && said.contains("PARTITION OF"), "{said}");
 }
+
+/// The story: check was ready, and run and the SQL of its stops went in a circle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_without_its_root_is_refused_where_its_rows_come_in_the_roots_name() {
+    let pair = Pair::builder().source_role(SourceRole::Superuser).start().await;
+    let setup = "CREATE SCHEMA a; CREATE TABLE a.r (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE p PARTITION OF a.r FOR VALUES FROM (0) TO (100); CREATE TABLE a.p PARTITION OF a.r FOR VALUES FROM (100) TO (200); \
+         INSERT INTO a.r VALUES (1), (101); CREATE PUBLICATION mine FOR TABLE ONLY a.r WITH (publish_via_partition_root)";
+    pair.source_sql(setup).await;
+    let with = ["--publication", "mine", "--schemas", "public"];
+    let said = Walferry::run(&pair, &[&["check"][..], &with].concat(), PATIENCE).code(3).stdout;
+    let sql = "ALTER PUBLICATION \"mine\" SET (publish_via_partition_root = false);";
+    assert!(said.contains("public.p cannot take part without it") && said.contains(sql), "{said}");
+    pair.source_sql(sql).await;
+    Walferry::run(&pair, &[&["run", "--until", "caught-up"][..], &with].concat(), PATIENCE).code(0);
+    let target = pair.target_client().await;
+    assert_eq!(value(&target, "SELECT string_agg(id::text, ' ') FROM p").await, "1");
+}
