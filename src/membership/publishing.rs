@@ -243,22 +243,13 @@ impl Lack {
                     of.who("has", "have")
                 )
             }
-            Lack::WithoutRoot { root, partitions, publications } => {
-                let rest = |verb| {
-                    format!(
-                        "{verb} partitions of {root} in its name, so that {} cannot take part without it",
-                        listed(partitions)
-                    )
-                };
-                who(publications, &rest("publishes"), &rest("publish"))
-            }
-            Lack::LeftOutWithin { root, partitions, publications } => {
-                let rest = |verb| {
-                    format!(
-                        "{verb} partitions of {root} in its name, so that {} cannot be left out",
-                        listed(partitions)
-                    )
-                };
+            Lack::WithoutRoot { root, partitions, publications }
+            | Lack::LeftOutWithin { root, partitions, publications } => {
+                let is_taken = matches!(self, Lack::WithoutRoot { .. });
+                let cannot = if is_taken { "take part without it" } else { "be left out" };
+                let partitions = listed(partitions);
+                let rest =
+                    |verb| format!("{verb} partitions of {root} in its name, so that {partitions} cannot {cannot}");
                 who(publications, &rest("publishes"), &rest("publish"))
             }
         }
