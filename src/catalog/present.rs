@@ -75,7 +75,8 @@ pub async fn standing(
     session: &Session,
     relations: &[(u32, TableName)],
 ) -> Result<HashMap<(u32, TableName), Standing>, DbError> {
-    let sql = "SELECT n.nspname::text, c.relname::text, pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.schema, w.name)) IS NOT NULL \
+    let sql = "SELECT n.nspname::text, c.relname::text, EXISTS (SELECT FROM pg_catalog.pg_class nc JOIN pg_catalog.pg_namespace nn ON nn.oid = nc.relnamespace \
+             WHERE nn.nspname = w.schema AND nc.relname = w.name) \
          FROM unnest($1::oid[], $2::text[], $3::text[]) WITH ORDINALITY AS w (oid, schema, name, place) \
          LEFT JOIN pg_catalog.pg_class c ON c.oid = w.oid LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY w.place";
     let oids: Vec<u32> = relations.iter().map(|(oid, _)| *oid).collect();

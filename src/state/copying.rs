@@ -89,7 +89,8 @@ impl State {
     pub async fn tables_anew(&self, tables: &[u32]) -> Result<u64, StateError> {
         let sql = format!(
             "UPDATE walferry.tables t SET state = {}{NO_ROWS}, filenode = NULL, via = NULL, problem = NULL, \
-                 target_oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', t.schema, t.name))::oid, \
+                 target_oid = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE n.nspname = t.schema AND c.relname = t.name), \
                  changed_at = pg_catalog.clock_timestamp() \
              WHERE t.migration = $1 AND t.source_oid = ANY ($2::oid[])",
             TableState::sql([TableState::Waiting])

@@ -211,7 +211,8 @@ impl State {
         self.execute(
             "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn, filenode, via, target_oid) \
              SELECT $1, schema, name, oid, state, point, filenode, via, \
-                 pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid \
+                 (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE n.nspname = t.schema AND c.relname = t.name) \
              FROM unnest($2::text[], $3::text[], $4::oid[], $5::text[], $6::pg_lsn[], $7::oid[], $8::text[]) \
                  AS t (schema, name, oid, state, point, filenode, via) \
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
@@ -355,7 +356,8 @@ impl State {
                      ARRAY(SELECT o.source_oid FROM pg_catalog.pg_inherits h JOIN walferry.tables o ON o.migration = t.migration \
                          AND o.target_oid = h.inhparent WHERE h.inhrelid = c.oid AND NOT c.relispartition) \
                  FROM (SELECT source_oid, migration, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.oid = target_oid) \
-                     THEN target_oid ELSE (SELECT named.oid FROM (SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', schema, name))::oid) \
+                     THEN target_oid ELSE (SELECT named.oid FROM (SELECT nc.oid FROM pg_catalog.pg_class nc JOIN pg_catalog.pg_namespace nn ON nn.oid = nc.relnamespace \
+                             WHERE nn.nspname = schema AND nc.relname = name) \
                          AS named (oid) WHERE NOT EXISTS (SELECT FROM walferry.tables o WHERE o.target_oid = named.oid)) END AS oid \
                      FROM walferry.tables) AS t \
                  JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
