@@ -141,8 +141,10 @@ impl<'p> Transaction<'p> {
         let names = deferrable.join(", ");
         self.truncated(&format!("SET CONSTRAINTS {names} IMMEDIATE"), place.clone()).await?;
         self.truncated(sql, place).await?;
+        // By name it is refused where another one of its name, of another table, cannot be
+        // deferred.
         self.sent.push(Expectation::Done("defer the constraints"));
-        Ok(self.pipeline.command(&format!("SET CONSTRAINTS {names} DEFERRED")).await?)
+        Ok(self.pipeline.command(DEFER_SQL).await?)
     }
 
     async fn truncated(&mut self, sql: &str, place: Place) -> Result<(), ApplyError> {

@@ -430,27 +430,22 @@ impl State {
             types.push(pair.was.oid);
             modifiers.push(pair.was.modifier);
         }
+        // An array has no arrays of its own length.
+        let list = |parents: &[u32]| parents.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let all: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+        let parents: Vec<String> = tables.iter().map(|(_, pairs)| list(&pairs.parents)).collect();
         self.execute(
-            "UPDATE walferry.tables t SET columns_of = p.of, source_columns = p.ours, target_columns = p.theirs, \
-                 source_types = p.types, source_modifiers = p.modifiers FROM ( \
+            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[], \
+                 columns_of = c.of, source_columns = c.ours, target_columns = c.theirs, \
+                 source_types = c.types, source_modifiers = c.modifiers \
+             FROM unnest($8::oid[], $9::text[]) AS p (oid, parents) LEFT JOIN ( \
                  SELECT oid, of, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs, \
                      pg_catalog.array_agg(kind ORDER BY our) AS types, pg_catalog.array_agg(modifier ORDER BY our) AS modifiers \
                  FROM unnest($2::oid[], $3::oid[], $4::int2[], $5::int2[], $6::oid[], $7::int4[]) \
-                     AS u (oid, of, our, their, kind, modifier) GROUP BY oid, of) AS p \
+                     AS u (oid, of, our, their, kind, modifier) GROUP BY oid, of) AS c ON c.oid = p.oid \
              WHERE t.migration = $1 AND t.source_oid = p.oid",
-            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers],
+            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers, &all, &parents],
             "record the pairs of columns",
-        )
-        .await?;
-        let (oids, parents): (Vec<u32>, Vec<String>) = tables
-            .iter()
-            .map(|(oid, pairs)| (*oid, pairs.parents.iter().map(u32::to_string).collect::<Vec<_>>().join(",")))
-            .unzip();
-        self.execute(
-            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[] \
-             FROM unnest($2::oid[], $3::text[]) AS p (oid, parents) WHERE t.migration = $1 AND t.source_oid = p.oid",
-            &[&self.name(), &oids, &parents],
-            "record what the tables belong to",
         )
         .await?;
         Ok(())

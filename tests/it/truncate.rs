@@ -62,6 +62,7 @@ async fn a_truncate_behind_changes_that_deferrable_constraints_look_at_later_is_
         "CREATE TABLE r (id int, u int, UNIQUE (id, u) DEFERRABLE) PARTITION BY RANGE (id); ALTER TABLE r REPLICA IDENTITY FULL",
         "CREATE TABLE r_0 PARTITION OF r FOR VALUES FROM (0) TO (100); ALTER TABLE r_0 REPLICA IDENTITY FULL",
         "CREATE TABLE other (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TABLE namesake (id int PRIMARY KEY CONSTRAINT \"L u\" CHECK (id > 0), CONSTRAINT now_u_key CHECK (id < 99))",
         &filled("now"),
         &filled("\"L\""),
         &filled("r"),
