@@ -6,7 +6,8 @@
 //! last part has committed, in a transaction of its own. What was cut off
 //! before is emptied. On the source each table or part is a transaction of its
 //! own, in the snapshot: it looks at the table under the lock that the rows are
-//! read under, and no table is locked longer than that.
+//! read under, and no table is locked longer than that. A session that is lost in
+//! between is not replaced: the table is begun anew.
 
 use std::sync::Arc;
 
@@ -303,7 +304,7 @@ impl<'a> Worker<'a> {
         let crew = self.crew;
         let (Some(job), Some(copy_out)) = (crew.jobs.get(table), plan.copies.parts.get(part)) else { return Ok(()) };
         self.at_work = Some(crew.board.at_work());
-        let (source, target) = self.ends().await?;
+        let (source, target) = self.as_looked()?;
         let ends = (&mut *source, target.session(), Within::New);
         match rows::copy(crew.ctx, &crew.pace, ends, &job.table, (&plan.copies, copy_out), tally).await {
             Err(CopyError::Read { source, .. }) if snapshot::has_passed(&source) => {
@@ -376,7 +377,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Makes sure of both sessions.
+    /// Makes sure of both sessions; the source's may be a new one, in no transaction.
     async fn ends(&mut self) -> Result<(&mut Connection, &State), CopyError> {
         self.target().await?;
         let kept = self.source.take().map(|mut kept| (kept.session.is_closed(), kept));
@@ -391,6 +392,15 @@ impl<'a> Worker<'a> {
         match &self.target {
             Some(target) => Ok((&mut source.session, &target.session)),
             None => Err(CopyError::SnapshotGone),
+        }
+    }
+
+    /// Both sessions as they are, also when one is lost by now: a new one of the source
+    /// would not be in the snapshot, and would read the rows of now.
+    fn as_looked(&mut self) -> Result<(&mut Connection, &State), CopyError> {
+        match (&mut self.source, &self.target) {
+            (Some(source), Some(target)) => Ok((&mut source.session, &target.session)),
+            _ => Err(CopyError::SnapshotGone),
         }
     }
 

@@ -398,3 +398,47 @@ async fn a_worker_that_loses_a_connection_goes_on_and_the_others_do_not_notice()
     assert_copied_once(&pair.target_client().await).await;
     finish(&pair, daemon, load).await;
 }
+
+/// The story: a worker whose connection was lost between its look at a table and the
+/// first row made a new one, outside the snapshot: it read the rows of now, and the
+/// stream brought those that had come since the snapshot once more, with exit code 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_read_in_the_snapshot_or_not_at_all() {
+    let pair = usual_pair().await;
+    let sql = "CREATE TABLE public.late (n int); ALTER TABLE public.late REPLICA IDENTITY FULL; \
+         INSERT INTO public.late SELECT generate_series(1, 100)";
+    pair.source_sql(sql).await;
+    let mut command = command_for(&pair, &["run"]);
+    command.env("WALFERRY_FAILPOINT", "copy-slot:1");
+    Walferry::spawn(command).wait(PATIENCE);
+    // Between the look and the first row the worker waits for the target.
+    let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let waits = "CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NEW; END'; \
+         CREATE TRIGGER waits BEFORE UPDATE ON walferry.tables FOR EACH ROW \
+         WHEN (NEW.name = 'late' AND NEW.state = 'copying' AND OLD.state = 'waiting') EXECUTE FUNCTION public.waits(); \
+         SELECT pg_advisory_lock(42)";
+    target.batch_execute(waits).await.unwrap();
+    let daemon = Walferry::on(&pair, &["run"]);
+    let source = connect(&pair.source.socket_uri(SUPERUSER, DATABASE)).await;
+    let readers = "FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%\"late\" LIMIT 0%'";
+    wait_until("the table was looked at", PATIENCE, || async {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+        let looked = format!("SELECT EXISTS (SELECT {readers})");
+        target.query_one(waits, &[]).await.unwrap().get::<_, bool>(0)
+            && source.query_one(&looked, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+    source.batch_execute("INSERT INTO public.late SELECT generate_series(101, 200)").await.unwrap();
+    source.batch_execute(&format!("SELECT pg_terminate_backend(pid) {readers}")).await.unwrap();
+    wait_until("the worker's connection is gone", PATIENCE, || async {
+        !source.query_one(&format!("SELECT EXISTS (SELECT {readers})"), &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+    target.batch_execute("SELECT pg_advisory_unlock(42); DROP FUNCTION public.waits CASCADE").await.unwrap();
+    let daemon = until_streaming(&pair, daemon).await;
+    until_applied(&pair).await;
+    daemon.terminate(PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
