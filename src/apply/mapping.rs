@@ -59,8 +59,8 @@ pub enum MappingError {
     },
     /// Which columns a change has cannot be told.
     #[error(
-        "table {table} was altered more than once on the source, and which of its columns this change is of cannot be told any more: \
-         copy it anew: walferry resync '{table}'; then start again"
+        "table {table}, or which of its columns are published, was altered more than once on the source, and which columns this change \
+         is of cannot be told any more: copy it anew: walferry resync '{table}'; then start again"
     )]
     Layout {
         /// The table.

@@ -19,11 +19,13 @@ use super::tables::{Admission, Tables};
 use super::target::TargetTable;
 use super::{ApplyError, Label};
 use crate::assemble::{Change, ChangeKind, Piece};
+use crate::catalog::tables;
 use crate::coalesce::{Keying, TableWork};
 use crate::lsn::{EndLsn, Lsn};
 use crate::pgoutput::Value;
 use crate::relation::Relation;
 use crate::session::Session;
+use crate::sql::TableName;
 use crate::state::State;
 use crate::sweep::large_objects::hints::Hints;
 
@@ -43,9 +45,28 @@ pub(super) enum Handling {
     PassedOver,
     /// Another stream, or the copy of the table, brings them.
     Elsewhere,
-    /// They are in rows that were copied as of here, in the name of other tables;
-    /// those from there on are refused, with these words.
-    WithinUntil(EndLsn, String),
+    /// They are in rows that were copied as of here, perhaps in the name of other
+    /// tables; those from there on are refused.
+    WithinUntil(EndLsn, Refusal),
+}
+
+/// Why the changes of a relation are refused.
+pub(super) enum Refusal {
+    /// They are not part of the migration, in these words.
+    Unknown(String),
+    /// They have no place on the target.
+    Mapping(MappingError),
+}
+
+impl Refusal {
+    /// As the error of the table's first transaction that is refused.
+    fn of(&self, table: &TableName, at: Lsn) -> ApplyError {
+        let table = table.clone();
+        match self {
+            Refusal::Unknown(why) => ApplyError::Unknown { table, at, why: why.clone() },
+            Refusal::Mapping(error) => ApplyError::Mapping { table, at, error: error.clone() },
+        }
+    }
 }
 
 /// How the changes of a relation are applied.
@@ -183,8 +204,7 @@ impl Relations {
                 if let Some(Handling::WithinUntil(point, why)) = self.get(relation)
                     && point.is_before(piece.begin.commit_lsn)
                 {
-                    let (table, at) = (relation.table.clone(), piece.begin.commit_lsn.lsn());
-                    return Err(ApplyError::Unknown { table, at, why: why.clone() });
+                    return Err(why.of(&relation.table, piece.begin.commit_lsn.lsn()));
                 }
             }
         }
@@ -338,44 +358,21 @@ async fn look_up(
     let (from, there) = match tables.admit(relation, at, (target, source), state).await? {
         Admission::PassedOver => return Ok(Handling::PassedOver),
         Admission::Elsewhere => return Ok(Handling::Elsewhere),
-        Admission::WithinUntil(point, why) => return Ok(Handling::WithinUntil(point, why)),
+        Admission::WithinUntil(point, why) => return Ok(Handling::WithinUntil(point, Refusal::Unknown(why))),
         Admission::Apply { from, there } => (from, there),
     };
-    let table = relation.table.clone();
-    let found = if there == table { found } else { TargetTable::read(target, &there, role).await? };
-    let types = source.types_below(relation).await?;
-    if let Some(found) = &found
-        && let Some(error) = source.require_columns(relation, &types, found, (target, state)).await?
-    {
-        return match from {
-            // Its rows were copied later: what comes of it before that is in them.
-            Some(point) if at < point.lsn() => Ok(Handling::WithinUntil(point, error.to_string())),
-            _ => Err(ApplyError::Mapping { table, at, error }),
-        };
-    }
-    let mapping = match found {
-        Some(found) => Mapping::new(Arc::clone(relation), found),
-        None => Err(MappingError::NoTable(table.clone())),
-    };
-    let mapping = match mapping {
+    let found = if there == relation.table { found } else { TargetTable::read(target, &there, role).await? };
+    let mapping = match map(relation, found, (target, source), state).await? {
         Ok(mapping) => mapping,
         Err(error) => {
-            let error = source.explain(relation.id, error, state).await?;
-            return Err(ApplyError::Mapping { table, at, error });
+            let refusal = Refusal::Mapping(error);
+            return match from {
+                // Its rows were copied later: what comes of it before that is in them.
+                Some(point) if at < point.lsn() => Ok(Handling::WithinUntil(point, refusal)),
+                _ => Err(refusal.of(&relation.table, at)),
+            };
         }
     };
-    if let Some((index, there)) = mapping.narrower(&types) {
-        let column = relation.columns.get(index).map_or_else(String::new, |column| column.name.clone());
-        let (table, on_target) = (mapping.target.table.clone(), there.sql_type.clone());
-        // As the message has it: by now it may be another one again.
-        let on_source = match types.get(index) {
-            Some(told) => source.type_sql(*told).await?,
-            None => String::new(),
-        };
-        let altered = source.altered(relation.id, &mapping.target.table, &[&column], state).await?;
-        let error = MappingError::Narrower { table: table.clone(), column, on_source, on_target, altered };
-        return Err(ApplyError::Mapping { table, at, error });
-    }
     let keying = match (&mapping.identity, set_based::is_possible(&mapping)) {
         (_, false) => Keying::Rows,
         (Identity::Key(columns), true) => Keying::Key(columns.as_slice().into()),
@@ -385,6 +382,35 @@ async fn look_up(
     let objects = (0..relation.columns.len()).filter(names_objects).collect();
     let (rows, sets) = (Renderer::new(mapping), SetRenderer::default());
     Ok(Handling::Apply(Box::new(Apply { rows, sets, from, keying, objects })))
+}
+
+/// The place of a relation on the target's table `found`; no row is written to one whose
+/// columns are others or hold less.
+async fn map(
+    relation: &Arc<Relation>,
+    found: Option<TargetTable>,
+    (target, source): (&Session, &mut Source),
+    state: &State,
+) -> Result<Result<Mapping, MappingError>, ApplyError> {
+    let Some(found) = found else { return Ok(Err(MappingError::NoTable(relation.table.clone()))) };
+    let types = source.types_below(relation).await?;
+    if let Some(error) = source.require_columns(relation, &types, &found, (target, state)).await? {
+        return Ok(Err(error));
+    }
+    let mapping = match Mapping::new(Arc::clone(relation), found) {
+        Ok(mapping) => mapping,
+        Err(error) => return Ok(Err(source.explain(relation.id, error, state).await?)),
+    };
+    let Some((index, there)) = mapping.narrower(&types) else { return Ok(Ok(mapping)) };
+    let table = mapping.target.table.clone();
+    // As the message has it: by now it may be another one again.
+    let on_source = match types.get(index) {
+        Some(told) => source.type_sql(*told).await?,
+        None => String::new(),
+    };
+    let altered = tables::top_with_column(target, mapping.target.oid, &there.name).await?.unwrap_or(table.clone());
+    let (column, on_target) = (there.name.clone(), there.sql_type.clone());
+    Ok(Err(MappingError::Narrower { table, column, on_source, on_target, altered }))
 }
 
 /// The relations that a change is about.

@@ -93,18 +93,16 @@ impl Source {
         Ok(row.during(Side::Source, "look at a type")?.take(0)?)
     }
 
-    /// The table on the target where an ALTER TABLE reaches a column of this relation.
-    ///
-    /// # Errors
-    /// When either side cannot be asked.
-    pub async fn altered(
+    /// The table on the target that is to get a column which this relation has under this
+    /// name by now: the topmost one that has it on the source.
+    async fn extended(
         &mut self,
         relation: u32,
         there: &TableName,
-        columns: &[&str],
+        column: &str,
         state: &State,
     ) -> Result<TableName, ApplyError> {
-        let above = tables::with_column_above(self.session().await?, relation, columns).await?;
+        let above = tables::with_column_above(self.session().await?, relation, column).await?;
         let names = state.target_names(&above.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
         Ok(above.iter().find_map(|table| names.get(&table.oid)).unwrap_or(there).clone())
     }
@@ -165,26 +163,33 @@ impl Source {
             state.keep_pairs(&met.into_iter().collect::<Vec<_>>(), &doubted).await?;
             return Ok(None);
         }
-        let sql = self.mended(relation.id, &compared.differences, &there.table, state).await?;
+        let sql = self.mended((relation.id, &now), &compared.differences, there, (target, state)).await?;
         Ok(Some(MappingError::Columns { sql }))
     }
 
     /// The SQL that mends these differences, each where an ALTER TABLE reaches it.
     async fn mended(
         &mut self,
-        relation: u32,
+        (relation, now): (u32, &[Column]),
         differences: &[Difference<'_>],
-        there: &TableName,
-        state: &State,
+        there: &TargetTable,
+        (target, state): (&Session, &State),
     ) -> Result<String, ApplyError> {
         let mut by_table: Vec<(TableName, Vec<Difference<'_>>)> = Vec::new();
         for difference in differences {
-            let names: Vec<&str> = match difference {
-                Difference::Renamed { from, to } => vec![from, to],
-                Difference::Lacks(column) | Difference::Unlike { column, .. } => vec![&column.name],
-                Difference::InTheWay(name) => vec![name],
+            let altered = match difference {
+                Difference::Renamed { from: name, .. } | Difference::InTheWay(name) => {
+                    tables::top_with_column(target, there.oid, name).await?
+                }
+                Difference::Unlike { there: column, .. } => {
+                    tables::top_with_column(target, there.oid, &column.name).await?
+                }
+                Difference::Lacks(column) => {
+                    let name = now.iter().find(|now| now.number == column.number).unwrap_or(column).name.as_str();
+                    Some(self.extended(relation, &there.table, name, state).await?)
+                }
             };
-            let altered = self.altered(relation, there, &names, state).await?;
+            let altered = altered.unwrap_or_else(|| there.table.clone());
             match by_table.iter_mut().find(|(table, _)| *table == altered) {
                 Some((_, of_table)) => of_table.push(*difference),
                 None => by_table.push((altered, vec![*difference])),
@@ -210,8 +215,13 @@ impl Source {
     ) -> Result<MappingError, ApplyError> {
         Ok(match error {
             MappingError::NoColumn { table, column, left_over, remedy, .. } => {
-                let altered = self.altered(relation, &table, &[&column], state).await?;
-                let known = add_column_sql(self.session().await?, relation, &altered, &column).await?;
+                let altered = self.extended(relation, &table, &column, state).await?;
+                let session = self.session().await?;
+                let now = tables::columns(session, &[relation]).await?.remove(&relation).unwrap_or_default();
+                let known = match now.iter().find(|now| now.name == column) {
+                    Some(now) => add_column_sql(session, relation, &altered, (now.number, &column)).await?,
+                    None => None,
+                };
                 MappingError::NoColumn { table, column, left_over, remedy: known.unwrap_or(remedy), altered }
             }
             other => other,

@@ -9,7 +9,7 @@ use super::replica_role::ReplicaRole;
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::Side;
 use crate::session::{DbContext, DbError, Param, Session};
-use crate::sql::{TableName, ident};
+use crate::sql::{TableName, ident, oid_of};
 
 /// Whether the target computes or numbers a column by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +83,10 @@ pub struct TargetTable {
     pub unique_key: Option<Vec<String>>,
 }
 
-/// The table `$1`.`$2`. In the statements below it stands for TABLE_OID, so that
-/// none of them has to wait for another.
-const BY_NAME: &str = "(SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p'))";
-
-const KIND_SQL: &str = "SELECT oid, relkind = 'p' FROM pg_catalog.pg_class WHERE oid = TABLE_OID";
+/// Here and below TABLE_OID stands for the table `$1`.`$2`, so that none of the statements
+/// has to wait for another.
+const KIND_SQL: &str =
+    "SELECT oid, relkind = 'p' FROM pg_catalog.pg_class WHERE oid = TABLE_OID AND relkind IN ('r', 'p')";
 
 const COLUMNS_SQL: &str = "
 SELECT a.attname::text,
@@ -206,7 +204,8 @@ impl TargetTable {
         };
         let order_sql = format!("{WITH_BELOW} SELECT {}, {foreign_keys}, {DEFERRABLE}", active_sql(role));
         let params: [&dyn Param; 2] = [&table.schema, &table.name];
-        let sql = |sql: &str| sql.replace("TABLE_OID", BY_NAME);
+        let oid = oid_of("$1", "$2");
+        let sql = |sql: &str| sql.replace("TABLE_OID", &oid);
         let (kind_sql, columns_sql, key_sql, order_sql) =
             (sql(KIND_SQL), sql(&columns_sql), sql(&key_sql), sql(&order_sql));
         let actions_sql = sql(&actions_sql(session.version()));

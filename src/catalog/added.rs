@@ -8,8 +8,9 @@ use super::tables;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident, literal};
 
-/// The statements that add the column `column` of the table with this oid to `table`;
-/// `None` when the source has dropped it again.
+/// The statements that add the column of this number, of the table with this oid, to
+/// `table` under this name (by now the source may have another of that name); `None` when
+/// the source has dropped it again.
 ///
 /// # Errors
 /// When the catalog cannot be read.
@@ -17,7 +18,7 @@ pub async fn add_column_sql(
     source: &Session,
     oid: u32,
     table: &TableName,
-    column: &str,
+    (number, name): (i16, &str),
 ) -> Result<Option<String>, DbError> {
     // A partitioned table has no rows that were there before; they are below it.
     let missing = format!(
@@ -38,9 +39,9 @@ pub async fn add_column_sql(
              JOIN pg_catalog.pg_class s ON s.oid = o.objid JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace) \
              ON o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refclassid = o.classid AND o.deptype = 'a' \
              AND o.refobjid = a.attrelid AND o.refobjsubid = a.attnum \
-         WHERE a.attrelid = $1 AND a.attname = $2 AND NOT a.attisdropped LIMIT 1"
+         WHERE a.attrelid = $1 AND a.attnum = $2 AND NOT a.attisdropped LIMIT 1"
     );
-    let row = source.query_opt(&sql, &[&oid, &column]).await;
+    let row = source.query_opt(&sql, &[&oid, &number]).await;
     let Some(row) = row.during(source.side(), format!("look at the new column of {table}"))? else { return Ok(None) };
     let owned = row.take::<Option<String>>(6)?.zip(row.take::<Option<String>>(7)?).zip(row.take::<Option<String>>(8)?);
     let added = Added {
@@ -56,18 +57,18 @@ pub async fn add_column_sql(
             _ => owned.map_or(Fill::Default, |((schema, name), kind)| Fill::Serial(TableName { schema, name }, kind)),
         },
     };
-    Ok(Some(added.sql(table, column)))
+    Ok(Some(added.sql(table, name)))
 }
 
-/// The default of a column of the table with this oid, as SQL.
+/// The default of the column of this number, of the table with this oid, as SQL.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn default_sql(source: &Session, oid: u32, column: &str) -> Result<Option<String>, DbError> {
-    let sql = "SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a \
-         ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attrelid = $1 AND a.attname = $2";
+pub async fn default_sql(source: &Session, oid: u32, number: i16) -> Result<Option<String>, DbError> {
+    let sql =
+        "SELECT pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef WHERE adrelid = $1 AND adnum = $2";
     let row =
-        source.query_opt(sql, &[&oid, &column]).await.during(source.side(), "look for the default of a column")?;
+        source.query_opt(sql, &[&oid, &number]).await.during(source.side(), "look for the default of a column")?;
     row.map_or(Ok(None), |row| row.take(0))
 }
 

@@ -366,24 +366,33 @@ pub async fn last_column(session: &Session, oid: u32) -> Result<i16, DbError> {
 /// What rows have that were there before the column `a` (`pg_attribute`), as text.
 pub(super) fn missing(session: &Session) -> &'static str {
     if session.version() >= 110_000 {
-        "CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END"
+        // An array of one, by its element's output function: not each type's delimiter is a comma.
+        "CASE WHEN a.atthasmissing THEN pg_catalog.array_to_string(a.attmissingval, '') END"
     } else {
         "NULL::text"
     }
 }
 
-/// The table and those above it, by partition or inheritance, that have one of these
-/// columns, the topmost first: an ALTER TABLE of the column is refused further down.
+/// The table where an ALTER TABLE reaches this column of the table with this oid, if it has it.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn with_column_above(session: &Session, oid: u32, columns: &[&str]) -> Result<Vec<Named>, DbError> {
+pub async fn top_with_column(session: &Session, oid: u32, column: &str) -> Result<Option<TableName>, DbError> {
+    Ok(with_column_above(session, oid, column).await?.into_iter().next().map(|table| table.name))
+}
+
+/// The table and those above it, by partition or inheritance, that have a column of this
+/// name, the topmost first: an ALTER TABLE of the column is refused further down.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn with_column_above(session: &Session, oid: u32, column: &str) -> Result<Vec<Named>, DbError> {
     let sql = "WITH RECURSIVE up (oid, depth) AS (SELECT $1::oid, 0 UNION ALL SELECT i.inhparent, up.depth + 1 \
              FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-             WHERE a.attrelid = i.inhparent AND a.attname = ANY ($2::text[]) AND NOT a.attisdropped)) \
+             WHERE a.attrelid = i.inhparent AND a.attname = $2::text AND NOT a.attisdropped)) \
          SELECT c.oid, n.nspname::text, c.relname::text FROM (SELECT oid, max(depth) AS depth FROM up GROUP BY oid) AS up \
          JOIN pg_catalog.pg_class c ON c.oid = up.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY up.depth DESC";
-    let rows = session.query(sql, &[&oid, &columns]).await.during(session.side(), "look for the tables above")?;
+    let rows = session.query(sql, &[&oid, &column]).await.during(session.side(), "look for the tables above")?;
     let named =
         |row: &Row| Ok(Named { oid: row.take(0)?, name: TableName { schema: row.take(1)?, name: row.take(2)? } });
     rows.iter().map(named).collect()

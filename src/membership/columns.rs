@@ -223,17 +223,17 @@ pub async fn definitions(
     for difference in differences {
         let (name, sql) = match difference {
             Difference::Lacks(column) => {
-                let sql = add_column_sql(source, oid, table, &column.name).await?;
+                let sql = add_column_sql(source, oid, table, (column.number, &column.name)).await?;
                 // The source has dropped it again; its changes before that still come.
                 let gone =
                     || format!("ALTER TABLE {} ADD COLUMN {} {};", table.sql(), ident(&column.name), column.below_sql);
                 (&column.name, Some(sql.unwrap_or_else(gone)))
             }
             Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
-                (&column.name, add_column_sql(source, oid, table, &column.name).await?)
+                (&column.name, add_column_sql(source, oid, table, (column.number, &column.name)).await?)
             }
             Difference::Unlike { column, there } if there.has_default && !there.is_generated => {
-                (&column.name, default_sql(source, oid, &column.name).await?)
+                (&column.name, default_sql(source, oid, column.number).await?)
             }
             _ => continue,
         };
@@ -291,19 +291,14 @@ impl Numbers<'_> {
         };
         let named = |chosen: &[&Slot<'_>]| chosen.iter().copied().zip(names).map(column).collect();
         let all: Vec<&Slot<'_>> = slots.iter().collect();
-        let sure: Vec<&Slot<'_>> = slots.iter().filter(|slot| slot.is_certain).collect();
+        let sure: Vec<&Slot<'_>> = all.iter().copied().filter(|slot| slot.is_certain).collect();
         if certain == names.len() {
             return Layout::Known(named(&sure));
         }
         if all.len() == names.len() {
             return Layout::Known(named(&all));
         }
-        let (mut found, mut chosen) = (Vec::new(), Vec::new());
-        choose(&slots, names, &mut chosen, &mut found);
-        match found.as_slice() {
-            [only] => Layout::Guessed(named(&only.iter().filter_map(|at| slots.get(*at)).collect::<Vec<_>>())),
-            _ => Layout::Unknown,
-        }
+        by_names(&slots, names).map_or(Layout::Unknown, |only| Layout::Guessed(named(&only)))
     }
 
     fn slots(&self) -> Vec<Slot<'_>> {
@@ -325,27 +320,31 @@ impl Numbers<'_> {
     }
 }
 
-/// Finds the ways to give the names to slots in their order, two at most: each certain
-/// slot has a name, and each name is one that its slot has had.
-fn choose(slots: &[Slot<'_>], names: &[&str], chosen: &mut Vec<usize>, found: &mut Vec<Vec<usize>>) {
-    let Some((name, rest)) = names.split_first() else {
-        let from = chosen.last().map_or(0, |last| last + 1);
-        if !slots.iter().skip(from).any(|slot| slot.is_certain) {
-            found.push(chosen.clone());
-        }
-        return;
-    };
-    let from = chosen.last().map_or(0, |last| last + 1);
-    for (at, slot) in slots.iter().enumerate().skip(from) {
-        if slot.names.contains(&Some(*name)) {
-            chosen.push(at);
-            choose(slots, rest, chosen, found);
-            chosen.pop();
-        }
-        if found.len() > 1 || slot.is_certain {
-            return;
+/// The one way to give the names to slots in their order, if there is just one: each
+/// certain slot has a name, and each name is one that its slot has had.
+fn by_names<'s, 'n>(slots: &'s [Slot<'n>], names: &[&str]) -> Option<Vec<&'s Slot<'n>>> {
+    let takes = |slot: &Slot<'_>, name: Option<&&str>| name.is_some_and(|name| slot.names.contains(&Some(*name)));
+    // For each slot from the last, the number of ways in which it and those behind it take
+    // the names from each on; of more than one it does not matter how many.
+    let mut ways = vec![vec![0_u8; names.len() + 1]];
+    ways[0][names.len()] = 1;
+    for slot in slots.iter().rev() {
+        let behind = &ways[ways.len() - 1];
+        let here = (0..=names.len()).map(|at| {
+            let passed = if slot.is_certain { 0 } else { behind[at] };
+            let taken = if takes(slot, names.get(at)) { behind[at + 1] } else { 0 };
+            (passed + taken).min(2)
+        });
+        ways.push(here.collect());
+    }
+    ways.reverse();
+    let mut chosen = Vec::new();
+    for (slot, behind) in slots.iter().zip(ways.iter().skip(1)) {
+        if takes(slot, names.get(chosen.len())) && behind[chosen.len() + 1] > 0 {
+            chosen.push(slot);
         }
     }
+    (ways[0][0] == 1).then_some(chosen)
 }
 
 /// A column that the source has no more; its type is the message's.

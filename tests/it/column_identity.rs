@@ -94,6 +94,10 @@ async fn changes_between_two_pieces_of_ddl_find_their_columns() {
         "ALTER TABLE {{m}} ADD c text DEFAULT 'd'; INSERT INTO {{m}} (id, a, b, c) VALUES (7, 'a', 'b', 'c'); {}",
         swapped("a", "c")
     );
+    let of_two_types = format!(
+        "ALTER TABLE {{m}} ADD c int DEFAULT 5, ADD d text DEFAULT 'd'; INSERT INTO {{m}} (id, c, d) VALUES (7, 7, 't'); {}",
+        swapped("c", "d")
+    );
     let twice = "ALTER TABLE {m} RENAME a TO d; ALTER TABLE {m} RENAME b TO a; INSERT INTO {m} (id, d, a) VALUES (7, 'd', 'a'); \
          ALTER TABLE {m} DROP a";
     stories(
@@ -103,6 +107,7 @@ async fn changes_between_two_pieces_of_ddl_find_their_columns() {
             (made_anew, "INSERT INTO {m} (id, e) VALUES (9, 'e')"),
             (&came, "INSERT INTO {m} (id, a, c) VALUES (9, 'a', 'c')"),
             (&exchanged, "INSERT INTO {m} (id, a, c) VALUES (9, 'a', 'c')"),
+            (&of_two_types, "INSERT INTO {m} (id, c) VALUES (9, 'c')"),
             (twice, "INSERT INTO {m} (id, d) VALUES (9, 'd')"),
         ],
     )
@@ -150,6 +155,10 @@ async fn columns_that_came_later_have_the_older_rows_values() {
         &[
             ("ALTER TABLE {m} ADD COLUMN x float8 DEFAULT random()", "UPDATE {m} SET a = 'u' WHERE id = 1"),
             ("ALTER TABLE {m} ADD COLUMN x {m}_d DEFAULT 3, ADD y text", "UPDATE {m} SET y = 'u' WHERE id = 1"),
+            (
+                "ALTER TABLE {m} ADD x box DEFAULT '(1,2),(3,4)', ADD y text[] DEFAULT '{\"a,b\",NULL}', ADD z text DEFAULT ''",
+                "UPDATE {m} SET y = '{u}' WHERE id = 1",
+            ),
             ("ALTER TABLE {m} ADD COLUMN x int GENERATED ALWAYS AS IDENTITY", "INSERT INTO {m} (id) VALUES (9)"),
             ("ALTER TABLE {m} ADD COLUMN x serial", "INSERT INTO {m} (id) VALUES (9)"),
             ("ALTER TABLE {m} ADD COLUMN g int GENERATED ALWAYS AS (id * 2) STORED", "INSERT INTO {m} (id) VALUES (9)"),
