@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::objects::ObjectId;
 use crate::session::{DbContext, DbError, Session};
-use crate::sql::TableName;
+use crate::sql::{TableName, oid_of};
 
 /// Relations, constraints, triggers, rules and policies: the oids of their catalogs,
 /// which are the same everywhere (`src/include/catalog`).
@@ -75,14 +75,16 @@ pub async fn standing(
     session: &Session,
     relations: &[(u32, TableName)],
 ) -> Result<HashMap<(u32, TableName), Standing>, DbError> {
-    let sql = "SELECT n.nspname::text, c.relname::text, EXISTS (SELECT FROM pg_catalog.pg_class nc JOIN pg_catalog.pg_namespace nn ON nn.oid = nc.relnamespace \
-             WHERE nn.nspname = w.schema AND nc.relname = w.name) \
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, {} IS NOT NULL \
          FROM unnest($1::oid[], $2::text[], $3::text[]) WITH ORDINALITY AS w (oid, schema, name, place) \
-         LEFT JOIN pg_catalog.pg_class c ON c.oid = w.oid LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY w.place";
+         LEFT JOIN pg_catalog.pg_class c ON c.oid = w.oid LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY w.place",
+        oid_of("w.schema", "w.name")
+    );
     let oids: Vec<u32> = relations.iter().map(|(oid, _)| *oid).collect();
     let schemas: Vec<&str> = relations.iter().map(|(_, name)| name.schema.as_str()).collect();
     let names: Vec<&str> = relations.iter().map(|(_, name)| name.name.as_str()).collect();
-    let rows = session.query(sql, &[&oids, &schemas, &names]).await;
+    let rows = session.query(&sql, &[&oids, &schemas, &names]).await;
     let rows = rows.during(session.side(), "look what became of tables")?;
     let mut found = HashMap::new();
     for (row, relation) in rows.iter().zip(relations) {

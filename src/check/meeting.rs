@@ -114,27 +114,25 @@ async fn xml(
     (source, target): (&Session, &Session),
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
+    match target.query_one("SELECT '<a/>'::pg_catalog.xml::text", &[]).await {
+        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {}
+        result => return Ok(result.map(drop).during(Side::Target, "try an xml value")?),
+    }
     let all = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
     let is_xml = |column: &Column| [Type::XML.oid(), Type::XML_ARRAY.oid()].contains(&column.below.oid);
     let takes_part = all.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
     let names: Vec<&TableName> =
         takes_part.filter(|table| table.columns.iter().any(is_xml)).map(|table| &table.name).collect();
-    if names.is_empty() {
-        return Ok(());
+    if !names.is_empty() {
+        let message = format!(
+            "the server was built without libxml and takes no xml value; there are columns of this type: {}",
+            words::listed(&names)
+        );
+        findings
+            .problem(Side::Target, "xml", message)
+            .remedy("use a server that was built with libxml, or leave these tables out with --exclude-tables");
     }
-    match target.query_one("SELECT '<a/>'::pg_catalog.xml::text", &[]).await {
-        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
-            let message = format!(
-                "the server was built without libxml and takes no xml value; there are columns of this type: {}",
-                words::listed(&names)
-            );
-            findings
-                .problem(Side::Target, "xml", message)
-                .remedy("use a server that was built with libxml, or leave these tables out with --exclude-tables");
-            Ok(())
-        }
-        result => Ok(result.map(drop).during(Side::Target, "try an xml value")?),
-    }
+    Ok(())
 }
 
 async fn taken_oids(source: &Session, target: &Session, findings: &mut Findings) -> Result<(), CheckError> {

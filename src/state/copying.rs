@@ -9,6 +9,7 @@ use super::tables::{TableRow, TableState};
 use super::{State, StateError};
 use crate::lsn::EndLsn;
 use crate::session::Param;
+use crate::sql::oid_of;
 
 /// What else is set where no rows of a table are left.
 const NO_ROWS: &str = ", rows = 0, bytes = 0, snapshot_lsn = NULL";
@@ -89,11 +90,11 @@ impl State {
     pub async fn tables_anew(&self, tables: &[u32]) -> Result<u64, StateError> {
         let sql = format!(
             "UPDATE walferry.tables t SET state = {}{NO_ROWS}, filenode = NULL, via = NULL, problem = NULL, \
-                 target_oid = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE n.nspname = t.schema AND c.relname = t.name), \
+                 target_oid = {}, \
                  changed_at = pg_catalog.clock_timestamp() \
              WHERE t.migration = $1 AND t.source_oid = ANY ($2::oid[])",
-            TableState::sql([TableState::Waiting])
+            TableState::sql([TableState::Waiting]),
+            oid_of("t.schema", "t.name")
         );
         self.execute(&sql, &[&self.name(), &tables], "record that the tables are copied anew").await
     }

@@ -12,7 +12,7 @@ use super::{State, StateError};
 use crate::catalog::types::ColumnType;
 use crate::lsn::{EndLsn, Lsn};
 use crate::session::Row;
-use crate::sql::{TableName, literal};
+use crate::sql::{TableName, literal, oid_of};
 use crate::words::worded;
 
 /// How far a table is, or why it has no stream of its own.
@@ -209,17 +209,15 @@ impl State {
         let files: Vec<Option<u32>> = tables.iter().map(|t| t.origin.filenode).collect();
         let vias: Vec<Option<&str>> = tables.iter().map(|t| t.origin.via.as_deref()).collect();
         self.execute(
-            "INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn, filenode, via, target_oid) \
-             SELECT $1, schema, name, oid, state, point, filenode, via, \
-                 (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE n.nspname = t.schema AND c.relname = t.name) \
+            &format!("INSERT INTO walferry.tables (migration, schema, name, source_oid, state, snapshot_lsn, filenode, via, target_oid) \
+             SELECT $1, schema, name, oid, state, point, filenode, via, {} \
              FROM unnest($2::text[], $3::text[], $4::oid[], $5::text[], $6::pg_lsn[], $7::oid[], $8::text[]) \
                  AS t (schema, name, oid, state, point, filenode, via) \
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
                  source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, parents = NULL, \
-                 changed_at = pg_catalog.clock_timestamp()",
+                 changed_at = pg_catalog.clock_timestamp()", oid_of("t.schema", "t.name")),
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
         )
@@ -352,19 +350,18 @@ impl State {
     pub async fn target_tables(&self) -> Result<Vec<TargetTable>, StateError> {
         let rows = self
             .query(
-                "SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text, \
+                &format!("SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text, \
                      ARRAY(SELECT o.source_oid FROM pg_catalog.pg_inherits h JOIN walferry.tables o ON o.migration = t.migration \
                          AND o.target_oid = h.inhparent WHERE h.inhrelid = c.oid AND NOT c.relispartition) \
                  FROM (SELECT source_oid, migration, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.oid = target_oid) \
-                     THEN target_oid ELSE (SELECT named.oid FROM (SELECT nc.oid FROM pg_catalog.pg_class nc JOIN pg_catalog.pg_namespace nn ON nn.oid = nc.relnamespace \
-                             WHERE nn.nspname = schema AND nc.relname = name) \
+                     THEN target_oid ELSE (SELECT named.oid FROM {} \
                          AS named (oid) WHERE NOT EXISTS (SELECT FROM walferry.tables o WHERE o.target_oid = named.oid)) END AS oid \
                      FROM walferry.tables) AS t \
                  JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                  LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition \
                  LEFT JOIN pg_catalog.pg_class pc ON pc.oid = i.inhparent LEFT JOIN pg_catalog.pg_namespace pn ON pn.oid = pc.relnamespace \
                  LEFT JOIN walferry.tables p ON p.migration = t.migration AND p.target_oid = pc.oid \
-                 WHERE t.migration = $1",
+                 WHERE t.migration = $1", oid_of("schema", "name")),
                 &[&self.name()],
                 "look for the tables of the target",
             )

@@ -1,10 +1,13 @@
 //! What the filter leaves out takes along what cannot be without it: the rest
 //! moves, and `check` names what does not.
 
+use walferry::demo::cluster::SUPERUSER;
+
 use crate::journey::value;
-use crate::migration::{PATIENCE, streaming};
+use crate::migration::{PATIENCE, source_admin, streaming};
 use crate::story::Story;
-use crate::support::pair::Pair;
+use crate::support::connect;
+use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
 
 /// What of the kept tables is compared: rows and objects.
@@ -134,4 +137,34 @@ async fn many_tables_with_odd_names_are_left_out_and_none_besides() {
     let mut expected = similar.map(str::to_owned).to_vec();
     expected.sort();
     assert_eq!(there, expected);
+}
+
+/// The story: the names of tables that are left out were looked up as well, which is
+/// refused where their schema may not be used on the target; check was ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_may_not_be_used_stops_nothing_where_its_tables_are_left_out() {
+    let pair = Pair::builder().start().await;
+    let sql = "CREATE SCHEMA vault; CREATE TABLE vault.t (id int PRIMARY KEY); CREATE TABLE public.kept (id int PRIMARY KEY); \
+         INSERT INTO public.kept VALUES (1)";
+    pair.source_sql(sql).await;
+    let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    target.batch_execute("CREATE SCHEMA vault; CREATE TABLE vault.t (id int PRIMARY KEY)").await.unwrap();
+    for schema in ["create", "existing"] {
+        if schema == "existing" {
+            pair.target_client().await.batch_execute("CREATE TABLE public.kept (id int PRIMARY KEY)").await.unwrap();
+        }
+        let run = |arguments: &[&str]| {
+            let filter = ["--exclude-tables", "vault.t", "--schema", schema];
+            Walferry::run(&pair, &[arguments, &filter[..]].concat(), PATIENCE).code(0)
+        };
+        run(&["check"]);
+        run(&["run", "--until", "caught-up"]);
+        pair.source_sql("INSERT INTO public.kept SELECT max(id) + 1 FROM public.kept").await;
+        run(&["resync", "public.kept"]);
+        run(&["catchup"]);
+        let sum = "SELECT sum(id) FROM public.kept";
+        assert_eq!(value(&target, sum).await, value(&source_admin(&pair).await, sum).await);
+        Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(0);
+        target.batch_execute("DROP TABLE public.kept").await.unwrap();
+    }
 }
