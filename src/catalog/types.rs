@@ -10,6 +10,9 @@
 
 use tokio_postgres::types::{Kind, Type};
 
+use crate::fault::sqlstate;
+use crate::session::{DbContext, DbError, Session};
+
 /// A column's type below all domains, with its modifier (-1: none).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnType {
@@ -69,6 +72,20 @@ impl ColumnType {
             (None, None) => true,
             _ => false,
         }
+    }
+}
+
+/// Whether values of one type, both as SQL, can be cast to the other; a type that this side
+/// does not have is taken for one that can be.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn has_cast(session: &Session, from: &str, to: &str) -> Result<bool, DbError> {
+    let tried = session.query(&format!("SELECT NULL::{from}::{to}"), &[]).await;
+    match tried.during(session.side(), "look for a cast") {
+        Err(error) if error.sqlstate().is_some_and(|code| code.code() == sqlstate::CANNOT_COERCE) => Ok(false),
+        Err(error) if error.sqlstate().is_some() => Ok(true),
+        tried => tried.map(|_| true),
     }
 }
 

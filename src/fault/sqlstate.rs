@@ -26,6 +26,8 @@ pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
 pub const UNDEFINED_FUNCTION: &str = "42883";
 /// undefined_table.
 pub const UNDEFINED_TABLE: &str = "42P01";
+/// cannot_coerce: there is no cast between two types.
+pub const CANNOT_COERCE: &str = "42846";
 /// undefined_object.
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// internal_error: what PostgreSQL's own checks find.

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use super::placement::Hierarchy;
 use crate::catalog::added::{add_column_sql, default_sql};
 use crate::catalog::tables::Column;
-use crate::catalog::types::{ColumnType, is_built_in};
+use crate::catalog::types::{ColumnType, has_cast, is_built_in};
 use crate::session::{DbError, Session};
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident};
@@ -153,8 +153,8 @@ fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy, was: Option<
 }
 
 /// The statements that mend it, in their order. `table` is where an ALTER reaches the
-/// column; `adds` has the statements for the columns that lack, by name.
-pub fn sql(table: &TableName, differences: &[Difference<'_>], adds: &HashMap<String, String>) -> Vec<String> {
+/// column; `definitions` has what the source was asked for, by the columns' names.
+pub fn sql(table: &TableName, differences: &[Difference<'_>], definitions: &HashMap<String, String>) -> Vec<String> {
     let (mut drops, mut renames, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let alter = |what: String| format!("ALTER TABLE {} {what};", table.sql());
     let name = |column: &str| TableName::new("", column);
@@ -162,16 +162,17 @@ pub fn sql(table: &TableName, differences: &[Difference<'_>], adds: &HashMap<Str
         match difference {
             Difference::InTheWay(column) => drops.push(alter(format!("DROP COLUMN {}", ident(column)))),
             Difference::Renamed { from, to } => renames.push(Rename { from: name(from), to: name(to) }),
-            Difference::Lacks(column) => others.extend(adds.get(&column.name).cloned()),
+            Difference::Lacks(column) => others.extend(definitions.get(&column.name).cloned()),
             Difference::Unlike { column, there } if there.is_generated && !column.is_generated => {
                 others.push(alter(format!("ALTER COLUMN {} DROP EXPRESSION", ident(&column.name))));
             }
             Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
                 others.push(alter(format!("DROP COLUMN {}", ident(&column.name))));
-                others.extend(adds.get(&column.name).cloned());
+                others.extend(definitions.get(&column.name).cloned());
             }
             Difference::Unlike { column, there } => {
-                others.push(alter(retype(column, there, adds.get(&column.name).map(String::as_str))));
+                let retyped = || retype(table, column, Values::of(column, there), None);
+                others.push(definitions.get(&column.name).cloned().unwrap_or_else(retyped));
             }
         }
     }
@@ -180,19 +181,45 @@ pub fn sql(table: &TableName, differences: &[Difference<'_>], adds: &HashMap<Str
     drops.into_iter().chain((!renamed.is_empty()).then_some(renamed)).chain(others).collect()
 }
 
-/// The ALTER that gives a column another type: of another kind its values are cast, and its
-/// default is set again.
-fn retype(column: &Column, there: &Column, default: Option<&str>) -> String {
-    let (name, kind) = (ident(&column.name), &column.below_sql);
-    if column.below.is_kept_in(there.below) {
-        return format!("ALTER COLUMN {name} TYPE {kind}");
+/// How the values of a column become those of another kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    /// They stay what they are.
+    Kept,
+    /// By a cast.
+    Cast,
+    /// Not at all.
+    Lost,
+}
+
+impl Values {
+    /// Where there are casts.
+    fn of(column: &Column, there: &Column) -> Self {
+        if column.below.is_kept_in(there.below) { Values::Kept } else { Values::Cast }
     }
-    let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {name}::{kind}");
-    match default.filter(|_| there.has_default) {
-        None => alter,
-        Some(default) => {
-            format!("ALTER COLUMN {name} DROP DEFAULT, {alter}, ALTER COLUMN {name} SET DEFAULT {default}")
-        }
+}
+
+/// The statements that give a column another type; of another kind its `default` is set
+/// again.
+fn retype(table: &TableName, column: &Column, values: Values, default: Option<&str>) -> String {
+    let (sql, name, kind) = (table.sql(), ident(&column.name), &column.below_sql);
+    let using = match values {
+        Values::Kept => return format!("ALTER TABLE {sql} ALTER COLUMN {name} TYPE {kind};"),
+        Values::Cast => format!("{name}::{kind}"),
+        Values::Lost => format!("NULL::{kind}"),
+    };
+    let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {using}");
+    let alter = match default {
+        None => format!("ALTER TABLE {sql} {alter};"),
+        Some(default) => format!(
+            "ALTER TABLE {sql} ALTER COLUMN {name} DROP DEFAULT, {alter}, ALTER COLUMN {name} SET DEFAULT {default};"
+        ),
+    };
+    match values {
+        Values::Kept | Values::Cast => alter,
+        Values::Lost => format!(
+            "TRUNCATE {sql}; {alter} (there is no cast from what the column is there: the rows come with walferry resync '{table}')"
+        ),
     }
 }
 
@@ -208,8 +235,8 @@ pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<
     of_table.iter().filter(is_own).copied().collect()
 }
 
-/// What [`sql`] wants of the source: the statements that add columns, and the defaults
-/// of those that get another type, by the columns' names. `oid` is the source's table.
+/// What [`sql`] wants of the source: the statements that add columns, and those that give
+/// them another type, by the columns' names. `oid` is the source's table.
 ///
 /// # Errors
 /// When the source cannot be asked.
@@ -232,14 +259,29 @@ pub async fn definitions(
             Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
                 (&column.name, add_column_sql(source, oid, table, (column.number, &column.name)).await?)
             }
-            Difference::Unlike { column, there } if there.has_default && !there.is_generated => {
-                (&column.name, default_sql(source, oid, column.number).await?)
+            Difference::Unlike { there, column } if there.is_generated == column.is_generated => {
+                (&column.name, Some(retyped(source, oid, table, (column, there)).await?))
             }
             _ => continue,
         };
         found.extend(sql.map(|sql| (name.clone(), sql)));
     }
     Ok(found)
+}
+
+async fn retyped(
+    source: &Session,
+    oid: u32,
+    table: &TableName,
+    (column, there): (&Column, &Column),
+) -> Result<String, DbError> {
+    let values = match Values::of(column, there) {
+        Values::Kept => return Ok(retype(table, column, Values::Kept, None)),
+        _ if has_cast(source, &there.below_sql, &column.below_sql).await? => Values::Cast,
+        _ => Values::Lost,
+    };
+    let default = if there.has_default { default_sql(source, oid, column.number).await? } else { None };
+    Ok(retype(table, column, values, default.as_deref()))
 }
 
 /// What the columns of a Relation message are.
@@ -482,11 +524,10 @@ mod tests {
         }
         assert!(!is_unlike(&of(text, false), &of(INTEGER, false), &[], Hierarchy::Own));
         assert!(!is_unlike(&of(text, false), &of(text, true), &was_text, Hierarchy::Own));
-        let sql_of = |there: Column, default: Option<&str>| retype(&of(text, false)[0], &there, default);
-        let there = Column { has_default: true, ..column(1, "a") };
+        let retyped = retype(&TableName::new("s", "t"), &column(1, "a"), Values::Cast, Some("'x'::text"));
         assert_eq!(
-            sql_of(there, Some("'x'::text")),
-            r#"ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text"#
+            retyped,
+            r#"ALTER TABLE "s"."t" ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text;"#
         );
     }
 

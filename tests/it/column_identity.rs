@@ -133,6 +133,11 @@ async fn a_type_of_another_kind_is_a_stop_with_an_alter_that_works() {
                 "INSERT INTO {m} (id) VALUES (9)",
             ),
             ("ALTER TABLE {m} ALTER j TYPE text", "INSERT INTO {m} (id, j) VALUES (9, '{ \"a\": 1 }')"),
+            (
+                "ALTER TABLE {m} ALTER i DROP DEFAULT, ALTER i TYPE uuid USING gen_random_uuid(), ALTER i SET NOT NULL, \
+                 ALTER i SET DEFAULT gen_random_uuid()",
+                "INSERT INTO {m} (id) VALUES (9)",
+            ),
             ("ALTER TABLE {m} ALTER l TYPE text[]", "INSERT INTO {m} (id, l) VALUES (9, '{007}')"),
         ],
     )
