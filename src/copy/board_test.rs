@@ -7,6 +7,7 @@ use crate::copy::plan::{Copies, Format};
 use crate::lsn::{EndLsn, Lsn};
 use crate::observe::progress::Progress;
 use crate::sql::TableName;
+use crate::state::copying::Attempt;
 use crate::state::tables::Origin;
 
 const WAITING: Seed = Seed::Rows(Leftover::Nothing);
@@ -23,7 +24,7 @@ fn board<const N: usize>(seeds: [Seed; N]) -> Board {
 }
 
 fn tally() -> Arc<Tally> {
-    Arc::new(Tally::new(Progress::lines().table(&TableName::new("public", "t"), 0)))
+    Arc::new(Tally::new(Progress::lines().table(&TableName::new("public", "t"), 0), Attempt::NONE))
 }
 
 /// What can be done right now.

@@ -24,6 +24,7 @@ use super::{CopyContext, CopyError};
 use crate::observe::progress::TableProgress;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
+use crate::state::copying::Attempt;
 use crate::wire::{Connection, Gathered};
 
 /// Bytes gathered before they are sent on: well above the size of a row, so
@@ -36,6 +37,7 @@ const RECORD_EVERY: Duration = Duration::from_secs(2);
 /// What an attempt at a table has brought over, all its parts together.
 pub(super) struct Tally {
     bar: TableProgress,
+    attempt: Attempt,
     rows: AtomicU64,
     bytes: AtomicU64,
     began: Instant,
@@ -43,13 +45,18 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(bar: TableProgress) -> Self {
+    pub(super) fn new(bar: TableProgress, attempt: Attempt) -> Self {
         let began = Instant::now();
-        Tally { bar, rows: AtomicU64::new(0), bytes: AtomicU64::new(0), began, recorded: Mutex::new(began) }
+        Tally { bar, attempt, rows: AtomicU64::new(0), bytes: AtomicU64::new(0), began, recorded: Mutex::new(began) }
     }
 
     pub(super) fn bar(&self) -> &TableProgress {
         &self.bar
+    }
+
+    /// Which attempt the state knows it as.
+    pub(super) fn attempt(&self) -> Attempt {
+        self.attempt
     }
 
     /// Rows so far; those of text and binary headers left out.

@@ -24,6 +24,7 @@ use crate::schema::{self, tables, without_stream};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
+use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
 use crate::state::tables::{TableRow, TableState};
 use crate::wire::Connection;
@@ -193,7 +194,7 @@ async fn fill(
     unit: &Unit<'_>,
 ) -> Result<(), CopyError> {
     let table = &unit.table.name;
-    let tally = Tally::new(ctx.progress.table(table, unit.table.bytes));
+    let tally = Tally::new(ctx.progress.table(table, unit.table.bytes), Attempt::NONE);
     for copy_out in &unit.copies.parts {
         let ends = (&mut *source, target.session(), Within::Open);
         rows::copy(ctx, pace, ends, table, (&unit.copies, copy_out), &tally).await?;

@@ -3,8 +3,9 @@
 //!
 //! Invariants: a table's rows and the record that they are there are one
 //! transaction on the target; of a table in parts the record comes after the
-//! last part has committed, in a transaction of its own. What was cut off
-//! before is emptied. On the source each table or part is a transaction of its
+//! last part has committed, in a transaction of its own, and no part commits for
+//! an attempt that is not the one at the table any more: another process may have
+//! taken over. What was cut off before is emptied. On the source each table or part is a transaction of its
 //! own, in the snapshot: it looks at the table under the lock that the rows are
 //! read under, and no table is locked longer than that. A session that is lost in
 //! between is not replaced: the table is begun anew.
@@ -29,6 +30,7 @@ use crate::schema::{self, Mark};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::state::State;
+use crate::state::copying::Attempt;
 use crate::state::deferred::DeferredKind;
 use crate::state::tables::{TableRow, TableState};
 use crate::wire::Connection;
@@ -233,41 +235,45 @@ impl<'a> Worker<'a> {
             Task::Part { table, part, plan, tally } => self.part(*table, *part, plan, tally).await,
             Task::Index { table, tally } => {
                 let Some(job) = self.crew.jobs.get(*table) else { return Ok(()) };
-                let bar = || Arc::new(Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes)));
+                let bar = || self.tally(job, Attempt::NONE);
                 let tally = tally.clone().unwrap_or_else(bar);
                 self.index(*table, &tally).await
             }
         }
     }
 
+    fn tally(&self, job: &Job, attempt: Attempt) -> Arc<Tally> {
+        Arc::new(Tally::new(self.crew.ctx.progress.table(&job.table, job.bytes), attempt))
+    }
+
     async fn begin(&mut self, table: usize, plan: &Arc<RowsPlan>, leftover: Leftover) -> Result<(), CopyError> {
         let crew = self.crew;
         let Some(job) = crew.jobs.get(table) else { return Ok(()) };
-        let bar = || Arc::new(Tally::new(crew.ctx.progress.table(&job.table, job.bytes)));
         let held = crew.snapshots.get(plan.generation)?;
         let (source, target) = self.ends().await?;
         if leftover == Leftover::Rows && resume::empty(target, job).await? == Found::Complete {
             tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
-            return self.rows_there(table, &bar()).await;
+            let tally = self.tally(job, Attempt::NONE);
+            return self.rows_there(table, &tally).await;
         }
-        let (step, sight) = tokio::join!(
+        let (begun, sight) = tokio::join!(
             target.begin_table(job.source_oid),
             snapshot::look(source, held.keeper.snapshot(), job.unit())
         );
-        resume::expect(step?, &job.table)?;
+        let attempt = begun?.ok_or_else(|| CopyError::Elsewhere(job.table.clone()))?;
         drop(held);
         if sight? == Sight::Passed {
             crew.rewritten(table, plan);
             return Ok(());
         }
-        let tally = bar();
+        let tally = self.tally(job, attempt);
         tally.bar().in_parts(u64::try_from(plan.copies.parts.len()).unwrap_or(u64::MAX));
         match crew.board.begun(table, &tally, |generation| crew.snapshots.get(generation).is_ok()) {
             Some(part) => {
                 crew.show();
                 self.rows(table, part, plan, &tally).await
             }
-            None => Ok(snapshot::leave(source).await?),
+            None => Ok(snapshot::leave(self.as_looked()?.0).await?),
         }
     }
 
@@ -319,6 +325,8 @@ impl<'a> Worker<'a> {
         let written = async {
             if is_whole {
                 record(target, job, plan, tally).await?;
+            } else {
+                resume::expect(target.still_copies(job.source_oid, tally.attempt()).await?, &job.table)?;
             }
             run_sql(target, "COMMIT", job).await.map_err(CopyError::from)
         };
@@ -444,7 +452,7 @@ async fn record(target: &State, job: &Job, plan: &RowsPlan, tally: &Tally) -> Re
         words::count(parts, "part"),
         plan.point.lsn()
     );
-    resume::expect(target.rows_copied(&row, &how).await?, &job.table)
+    resume::expect(target.rows_copied(&row, tally.attempt(), &how).await?, &job.table)
 }
 
 async fn run_sql(target: &State, sql: &str, job: &Job) -> Result<(), DbError> {

@@ -3,7 +3,9 @@
 //! Invariant: a step says whether it was taken, so a session that was given up
 //! for lost, and whose last words arrive late, cannot move a table that has
 //! been begun anew. What says that the rows are there is written in their
-//! transaction, together with the line of the journal that proves it.
+//! transaction, together with the line of the journal that proves it. A part of a
+//! table commits only while the attempt that it is of is the one at the table: who
+//! empties it waits for whoever writes to it.
 
 use super::tables::{TableRow, TableState};
 use super::{State, StateError};
@@ -13,6 +15,15 @@ use crate::sql::oid_of;
 
 /// What else is set where no rows of a table are left.
 const NO_ROWS: &str = ", rows = 0, bytes = 0, snapshot_lsn = NULL";
+
+/// An attempt at a table's copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt(i64);
+
+impl Attempt {
+    /// None of which anything is recorded.
+    pub const NONE: Attempt = Attempt(0);
+}
 
 /// Whether a step was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +42,34 @@ impl Step {
 }
 
 impl State {
-    /// waiting → copying: rows of it may be on the target from now on.
+    /// waiting → copying: rows of it may be on the target from now on. `None`: it is
+    /// somewhere else.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn begin_table(&self, source_oid: u32) -> Result<Step, StateError> {
-        self.step(source_oid, TableState::Copying, "", [TableState::Waiting], "begin a table").await
+    pub async fn begin_table(&self, source_oid: u32) -> Result<Option<Attempt>, StateError> {
+        let sql = format!(
+            "UPDATE walferry.tables SET state = {}, attempt = pg_catalog.txid_current(), changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = $2 AND state = {} RETURNING attempt",
+            TableState::sql([TableState::Copying]),
+            TableState::sql([TableState::Waiting])
+        );
+        let rows = self.query(&sql, &[&self.name(), &source_oid], "begin a table").await?;
+        rows.first().map(|row| Ok(Attempt(row.take(0)?))).transpose()
+    }
+
+    /// copying, as it is: whether this attempt is still the one at the table. Ask it in a
+    /// transaction that has written to the table.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn still_copies(&self, source_oid: u32, attempt: Attempt) -> Result<Step, StateError> {
+        let sql = format!(
+            "SELECT FROM walferry.tables WHERE migration = $1 AND source_oid = $2 AND attempt = $3 AND state = {}",
+            TableState::sql([TableState::Copying])
+        );
+        let rows = self.query(&sql, &[&self.name(), &source_oid, &attempt.0], "look whose a table is").await?;
+        Ok(if rows.is_empty() { Step::Elsewhere } else { Step::Taken })
     }
 
     /// copying → waiting; run it in the transaction that empties the table.
@@ -123,24 +156,25 @@ impl State {
         Ok(())
     }
 
-    /// copying → indexing: all rows are there, as of the row's `snapshot_lsn`;
-    /// run it in the transaction of the (last) rows. `how` is the journal's line.
+    /// copying → indexing: this attempt has brought all rows, as of the row's
+    /// `snapshot_lsn`; run it in the transaction of the (last) rows. `how` is the
+    /// journal's line.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn rows_copied(&self, row: &TableRow, how: &str) -> Result<Step, StateError> {
+    pub async fn rows_copied(&self, row: &TableRow, attempt: Attempt, how: &str) -> Result<Step, StateError> {
         let sql = format!(
             "WITH moved AS (UPDATE walferry.tables SET state = {}, rows = $3, bytes = $4, snapshot_lsn = $5, \
                  filenode = $6, via = $7, changed_at = pg_catalog.clock_timestamp() \
-                 WHERE migration = $1 AND source_oid = $2 AND state = {} RETURNING 1) \
+                 WHERE migration = $1 AND source_oid = $2 AND attempt = $9 AND state = {} RETURNING 1) \
              INSERT INTO walferry.journal (migration, what) SELECT $1, $8 FROM moved",
             TableState::sql([TableState::Indexing]),
             TableState::sql([TableState::Copying])
         );
         let point = row.snapshot_lsn.map(EndLsn::lsn);
         let (filenode, via) = (&row.origin.filenode, &row.origin.via);
-        let params: [&dyn Param; 8] =
-            [&self.name(), &row.source_oid, &row.rows, &row.bytes, &point, filenode, via, &how];
+        let params: [&dyn Param; 9] =
+            [&self.name(), &row.source_oid, &row.rows, &row.bytes, &point, filenode, via, &how, &attempt.0];
         Ok(Step::of(self.execute(&sql, &params, "record that a table's rows are there").await?))
     }
 

@@ -442,3 +442,39 @@ async fn rows_are_read_in_the_snapshot_or_not_at_all() {
     catch_up(&pair);
     pair.assert_equal().await;
 }
+
+/// The story: a process whose lease was lost unnoticed went on committing parts of a table
+/// that another process had begun anew: rows were there twice, with exit code 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_part_commits_for_a_table_that_another_process_has_begun_anew() {
+    let pair = usual_pair().await;
+    pair.source_sql("CREATE TABLE public.parts (n int, t text); ALTER TABLE public.parts REPLICA IDENTITY FULL").await;
+    pair.source_sql("INSERT INTO public.parts SELECT i, repeat(md5(i::text), 6) FROM generate_series(1, 20000) i")
+        .await;
+    let arguments = ["--jobs", "1", "--part-size", "1MiB"];
+    dies_at(&pair, "copy-part:2", &arguments);
+    // The next attempt waits in a part.
+    let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let waits = "CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END'; \
+         CREATE TRIGGER waits BEFORE INSERT ON public.parts FOR EACH STATEMENT EXECUTE FUNCTION public.waits(); \
+         ALTER TABLE public.parts ENABLE ALWAYS TRIGGER waits; SELECT pg_advisory_lock(42)";
+    target.batch_execute(waits).await.unwrap();
+    let daemon = Walferry::on(&pair, &[&["run"], &arguments[..]].concat());
+    wait_until("a part is on its way", PATIENCE, || async {
+        let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+        target.query_one(waits, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+    // As another process begins it.
+    let anew = "UPDATE walferry.tables SET attempt = txid_current() WHERE name = 'parts' AND state = 'copying'";
+    assert_eq!(target.execute(anew, &[]).await.unwrap(), 1);
+    target.batch_execute("SELECT pg_advisory_unlock(42)").await.unwrap();
+    let said = daemon.wait(PATIENCE).code(7).stderr;
+    assert!(said.contains("table public.parts is not where this copy left it: another process"), "{said}");
+    assert_eq!(target.query_one("SELECT count(*) FROM public.parts", &[]).await.unwrap().get::<_, i64>(0), 0);
+    target.batch_execute("DROP FUNCTION public.waits CASCADE").await.unwrap();
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
