@@ -145,7 +145,7 @@ impl Applier {
         asks: Asks,
     ) -> Result<Self, ApplyError> {
         let tables = Tables::load(&tools.state, settings, tools.share).await?;
-        let statements = OwnStatements::new(&tools.slot, tools.role);
+        let statements = OwnStatements::new(&tools.slot, tools.state.claim(), tools.role);
         Ok(Applier {
             tools,
             settings: settings.clone(),

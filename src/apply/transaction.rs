@@ -16,14 +16,14 @@ use super::target::guard_sql;
 use super::{ApplyError, Label, Place};
 use crate::fault::sqlstate;
 use crate::lsn::{CommitLsn, EndLsn};
-use crate::state::position::MOVE_SQL;
+use crate::state::position::{Claim, MOVE_SQL};
 use crate::wire::ServerError;
 
 /// Holds the position for a transaction that comes in parts: its end is not
 /// known yet, but nobody else may move it meanwhile. Parameters: slot,
-/// expected end LSN.
+/// expected end LSN, claim.
 const HOLD_SQL: &str = "WITH held AS (SELECT 1 FROM walferry.position \
-    WHERE slot = $1::text AND end_lsn = $2::pg_lsn FOR UPDATE) \
+    WHERE slot = $1::text AND end_lsn = $2::pg_lsn AND claim = $3::bigint FOR UPDATE) \
     SELECT 1 / pg_catalog.count(*) FROM held";
 
 /// What one statement, or SET CONSTRAINTS, did on the source comes here row by
@@ -58,15 +58,17 @@ pub(super) enum Expectation {
 /// Our own statements, for one slot; prepared once per connection.
 pub(super) struct OwnStatements {
     slot: String,
+    claim: String,
     advance: Arc<Shape>,
     hold: Arc<Shape>,
     guard: Arc<Shape>,
 }
 
 impl OwnStatements {
-    pub(super) fn new(slot: &str, role: ReplicaRole) -> Self {
+    pub(super) fn new(slot: &str, claim: Claim, role: ReplicaRole) -> Self {
         OwnStatements {
             slot: slot.to_owned(),
+            claim: claim.to_string(),
             advance: Shape::new(MOVE_SQL.to_owned()),
             hold: Shape::new(HOLD_SQL.to_owned()),
             guard: Shape::new(guard_sql(role)),
@@ -110,6 +112,7 @@ impl<'p> Transaction<'p> {
             Some(end.as_bytes()),
             time.as_deref().map(str::as_bytes),
             Some(expected.as_bytes()),
+            Some(self.own.claim.as_bytes()),
         ];
         self.sent.push(Expectation::Position(from));
         Ok(self.pipeline.push(&self.own.advance, &params).await?)
@@ -119,7 +122,7 @@ impl<'p> Transaction<'p> {
     pub(super) async fn hold(&mut self, at: EndLsn) -> Result<(), ApplyError> {
         let expected = at.lsn().to_string();
         self.sent.push(Expectation::Position(at));
-        let params = [Some(self.own.slot.as_bytes()), Some(expected.as_bytes())];
+        let params = [Some(self.own.slot.as_bytes()), Some(expected.as_bytes()), Some(self.own.claim.as_bytes())];
         Ok(self.pipeline.push(&self.own.hold, &params).await?)
     }
 

@@ -7,8 +7,15 @@
 //! `src/backend/replication/walsender.c`), and an asynchronous commit is
 //! visible before its record is flushed.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use crate::lsn::Lsn;
 use crate::session::{DbContext, DbError, Session};
+
+/// Pause between two looks at whether the WAL is flushed.
+const FLUSH_POLL: Duration = Duration::from_millis(10);
 
 /// The end of what the server can send by now.
 ///
@@ -44,10 +51,40 @@ pub async fn flush_to_end(session: &Session) -> Result<Lsn, DbError> {
     Ok(inserted)
 }
 
+/// Waits until every transaction that has committed by now is flushed, also in a
+/// transaction that may not write: what a snapshot sees is lost in a crash as long as it
+/// is not (`synchronous_commit = off`).
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn flushed(session: &Session) -> Result<(), DbError> {
+    let sql =
+        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END";
+    let row = session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?;
+    let Some(inserted) = row.take::<Option<Lsn>>(0)? else { return Ok(()) };
+    while end(session).await? < inserted {
+        sleep(FLUSH_POLL).await;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sweep::testing::{Pair, SOURCE_OWNER};
+
+    #[tokio::test]
+    async fn what_has_committed_is_flushed_behind_the_wait_for_it() {
+        let pair = Pair::new().await;
+        let (session, reader) = (pair.source(SOURCE_OWNER).await, pair.source(SOURCE_OWNER).await);
+        reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT 1").await.unwrap();
+        let sql = "CREATE TABLE public.t (i int); SET synchronous_commit = off; INSERT INTO public.t VALUES (1)";
+        session.batch_execute(sql).await.unwrap();
+        let sql = "SELECT pg_current_wal_insert_lsn()";
+        let inserted: Lsn = session.query_one(sql, &[]).await.unwrap().take(0).unwrap();
+        flushed(&reader).await.unwrap();
+        assert!(end(&session).await.unwrap() >= inserted);
+    }
 
     /// The story: the flush was asked of a transaction that had an id and had
     /// written nothing, which the server commits asynchronously.

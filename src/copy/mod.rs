@@ -177,7 +177,7 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         let session = keeper.session();
         let tables = ctx.tables(session).await?;
         ctx.progress.note("bringing the schema over");
-        prepare_schema(ctx, session, keeper.snapshot(), &tables).await?;
+        prepare_schema(ctx, session, keeper.snapshot().name(), &tables).await?;
         let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
         plan::register(ctx, session, &target, &tables).await?;
         Ok((keeper, tables))

@@ -21,7 +21,7 @@ use crate::catalog::storage::{self, Extent};
 use crate::catalog::tables::Shape;
 use crate::config::Settings;
 use crate::fault::sqlstate;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, literal};
 use crate::wire::{Connection, Purpose, WireError};
 
@@ -32,21 +32,49 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two looks at unfinished commits.
 const SETTLE_POLL: Duration = Duration::from_millis(20);
 
+/// A snapshot that was exported. Its name is counted in shared memory: after a crash of
+/// the server another session's may be called the same, so who imports it looks at it.
+#[derive(Clone, Debug)]
+pub(super) struct Exported {
+    name: String,
+    /// Which transactions it sees, and since when the server has run.
+    sees: String,
+}
+
+/// What tells one snapshot from others.
+const SEES: &str = "pg_catalog.txid_current_snapshot()::text || ' ' || extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text";
+
+impl Exported {
+    /// Exports the one that a session's transaction is in.
+    pub(super) async fn by(session: &Session) -> Result<Self, DbError> {
+        let sql = format!("SELECT pg_catalog.pg_export_snapshot(), {SEES}");
+        let row = session.query_one(&sql, &[]).await.during(session.side(), "export the snapshot again")?;
+        Ok(Exported { name: row.take(0)?, sees: row.take(1)? })
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Begins a transaction in it; has no row, and divides by zero where it is another one.
+    fn import(&self) -> String {
+        let (begin, sees) = (import(&self.name), literal(&self.sees));
+        format!("{begin}; SELECT FROM (SELECT 1 / ({SEES} = {sees})::int OFFSET 0) AS its (own) WHERE its.own = 0")
+    }
+}
+
 /// The session that holds the snapshot.
 pub(super) struct Keeper {
     session: Session,
-    snapshot: String,
+    exported: Exported,
 }
 
 impl Keeper {
     /// Imports the slot's snapshot, and exports it again.
     pub(super) async fn import(settings: &Settings, exported: &str) -> Result<Self, CopyError> {
         let session = enter(settings, exported).await?;
-        let row = session
-            .query_one("SELECT pg_catalog.pg_export_snapshot()", &[])
-            .await
-            .during(session.side(), "export the snapshot again")?;
-        Ok(Keeper { snapshot: row.take(0)?, session })
+        Ok(Keeper { exported: Exported::by(&session).await?, session })
     }
 
     /// The session, inside the snapshot's transaction.
@@ -54,9 +82,9 @@ impl Keeper {
         &self.session
     }
 
-    /// The name others import the snapshot by.
-    pub(super) fn snapshot(&self) -> &str {
-        &self.snapshot
+    /// The snapshot, for others.
+    pub(super) fn snapshot(&self) -> &Exported {
+        &self.exported
     }
 
     /// Waits until no transaction that the snapshot sees is still in progress.
@@ -88,10 +116,10 @@ async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError
 }
 
 /// A new connection to the source inside a snapshot, to read rows from.
-pub(super) async fn reader(settings: &Settings, snapshot: &str) -> Result<Connection, CopyError> {
+pub(super) async fn reader(settings: &Settings, snapshot: &Exported) -> Result<Connection, CopyError> {
     let mut connection = connect(settings).await?;
-    match connection.simple_query(&import(snapshot)).await {
-        Err(error) if error.sqlstate().is_some_and(sqlstate::is_snapshot_gone) => Err(CopyError::SnapshotGone),
+    match connection.simple_query(&snapshot.import()).await {
+        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
         result => result.map(|_| connection).map_err(CopyError::from),
     }
 }
@@ -118,20 +146,20 @@ pub(super) enum Sight {
 /// [`CopyError::SnapshotGone`]; when the table cannot be read.
 pub(super) async fn look(
     connection: &mut Connection,
-    snapshot: &str,
+    snapshot: &Exported,
     (table, oid, shape): (&TableName, u32, Shape),
 ) -> Result<Sight, CopyError> {
     let extent = match shape {
         Shape::Plain => Extent::Own,
         Shape::Partitioned => Extent::Partitions,
     };
-    let sql = format!("{}; {}", import(snapshot), storage::lock_and_compare(table, oid, extent));
+    let sql = format!("{}; {}", snapshot.import(), storage::lock_and_compare(table, oid, extent));
     let sight = match connection.simple_query(&sql).await {
         Ok(rows) => {
             let is_same = rows.first().and_then(|row| row.first()).is_some_and(|value| value.as_deref() == Some("t"));
             if is_same { Sight::True } else { Sight::Passed }
         }
-        Err(error) if error.sqlstate().is_some_and(sqlstate::is_snapshot_gone) => return Err(CopyError::SnapshotGone),
+        Err(error) if error.sqlstate().is_some_and(is_gone) => return Err(CopyError::SnapshotGone),
         Err(error) if has_passed(&error) => Sight::Passed,
         Err(source) => return Err(CopyError::Read { table: table.clone(), source }),
     };
@@ -150,6 +178,11 @@ pub(super) async fn leave(connection: &mut Connection) -> Result<(), WireError> 
 /// statement goes by names, and these are those of now.
 pub(super) fn has_passed(error: &WireError) -> bool {
     error.sqlstate().is_some_and(sqlstate::is_undefined)
+}
+
+/// Whether a snapshot is gone, or another one has its name.
+fn is_gone(code: &str) -> bool {
+    code == sqlstate::DIVISION_BY_ZERO || sqlstate::is_snapshot_gone(code)
 }
 
 fn import(snapshot: &str) -> String {
@@ -192,7 +225,31 @@ impl Horizon {
 #[cfg(test)]
 mod unit {
     use super::*;
+    use crate::config::SchemaMode;
+    use crate::copy::testing::{SUPERUSER, Server};
     use crate::fault::Fault;
+
+    /// The story: names of snapshots are counted from the start again after a crash of the
+    /// server; rows of another session's were taken for those of ours, and came twice.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_snapshot_of_the_same_name_is_not_read() {
+        let server = Server::start().await;
+        let settings = server.settings(SUPERUSER, SchemaMode::Create);
+        let (ours, others) = (server.source(SUPERUSER).await, server.source(SUPERUSER).await);
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        ours.batch_execute(begin).await.unwrap();
+        let exported = Exported::by(&ours).await.unwrap();
+        assert!(reader(&settings, &exported).await.is_ok());
+        others.batch_execute("CREATE TABLE public.t (i int)").await.unwrap();
+        others.batch_execute(begin).await.unwrap();
+        let later = Exported::by(&others).await.unwrap();
+        let mistaken = Exported { name: later.name, sees: exported.sees };
+        assert!(matches!(reader(&settings, &mistaken).await, Err(CopyError::SnapshotGone)));
+        let mut connection = connect(&settings).await.unwrap();
+        let table = TableName::new("public", "t");
+        let looked = look(&mut connection, &mistaken, (&table, 1, Shape::Plain)).await;
+        assert!(matches!(looked, Err(CopyError::SnapshotGone)), "{looked:?}");
+    }
 
     #[test]
     fn a_snapshot_sees_what_is_before_its_end_and_not_in_progress() {

@@ -64,8 +64,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     if ctx.settings.schema != SchemaMode::None {
         refuse_triggers(target.session(), &units).await?;
     }
-    let exported = source.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await;
-    let snapshot: String = exported.during(source.side(), "export a snapshot")?.take(0)?;
+    let snapshot = snapshot::Exported::by(&source).await?;
     let mut reader = snapshot::reader(ctx.settings, &snapshot).await?;
     let pace = Pace::new(ctx.settings.copy_rate);
     for unit in &units {

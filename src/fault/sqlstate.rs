@@ -28,6 +28,8 @@ pub const UNDEFINED_FUNCTION: &str = "42883";
 pub const UNDEFINED_TABLE: &str = "42P01";
 /// cannot_coerce: there is no cast between two types.
 pub const CANNOT_COERCE: &str = "42846";
+/// lock_not_available.
+pub const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// undefined_object.
 pub const UNDEFINED_OBJECT: &str = "42704";
 /// internal_error: what PostgreSQL's own checks find.
@@ -63,7 +65,7 @@ fn of(sqlstate: &str) -> Meaning {
             "another connection uses it: end that process, or wait until the server notices that it is gone",
         ),
         // lock_not_available: lock_timeout.
-        "55P03" => meaning(Passing, ""),
+        LOCK_NOT_AVAILABLE => meaning(Passing, ""),
         // admin_shutdown, crash_shutdown, cannot_connect_now (starting up),
         // idle_session_timeout.
         "57P01" | "57P02" | "57P03" | "57P05" => meaning(Passing, ""),

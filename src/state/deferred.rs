@@ -144,13 +144,23 @@ impl State {
     /// # Errors
     /// When the rows cannot be read or understood.
     pub async fn deferred(&self) -> Result<Vec<Deferred>, StateError> {
-        let rows = self
-            .query(
-                "SELECT *, restored_at IS NOT NULL AS is_restored FROM walferry.deferred WHERE migration = $1 ORDER BY ordinal",
-                &[&self.name()],
-                "read the deferred objects",
-            )
-            .await?;
+        self.list_deferred("").await
+    }
+
+    /// The same, once every transaction that restores one of them has come to its end:
+    /// also one of a process that was killed.
+    ///
+    /// # Errors
+    /// When the rows cannot be read or understood.
+    pub async fn deferred_settled(&self) -> Result<Vec<Deferred>, StateError> {
+        self.list_deferred("FOR SHARE").await
+    }
+
+    async fn list_deferred(&self, lock: &str) -> Result<Vec<Deferred>, StateError> {
+        let sql = format!(
+            "SELECT *, restored_at IS NOT NULL AS is_restored FROM walferry.deferred WHERE migration = $1 ORDER BY ordinal {lock}"
+        );
+        let rows = self.query(&sql, &[&self.name()], "read the deferred objects").await?;
         rows.iter().map(Deferred::of).collect()
     }
 

@@ -1,7 +1,8 @@
 //! The lease: a session-level advisory lock on the target, so that two
 //! processes never work on one migration. It goes with the session, so a
-//! killed process leaves nothing to clean up. The position's compare-and-set
-//! guards the data should the lock be lost while its holder still runs.
+//! killed process leaves nothing to clean up. What it had sent may still be at work on
+//! the target, and a holder may not know that its lock is lost: with the lease the next
+//! process claims the position, without which nobody's batch commits.
 
 use super::{State, StateError};
 
@@ -22,7 +23,12 @@ impl State {
             )
             .await?;
         if rows.first().map_or(Ok(false), |row| row.take(0))? {
-            return Ok(());
+            if self.claim_position().await? {
+                return Ok(());
+            }
+            self.release_lease().await?;
+            let holder = "a transaction that an earlier process of it has left at work on the target (see pg_stat_activity there)";
+            return Err(StateError::Leased { name: self.name().to_owned(), holder: holder.to_owned() });
         }
         let holder = match self.load().await? {
             Some(migration) => migration.holder(),

@@ -268,10 +268,10 @@ impl State {
     /// When the target refuses it.
     pub async fn finish_copy(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
         self.execute(
-            "WITH position AS (INSERT INTO walferry.position (slot, end_lsn) VALUES ($2, $3) \
-             ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, commit_time = NULL) \
+            "WITH position AS (INSERT INTO walferry.position (slot, end_lsn, claim) VALUES ($2, $3, $5) \
+             ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, claim = excluded.claim, commit_time = NULL) \
              UPDATE walferry.migration SET copied = true, phase = $4 WHERE name = $1",
-            &[&self.name(), &slot, &point.lsn(), &Phase::Stream.as_str()],
+            &[&self.name(), &slot, &point.lsn(), &Phase::Stream.as_str(), &self.claim().0],
             "record that the copy is complete",
         )
         .await?;

@@ -15,6 +15,8 @@ pub mod resume;
 pub mod sweeps;
 pub mod tables;
 
+use std::sync::atomic::AtomicI64;
+
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::session::{DbContext, DbError, Param, Session};
@@ -98,6 +100,7 @@ impl StateError {
 pub struct State {
     session: Session,
     name: String,
+    claim: AtomicI64,
 }
 
 impl State {
@@ -222,7 +225,7 @@ impl State {
             older if (1..VERSION).contains(&older) => Self::upgrade(&session).await?,
             found => return Err(StateError::Newer { found }),
         }
-        Ok(State { session, name: name.to_owned() })
+        Ok(State { session, name: name.to_owned(), claim: AtomicI64::default() })
     }
 
     /// The session, for reading the target's catalog beside the state.

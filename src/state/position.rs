@@ -2,21 +2,37 @@
 //! every table has by a later copy ([`State::pass_over`]).
 //!
 //! Every batch begins with [`MOVE_SQL`]. It fails (division by zero, 22012)
-//! when the row is not where the batch expects it, so everything behind it in
-//! the pipeline falls with it: a batch whose predecessor failed, or that comes
-//! from a second process, cannot commit.
+//! when the row is not where the batch expects it, or another process has taken the
+//! lease since, so everything behind it in the pipeline falls with it: a batch whose
+//! predecessor failed, or that comes from a process that was killed or has lost its
+//! lease, cannot commit once the next one is at work.
+
+use std::sync::atomic::Ordering;
 
 use super::{State, StateError};
+use crate::config::Side;
+use crate::fault::sqlstate;
 use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
+use crate::session::DbContext;
 
 /// Moves the position by compare-and-set. Parameters: slot, new end LSN,
-/// commit time (microseconds since 2000-01-01 UTC, or null), expected end LSN.
+/// commit time (microseconds since 2000-01-01 UTC, or null), expected end LSN, claim.
 pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position SET end_lsn = $2::pg_lsn, \
     commit_time = coalesce('2000-01-01 00:00:00+00'::timestamptz + $3::bigint * '1 microsecond'::interval, commit_time), \
     moved_at = pg_catalog.clock_timestamp() \
-    WHERE slot = $1::text AND end_lsn = $4::pg_lsn RETURNING 1) \
+    WHERE slot = $1::text AND end_lsn = $4::pg_lsn AND claim = $5::bigint RETURNING 1) \
     SELECT 1 / pg_catalog.count(*) FROM moved";
+
+/// Which process may move a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim(pub(super) i64);
+
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A position that was read back from the target; made only by
 /// [`State::position`].
@@ -33,6 +49,35 @@ impl Durable for ReadBack {
 }
 
 impl State {
+    /// What this process got with its lease.
+    pub fn claim(&self) -> Claim {
+        Claim(self.claim.load(Ordering::Relaxed))
+    }
+
+    /// Takes the position from whoever had it before. Says whether it is had: not while a
+    /// transaction of theirs is at work on the target.
+    pub(super) async fn claim_position(&self) -> Result<bool, StateError> {
+        let batch = async |sql: &str| self.session.batch_execute(sql).await.during(Side::Target, "claim the position");
+        batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+        let sql = "UPDATE walferry.position p SET claim = p.claim + 1 FROM walferry.migration m \
+             WHERE m.name = $1 AND p.slot = m.slot RETURNING p.claim";
+        let claimed = self.query(sql, &[&self.name()], "claim the position").await;
+        batch(if claimed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+        match claimed {
+            Ok(rows) => {
+                let claim = rows.first().map_or(Ok(0), |row| row.take(0))?;
+                self.claim.store(claim, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(StateError::Db(error))
+                if error.sqlstate().is_some_and(|code| code.code() == sqlstate::LOCK_NOT_AVAILABLE) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads the position of a slot back. A committed row that another session
     /// sees is durable: the target's `synchronous_commit` stays on.
     ///
@@ -45,13 +90,14 @@ impl State {
         Ok(Some(DurableLsn::of(ReadBack { end_lsn: EndLsn::recorded(row.take::<Lsn>(0)?) })))
     }
 
-    /// Where a position is, held there until the end of the caller's transaction.
+    /// Where a position is, held there until the end of the caller's transaction; `None`
+    /// where it is another process's.
     ///
     /// # Errors
     /// When the row cannot be read.
-    pub async fn hold_position(&self, slot: &str) -> Result<Option<Lsn>, StateError> {
-        let sql = "SELECT end_lsn FROM walferry.position WHERE slot = $1 FOR UPDATE";
-        let rows = self.query(sql, &[&slot], "hold the position").await?;
+    pub async fn hold_position(&self, slot: &str, claim: Claim) -> Result<Option<Lsn>, StateError> {
+        let sql = "SELECT end_lsn FROM walferry.position WHERE slot = $1 AND claim = $2 FOR UPDATE";
+        let rows = self.query(sql, &[&slot, &claim.0], "hold the position").await?;
         Ok(rows.first().map(|row| row.take(0)).transpose()?)
     }
 
@@ -61,8 +107,8 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn begin_position(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
-        let sql = "INSERT INTO walferry.position (slot, end_lsn) VALUES ($1, $2)";
-        self.execute(sql, &[&slot, &point.lsn()], "enter a position").await?;
+        let sql = "INSERT INTO walferry.position (slot, end_lsn, claim) VALUES ($1, $2, $3)";
+        self.execute(sql, &[&slot, &point.lsn(), &self.claim().0], "enter a position").await?;
         Ok(())
     }
 
@@ -72,7 +118,8 @@ impl State {
     /// # Errors
     /// When it is not where it was, or the target refuses it.
     pub async fn pass_over(&self, slot: &str, from: DurableLsn, to: EndLsn) -> Result<(), StateError> {
-        self.query(MOVE_SQL, &[&slot, &to.lsn(), &None::<i64>, &from.lsn()], "move the position on").await?;
+        self.query(MOVE_SQL, &[&slot, &to.lsn(), &None::<i64>, &from.lsn(), &self.claim().0], "move the position on")
+            .await?;
         Ok(())
     }
 

@@ -42,7 +42,8 @@ CREATE TABLE walferry.position (
     slot         text PRIMARY KEY,
     end_lsn      pg_lsn NOT NULL,
     commit_time  timestamptz,               -- of the last source transaction applied
-    moved_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+    moved_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    claim        bigint NOT NULL DEFAULT 0  -- of the process that may move it: the last one that took the lease
 ) WITH (fillfactor = 50);
 
 -- Who takes part: every table of the source that was met, by its oid there. The

@@ -3,9 +3,10 @@
 use walferry::demo::cluster::SUPERUSER;
 
 use crate::journey::{execute, value};
-use crate::migration::PATIENCE;
+use crate::migration::{PATIENCE, is_active, source_admin, until_applied, until_streaming};
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::{Walferry, command_for};
+use crate::support::wait_until;
 
 /// What acts on rows by itself, of every kind: it has done so on the source.
 const ACTING: &str = "
@@ -379,4 +380,42 @@ async fn the_comment_of_a_schema_that_an_administrator_made_is_named_and_keeps_n
     execute(&target, &["DROP TABLE a.t; DROP SCHEMA \"Our own\""]).await;
     let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
     assert!(!check.contains(comment), "{check}");
+}
+
+/// The story: an end was killed while it brought a trigger in, and what it had sent was
+/// done all the same, once the stream was applied again: through the trigger.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_end_is_still_bringing_in_is_taken_away_before_anything_is_applied() {
+    let pair = Pair::builder().start().await;
+    let sql = "CREATE TABLE g (id int PRIMARY KEY); CREATE TABLE doubled (id int); ALTER TABLE doubled REPLICA IDENTITY FULL; \
+         CREATE FUNCTION doubles() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO doubled VALUES (NEW.id); RETURN NULL; END'; \
+         CREATE TRIGGER doubles AFTER INSERT ON g FOR EACH ROW EXECUTE FUNCTION doubles(); INSERT INTO g VALUES (1)";
+    pair.source_sql(sql).await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let (mut locks, target) = (pair.target_client().await, pair.target_client().await);
+    let lock = locks.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE g IN ROW EXCLUSIVE MODE").await.unwrap();
+    let end = Walferry::on(&pair, &["catchup", "--finish"]);
+    let waits = async |query: &str| {
+        let sql =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '{query}'");
+        value(&target, &sql).await != "0"
+    };
+    wait_until("the end waits for a lock", PATIENCE, || waits("%CREATE TRIGGER%")).await;
+    end.kill();
+    let mut daemon = Walferry::on(&pair, &["run"]);
+    let source = source_admin(&pair).await;
+    wait_until("the next one waits for that, or has not done so", PATIENCE, || async {
+        waits("%walferry.deferred%FOR SHARE%").await || is_active(&source).await
+    })
+    .await;
+    assert!(daemon.ended().is_none());
+    lock.rollback().await.unwrap();
+    wait_until("the trigger's transaction has ended", PATIENCE, || async { !waits("%CREATE TRIGGER%").await }).await;
+    let daemon = until_streaming(&pair, daemon).await;
+    pair.source_sql("INSERT INTO g SELECT generate_series(2, 100)").await;
+    until_applied(&pair).await;
+    daemon.terminate(PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
 }

@@ -435,3 +435,36 @@ async fn what_cannot_be_copied_anew_is_refused_before_a_row_is_touched() {
     catch_up(&pair);
     pair.assert_equal().await;
 }
+
+/// The story: what a daemon had sent before it was killed was still at work on the target
+/// while a table was copied anew: rows were there twice, with exit code 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_a_killed_daemon_has_sent_changes_no_table_that_is_copied_anew() {
+    let pair = usual_pair().await;
+    let sql = "CREATE TABLE public.k (id int PRIMARY KEY); INSERT INTO public.k VALUES (1); \
+         CREATE TABLE public.f (n int); ALTER TABLE public.f REPLICA IDENTITY FULL; INSERT INTO public.f VALUES (0)";
+    pair.source_sql(sql).await;
+    let daemon = streaming(&pair, &[]).await;
+    let (mut locks, target) = (pair.target_client().await, pair.target_client().await);
+    let lock = locks.transaction().await.unwrap();
+    lock.batch_execute("LOCK TABLE public.k").await.unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = $1";
+    let waiting = || async { target.query_one(waits, &[&NAME]).await.unwrap().get::<_, i64>(0) };
+    let write = "BEGIN; INSERT INTO public.k SELECT max(id) + 1 FROM public.k; INSERT INTO public.f SELECT generate_series(1, 100); COMMIT";
+    pair.source_sql(write).await;
+    wait_until("a batch waits on the target", PATIENCE, || async { waiting().await == 1 }).await;
+    // Behind it, in sockets and queues.
+    pair.source_sql(write).await;
+    daemon.kill();
+    let mut resync = Walferry::on(&pair, &["resync", "public.f"]);
+    wait_until("it waits for the batch, or has not done so", PATIENCE, || {
+        let is_through = resync.stderr().contains("asking the daemon") || resync.ended().is_some();
+        async move { is_through }
+    })
+    .await;
+    lock.rollback().await.unwrap();
+    resync.wait(PATIENCE).code(0);
+    wait_until("what was late is through", PATIENCE, || async { waiting().await == 0 }).await;
+    catch_up(&pair);
+    pair.assert_equal().await;
+}

@@ -124,7 +124,7 @@ async fn hand_over(
     let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "hand tables over");
     run("BEGIN").await?;
     let main = desk.migration.slot.name();
-    if own.hold_position(main).await? != Some(stands.lsn()) {
+    if own.hold_position(main, desk.state.claim()).await? != Some(stands.lsn()) {
         return Err(ApplyError::PositionMoved { slot: main.to_owned(), expected: stands.lsn() }.into());
     }
     let oids: Vec<u32> = tables.iter().map(|row| row.source_oid).collect();

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::bound::{Bound, Changed};
 use super::reader::Reader;
 use super::writer::Run;
+use crate::catalog::wal;
 use crate::session::{DbContext, DbError, Row};
 
 /// Pages of a portion: 4 MiB, which both ends and we hold a few of.
@@ -70,13 +71,15 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The one that the source's session is in.
+    /// The one that the source's session is in, once a crash of the source would not take
+    /// back what it sees: a page that is as it was before then is in no later pass.
     pub async fn read(reader: &Reader<'_>) -> Result<Self, DbError> {
         // From 13 on there are other names for these, but these stay.
         let sql = "SELECT txid_snapshot_xmin(s), txid_snapshot_xmax(s), pg_relation_size('pg_catalog.pg_largeobject') \
                    FROM (SELECT txid_current_snapshot() AS s OFFSET 0) x";
         let row = reader.row(sql, &[], "look at the snapshot").await?;
         let next = u64::try_from(row.take::<i64>(1)?).unwrap_or(0);
+        wal::flushed(reader.session()).await?;
         Ok(Snapshot { bound: Bound::new(row.take(0)?), next, bytes: row.take(2)? })
     }
 }
