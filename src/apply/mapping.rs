@@ -56,6 +56,8 @@ pub enum MappingError {
     Columns {
         /// The statements.
         sql: String,
+        /// Whether they only add columns: changes from before then still have a place.
+        is_addition: bool,
     },
     /// Which columns a change has cannot be told.
     #[error(
@@ -63,6 +65,15 @@ pub enum MappingError {
          is of cannot be told any more: copy it anew: walferry resync '{table}'; then start again"
     )]
     Layout {
+        /// The table.
+        table: TableName,
+    },
+    /// One transaction has changes of the table as it was and as it was altered.
+    #[error(
+        "table {table} was altered on the source in the midst of this transaction, and no table has a place for all its changes: \
+         copy it anew: walferry resync '{table}'; then start again"
+    )]
+    Within {
         /// The table.
         table: TableName,
     },

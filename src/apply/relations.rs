@@ -185,7 +185,8 @@ impl Relations {
         let oids = fresh.iter().map(|(relation, _)| relation.id);
         let (found, ()) = tokio::try_join!(async { Ok(found.await?) }, tables.look_ahead(oids, state))?;
         for ((relation, at), found) in fresh.into_iter().zip(found) {
-            let handling = look_up(relation, at, found, tables, (target, source), state, role).await?;
+            let handling = look_up(relation, at, found, tables, (target, source), state, role).await;
+            let handling = handling.map_err(|error| no_way_out(error, relation, pieces))?;
             self.names_objects |= matches!(&handling, Handling::Apply(apply) if !apply.objects.is_empty());
             self.known.insert(address(relation), (Arc::clone(relation), handling));
         }
@@ -382,6 +383,25 @@ async fn look_up(
     let objects = (0..relation.columns.len()).filter(names_objects).collect();
     let (rows, sets) = (Renderer::new(mapping), SetRenderer::default());
     Ok(Handling::Apply(Box::new(Apply { rows, sets, from, keying, objects })))
+}
+
+/// A transaction that has altered a table between its changes cannot be applied to any
+/// table of the target: what would mend it for one change is in the way of another.
+fn no_way_out(error: ApplyError, relation: &Relation, pieces: &[Piece]) -> ApplyError {
+    let ApplyError::Mapping { table, at, error: MappingError::Columns { is_addition: false, .. } } = &error else {
+        return error;
+    };
+    let is_it = |other: &&Arc<Relation>| other.id == relation.id;
+    let differ = |piece: &Piece| {
+        let mut of_it = piece.changes.iter().flat_map(of_change).filter(is_it);
+        let first = of_it.next();
+        first.is_some_and(|first| of_it.any(|other| other.columns != first.columns))
+    };
+    if !pieces.iter().filter(|piece| piece.begin.commit_lsn.lsn() == *at).any(differ) {
+        return error;
+    }
+    let (table, at) = (table.clone(), *at);
+    ApplyError::Mapping { at, error: MappingError::Within { table: table.clone() }, table }
 }
 
 /// The place of a relation on the target's table `found`; no row is written to one whose

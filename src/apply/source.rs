@@ -130,7 +130,7 @@ impl Source {
         let now = tables::columns(session, &[relation.id]).await?.remove(&relation.id).unwrap_or_default();
         let last = tables::last_column(session, relation.id).await?;
         let theirs = tables::columns(target, &[there.oid]).await?.remove(&there.oid).unwrap_or_default();
-        let numbers = Numbers { now: &now, last, pairs, there: &theirs };
+        let numbers = Numbers { now: &now, last, copied: known.last, pairs, there: &theirs };
         let (mut columns, is_guessed) = match numbers.of(&names) {
             Layout::Known(columns) => (columns, false),
             Layout::Guessed(columns) => (columns, true),
@@ -145,11 +145,16 @@ impl Source {
         let is_sent = |column: &&Column| columns.iter().any(|sent| sent.number == column.number);
         let is_paired = |column: &&Column| pairs.iter().any(|pair| pair.ours == column.number);
         let beside: Vec<Column> = now.iter().filter(is_paired).filter(|column| !is_sent(column)).cloned().collect();
+        // From before a column came that the target has by now.
+        let is_there = |column: &&Column| theirs.iter().any(|there| there.name == column.name) || is_paired(column);
+        let is_older = now.iter().filter(|c| !c.is_generated() && !is_sent(c)).any(|column| is_there(&column));
         columns.extend(beside);
         let compared = columns::compare(&columns, &theirs, pairs, Hierarchy::of(self.settings.schema));
         if compared.differences.is_empty() {
+            // What the message has no value for gets the target's default, and need not
+            // have been so on the source.
             let doubted: HashSet<u32> =
-                (is_guessed || compared.is_doubted).then_some(relation.id).into_iter().collect();
+                (is_guessed || is_older || compared.is_doubted).then_some(relation.id).into_iter().collect();
             let met = (!compared.met.is_empty()).then(|| {
                 (
                     relation.id,
@@ -157,6 +162,7 @@ impl Source {
                         of: there.oid,
                         pairs: columns::with_met(pairs, &compared.met),
                         parents: known.parents.clone(),
+                        last: known.last.or_else(|| columns::newest(&now)),
                     },
                 )
             });
@@ -164,7 +170,8 @@ impl Source {
             return Ok(None);
         }
         let sql = self.mended((relation.id, &now), &compared.differences, there, (target, state)).await?;
-        Ok(Some(MappingError::Columns { sql }))
+        let is_addition = compared.differences.iter().all(|difference| matches!(difference, Difference::Lacks(_)));
+        Ok(Some(MappingError::Columns { sql, is_addition }))
     }
 
     /// The SQL that mends these differences, each where an ALTER TABLE reaches it.
@@ -197,7 +204,7 @@ impl Source {
         }
         let mut sql = Vec::new();
         for (table, differences) in &by_table {
-            let adds = columns::definitions(self.session().await?, relation, table, differences).await?;
+            let adds = columns::definitions((self.session().await?, target), relation, table, differences).await?;
             sql.extend(columns::sql(table, differences, &adds));
         }
         Ok(sql.join(" "))
@@ -230,16 +237,21 @@ impl Source {
 }
 
 /// Whether the names are those that the pairs' columns have on the target, in the order of
-/// the source and without a gap, the types as they were, and none is computed there: then
-/// the source need not be asked. A column that is gone may have left its name to another.
+/// the source and without a gap, the types as they were, and none is computed there or there
+/// alone: then the source need not be asked. A column that is gone may have left its name to
+/// another.
 fn are_as_paired(names: &[&str], types: &[ColumnType], there: &TargetTable, pairs: &[Pair]) -> bool {
     let column = |number: i16| there.columns.iter().find(|column| column.number == number);
     let is_computed = |column: &&TargetColumn| column.generation == Generation::Expression;
-    let mut pairs: Vec<&Pair> = pairs.iter().filter(|pair| pair.was != Pair::COMPUTED).collect();
+    let mut pairs: Vec<&Pair> = pairs.iter().filter(|pair| !Pair::is_computed(pair.was)).collect();
     pairs.sort_unstable_by_key(|pair| pair.ours);
     let paired = pairs.iter().filter_map(|pair| Some((column(pair.theirs)?, pair.was)));
     let paired = paired.filter(|(column, _)| !is_computed(column));
     let told = names.iter().copied().zip(types.iter().copied());
+    let is_alone = |column: &TargetColumn| !pairs.iter().any(|pair| pair.theirs == column.number);
+    if !pairs.is_empty() && there.columns.iter().any(|column| !is_computed(&column) && is_alone(column)) {
+        return false;
+    }
     let is_known = pairs.is_empty() || paired.map(|(column, was)| (column.name.as_str(), was)).eq(told);
     is_known && !there.columns.iter().filter(is_computed).any(|column| names.contains(&column.name.as_str()))
 }

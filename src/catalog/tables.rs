@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::types::{BELOW_DOMAINS, ColumnType};
 use crate::session::{DbContext, DbError, Row, Session};
-use crate::sql::{TableName, ident};
+use crate::sql::{TableName, ident, oid_of};
 
 /// Whether a table holds rows itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +107,8 @@ pub struct Column {
     pub below: ColumnType,
     /// The same as SQL.
     pub below_sql: String,
-    /// Whether the server computes it (GENERATED ALWAYS AS (expression)).
-    pub is_generated: bool,
+    /// By what the server computes it (GENERATED ALWAYS AS (expression)).
+    pub expression: Option<String>,
     /// Whether it is declared NOT NULL.
     pub is_not_null: bool,
     /// Whether a row gets a value for it when none is given: a default, an
@@ -120,6 +120,13 @@ pub struct Column {
     /// What rows have that were there before the column, as text
     /// (`pg_attribute.attmissingval`); `None` where it is NULL, or written in the rows.
     pub missing: Option<String>,
+}
+
+impl Column {
+    /// Whether the server computes it.
+    pub fn is_generated(&self) -> bool {
+        self.expression.is_some()
+    }
 }
 
 /// A table.
@@ -323,7 +330,13 @@ fn table(row: &Row) -> Result<Table, DbError> {
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Column>>, DbError> {
-    let generated = if session.version() >= 120_000 { "a.attgenerated <> ''" } else { "false" };
+    // With the expression's very parentheses, so that it can be set again.
+    let generated = if session.version() >= 120_000 {
+        "CASE WHEN a.attgenerated <> '' THEN (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d \
+             WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum) END"
+    } else {
+        "NULL::text"
+    };
     let missing = missing(session);
     // Oids below 10000 are assigned by hand in pg_type.dat and never change.
     let sql = format!(
@@ -341,7 +354,7 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
             name: row.take(1)?,
             type_oid: row.take(2)?,
             type_sql: row.take(3)?,
-            is_generated: row.take(4)?,
+            expression: row.take(4)?,
             is_binary_safe: row.take(5)?,
             is_not_null: row.take(6)?,
             has_default: row.take(7)?,
@@ -352,6 +365,28 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
         });
     }
     Ok(columns)
+}
+
+/// The columns of a table that are computed from this one, by name.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn computed_from(session: &Session, table: &TableName, column: &str) -> Result<Vec<String>, DbError> {
+    if session.version() < 120_000 {
+        return Ok(Vec::new());
+    }
+    // Of the column itself before 15, of its expression from then on.
+    let sql = format!(
+        "SELECT DISTINCT g.attname::text FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_attribute g ON g.attrelid = a.attrelid \
+             AND g.attgenerated <> '' LEFT JOIN pg_catalog.pg_attrdef e ON e.adrelid = g.attrelid AND e.adnum = g.attnum \
+         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = a.attrelid \
+             AND d.refobjsubid = a.attnum AND (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = g.attrelid \
+                 AND d.objsubid = g.attnum OR d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = e.oid) \
+         WHERE a.attrelid = {} AND a.attname = $3 AND a.attnum <> g.attnum ORDER BY 1",
+        oid_of("$1", "$2")
+    );
+    let rows = session.query(&sql, &[&table.schema, &table.name, &column]).await;
+    rows.during(session.side(), "look for computed columns")?.iter().map(|row| row.take(0)).collect()
 }
 
 /// The highest number that a column of this table was ever given, also one that is gone.

@@ -193,7 +193,7 @@ async fn fit(
         });
     }
     let has = |table: &SourceTable, column: &str| {
-        there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated))
+        there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated()))
     };
     for lack in publishing::columns_lacking(published.as_ref().unwrap_or(&HashMap::new()), &all, has) {
         findings

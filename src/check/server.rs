@@ -122,7 +122,7 @@ pub(super) async fn read_only(session: &Session, role: &Role) -> Result<Option<S
 /// one database in two ways.
 pub(super) async fn are_different(source: &Session, target: &Session, findings: &mut Findings) -> bool {
     match (identity(source).await, identity(target).await) {
-        (Ok(a), Ok(b)) if a == b => {
+        (Ok(a), Ok(b)) if a.is_of_the_same(&b) && knows(target, a.pid).await => {
             findings
                 .problem(Place::Here, "same_database", "source and target are the same database")
                 .remedy("change one of the two connection strings");
@@ -139,12 +139,33 @@ pub(super) async fn are_different(source: &Session, target: &Session, findings: 
     }
 }
 
-/// Start of the server, which no two servers share to the microsecond, and the
-/// database's oid.
-async fn identity(session: &Session) -> Result<(SystemTime, u32), DbError> {
-    let sql = "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()";
+/// What a session says of the database it is in.
+struct Identity {
+    /// Start of the server, which two servers seldom share to the microsecond.
+    began: SystemTime,
+    /// The database's oid.
+    database: u32,
+    /// The session's process.
+    pid: i32,
+}
+
+impl Identity {
+    fn is_of_the_same(&self, other: &Identity) -> bool {
+        (self.began, self.database) == (other.began, other.database)
+    }
+}
+
+async fn identity(session: &Session) -> Result<Identity, DbError> {
+    let sql =
+        "SELECT pg_postmaster_start_time(), oid, pg_backend_pid() FROM pg_database WHERE datname = current_database()";
     let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
-    Ok((row.take(0)?, row.take(1)?))
+    Ok(Identity { began: row.take(0)?, database: row.take(1)?, pid: row.take(2)? })
+}
+
+/// Whether the server has this process; one that does not answer is taken to.
+async fn knows(session: &Session, pid: i32) -> bool {
+    let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
+    session.query_one(sql, &[&pid]).await.ok().and_then(|row| row.take(0).ok()).unwrap_or(true)
 }
 
 /// Tables of nobody's but the database's own; an extension's are none.

@@ -25,7 +25,7 @@ use super::room::require_names;
 use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
-use super::{CopyContext, CopyError, finish, plan, publication, rest, slot};
+use super::{CopyContext, CopyError, columns, finish, plan, publication, rest, slot};
 use crate::catalog::publication as publication_facts;
 use crate::catalog::publication::Published;
 use crate::catalog::tables::{Shape, by_name, only};
@@ -34,6 +34,7 @@ use crate::lsn::EndLsn;
 use crate::membership::publishing::root_in_name;
 use crate::membership::publishing::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
+use crate::schema::SchemaError;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::State;
@@ -135,7 +136,28 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
             });
         }
     }
+    require_mended(ctx, source, &wanted, &tables).await?;
     Ok(wanted)
+}
+
+/// Refuses tables whose columns have other names or types on the source by now: they are
+/// copied by name, and which was which would be forgotten.
+async fn require_mended(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    wanted: &Wanted,
+    tables: &[SourceTable],
+) -> Result<(), CopyError> {
+    let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let again: HashSet<u32> = wanted.again.iter().map(|row| row.source_oid).collect();
+    let found = columns::look(ctx, &HashSet::new(), (source, &target)).await?;
+    if again.is_disjoint(&found.differing) {
+        return Ok(());
+    }
+    let above = tables.iter().filter(|table| again.contains(&table.oid)).flat_map(|table| table.above());
+    let meant: HashSet<u32> = above.chain(again.iter().copied()).collect();
+    let gaps = found.gaps.iter().filter(|gap| meant.contains(&gap.source_oid));
+    Err(SchemaError::Mismatch(gaps.map(ToString::to_string).collect()).into())
 }
 
 /// What the state says, by oid.

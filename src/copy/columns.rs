@@ -56,7 +56,8 @@ pub async fn look(
         if !compared.met.is_empty() {
             let pairs = columns::with_met(known, &compared.met);
             let parents = pairs_of.map_or_else(|| table.above(), |pairs| pairs.parents.clone());
-            met.push((table.oid, Pairs { of: theirs.oid, pairs, parents }));
+            let last = pairs_of.map_or_else(|| columns::newest(&table.columns), |pairs| pairs.last);
+            met.push((table.oid, Pairs { of: theirs.oid, pairs, parents, last }));
             // Another table of that name has other rows.
             let is_another = pairs_of.is_some_and(|pairs| pairs.of != theirs.oid);
             doubted.extend((compared.is_doubted || is_another).then_some(table.oid));
@@ -87,7 +88,7 @@ pub async fn look(
         if own.is_empty() {
             continue;
         }
-        let adds = columns::definitions(source, table.oid, name, &own).await?;
+        let adds = columns::definitions((source, target), table.oid, name, &own).await?;
         let cause = Cause::Columns(columns::sql(name, &own, &adds));
         found.gaps.push(Gap { source_oid: table.oid, table: name.clone(), cause });
     }

@@ -54,7 +54,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use cuts::{Failure, Memory};
 pub use error::{CopyError, WalStage};
-pub use slot::temporary_prefix;
 
 use crate::catalog::publication as publication_facts;
 use crate::catalog::tables::Detail;

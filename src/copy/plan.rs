@@ -16,7 +16,7 @@ use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Column, Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
-use crate::membership::columns::pair;
+use crate::membership::columns::{newest, pair};
 use crate::membership::coverage::origin;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, Rows, SourceTable, publishing};
@@ -25,8 +25,9 @@ use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::State;
+use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind};
-use crate::state::tables::{Origin, Pairs, TableRow, TableState};
+use crate::state::tables::{Origin, Pair, Pairs, TableRow, TableState};
 use crate::words::listed;
 
 /// How rows are written on the wire.
@@ -51,6 +52,8 @@ pub(super) struct Job {
     pub(super) bytes: u64,
     /// Where the state says it is.
     pub(super) seed: Seed,
+    /// By which attempt.
+    pub(super) attempt: Attempt,
     /// Indexes and keys that are built after the rows, in order.
     pub(super) objects: Vec<Deferred>,
 }
@@ -129,7 +132,7 @@ pub(super) async fn register(
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
-    own.pair_columns(&paired(tables.iter().filter(takes_part), &there)).await?;
+    own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new())).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings.schema).await?;
     run("COMMIT").await?;
@@ -208,7 +211,7 @@ pub(super) async fn jobs(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Resul
         // What is built on partitioned tables needs all partitions' own.
         let objects = by_table.remove(&row.table).filter(|_| shape == Shape::Plain).unwrap_or_default();
         let bytes = there.map_or(0, |table| table.bytes);
-        Some(Job { table: row.table, source_oid: row.source_oid, shape, bytes, seed, objects })
+        Some(Job { table: row.table, source_oid: row.source_oid, shape, bytes, seed, attempt: row.attempt, objects })
     };
     let mut jobs: Vec<Job> = rows.into_iter().filter_map(job).collect();
     jobs.sort_by_key(|job| std::cmp::Reverse(job.bytes));
@@ -248,7 +251,8 @@ pub(super) async fn plans(
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
     require_fit(units.iter().map(|(_, unit)| *unit), &there, Hierarchy::of(ctx.settings.schema))?;
     require_columns(ctx, &published, &tables, &there)?;
-    ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there)).await?;
+    let known = ctx.state.column_pairs(&units.iter().map(|(_, unit)| unit.oid).collect::<Vec<_>>()).await?;
+    ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there, &known)).await?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
         let origin = origin(unit, &published);
@@ -260,14 +264,26 @@ pub(super) async fn plans(
 }
 
 /// The columns of one name: as long as nothing is copied yet, that is what makes two of
-/// them one.
-fn paired<'a>(tables: impl Iterator<Item = &'a SourceTable>, there: &HashMap<TableName, Found>) -> Vec<(u32, Pairs)> {
+/// them one. A column that the target has kept of one that is gone is still that one's.
+fn paired<'a>(
+    tables: impl Iterator<Item = &'a SourceTable>,
+    there: &HashMap<TableName, Found>,
+    known: &HashMap<u32, Pairs>,
+) -> Vec<(u32, Pairs)> {
     let of_table = |table: &SourceTable| {
         let Found { oid, columns, .. } = there.get(&table.name)?;
         let paired = |column: &Column| Some(pair(column, columns.iter().find(|other| other.name == column.name)?));
+        let pairs: Vec<Pair> = table.columns.iter().filter_map(paired).collect();
+        let is_left = |pair: &&Pair| {
+            !table.columns.iter().any(|column| column.number == pair.ours)
+                && columns.iter().any(|column| column.number == pair.theirs)
+                && !pairs.iter().any(|other| other.theirs == pair.theirs)
+        };
+        let left: Vec<Pair> =
+            known.get(&table.oid).map_or(&[][..], |known| known.with(*oid)).iter().filter(is_left).copied().collect();
         Some((
             table.oid,
-            Pairs { of: *oid, pairs: table.columns.iter().filter_map(paired).collect(), parents: table.above() },
+            Pairs { of: *oid, pairs: [pairs, left].concat(), parents: table.above(), last: newest(&table.columns) },
         ))
     };
     tables.filter_map(of_table).collect()
@@ -282,7 +298,7 @@ fn require_columns(
     there: &HashMap<TableName, Found>,
 ) -> Result<(), CopyError> {
     let has = |table: &SourceTable, column: &str| {
-        there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated))
+        there.get(&table.name).is_some_and(|found| found.columns.iter().any(|c| c.name == column && !c.is_generated()))
     };
     match publishing::columns_lacking(published, tables, has).into_iter().next() {
         None => Ok(()),
@@ -334,8 +350,8 @@ pub(super) fn copies(
     there: &Found,
     ranges: Option<&Vec<String>>,
 ) -> Copies {
-    let is_generated = |name: &str| there.columns.iter().any(|c| c.name == name && c.is_generated);
-    let columns: Vec<_> = unit.columns.iter().filter(|c| !c.is_generated && !is_generated(&c.name)).collect();
+    let is_generated = |name: &str| there.columns.iter().any(|c| c.name == name && c.is_generated());
+    let columns: Vec<_> = unit.columns.iter().filter(|c| !c.is_generated() && !is_generated(&c.name)).collect();
     let has_same_type = |name: &str, oid: u32| there.columns.iter().any(|t| t.name == name && t.type_oid == oid);
     let (format, option) = if columns.iter().all(|c| c.is_binary_safe && has_same_type(&c.name, c.type_oid)) {
         (Format::Binary, "binary")

@@ -21,7 +21,7 @@ use crate::lsn::EndLsn;
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
-use crate::state::copying::Step;
+use crate::state::copying::{Attempt, Step};
 use crate::state::resume::{ResyncError, compare_slot};
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
@@ -119,8 +119,8 @@ pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
 pub(super) enum Found {
     /// The table is empty now, and waiting.
     Empty,
-    /// Its rows are all there after all: only the answer had been lost.
-    Complete,
+    /// Its rows are all there after all, by this attempt: only the answer had been lost.
+    Complete(Attempt),
 }
 
 /// Empties a table that was begun. Waits until every transaction that wrote to
@@ -137,13 +137,13 @@ pub(super) async fn empty(target: &State, job: &Job) -> Result<Found, CopyError>
     let sql = table.sql();
     run(format!("BEGIN; LOCK TABLE {only}{sql} IN ACCESS EXCLUSIVE MODE")).await?;
     let found = match target.hold_table(job.source_oid).await? {
-        Some(TableState::Waiting) => Found::Empty,
-        Some(TableState::Copying) => {
+        Some((TableState::Waiting, _)) => Found::Empty,
+        Some((TableState::Copying, _)) => {
             run(format!("TRUNCATE {only}{sql}")).await?;
             expect(target.reset_table(job.source_oid).await?, table)?;
             Found::Empty
         }
-        Some(TableState::Indexing | TableState::Joining | TableState::Ready) => Found::Complete,
+        Some((TableState::Indexing | TableState::Joining | TableState::Ready, attempt)) => Found::Complete(attempt),
         Some(_) | None => return Err(CopyError::Elsewhere(table.clone())),
     };
     run("COMMIT".to_owned()).await?;

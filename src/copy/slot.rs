@@ -18,6 +18,7 @@ use crate::catalog;
 use crate::config::Provenance;
 use crate::session::{DbContext, DbError, Session};
 use crate::state::created::Recognised;
+use crate::state::position::temporary_prefix;
 use crate::wire::{CreatedSlot, Failover, Lifetime, Replication, SlotOptions, SnapshotAction};
 
 /// How long a creation may wait for transactions on the source to end. Longer
@@ -126,11 +127,6 @@ pub(super) async fn create_temporary(
     let created = attempt(ctx, source, &mut replication, (&slot, Lifetime::Temporary), need).await?;
     tracing::info!(slot, consistent_point = %created.consistent_point.lsn(), "created a temporary slot for a new snapshot");
     Ok((replication, created))
-}
-
-/// What the names of a migration's temporary slots begin with.
-pub fn temporary_prefix(migration: &str) -> String {
-    format!("{migration}_copy_")
 }
 
 async fn attempt(

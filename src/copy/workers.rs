@@ -235,7 +235,7 @@ impl<'a> Worker<'a> {
             Task::Part { table, part, plan, tally } => self.part(*table, *part, plan, tally).await,
             Task::Index { table, tally } => {
                 let Some(job) = self.crew.jobs.get(*table) else { return Ok(()) };
-                let bar = || self.tally(job, Attempt::NONE);
+                let bar = || self.tally(job, job.attempt);
                 let tally = tally.clone().unwrap_or_else(bar);
                 self.index(*table, &tally).await
             }
@@ -251,9 +251,11 @@ impl<'a> Worker<'a> {
         let Some(job) = crew.jobs.get(table) else { return Ok(()) };
         let held = crew.snapshots.get(plan.generation)?;
         let (source, target) = self.ends().await?;
-        if leftover == Leftover::Rows && resume::empty(target, job).await? == Found::Complete {
+        if leftover == Leftover::Rows
+            && let Found::Complete(attempt) = resume::empty(target, job).await?
+        {
             tracing::info!(table = %job.table, "its rows are all there: only the answer had been lost");
-            let tally = self.tally(job, Attempt::NONE);
+            let tally = self.tally(job, attempt);
             return self.rows_there(table, &tally).await;
         }
         let (begun, sight) = tokio::join!(
@@ -376,8 +378,8 @@ impl<'a> Worker<'a> {
         }
         run_sql(target, &format!("ANALYZE {}", job.table.sql()), job).await?;
         let step = match crew.purpose {
-            Purpose::First | Purpose::BetweenRuns => target.table_ready(job.source_oid).await?,
-            Purpose::BesideStream => target.table_joining(job.source_oid).await?,
+            Purpose::First | Purpose::BetweenRuns => target.table_ready(job.source_oid, tally.attempt()).await?,
+            Purpose::BesideStream => target.table_joining(job.source_oid, tally.attempt()).await?,
         };
         resume::expect(step, &job.table)?;
         crew.board.ready(table);

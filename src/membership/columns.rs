@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::placement::Hierarchy;
 use crate::catalog::added::{add_column_sql, default_sql};
-use crate::catalog::tables::Column;
+use crate::catalog::tables::{self, Column};
 use crate::catalog::types::{ColumnType, has_cast, is_built_in};
 use crate::session::{DbError, Session};
 use crate::sql::rename::{Rename, Renamed, rename_sql};
@@ -19,10 +19,18 @@ use crate::sql::{TableName, ident};
 
 pub use crate::state::tables::Pair;
 
+/// The first version that gives a column another expression (ALTER COLUMN … SET EXPRESSION).
+const SETS_EXPRESSIONS: i32 = 170_000;
+
 /// These two as they are now.
 pub fn pair(column: &Column, there: &Column) -> Pair {
-    let was = if column.is_generated { Pair::COMPUTED } else { column.below };
+    let was = column.expression.as_deref().map_or(column.below, Pair::computed);
     Pair { ours: column.number, theirs: there.number, was }
+}
+
+/// The highest number of these columns.
+pub fn newest(columns: &[Column]) -> Option<i16> {
+    columns.iter().map(|column| column.number).max()
 }
 
 /// The pairs with those that were met, which go over others of their columns.
@@ -94,11 +102,16 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
                 if known.is_none() {
                     compared.met.push(pair(column, found));
                     let is_another = |pair: &Pair| pair.ours == column.number || is_gone(pair);
-                    let came_later = !pairs.is_empty() && !column.is_generated;
+                    let came_later = !pairs.is_empty() && !column.is_generated();
                     let is_as_added = hierarchy == Hierarchy::Same && column.missing == found.missing;
                     compared.is_doubted |= pairs.iter().any(is_another) || came_later && !is_as_added;
                 } else if !is_unlike && was != Some(pair(column, found).was) {
                     compared.met.push(pair(column, found));
+                    // The older rows' values were made anew, on each side by itself.
+                    compared.is_doubted |= was.is_some_and(|was| {
+                        Pair::is_computed(was) && !column.is_generated()
+                            || !Pair::is_computed(was) && !was.is_kept_in(column.below)
+                    });
                 }
                 if found.name != column.name {
                     wanted.insert(column.name.as_str());
@@ -110,7 +123,7 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
                     compared.retyped.push(unlike);
                 }
             }
-            None if column.is_generated && hierarchy == Hierarchy::Own => {}
+            None if column.is_generated() && hierarchy == Hierarchy::Own => {}
             None => {
                 wanted.insert(column.name.as_str());
                 compared.differences.push(Difference::Lacks(column));
@@ -129,7 +142,7 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
 pub fn of_another_kind<'a>(source: &'a [Column], target: &'a [Column]) -> impl Iterator<Item = Difference<'a>> {
     let there = |column: &&Column| target.iter().find(|there| there.name == column.name);
     let differs = |column: &Column, there: &Column| {
-        let is_computed = column.is_generated || there.is_generated;
+        let is_computed = column.is_generated() || there.is_generated();
         !is_computed && !column.below.loses_in(there.below) && !column.below.is_kept_in(there.below)
     };
     let pairs = source.iter().filter_map(move |column| Some((column, there(&column)?)));
@@ -141,8 +154,12 @@ pub fn of_another_kind<'a>(source: &'a [Column], target: &'a [Column]) -> impl I
 /// Whether the target's cannot be the source's. Where the schema is the operator's, so is
 /// another kind of column, until the source's becomes another one than it `was`.
 fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy, was: Option<ColumnType>) -> bool {
-    match (hierarchy, column.is_generated, there.is_generated) {
-        (Hierarchy::Own, false, true) => was == Some(Pair::COMPUTED),
+    match (hierarchy, column.is_generated(), there.is_generated()) {
+        (_, true, true) => {
+            let is_another = was.is_some_and(|was| Pair::is_known(was) && was != pair(column, there).was);
+            is_another && column.expression != there.expression
+        }
+        (Hierarchy::Own, false, true) => was.is_some_and(Pair::is_computed),
         (Hierarchy::Own, true, _) => false,
         (Hierarchy::Same, ours, theirs) if ours != theirs => true,
         _ => {
@@ -163,15 +180,15 @@ pub fn sql(table: &TableName, differences: &[Difference<'_>], definitions: &Hash
             Difference::InTheWay(column) => drops.push(alter(format!("DROP COLUMN {}", ident(column)))),
             Difference::Renamed { from, to } => renames.push(Rename { from: name(from), to: name(to) }),
             Difference::Lacks(column) => others.extend(definitions.get(&column.name).cloned()),
-            Difference::Unlike { column, there } if there.is_generated && !column.is_generated => {
+            Difference::Unlike { column, there } if there.is_generated() && !column.is_generated() => {
                 others.push(alter(format!("ALTER COLUMN {} DROP EXPRESSION", ident(&column.name))));
             }
-            Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
+            Difference::Unlike { column, there } if column.is_generated() && !there.is_generated() => {
                 others.push(alter(format!("DROP COLUMN {}", ident(&column.name))));
                 others.extend(definitions.get(&column.name).cloned());
             }
             Difference::Unlike { column, there } => {
-                let retyped = || retype(table, column, Values::of(column, there), None);
+                let retyped = || retype(table, (column, there), Values::of(column, there), None);
                 others.push(definitions.get(&column.name).cloned().unwrap_or_else(retyped));
             }
         }
@@ -195,13 +212,14 @@ enum Values {
 impl Values {
     /// Where there are casts.
     fn of(column: &Column, there: &Column) -> Self {
-        if column.below.is_kept_in(there.below) { Values::Kept } else { Values::Cast }
+        let is_kept = column.below.is_kept_in(there.below) && there.below.is_kept_in(column.below);
+        if is_kept && !there.below.loses_in(column.below) { Values::Kept } else { Values::Cast }
     }
 }
 
-/// The statements that give a column another type; of another kind its `default` is set
-/// again.
-fn retype(table: &TableName, column: &Column, values: Values, default: Option<&str>) -> String {
+/// The statements that give a column another type; of another kind its default `there` is
+/// dropped, and the source's is set.
+fn retype(table: &TableName, (column, there): (&Column, &Column), values: Values, default: Option<&str>) -> String {
     let (sql, name, kind) = (table.sql(), ident(&column.name), &column.below_sql);
     let using = match values {
         Values::Kept => return format!("ALTER TABLE {sql} ALTER COLUMN {name} TYPE {kind};"),
@@ -209,12 +227,9 @@ fn retype(table: &TableName, column: &Column, values: Values, default: Option<&s
         Values::Lost => format!("NULL::{kind}"),
     };
     let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {using}");
-    let alter = match default {
-        None => format!("ALTER TABLE {sql} {alter};"),
-        Some(default) => format!(
-            "ALTER TABLE {sql} ALTER COLUMN {name} DROP DEFAULT, {alter}, ALTER COLUMN {name} SET DEFAULT {default};"
-        ),
-    };
+    let drop = if there.has_default { format!("ALTER COLUMN {name} DROP DEFAULT, ") } else { String::new() };
+    let set = default.map_or_else(String::new, |default| format!(", ALTER COLUMN {name} SET DEFAULT {default}"));
+    let alter = format!("ALTER TABLE {sql} {drop}{alter}{set};");
     match values {
         Values::Kept | Values::Cast => alter,
         Values::Lost => format!(
@@ -241,7 +256,7 @@ pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<
 /// # Errors
 /// When the source cannot be asked.
 pub async fn definitions(
-    source: &Session,
+    (source, target): (&Session, &Session),
     oid: u32,
     table: &TableName,
     differences: &[Difference<'_>],
@@ -256,11 +271,11 @@ pub async fn definitions(
                     || format!("ALTER TABLE {} ADD COLUMN {} {};", table.sql(), ident(&column.name), column.below_sql);
                 (&column.name, Some(sql.unwrap_or_else(gone)))
             }
-            Difference::Unlike { column, there } if column.is_generated && !there.is_generated => {
+            Difference::Unlike { column, there } if column.is_generated() && !there.is_generated() => {
                 (&column.name, add_column_sql(source, oid, table, (column.number, &column.name)).await?)
             }
-            Difference::Unlike { there, column } if there.is_generated == column.is_generated => {
-                (&column.name, Some(retyped(source, oid, table, (column, there)).await?))
+            Difference::Unlike { there, column } if there.is_generated() == column.is_generated() => {
+                (&column.name, Some(retyped((source, target), oid, table, (column, there)).await?))
             }
             _ => continue,
         };
@@ -270,18 +285,31 @@ pub async fn definitions(
 }
 
 async fn retyped(
-    source: &Session,
+    (source, target): (&Session, &Session),
     oid: u32,
     table: &TableName,
     (column, there): (&Column, &Column),
 ) -> Result<String, DbError> {
+    if let Some(expression) = &column.expression {
+        let (sql, name) = (table.sql(), ident(&column.name));
+        return Ok(if target.version() >= SETS_EXPRESSIONS {
+            format!("ALTER TABLE {sql} ALTER COLUMN {name} SET EXPRESSION AS ({expression});")
+        } else {
+            let add = add_column_sql(source, oid, table, (column.number, &column.name)).await?.unwrap_or_default();
+            format!("ALTER TABLE {sql} DROP COLUMN {name}; {add}")
+        });
+    }
+    // What is computed from it is in the way; the source has had to drop that as well.
+    let computed = tables::computed_from(target, table, &there.name).await?;
+    let drop = |name: &String| format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}; ", table.sql(), ident(name));
+    let drops: String = computed.iter().map(drop).collect();
     let values = match Values::of(column, there) {
-        Values::Kept => return Ok(retype(table, column, Values::Kept, None)),
+        Values::Kept => Values::Kept,
         _ if has_cast(source, &there.below_sql, &column.below_sql).await? => Values::Cast,
         _ => Values::Lost,
     };
     let default = if there.has_default { default_sql(source, oid, column.number).await? } else { None };
-    Ok(retype(table, column, values, default.as_deref()))
+    Ok(drops + &retype(table, (column, there), values, default.as_deref()))
 }
 
 /// What the columns of a Relation message are.
@@ -302,6 +330,8 @@ pub struct Numbers<'a> {
     pub now: &'a [Column],
     /// The highest number that was ever given, also to one that is gone.
     pub last: i16,
+    /// The same when the rows were copied.
+    pub copied: Option<i16>,
     /// The pairs.
     pub pairs: &'a [Pair],
     /// The target's columns.
@@ -346,7 +376,8 @@ impl Numbers<'_> {
     fn slots(&self) -> Vec<Slot<'_>> {
         let now: HashMap<i16, &Column> = self.now.iter().map(|column| (column.number, column)).collect();
         let pairs: HashMap<i16, &Pair> = self.pairs.iter().map(|pair| (pair.ours, pair)).collect();
-        let newest = self.pairs.iter().map(|pair| pair.ours).max().unwrap_or(0);
+        // Those that are paired and came later need not be in the message.
+        let newest = self.copied.or_else(|| self.pairs.iter().map(|pair| pair.ours).max()).unwrap_or(0);
         let slot = |number: i16| {
             let (column, pair) = (now.get(&number).copied(), pairs.get(&number).copied());
             if column.is_none() && pair.is_none() && number <= newest {
@@ -354,9 +385,10 @@ impl Numbers<'_> {
             }
             let formerly = pair.and_then(|pair| self.there.iter().find(|there| there.number == pair.theirs));
             let names = [column.map(|column| column.name.as_str()), formerly.map(|there| there.name.as_str())];
-            let is_sent = |column: &Column| !column.is_generated;
-            let was_sent = pair.is_some_and(|pair| pair.was != Pair::COMPUTED);
-            Some(Slot { number, now: column, names, is_certain: was_sent && column.is_some_and(is_sent) })
+            let is_sent = |column: &Column| !column.is_generated();
+            let was_sent = pair.is_some_and(|pair| !Pair::is_computed(pair.was));
+            let is_certain = number <= newest && was_sent && column.is_some_and(is_sent);
+            Some(Slot { number, now: column, names, is_certain })
         };
         (1..=self.last).filter_map(slot).collect()
     }
@@ -398,7 +430,7 @@ fn gone(number: i16, name: &str) -> Column {
         type_sql: String::new(),
         below: ColumnType { oid: 0, modifier: -1 },
         below_sql: String::new(),
-        is_generated: false,
+        expression: None,
         is_not_null: false,
         has_default: false,
         is_binary_safe: false,
@@ -419,7 +451,7 @@ mod tests {
             type_sql: "integer".to_owned(),
             below: ColumnType { oid: 23, modifier: -1 },
             below_sql: "integer".to_owned(),
-            is_generated: false,
+            expression: None,
             is_not_null: false,
             has_default: false,
             is_binary_safe: true,
@@ -508,9 +540,11 @@ mod tests {
     /// Types that were altered since, and columns that were computed.
     #[test]
     fn a_type_is_the_operators_until_the_sources_is_another_one() {
-        let of = |below, is_generated| [Column { below, is_generated, ..column(1, "a") }];
+        let of = |below, is_generated: bool| {
+            [Column { below, expression: is_generated.then(|| "a".to_owned()), ..column(1, "a") }]
+        };
         let text = ColumnType { oid: 25, modifier: -1 };
-        let computed = [Pair { ours: 1, theirs: 1, was: Pair::COMPUTED }];
+        let computed = [Pair { ours: 1, theirs: 1, was: Pair::computed("a") }];
         let is_unlike = |source: &[Column], target: &[Column], pairs: &[Pair], hierarchy| {
             let compared = compare(source, target, pairs, hierarchy);
             matches!(compared.differences[..], [Difference::Unlike { .. }])
@@ -524,9 +558,14 @@ mod tests {
         }
         assert!(!is_unlike(&of(text, false), &of(INTEGER, false), &[], Hierarchy::Own));
         assert!(!is_unlike(&of(text, false), &of(text, true), &was_text, Hierarchy::Own));
-        let retyped = retype(&TableName::new("s", "t"), &column(1, "a"), Values::Cast, Some("'x'::text"));
+        let (column, there) = (column(1, "a"), Column { has_default: true, ..column(1, "a") });
+        let retyped = |default| retype(&TableName::new("s", "t"), (&column, &there), Values::Cast, default);
         assert_eq!(
-            retyped,
+            retyped(None),
+            r#"ALTER TABLE "s"."t" ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer;"#
+        );
+        assert_eq!(
+            retyped(Some("'x'::text")),
             r#"ALTER TABLE "s"."t" ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text;"#
         );
     }
@@ -534,9 +573,9 @@ mod tests {
     #[test]
     fn the_columns_of_a_message_are_known_by_their_places_or_by_names_that_they_have_had() {
         let (three, there) = (pairs(&[(1, 1), (2, 2), (3, 3)]), columns(&THERE));
-        let numbers = |names: &[&str], now: &[(i16, &str)], last: i16| {
+        let numbers_with = |paired: &[Pair], names: &[&str], now: &[(i16, &str)], last: i16| {
             let now = columns(now);
-            let layout = Numbers { now: &now, last, pairs: &three, there: &there }.of(names);
+            let layout = Numbers { now: &now, last, copied: Some(3), pairs: paired, there: &there }.of(names);
             let shown = |columns: Vec<Column>| columns.iter().map(|c| c.number).collect::<Vec<_>>();
             match layout {
                 Layout::Known(columns) => (1, shown(columns)),
@@ -544,6 +583,7 @@ mod tests {
                 Layout::Unknown => (3, Vec::new()),
             }
         };
+        let numbers = |names: &[&str], now: &[(i16, &str)], last: i16| numbers_with(&three, names, now, last);
         // Renames and exchanges leave the places alone, whatever the names are.
         assert_eq!(numbers(&["id", "x", "y"], &[(1, "id"), (2, "b"), (3, "a")], 3), (1, vec![1, 2, 3]));
         // Exchanged, changed, one dropped; one added, changed, exchanged with it.
@@ -560,6 +600,11 @@ mod tests {
         assert_eq!(numbers(&["id", "b", "a"], &[(1, "id"), (3, "b"), (4, "a")], 4), (2, vec![1, 3, 4]));
         // And renamed after the change.
         assert_eq!(numbers(&["id", "b", "a"], &[(1, "id"), (3, "b"), (4, "e")], 4), (3, Vec::new()));
+        // One that came, and is paired by now: changes from before it have none.
+        let four = pairs(&[(1, 1), (2, 2), (3, 3), (4, 4)]);
+        let now = [(1, "id"), (2, "a"), (3, "b"), (4, "n")];
+        assert_eq!(numbers_with(&four, &["id", "a", "b"], &now, 4), (1, vec![1, 2, 3]));
+        assert_eq!(numbers_with(&four, &["id", "a", "b", "n"], &now, 4), (1, vec![1, 2, 3, 4]));
         // One that came and went.
         assert_eq!(numbers(&["id", "a", "b", "n"], &[(1, "id"), (2, "a"), (3, "b")], 4), (1, vec![1, 2, 3, 4]));
     }

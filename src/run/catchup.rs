@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -26,6 +26,7 @@ use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::migration::Phase;
+use crate::state::position::Claim;
 use crate::sweep::large_objects::{self, Crew, Ends, LargeObjectReport};
 use crate::sweep::sequences::{Newly, SequenceCause, SequencePass, SequenceProblem, SequenceReport, SequenceSweep};
 use crate::sweep::{SweepError, both};
@@ -99,7 +100,7 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
     let ctx = Context::new(settings, shutdown)?;
     // Fixed once: a lost connection must not move the goal.
     let goal = OnceCell::new();
-    let ended = OnceCell::new();
+    let ended = Mutex::new(None);
     let mut report = retrying(&ctx, || attempt(&ctx, (&goal, &ended), finish)).await?;
     let earlier = ctx.earlier_totals();
     report.transactions += earlier.transactions;
@@ -112,13 +113,19 @@ pub async fn catchup(settings: Settings, finish: Finish, shutdown: CancellationT
 /// brought in must not be taken away again.
 async fn attempt(
     ctx: &Context,
-    (goal, ended): (&OnceCell<EndLsn>, &OnceCell<Complete>),
+    (goal, ended): (&OnceCell<EndLsn>, &Mutex<Option<Complete>>),
     finish: Finish,
 ) -> Result<CatchupReport, Error> {
-    if let Some(ended) = ended.get() {
+    let earlier = ended.lock().await.clone();
+    if let Some(ended) = earlier {
         let state = open_state(ctx).await?;
         take_over(ctx, &state).await?;
-        return end_well(ctx, &state, ended.clone()).await;
+        // Else another process has been at work since, and has taken away what acts on rows.
+        if state.claim().follows(ended.claim) {
+            // A crash of the target has emptied them since.
+            let differ = finish::unlogged_that_differ(ctx, &finish::copied_by_an_earlier_end(&state).await?).await?;
+            return end_well(ctx, &state, Complete { differ, ..ended }).await;
+        }
     }
     let set = || async {
         let until = end_as_of_now(ctx).await?;
@@ -164,8 +171,9 @@ async fn attempt(
     let (restored, unlogged_tables) = (Some(done.restored), Some(done.unlogged_tables));
     let administrators = Some(done.administrators);
     let report = CatchupReport { restored, unlogged_tables, administrators, ..report };
-    let ended = ended.get_or_init(|| async { Complete { report, differ } }).await;
-    end_well(ctx, &state, ended.clone()).await
+    let complete = Complete { report, differ, claim: state.claim() };
+    *ended.lock().await = Some(complete.clone());
+    end_well(ctx, &state, complete).await
 }
 
 /// What is in no stream: tables that the stream could not tell of are looked for, and
@@ -213,6 +221,8 @@ struct Complete {
     report: CatchupReport,
     /// Unlogged tables that an earlier end has copied, and that differ.
     differ: Vec<TableName>,
+    /// What it had got with its lease.
+    claim: Claim,
 }
 
 /// A stream that ended before its goal is left to whoever comes next.
@@ -232,7 +242,7 @@ async fn require_reached(ctx: &Context, state: &State, reason: Reason) -> Result
 
 /// Records that everything is in, and leaves.
 async fn end_well(ctx: &Context, state: &State, ended: Complete) -> Result<CatchupReport, Error> {
-    let Complete { report, differ } = ended;
+    let Complete { report, differ, .. } = ended;
     state.set_finished().await?;
     leave(ctx, state, &format!("caught up to {}", report.end_lsn)).await?;
     if differ.is_empty() {

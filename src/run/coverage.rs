@@ -321,7 +321,7 @@ pub(super) async fn have_equal_rows(
         tables::by_name(target, std::iter::once(there))
     )?;
     let (Some(ours), Some(theirs)) = (ours.get(here), theirs.get(there)) else { return Ok(false) };
-    let is_carried = |name: &str, columns: &[Column]| columns.iter().any(|c| c.name == name && !c.is_generated);
+    let is_carried = |name: &str, columns: &[Column]| columns.iter().any(|c| c.name == name && !c.is_generated());
     let columns: Vec<&str> = ours.columns.iter().map(|column| column.name.as_str()).collect();
     let columns: Vec<&str> = columns
         .into_iter()

@@ -116,6 +116,8 @@ pub async fn restore_deferred(
     let objects = state.deferred().await?;
     let waiting: Vec<&Deferred> = objects.iter().filter(|object| !object.is_restored).collect();
     let wholes = Wholes::among(waiting.iter().copied());
+    // Not for a process that has lost its lease since.
+    let settings = format!("{LOCK_TIMEOUT}; {}", state.require_claim_sql());
     let mut restored = Restored::default();
     let mut failed: HashSet<i32> = HashSet::new();
     let mut left: HashSet<i32> = HashSet::new();
@@ -136,7 +138,7 @@ pub async fn restore_deferred(
             restored.administrators.push(Leftover::of(object));
             continue;
         }
-        match restore_one(session, state.name(), object, LOCK_TIMEOUT).await {
+        match restore_one(session, state.name(), object, &settings).await {
             Ok(_) => restored.count(object),
             Err(error) if session.is_closed() => return Err(error.into()),
             Err(error) if is_administrators(object, &error, &restored) => {

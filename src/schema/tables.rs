@@ -54,7 +54,7 @@ pub fn require_fit<'a>(
         let of_table = differences.get(&table.name).map(Vec::as_slice).unwrap_or_default();
         wrong.extend(columns::own(of_table, &above.collect::<Vec<_>>()).iter().filter_map(|one| wanted(table, one)));
         let beyond =
-            there.columns.iter().filter(|t| !table.columns.iter().any(|c| c.name == t.name && !c.is_generated));
+            there.columns.iter().filter(|t| !table.columns.iter().any(|c| c.name == t.name && !c.is_generated()));
         wrong.extend(beyond.filter(|t| t.is_not_null && !t.has_default).map(|t| {
             let column = ident(&t.name);
             format!("column {column} of {} is NOT NULL without a default, and the source has no values for it: ALTER TABLE {sql} ALTER COLUMN {column} DROP NOT NULL;", table.name)
@@ -103,13 +103,13 @@ pub fn differences<'a>(
             let place = format!("{}.{}", table.name, ident(&column.name));
             let Some(other) = there.columns.iter().find(|other| other.name == column.name) else {
                 let lacks = || format!("{place} is computed on the source, and the target does not have it");
-                found.extend(column.is_generated.then(lacks));
+                found.extend(column.is_generated().then(lacks));
                 continue;
             };
             if column.type_sql != other.type_sql && !column.below.loses_in(other.below) {
                 found.push(format!("{place} is {} on the source, {} on the target", column.type_sql, other.type_sql));
             }
-            match (column.is_generated, other.is_generated) {
+            match (column.is_generated(), other.is_generated()) {
                 (false, true) => {
                     found.push(format!("{place} is computed on the target: the source's values do not arrive"))
                 }

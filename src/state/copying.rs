@@ -18,11 +18,11 @@ const NO_ROWS: &str = ", rows = 0, bytes = 0, snapshot_lsn = NULL";
 
 /// An attempt at a table's copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt(i64);
+pub struct Attempt(pub(super) Option<i64>);
 
 impl Attempt {
     /// None of which anything is recorded.
-    pub const NONE: Attempt = Attempt(0);
+    pub const NONE: Attempt = Attempt(None);
 }
 
 /// Whether a step was taken.
@@ -55,7 +55,7 @@ impl State {
             TableState::sql([TableState::Waiting])
         );
         let rows = self.query(&sql, &[&self.name(), &source_oid], "begin a table").await?;
-        rows.first().map(|row| Ok(Attempt(row.take(0)?))).transpose()
+        rows.first().map(|row| Ok(Attempt(Some(row.take(0)?)))).transpose()
     }
 
     /// copying, as it is: whether this attempt is still the one at the table. Ask it in a
@@ -65,7 +65,7 @@ impl State {
     /// When the target refuses it.
     pub async fn still_copies(&self, source_oid: u32, attempt: Attempt) -> Result<Step, StateError> {
         let sql = format!(
-            "SELECT FROM walferry.tables WHERE migration = $1 AND source_oid = $2 AND attempt = $3 AND state = {}",
+            "SELECT FROM walferry.tables WHERE migration = $1 AND source_oid = $2 AND attempt IS NOT DISTINCT FROM $3 AND state = {}",
             TableState::sql([TableState::Copying])
         );
         let rows = self.query(&sql, &[&self.name(), &source_oid, &attempt.0], "look whose a table is").await?;
@@ -80,23 +80,23 @@ impl State {
         self.step(source_oid, TableState::Waiting, NO_ROWS, [TableState::Copying], "begin a table anew").await
     }
 
-    /// indexing → ready.
+    /// indexing → ready, after this attempt.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn table_ready(&self, source_oid: u32) -> Result<Step, StateError> {
+    pub async fn table_ready(&self, source_oid: u32, attempt: Attempt) -> Result<Step, StateError> {
         let from = [TableState::Indexing, TableState::Ready];
-        self.step(source_oid, TableState::Ready, "", from, "record that a table is ready").await
+        self.step_of(source_oid, attempt, TableState::Ready, from, "record that a table is ready").await
     }
 
-    /// indexing → joining: complete as of its snapshot, the stream has yet to
-    /// take it up.
+    /// indexing → joining, after this attempt: complete as of its snapshot, the stream
+    /// has yet to take it up.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn table_joining(&self, source_oid: u32) -> Result<Step, StateError> {
+    pub async fn table_joining(&self, source_oid: u32, attempt: Attempt) -> Result<Step, StateError> {
         let from = [TableState::Indexing];
-        self.step(source_oid, TableState::Joining, "", from, "record that a table is to join").await
+        self.step_of(source_oid, attempt, TableState::Joining, from, "record that a table is to join").await
     }
 
     /// joining → ready, all of these: they hold every commit before `point`,
@@ -132,14 +132,15 @@ impl State {
         self.execute(&sql, &[&self.name(), &tables], "record that the tables are copied anew").await
     }
 
-    /// The state of a table, held until the end of the caller's transaction.
+    /// The state of a table and the attempt at it, held until the end of the caller's
+    /// transaction.
     ///
     /// # Errors
     /// When it cannot be read or understood.
-    pub async fn hold_table(&self, source_oid: u32) -> Result<Option<TableState>, StateError> {
-        let sql = "SELECT state FROM walferry.tables WHERE migration = $1 AND source_oid = $2 FOR UPDATE";
+    pub async fn hold_table(&self, source_oid: u32) -> Result<Option<(TableState, Attempt)>, StateError> {
+        let sql = "SELECT state, attempt FROM walferry.tables WHERE migration = $1 AND source_oid = $2 FOR UPDATE";
         let rows = self.query(sql, &[&self.name(), &source_oid], "read a table's state").await?;
-        rows.first().map(|row| TableState::parse(row.take(0)?)).transpose()
+        rows.first().map(|row| Ok((TableState::parse(row.take(0)?)?, Attempt(row.take(1)?)))).transpose()
     }
 
     /// How much of a table has been copied so far, for those who watch.
@@ -166,7 +167,7 @@ impl State {
         let sql = format!(
             "WITH moved AS (UPDATE walferry.tables SET state = {}, rows = $3, bytes = $4, snapshot_lsn = $5, \
                  filenode = $6, via = $7, changed_at = pg_catalog.clock_timestamp() \
-                 WHERE migration = $1 AND source_oid = $2 AND attempt = $9 AND state = {} RETURNING 1) \
+                 WHERE migration = $1 AND source_oid = $2 AND attempt IS NOT DISTINCT FROM $9 AND state = {} RETURNING 1) \
              INSERT INTO walferry.journal (migration, what) SELECT $1, $8 FROM moved",
             TableState::sql([TableState::Indexing]),
             TableState::sql([TableState::Copying])
@@ -224,6 +225,22 @@ impl State {
         )
         .await?;
         Ok(())
+    }
+
+    async fn step_of<const N: usize>(
+        &self,
+        source_oid: u32,
+        attempt: Attempt,
+        to: TableState,
+        from: [TableState; N],
+        action: &str,
+    ) -> Result<Step, StateError> {
+        let (to, from) = (TableState::sql([to]), TableState::sql(from));
+        let sql = format!(
+            "UPDATE walferry.tables SET state = {to}, changed_at = pg_catalog.clock_timestamp() \
+             WHERE migration = $1 AND source_oid = $2 AND attempt IS NOT DISTINCT FROM $3 AND state IN ({from})"
+        );
+        Ok(Step::of(self.execute(&sql, &[&self.name(), &source_oid, &attempt.0], action).await?))
     }
 
     async fn step<const N: usize>(

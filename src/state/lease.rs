@@ -30,11 +30,16 @@ impl State {
             let holder = "a transaction that an earlier process of it has left at work on the target (see pg_stat_activity there)";
             return Err(StateError::Leased { name: self.name().to_owned(), holder: holder.to_owned() });
         }
+        Err(self.leased().await?)
+    }
+
+    /// Another process is at work.
+    pub(super) async fn leased(&self) -> Result<StateError, StateError> {
         let holder = match self.load().await? {
             Some(migration) => migration.holder(),
             None => "another process".to_owned(),
         };
-        Err(StateError::Leased { name: self.name().to_owned(), holder })
+        Ok(StateError::Leased { name: self.name().to_owned(), holder })
     }
 
     /// Gives the lease back.

@@ -224,13 +224,12 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn set_finished(&self) -> Result<(), StateError> {
-        self.execute(
-            "UPDATE walferry.migration SET finished_at = coalesce(finished_at, pg_catalog.clock_timestamp()) WHERE name = $1",
-            &[&self.name()],
-            "record that everything is in",
-        )
-        .await?;
-        Ok(())
+        let sql = "UPDATE walferry.migration m SET finished_at = coalesce(finished_at, pg_catalog.clock_timestamp()) \
+             WHERE m.name = $1 AND EXISTS (SELECT FROM walferry.position p WHERE p.slot = m.slot AND p.claim = $2)";
+        match self.execute(sql, &[&self.name(), &self.claim().0], "record that everything is in").await? {
+            0 => Err(self.leased().await?),
+            _ => Ok(()),
+        }
     }
 
     /// Records whether the publication covers all tables, tables to come included.

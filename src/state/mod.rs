@@ -272,8 +272,13 @@ impl State {
 mod tests {
     use futures_util::future::join_all;
 
+    use super::copying::Step;
+    use super::tables::{TableRow, TableState};
     use super::*;
+    use crate::lsn::{EndLsn, Lsn};
+    use crate::sql::TableName;
     use crate::sweep::testing::{Pair, TARGET_OWNER};
+    use crate::testing::begun;
 
     /// The story: a process was killed while it created the schema; the next one
     /// did not see it yet, created it as well, and ended with 23505.
@@ -292,6 +297,52 @@ mod tests {
         let created = include_str!("schema.sql").lines().filter_map(|line| line.strip_prefix("CREATE TABLE walferry."));
         let created: Vec<&str> = created.filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(created, TABLES);
+    }
+
+    /// The story: a process whose lease was lost unnoticed, or that was killed, and whose
+    /// words came late, changed what the next one had begun anew.
+    #[tokio::test]
+    async fn who_has_lost_the_lease_moves_no_position_and_no_table_and_ends_nothing() {
+        let pair = Pair::new().await;
+        let state = async || begun(pair.target(TARGET_OWNER).await, "source").await;
+        let (old, new) = (state().await, state().await);
+        let point = |at: &str| EndLsn::recorded(at.parse::<Lsn>().unwrap());
+        let table = TableRow::new(TableName::new("public", "t"), 7, TableState::Waiting);
+        old.enter_tables(std::slice::from_ref(&table)).await.unwrap();
+        let attempt = old.begin_table(7).await.unwrap().unwrap();
+        old.take_lease().await.unwrap();
+        let slot = old.load().await.unwrap().unwrap().slot.name().to_owned();
+        old.finish_copy(&slot, point("0/100")).await.unwrap();
+        old.begin_position("walferry_copy_2", point("0/100")).await.unwrap();
+        let from = old.position(&slot).await.unwrap().unwrap();
+        old.pass_over(&slot, from, point("0/200")).await.unwrap();
+        old.release_lease().await.unwrap();
+        // Not while a batch is at work.
+        let batch = state().await;
+        batch.session().batch_execute("BEGIN").await.unwrap();
+        assert!(batch.hold_position(&slot, old.claim()).await.unwrap().is_some());
+        assert!(matches!(new.take_lease().await, Err(StateError::Leased { .. })));
+        assert!(!new.is_leased().await.unwrap());
+        batch.session().batch_execute("ROLLBACK").await.unwrap();
+        new.take_lease().await.unwrap();
+        let from = new.position(&slot).await.unwrap().unwrap();
+        assert!(old.pass_over(&slot, from, point("0/300")).await.is_err());
+        let second = old.position("walferry_copy_2").await.unwrap().unwrap();
+        assert!(old.pass_over("walferry_copy_2", second, point("0/300")).await.is_err());
+        assert!(old.session().batch_execute(&old.require_claim_sql()).await.is_err());
+        assert!(matches!(old.set_finished().await, Err(StateError::Leased { .. })));
+        new.session().batch_execute(&new.require_claim_sql()).await.unwrap();
+        new.pass_over(&slot, from, point("0/300")).await.unwrap();
+        // The table is begun anew.
+        assert_eq!(new.tables_anew(&[7]).await.unwrap(), 1);
+        let next = new.begin_table(7).await.unwrap().unwrap();
+        assert_eq!(old.still_copies(7, attempt).await.unwrap(), Step::Elsewhere);
+        assert_eq!(old.rows_copied(&table, attempt, "late").await.unwrap(), Step::Elsewhere);
+        assert_eq!(new.still_copies(7, next).await.unwrap(), Step::Taken);
+        assert_eq!(new.rows_copied(&table, next, "copied").await.unwrap(), Step::Taken);
+        assert_eq!(old.table_ready(7, attempt).await.unwrap(), Step::Elsewhere);
+        assert_eq!(old.table_joining(7, attempt).await.unwrap(), Step::Elsewhere);
+        assert_eq!(new.table_joining(7, next).await.unwrap(), Step::Taken);
     }
 
     /// A schema of every older version becomes the present one, column by

@@ -15,6 +15,7 @@ use crate::fault::sqlstate;
 use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
 use crate::session::DbContext;
+use crate::sql::literal;
 
 /// Moves the position by compare-and-set. Parameters: slot, new end LSN,
 /// commit time (microseconds since 2000-01-01 UTC, or null), expected end LSN, claim.
@@ -28,10 +29,22 @@ pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position SET end_lsn 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim(pub(super) i64);
 
+impl Claim {
+    /// Whether nobody has had the lease in between.
+    pub fn follows(self, earlier: Claim) -> bool {
+        self.0 == earlier.0 + 1
+    }
+}
+
 impl std::fmt::Display for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// What the names of a migration's temporary slots begin with.
+pub fn temporary_prefix(migration: &str) -> String {
+    format!("{migration}_copy_")
 }
 
 /// A position that was read back from the target; made only by
@@ -54,19 +67,37 @@ impl State {
         Claim(self.claim.load(Ordering::Relaxed))
     }
 
+    /// A statement that fails where another process has taken the lease since; else none
+    /// can before the end of the caller's transaction.
+    pub fn require_claim_sql(&self) -> String {
+        format!(
+            "SELECT (CASE pg_catalog.count(*) WHEN 1 THEN '1' ELSE 'another process is at work on the migration' END)::int \
+             FROM (SELECT 1 FROM walferry.position p JOIN walferry.migration m ON m.slot = p.slot \
+                 WHERE m.name = {} AND p.claim = {} FOR SHARE OF p) AS held",
+            literal(self.name()),
+            self.claim()
+        )
+    }
+
     /// Takes the position from whoever had it before. Says whether it is had: not while a
     /// transaction of theirs is at work on the target.
     pub(super) async fn claim_position(&self) -> Result<bool, StateError> {
         let batch = async |sql: &str| self.session.batch_execute(sql).await.during(Side::Target, "claim the position");
         batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+        // Those of second streams, too.
         let sql = "UPDATE walferry.position p SET claim = p.claim + 1 FROM walferry.migration m \
-             WHERE m.name = $1 AND p.slot = m.slot RETURNING p.claim";
-        let claimed = self.query(sql, &[&self.name()], "claim the position").await;
+             WHERE m.name = $1 AND (p.slot = m.slot OR pg_catalog.left(p.slot, pg_catalog.length($2)) = $2 \
+                 AND NOT EXISTS (SELECT FROM walferry.migration o WHERE o.slot = p.slot)) \
+             RETURNING p.claim, p.slot = m.slot";
+        let claimed = self.query(sql, &[&self.name(), &temporary_prefix(self.name())], "claim the position").await;
         batch(if claimed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         match claimed {
             Ok(rows) => {
-                let claim = rows.first().map_or(Ok(0), |row| row.take(0))?;
-                self.claim.store(claim, Ordering::Relaxed);
+                for row in &rows {
+                    if row.take(1)? {
+                        self.claim.store(row.take(0)?, Ordering::Relaxed);
+                    }
+                }
                 Ok(true)
             }
             Err(StateError::Db(error))

@@ -72,6 +72,7 @@ CREATE TABLE walferry.tables (
     source_modifiers int[],                 -- 0: computed there
     columns_of     oid,                     -- the target's numbers are of this table
     parents        oid[],                   -- what it was a partition of or inherited from, then
+    last_column    smallint,                -- the highest number of a column on the source, then
     attempt        bigint,                  -- at its copy: the transaction here that began it
     PRIMARY KEY (migration, source_oid)
 );

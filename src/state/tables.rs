@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use super::copying::Attempt;
 use super::{State, StateError};
 use crate::catalog::types::ColumnType;
 use crate::lsn::{EndLsn, Lsn};
@@ -103,13 +105,27 @@ pub struct Pair {
     /// The counterpart's.
     pub theirs: i16,
     /// Its type on the source below all domains when the two were paired;
-    /// [`Pair::COMPUTED`] where the source computed it.
+    /// [`Pair::computed`] where the source computed it.
     pub was: ColumnType,
 }
 
 impl Pair {
-    /// No type: of a column that was GENERATED ALWAYS AS (expression).
-    pub const COMPUTED: ColumnType = ColumnType { oid: 0, modifier: -1 };
+    /// No type: of a column that was GENERATED ALWAYS AS this expression.
+    pub fn computed(expression: &str) -> ColumnType {
+        let digest = Sha256::digest(expression);
+        let digest = digest.first_chunk().map_or(0, |first| i32::from_be_bytes(*first));
+        ColumnType { oid: 0, modifier: digest & i32::MAX }
+    }
+
+    /// Whether this is of a column that was computed.
+    pub fn is_computed(was: ColumnType) -> bool {
+        was.oid == 0
+    }
+
+    /// Whether it says by which expression.
+    pub fn is_known(was: ColumnType) -> bool {
+        was.modifier >= 0
+    }
 }
 
 /// Which column of a table is which of its counterpart, by their numbers.
@@ -122,6 +138,8 @@ pub struct Pairs {
     /// The tables that it was a partition of, or inherited from, when it was copied, by
     /// their oids on the source.
     pub parents: Vec<u32>,
+    /// The highest number of a column on the source, then.
+    pub last: Option<i16>,
 }
 
 impl Pairs {
@@ -151,6 +169,8 @@ pub struct TableRow {
     pub origin: Origin,
     /// What makes the two sides differ, as last looked at.
     pub problem: Option<String>,
+    /// Which attempt at its copy is or was at it.
+    pub attempt: Attempt,
 }
 
 /// By what a change of a table is noticed that no stream tells of.
@@ -173,8 +193,8 @@ impl Origin {
 impl TableRow {
     /// A table of which nothing is copied.
     pub fn new(table: TableName, source_oid: u32, state: TableState) -> Self {
-        let (origin, problem) = (Origin::default(), None);
-        TableRow { table, source_oid, state, rows: 0, bytes: 0, snapshot_lsn: None, origin, problem }
+        let (origin, problem, attempt) = (Origin::default(), None, Attempt::NONE);
+        TableRow { table, source_oid, state, rows: 0, bytes: 0, snapshot_lsn: None, origin, problem, attempt }
     }
 
     /// Whether its rows are not all there, or not up to the stream, though they
@@ -216,7 +236,7 @@ impl State {
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
-                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, parents = NULL, \
+                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, parents = NULL, last_column = NULL, \
                  changed_at = pg_catalog.clock_timestamp()", oid_of("t.schema", "t.name")),
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
@@ -258,6 +278,7 @@ impl State {
                     snapshot_lsn: row.take::<Option<Lsn>>("snapshot_lsn")?.map(EndLsn::recorded),
                     origin: Origin { filenode: row.take("filenode")?, via: row.take("via")? },
                     problem: row.take("problem")?,
+                    attempt: Attempt(row.take("attempt")?),
                 })
             })
             .collect()
@@ -387,7 +408,7 @@ impl State {
     /// When it cannot be read.
     pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Pairs>, StateError> {
         let sql = "SELECT source_oid, columns_of, source_columns, target_columns, source_types, source_modifiers, \
-                 coalesce(parents, '{}') FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
+                 coalesce(parents, '{}'), last_column FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
         let rows = self.query(sql, &[&self.name(), &source_oids], "read the pairs of columns").await?;
         let pairs = |row: &Row| {
             let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(2)?, row.take(3)?);
@@ -395,7 +416,7 @@ impl State {
             let types = oids.into_iter().zip(modifiers).map(|(oid, modifier)| ColumnType { oid, modifier });
             let pairs = ours.into_iter().zip(theirs).zip(types);
             let pairs = pairs.map(|((ours, theirs), was)| Pair { ours, theirs, was }).collect();
-            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs, parents: row.take(6)? }))
+            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs, parents: row.take(6)?, last: row.take(7)? }))
         };
         rows.iter().map(pairs).collect()
     }
@@ -431,17 +452,18 @@ impl State {
         let list = |parents: &[u32]| parents.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let all: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
         let parents: Vec<String> = tables.iter().map(|(_, pairs)| list(&pairs.parents)).collect();
+        let last: Vec<Option<i16>> = tables.iter().map(|(_, pairs)| pairs.last).collect();
         self.execute(
-            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[], \
+            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[], last_column = p.last, \
                  columns_of = c.of, source_columns = c.ours, target_columns = c.theirs, \
                  source_types = c.types, source_modifiers = c.modifiers \
-             FROM unnest($8::oid[], $9::text[]) AS p (oid, parents) LEFT JOIN ( \
+             FROM unnest($8::oid[], $9::text[], $10::int2[]) AS p (oid, parents, last) LEFT JOIN ( \
                  SELECT oid, of, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs, \
                      pg_catalog.array_agg(kind ORDER BY our) AS types, pg_catalog.array_agg(modifier ORDER BY our) AS modifiers \
                  FROM unnest($2::oid[], $3::oid[], $4::int2[], $5::int2[], $6::oid[], $7::int4[]) \
                      AS u (oid, of, our, their, kind, modifier) GROUP BY oid, of) AS c ON c.oid = p.oid \
              WHERE t.migration = $1 AND t.source_oid = p.oid",
-            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers, &all, &parents],
+            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers, &all, &parents, &last],
             "record the pairs of columns",
         )
         .await?;

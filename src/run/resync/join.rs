@@ -26,6 +26,7 @@ use crate::run::receiver::Heard;
 use crate::run::stream::{Event, Flow, Reason, TargetSide, status_interval};
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
+use crate::state::position::temporary_prefix;
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
 
@@ -45,7 +46,7 @@ pub(super) async fn join(desk: &Desk<'_>, copied: Copied) -> Result<(), Error> {
     let rows = state.tables().await?;
     let tables: Vec<TableRow> = rows.into_iter().filter(|row| row.state == TableState::Joining).collect();
     // Those of attempts that were cut off.
-    state.forget_positions(&crate::copy::temporary_prefix(&settings.name)).await?;
+    state.forget_positions(&temporary_prefix(&settings.name)).await?;
     state.begin_position(&slot, point).await?;
     let position = state.position(&slot).await?.ok_or_else(|| StateError::Foreign(format!("no position of {slot}")))?;
 

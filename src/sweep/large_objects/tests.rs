@@ -4,6 +4,8 @@
 //! others are there.
 
 use super::*;
+use crate::catalog;
+use crate::lsn::Lsn;
 use crate::sweep::testing::{Pair, SOURCE_OWNER, SOURCE_READER, SUPERUSER, TARGET_OWNER};
 
 /// Everything about the large objects of a database but their owners.
@@ -349,4 +351,19 @@ async fn a_pass_does_not_undo_what_a_hint_has_carried_meanwhile() {
     assert_eq!(target.query_one("SELECT lo_get(1)", &[]).await.unwrap().get::<_, &[u8]>(0), b"1st");
     rig.last().await;
     assert!(contents(&target).await == contents(&pair.source(SUPERUSER).await).await);
+}
+
+/// The story: what a pass had read was lost in a crash of the source, as its commit had not
+/// been flushed, and stayed on the target: no later pass looked at it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_read_before_a_crash_of_the_source_could_take_it_back() {
+    let pair = Pair::new().await;
+    let rig = Rig::new(&pair, SUPERUSER).await;
+    let writer = pair.source(SUPERUSER).await;
+    writer.batch_execute("SET synchronous_commit = off; SELECT lo_from_bytea(1, 'one')").await.unwrap();
+    let row = writer.query_one("SELECT pg_current_wal_insert_lsn()", &[]).await.unwrap();
+    let inserted: Lsn = row.take(0).unwrap();
+    rig.source.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+    Snapshot::read(&reader(rig.ends()).await.unwrap()).await.unwrap();
+    assert!(catalog::wal::end(&writer).await.unwrap() >= inserted);
 }
