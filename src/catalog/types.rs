@@ -8,10 +8,12 @@
 //! Source: `numeric.c` (`make_numeric_typmod`), `timestamp.c` (`intervaltypmodin`,
 //! `anytimestamp_typmod_check`), `varchar.c`, `varbit.c` for the modifiers.
 
+use std::collections::HashMap;
+
 use tokio_postgres::types::{Kind, Type};
 
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 
 /// A column's type below all domains, with its modifier (-1: none).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,46 @@ impl ColumnType {
             _ => false,
         }
     }
+}
+
+/// A type that somebody has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its name as SQL.
+    pub name: String,
+    /// What it consists of.
+    pub body: Body,
+}
+
+/// What a type consists of, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The values of an enum.
+    Labels(Vec<String>),
+    /// The attributes of a composite type, with their types.
+    Attributes(Vec<String>),
+}
+
+/// The enums and composite types among these types, or whose arrays they are, by their oids.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Made>, DbError> {
+    if oids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = "SELECT o.oid, pg_catalog.format_type(t.oid, NULL), t.typtype = 'e', \
+             CASE t.typtype WHEN 'e' THEN ARRAY(SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder) \
+             ELSE ARRAY(SELECT attname || ' ' || pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
+                 WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped ORDER BY attnum) END \
+         FROM pg_catalog.pg_type o JOIN pg_catalog.pg_type t ON t.oid = CASE WHEN o.typelem <> 0 AND o.typlen = -1 THEN o.typelem ELSE o.oid END \
+         WHERE o.oid = ANY ($1::oid[]) AND t.typtype IN ('e', 'c')";
+    let rows = session.query(sql, &[&oids]).await.during(session.side(), "look at enums and composite types")?;
+    let one = |row: &Row| {
+        let body = if row.take(2)? { Body::Labels(row.take(3)?) } else { Body::Attributes(row.take(3)?) };
+        Ok((row.take(0)?, Made { name: row.take(1)?, body }))
+    };
+    rows.iter().map(one).collect()
 }
 
 /// Whether values of one type, both as SQL, can be cast to the other; a type that this side

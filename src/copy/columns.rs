@@ -4,12 +4,14 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{CopyContext, CopyError};
-use crate::catalog::tables::{self, Detail, Shape};
+use crate::catalog::tables::{self, Column, Detail, Shape};
+use crate::catalog::types::{Made, is_built_in, made};
 use crate::membership::columns::{self, Difference};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
-use crate::membership::{Part, SourceTable};
-use crate::session::Session;
+use crate::membership::{Part, SourceTable, made};
+use crate::session::{DbError, Session};
+use crate::sql::TableName;
 use crate::state::tables::Pairs;
 
 /// What was found.
@@ -46,7 +48,9 @@ pub async fn look(
     let tables: Vec<&SourceTable> = tables.iter().filter(takes_part).filter(|t| !others.contains(&t.oid)).collect();
     let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
     let pairs = state.column_pairs(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
+    let made_types = Types::of(&tables, &there, (source, target)).await?;
     let (mut found, mut met, mut doubted) = (Found::default(), Vec::new(), HashSet::new());
+    let mut said = HashSet::new();
     let mut differences: HashMap<u32, Vec<Difference<'_>>> = HashMap::new();
     for table in &tables {
         let Some(theirs) = names.get(&table.oid).and_then(|name| there.get(name)) else { continue };
@@ -67,6 +71,17 @@ pub async fn look(
             let name = top.or_else(|| names.get(&table.oid)).unwrap_or(&table.name);
             let cause = Cause::Columns(columns::sql(name, &compared.retyped, &HashMap::new()));
             found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
+        }
+        // What its values were before is not told by them.
+        let unlike = made_types.unlike(table, theirs);
+        if !unlike.is_empty() {
+            found.differing.insert(table.oid);
+            doubted.insert(table.oid);
+            let unsaid: Vec<String> = unlike.into_iter().filter(|sql| said.insert(sql.clone())).collect();
+            let name = names.get(&table.oid).unwrap_or(&table.name).clone();
+            if !unsaid.is_empty() {
+                found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unsaid) });
+            }
         }
         let mut of_table = compared.differences;
         // A partition that comes later has to have the very types of its root.
@@ -93,4 +108,38 @@ pub async fn look(
         found.gaps.push(Gap { source_oid: table.oid, table: name.clone(), cause });
     }
     Ok(found)
+}
+
+/// Enums and composite types of columns, on both sides.
+struct Types {
+    here: HashMap<u32, Made>,
+    there: HashMap<u32, Made>,
+}
+
+impl Types {
+    async fn of(
+        tables: &[&SourceTable],
+        there: &HashMap<TableName, tables::Found>,
+        (source, target): (&Session, &Session),
+    ) -> Result<Self, DbError> {
+        let own = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<u32> {
+            let own: HashSet<u32> =
+                columns.map(|column| column.below).filter(|t| !is_built_in(*t)).map(|t| t.oid).collect();
+            own.into_iter().collect()
+        };
+        let ours = own(&mut tables.iter().flat_map(|table| &table.columns));
+        let theirs = own(&mut there.values().flat_map(|found| &found.columns));
+        let (here, there) = tokio::try_join!(made(source, &ours), made(target, &theirs))?;
+        Ok(Types { here, there })
+    }
+
+    /// The SQL for those of a table's columns.
+    fn unlike(&self, table: &SourceTable, theirs: &tables::Found) -> Vec<String> {
+        let of_column = |column: &Column| {
+            let found = theirs.columns.iter().find(|other| other.name == column.name)?;
+            let (here, there) = (self.here.get(&column.below.oid)?, self.there.get(&found.below.oid)?);
+            if here.name == there.name { made::sql(here, there) } else { None }
+        };
+        table.columns.iter().filter_map(of_column).collect()
+    }
 }

@@ -430,3 +430,32 @@ async fn a_table_whose_columns_have_other_names_by_now_is_not_copied_anew_before
     story.source("ALTER TABLE p RENAME x TO b; UPDATE p SET b = 'u' WHERE id = 51").await;
     story.leads_to_the_end().await;
 }
+
+/// The story: exit 0, and another value in every row of an enum's renamed label.
+#[tokio::test]
+async fn enums_and_composite_types_that_are_altered_are_named_and_their_rows_compared() {
+    let setup = "CREATE TYPE e AS ENUM ('x', 'y'); CREATE TYPE c AS (a text, b text); \
+         CREATE TABLE t (id int PRIMARY KEY, v e, w e[]); INSERT INTO t VALUES (1, 'x', '{x,y}'); \
+         CREATE TABLE u (id int PRIMARY KEY, r c); INSERT INTO u VALUES (1, ROW('a', 'b'))";
+    let story = Story::of(setup, &[]).await;
+    story.source("ALTER TYPE e RENAME VALUE 'x' TO 'x2'").await;
+    story.source("ALTER TYPE e ADD VALUE 'w' BEFORE 'y'").await;
+    let said = story.run(&["catchup"], 8);
+    for sql in ["ALTER TYPE public.e RENAME VALUE 'x' TO 'x2'", "ALTER TYPE public.e ADD VALUE 'w' AFTER 'x2'"] {
+        assert!(said.stderr.contains(sql), "{}", said.stderr);
+        story.target.batch_execute(sql).await.unwrap();
+    }
+    story.source("INSERT INTO t VALUES (2, 'w', '{x2,w}')").await;
+    story.ends_equal().await;
+    story.source("ALTER TYPE c DROP ATTRIBUTE a; ALTER TYPE c ADD ATTRIBUTE a text").await;
+    let said = story.run(&["catchup"], 8);
+    assert!(
+        said.stderr.contains("it is (b text, a text) on the source, and (a text, b text) there"),
+        "{}",
+        said.stderr
+    );
+    story.target.batch_execute("ALTER TYPE c DROP ATTRIBUTE a; ALTER TYPE c ADD ATTRIBUTE b2 text").await.unwrap();
+    story.target.batch_execute("ALTER TYPE c RENAME ATTRIBUTE b2 TO a").await.unwrap();
+    story.ends_equal().await;
+    story.run(&["catchup", "--finish"], 0);
+}
