@@ -109,7 +109,10 @@ async fn empty(target: &Session, table: &ConfigTable) -> Result<(), DbError> {
     if table.kind == ConfigKind::Sequence {
         return Ok(());
     }
-    let sql = format!("DELETE FROM ONLY {} {}", table.table.sql(), where_user(table));
+    // Another pass that is at work would insert what this one does not see yet.
+    let name = table.table.sql();
+    let sql =
+        format!("LOCK TABLE ONLY {name} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM ONLY {name} {}", where_user(table));
     target.batch_execute(&sql).await.during(target.side(), format!("empty {}", table.table))
 }
 
