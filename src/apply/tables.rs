@@ -365,7 +365,7 @@ impl Tables {
     }
 
     /// The SQL that renames a table of the target, with those that have to make way
-    /// for it.
+    /// for it: renamed as well, or dropped where the source has done so.
     async fn rename_sql(
         &self,
         from: TableName,
@@ -375,7 +375,7 @@ impl Tables {
     ) -> Result<String, ApplyError> {
         let oids: Vec<u32> = self.by_oid.keys().copied().collect();
         let there = state.target_names(&oids).await?;
-        let mut renames = vec![Rename { from, to }];
+        let (mut renames, mut dropped) = (vec![Rename { from, to }], String::new());
         while let Some(to) = renames.last().map(|last| last.to.clone()) {
             if renames.iter().any(|known| known.from == to) {
                 break;
@@ -383,10 +383,14 @@ impl Tables {
             let Some((oid, _)) = there.iter().find(|(_, name)| **name == to) else { break };
             match source.table(*oid).await? {
                 Some(now) if now.name != to => renames.push(Rename { from: to, to: now.name }),
-                _ => break,
+                Some(_) => break,
+                None => {
+                    dropped = format!("DROP TABLE {}; ", to.sql());
+                    break;
+                }
             }
         }
-        Ok(rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name)))
+        Ok(dropped + &rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name)))
     }
 
     async fn rename(&mut self, row: TableRow, to: TableName, state: &State) -> Result<(), ApplyError> {

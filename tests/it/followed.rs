@@ -107,6 +107,16 @@ async fn a_new_table_under_the_old_name_of_a_renamed_one_waits_until_that_is_ren
     story.ends_equal().await;
 }
 
+/// The story: the RENAME that was printed failed, as the table that was dropped had the name.
+#[tokio::test]
+async fn a_table_that_takes_the_name_of_a_dropped_one_is_renamed_behind_the_drop() {
+    let story = Story::of(TWO, &[]).await;
+    story.source("BEGIN; DROP TABLE a; ALTER TABLE b RENAME TO a; COMMIT; INSERT INTO a (id) VALUES (77)").await;
+    let said = story.run(&["catchup"], 7);
+    story.do_as_printed(&said, "DROP TABLE \"public\".\"a\"; ALTER TABLE \"public\".\"b\" RENAME TO \"a\"").await;
+    story.ends_equal().await;
+}
+
 /// The story: the name that a table had when it was first written to was advised for
 /// ever; or another table had that by then, and was called the one.
 #[tokio::test]
