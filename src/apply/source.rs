@@ -162,7 +162,7 @@ impl Source {
                         of: there.oid,
                         pairs: columns::with_met(pairs, &compared.met),
                         parents: known.parents.clone(),
-                        last: known.last.or_else(|| columns::newest(&now)),
+                        last: known.last.or_else(|| pairs.iter().map(|pair| pair.ours).max()),
                     },
                 )
             });

@@ -41,8 +41,9 @@ pub(super) struct Exported {
     sees: String,
 }
 
-/// What tells one snapshot from others.
-const SEES: &str = "pg_catalog.txid_current_snapshot()::text || ' ' || extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text";
+/// What tells one snapshot from others, the same text under all settings.
+const SEES: &str = "pg_catalog.txid_current_snapshot()::text || ' ' \
+    || (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint::text";
 
 impl Exported {
     /// Exports the one that a session's transaction is in.

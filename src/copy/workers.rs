@@ -5,10 +5,10 @@
 //! transaction on the target; of a table in parts the record comes after the
 //! last part has committed, in a transaction of its own, and no part commits for
 //! an attempt that is not the one at the table any more: another process may have
-//! taken over. What was cut off before is emptied. On the source each table or part is a transaction of its
-//! own, in the snapshot: it looks at the table under the lock that the rows are
-//! read under, and no table is locked longer than that. A session that is lost in
-//! between is not replaced: the table is begun anew.
+//! taken over. What was cut off before is emptied. On the source each table or
+//! part is a transaction of its own, in the snapshot: it looks at the table under
+//! the lock that the rows are read under, and no table is locked longer than that.
+//! A session that is lost in between is not replaced: the table is begun anew.
 
 use std::sync::Arc;
 
