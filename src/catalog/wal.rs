@@ -58,20 +58,38 @@ pub async fn flush_to_end(session: &Session) -> Result<Lsn, DbError> {
 /// # Errors
 /// When the server cannot be asked.
 pub async fn flushed(session: &Session) -> Result<(), DbError> {
-    let sql =
-        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END";
+    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
+         pg_catalog.current_setting('wal_block_size')::int8, pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))";
     let row = session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?;
-    let Some(inserted) = row.take::<Option<Lsn>>(0)? else { return Ok(()) };
+    let Some(next) = row.take::<Option<Lsn>>(0)? else { return Ok(()) };
+    let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+    let inserted = behind_last(next, size(row.take(1)?), size(row.take(2)?));
     while end(session).await? < inserted {
         sleep(FLUSH_POLL).await;
     }
     Ok(())
 }
 
+/// Where the last record ends, if the next one goes to `next`: at the beginning of a page
+/// that is behind the page's header, which is flushed with the record
+/// (`XLogBytePosToRecPtr` in `src/backend/access/transam/xlog.c`; the headers' sizes are
+/// those of `src/include/access/xlog_internal.h`).
+fn behind_last(next: Lsn, page: u64, segment: u64) -> Lsn {
+    const PAGE_HEADER: u64 = 24;
+    const SEGMENT_HEADER: u64 = 40;
+    let within = |size: u64| next.number().checked_rem(size);
+    let header = match (within(segment), within(page)) {
+        (Some(SEGMENT_HEADER), _) => SEGMENT_HEADER,
+        (_, Some(PAGE_HEADER)) => PAGE_HEADER,
+        _ => 0,
+    };
+    Lsn::new(next.number() - header)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::testing::{Pair, SOURCE_OWNER};
+    use crate::sweep::testing::{Pair, SOURCE_OWNER, SUPERUSER};
 
     #[tokio::test]
     async fn what_has_committed_is_flushed_behind_the_wait_for_it() {
@@ -84,6 +102,33 @@ mod tests {
         let inserted: Lsn = session.query_one(sql, &[]).await.unwrap().take(0).unwrap();
         flushed(&reader).await.unwrap();
         assert!(end(&session).await.unwrap() >= inserted);
+    }
+
+    #[test]
+    fn a_page_that_has_but_its_header_has_no_record() {
+        let of = |next: u64| behind_last(Lsn::new(next), 8192, 16 << 20).number();
+        let segment = 5 * (16 << 20);
+        assert_eq!(of(segment + 40), segment);
+        assert_eq!(of(segment + 8192 + 24), segment + 8192);
+        // A record's last bytes.
+        assert_eq!(of(segment + 8192 + 40), segment + 8192 + 40);
+        assert_eq!(of(segment + 24 + 8), segment + 24 + 8);
+    }
+
+    /// The story: at the beginning of a page the place where the next record goes is behind
+    /// the page's header, which nobody flushes: an idle server was waited for for ever.
+    #[tokio::test]
+    async fn an_idle_server_is_flushed_also_at_the_beginning_of_a_segment() {
+        let pair = Pair::new().await;
+        let (admin, reader) = (pair.source(SUPERUSER).await, pair.source(SOURCE_OWNER).await);
+        admin.batch_execute("CHECKPOINT; SELECT pg_switch_wal()").await.unwrap();
+        let sql = "SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()";
+        let is_behind: bool = admin.query_one(sql, &[]).await.unwrap().take(0).unwrap();
+        assert!(is_behind, "the story's situation");
+        tokio::time::timeout(Duration::from_secs(5), flushed(&reader))
+            .await
+            .expect("nothing is to be flushed")
+            .unwrap();
     }
 
     /// The story: the flush was asked of a transaction that had an id and had
