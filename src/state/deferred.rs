@@ -144,24 +144,26 @@ impl State {
     /// # Errors
     /// When the rows cannot be read or understood.
     pub async fn deferred(&self) -> Result<Vec<Deferred>, StateError> {
-        self.list_deferred("").await
+        let rows = self
+            .query(
+                "SELECT *, restored_at IS NOT NULL AS is_restored FROM walferry.deferred WHERE migration = $1 ORDER BY ordinal",
+                &[&self.name()],
+                "read the deferred objects",
+            )
+            .await?;
+        rows.iter().map(Deferred::of).collect()
     }
 
-    /// The same, once every transaction that restores one of them has come to its end:
-    /// also one of a process that was killed.
+    /// The same, once every transaction that brings one in at the end has ended: also one
+    /// of a process that was killed. An index that is built is not waited for.
     ///
     /// # Errors
     /// When the rows cannot be read or understood.
     pub async fn deferred_settled(&self) -> Result<Vec<Deferred>, StateError> {
-        self.list_deferred("FOR SHARE").await
-    }
-
-    async fn list_deferred(&self, lock: &str) -> Result<Vec<Deferred>, StateError> {
-        let sql = format!(
-            "SELECT *, restored_at IS NOT NULL AS is_restored FROM walferry.deferred WHERE migration = $1 ORDER BY ordinal {lock}"
-        );
-        let rows = self.query(&sql, &[&self.name()], "read the deferred objects").await?;
-        rows.iter().map(Deferred::of).collect()
+        let sql = "SELECT FROM walferry.deferred WHERE migration = $1 AND kind <> $2 FOR SHARE";
+        let kind = DeferredKind::AfterRows.as_str();
+        self.query(sql, &[&self.name(), &kind], "wait for what an earlier end brings in").await?;
+        self.deferred().await
     }
 
     /// Gives an object that waits other words and SQL; one that is in by now stays.

@@ -23,10 +23,13 @@ impl State {
             )
             .await?;
         if rows.first().map_or(Ok(false), |row| row.take(0))? {
-            if self.claim_position().await? {
+            let claimed = self.claim_position().await;
+            if !matches!(claimed, Ok(true)) {
+                self.release_lease().await?;
+            }
+            if claimed? {
                 return Ok(());
             }
-            self.release_lease().await?;
             let holder = "a transaction that an earlier process of it has left at work on the target (see pg_stat_activity there)";
             return Err(StateError::Leased { name: self.name().to_owned(), holder: holder.to_owned() });
         }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::publication::AllTables;
-use crate::session::Row;
+use crate::session::{Param, Row};
 
 use super::{State, StateError};
 use crate::config::publications::Names;
@@ -224,8 +224,8 @@ impl State {
     /// # Errors
     /// When the target refuses it.
     pub async fn set_finished(&self) -> Result<(), StateError> {
-        let sql = "UPDATE walferry.migration m SET finished_at = coalesce(finished_at, pg_catalog.clock_timestamp()) \
-             WHERE m.name = $1 AND EXISTS (SELECT FROM walferry.position p WHERE p.slot = m.slot AND p.claim = $2)";
+        let sql = "UPDATE walferry.migration SET finished_at = coalesce(finished_at, pg_catalog.clock_timestamp()) \
+             WHERE name = $1 AND claim = $2";
         match self.execute(sql, &[&self.name(), &self.claim().0], "record that everything is in").await? {
             0 => Err(self.leased().await?),
             _ => Ok(()),
@@ -264,17 +264,16 @@ impl State {
     /// point, and the migration may stream from now on.
     ///
     /// # Errors
-    /// When the target refuses it.
+    /// [`StateError::Leased`] when another process has taken the lease since.
     pub async fn finish_copy(&self, slot: &str, point: EndLsn) -> Result<(), StateError> {
-        self.execute(
-            "WITH position AS (INSERT INTO walferry.position (slot, end_lsn, claim) VALUES ($2, $3, $5) \
-             ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, claim = excluded.claim, commit_time = NULL) \
-             UPDATE walferry.migration SET copied = true, phase = $4 WHERE name = $1",
-            &[&self.name(), &slot, &point.lsn(), &Phase::Stream.as_str(), &self.claim().0],
-            "record that the copy is complete",
-        )
-        .await?;
-        Ok(())
+        let sql = "WITH mine AS (UPDATE walferry.migration SET copied = true, phase = $4 WHERE name = $1 AND claim = $5 RETURNING claim) \
+             INSERT INTO walferry.position (slot, end_lsn, claim) SELECT $2, $3, claim FROM mine \
+             ON CONFLICT (slot) DO UPDATE SET end_lsn = excluded.end_lsn, claim = excluded.claim, commit_time = NULL";
+        let params: [&dyn Param; 5] = [&self.name(), &slot, &point.lsn(), &Phase::Stream.as_str(), &self.claim().0];
+        match self.execute(sql, &params, "record that the copy is complete").await? {
+            0 => Err(self.leased().await?),
+            _ => Ok(()),
+        }
     }
 
     /// A sign of life of the process at work, with the source's WAL end as it

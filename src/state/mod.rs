@@ -325,7 +325,9 @@ mod tests {
         assert!(!new.is_leased().await.unwrap());
         batch.session().batch_execute("ROLLBACK").await.unwrap();
         new.take_lease().await.unwrap();
+        assert!(matches!(old.finish_copy(&slot, point("0/100")).await, Err(StateError::Leased { .. })));
         let from = new.position(&slot).await.unwrap().unwrap();
+        assert_eq!(from.lsn(), point("0/200").lsn());
         assert!(old.pass_over(&slot, from, point("0/300")).await.is_err());
         let second = old.position("walferry_copy_2").await.unwrap().unwrap();
         assert!(old.pass_over("walferry_copy_2", second, point("0/300")).await.is_err());

@@ -84,20 +84,19 @@ impl State {
     pub(super) async fn claim_position(&self) -> Result<bool, StateError> {
         let batch = async |sql: &str| self.session.batch_execute(sql).await.during(Side::Target, "claim the position");
         batch("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
-        // Those of second streams, too.
-        let sql = "UPDATE walferry.position p SET claim = p.claim + 1 FROM walferry.migration m \
-             WHERE m.name = $1 AND (p.slot = m.slot OR pg_catalog.left(p.slot, pg_catalog.length($2)) = $2 \
-                 AND NOT EXISTS (SELECT FROM walferry.migration o WHERE o.slot = p.slot)) \
-             RETURNING p.claim, p.slot = m.slot";
+        // Positions of second streams, too.
+        let sql = "WITH mine AS (UPDATE walferry.migration SET claim = claim + 1 WHERE name = $1 RETURNING slot, claim), \
+             claimed AS (UPDATE walferry.position p SET claim = mine.claim FROM mine \
+                 WHERE p.slot = mine.slot OR pg_catalog.left(p.slot, pg_catalog.length($2)) = $2 \
+                     AND NOT EXISTS (SELECT FROM walferry.migration o WHERE o.slot = p.slot)) \
+             SELECT claim FROM mine";
         let claimed = self.query(sql, &[&self.name(), &temporary_prefix(self.name())], "claim the position").await;
         batch(if claimed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         match claimed {
             Ok(rows) => {
-                for row in &rows {
-                    if row.take(1)? {
-                        self.claim.store(row.take(0)?, Ordering::Relaxed);
-                    }
-                }
+                // A migration that has not begun has nothing to be claimed.
+                let claim = rows.first().map_or(Ok(0), |row| row.take(0))?;
+                self.claim.store(claim, Ordering::Relaxed);
                 Ok(true)
             }
             Err(StateError::Db(error))

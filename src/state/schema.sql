@@ -34,6 +34,7 @@ CREATE TABLE walferry.migration (
     started_at             timestamptz NOT NULL DEFAULT now(),
     sequences_at           timestamptz,     -- when the last pass over the sequences ended
     finished_at            timestamptz,     -- catchup --finish ended well: the target may be the application's
+    claim                  bigint NOT NULL DEFAULT 0,  -- of the process that got the lease last
     filter                 text             -- the patterns that the tables were chosen by, as given last
 );
 
@@ -43,7 +44,7 @@ CREATE TABLE walferry.position (
     end_lsn      pg_lsn NOT NULL,
     commit_time  timestamptz,               -- of the last source transaction applied
     moved_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
-    claim        bigint NOT NULL DEFAULT 0  -- of the process that may move it: the last one that took the lease
+    claim        bigint NOT NULL DEFAULT 0  -- of the process that may move it: the migration's
 ) WITH (fillfactor = 50);
 
 -- Who takes part: every table of the source that was met, by its oid there. The

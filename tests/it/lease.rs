@@ -13,7 +13,7 @@ use crate::support::wait_until;
 /// Everything the state says of the migration, in rows of text, but for who claims its
 /// position.
 async fn state(pair: &Pair) -> Vec<String> {
-    let sql = "SELECT m::text FROM walferry.migration m UNION ALL SELECT (to_jsonb(p) - 'claim')::text FROM walferry.position p \
+    let sql = "SELECT (to_jsonb(m) - 'claim')::text FROM walferry.migration m UNION ALL SELECT (to_jsonb(p) - 'claim')::text FROM walferry.position p \
          UNION ALL SELECT c::text FROM walferry.control c UNION ALL SELECT j::text FROM walferry.journal j ORDER BY 1";
     let rows = pair.target_client().await.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
