@@ -31,6 +31,7 @@ use crate::catalog::publication::Published;
 use crate::catalog::tables::{Shape, by_name, only};
 use crate::config::publications::who;
 use crate::lsn::EndLsn;
+use crate::membership::coverage::Gap;
 use crate::membership::publishing::root_in_name;
 use crate::membership::publishing::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
@@ -156,8 +157,10 @@ async fn require_mended(
     }
     let above = tables.iter().filter(|table| again.contains(&table.oid)).flat_map(|table| table.above());
     let meant: HashSet<u32> = above.chain(again.iter().copied()).collect();
-    let gaps = found.gaps.iter().filter(|gap| meant.contains(&gap.source_oid));
-    Err(SchemaError::Mismatch(gaps.map(ToString::to_string).collect()).into())
+    let (own, others): (Vec<&Gap>, Vec<&Gap>) = found.gaps.iter().partition(|gap| meant.contains(&gap.source_oid));
+    // What several tables have, a type for one, is said of the first of them.
+    let said = if own.is_empty() { others } else { own };
+    Err(SchemaError::Mismatch(said.iter().map(ToString::to_string).collect()).into())
 }
 
 /// What the state says, by oid.

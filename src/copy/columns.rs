@@ -8,8 +8,9 @@ use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::catalog::types::{Made, is_built_in, made};
 use crate::membership::columns::{self, Difference};
 use crate::membership::coverage::{Cause, Gap};
+use crate::membership::made::{self, Unlike};
 use crate::membership::placement::Hierarchy;
-use crate::membership::{Part, SourceTable, made};
+use crate::membership::{Part, SourceTable};
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::tables::Pairs;
@@ -48,9 +49,8 @@ pub async fn look(
     let tables: Vec<&SourceTable> = tables.iter().filter(takes_part).filter(|t| !others.contains(&t.oid)).collect();
     let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
     let pairs = state.column_pairs(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
-    let made_types = Types::of(&tables, &there, (source, target)).await?;
+    let mut types = Types::of(&tables, &there, (source, target)).await?;
     let (mut found, mut met, mut doubted) = (Found::default(), Vec::new(), HashSet::new());
-    let mut said = HashSet::new();
     let mut differences: HashMap<u32, Vec<Difference<'_>>> = HashMap::new();
     for table in &tables {
         let Some(theirs) = names.get(&table.oid).and_then(|name| there.get(name)) else { continue };
@@ -72,16 +72,12 @@ pub async fn look(
             let cause = Cause::Columns(columns::sql(name, &compared.retyped, &HashMap::new()));
             found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
         }
-        // What its values were before is not told by them.
-        let unlike = made_types.unlike(table, theirs);
+        let unlike = types.unlike(table, theirs);
         if !unlike.is_empty() {
             found.differing.insert(table.oid);
-            doubted.insert(table.oid);
-            let unsaid: Vec<String> = unlike.into_iter().filter(|sql| said.insert(sql.clone())).collect();
+            doubted.extend(unlike.iter().any(|unlike| unlike.is_doubted).then_some(table.oid));
             let name = names.get(&table.oid).unwrap_or(&table.name).clone();
-            if !unsaid.is_empty() {
-                found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unsaid) });
-            }
+            found.gaps.extend(types.unsaid(unlike).map(|cause| Gap { source_oid: table.oid, table: name, cause }));
         }
         let mut of_table = compared.differences;
         // A partition that comes later has to have the very types of its root.
@@ -114,6 +110,8 @@ pub async fn look(
 struct Types {
     here: HashMap<u32, Made>,
     there: HashMap<u32, Made>,
+    /// What has been said of another table.
+    said: HashSet<String>,
 }
 
 impl Types {
@@ -130,16 +128,23 @@ impl Types {
         let ours = own(&mut tables.iter().flat_map(|table| &table.columns));
         let theirs = own(&mut there.values().flat_map(|found| &found.columns));
         let (here, there) = tokio::try_join!(made(source, &ours), made(target, &theirs))?;
-        Ok(Types { here, there })
+        Ok(Types { here, there, said: HashSet::new() })
     }
 
-    /// The SQL for those of a table's columns.
-    fn unlike(&self, table: &SourceTable, theirs: &tables::Found) -> Vec<String> {
+    /// How those of a table's columns differ.
+    fn unlike(&self, table: &SourceTable, theirs: &tables::Found) -> Vec<Unlike> {
         let of_column = |column: &Column| {
             let found = theirs.columns.iter().find(|other| other.name == column.name)?;
             let (here, there) = (self.here.get(&column.below.oid)?, self.there.get(&found.below.oid)?);
-            if here.name == there.name { made::sql(here, there) } else { None }
+            if here.name == there.name { made::compare(here, there) } else { None }
         };
         table.columns.iter().filter_map(of_column).collect()
+    }
+
+    /// What mends them, as far as it has not been said of another table.
+    fn unsaid(&mut self, unlike: Vec<Unlike>) -> Option<Cause> {
+        let unsaid: Vec<String> =
+            unlike.into_iter().map(|one| one.sql).filter(|sql| self.said.insert(sql.clone())).collect();
+        (!unsaid.is_empty()).then_some(Cause::Columns(unsaid))
     }
 }

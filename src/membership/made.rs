@@ -12,18 +12,30 @@
 use crate::catalog::types::{Body, Made};
 use crate::sql::literal;
 
-/// What makes the target's type the source's; none where it is.
-pub fn sql(here: &Made, there: &Made) -> Option<String> {
+/// How the target's type differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlike {
+    /// What makes it the source's.
+    pub sql: String,
+    /// Whether values that are there may be others than on the source: not where an enum
+    /// has but more of them there.
+    pub is_doubted: bool,
+}
+
+/// Compares two types of one name; none where the target's is the source's.
+pub fn compare(here: &Made, there: &Made) -> Option<Unlike> {
     match (&here.body, &there.body) {
         (Body::Labels(ours), Body::Labels(theirs)) if !is_within(ours, theirs) => {
-            Some(of_labels(&here.name, ours, theirs))
+            let sql = of_labels(&here.name, ours, theirs);
+            Some(Unlike { sql, is_doubted: !is_within(theirs, ours) })
         }
-        (Body::Attributes(ours), Body::Attributes(theirs)) if ours != theirs => Some(format!(
-            "ALTER TYPE {} ADD, DROP or RENAME ATTRIBUTE: it is ({}) on the source, and ({}) there;",
-            here.name,
-            ours.join(", "),
-            theirs.join(", ")
-        )),
+        (Body::Attributes(ours), Body::Attributes(theirs)) if ours != theirs => {
+            let (name, ours, theirs) = (&here.name, ours.join(", "), theirs.join(", "));
+            let sql = format!(
+                "ALTER TYPE {name} ADD, DROP or RENAME ATTRIBUTE: it is ({ours}) on the source, and ({theirs}) there;"
+            );
+            Some(Unlike { sql, is_doubted: true })
+        }
         _ => None,
     }
 }
@@ -67,7 +79,12 @@ mod tests {
 
     #[test]
     fn labels_are_renamed_and_added_where_they_are_on_the_source() {
-        let mended = |ours: &[&str], theirs: &[&str]| sql(&of(ours), &of(theirs)).unwrap_or_default();
+        let unlike = |ours: &[&str], theirs: &[&str]| compare(&of(ours), &of(theirs));
+        let mended =
+            |ours: &[&str], theirs: &[&str]| unlike(ours, theirs).map_or_else(String::new, |unlike| unlike.sql);
+        let is_doubted = |ours: &[&str], theirs: &[&str]| unlike(ours, theirs).is_some_and(|unlike| unlike.is_doubted);
+        assert!(is_doubted(&["x", "b"], &["a", "b"]) && is_doubted(&["x", "n"], &["a"]));
+        assert!(!is_doubted(&["a", "n", "b"], &["a", "b"]));
         assert_eq!(mended(&["a", "b"], &["a", "b"]), "");
         assert_eq!(mended(&["a", "b"], &["a", "more", "b"]), "");
         assert_eq!(mended(&["x", "b"], &["a", "b"]), "ALTER TYPE e RENAME VALUE 'a' TO 'x';");
@@ -78,7 +95,8 @@ mod tests {
             "ALTER TYPE e RENAME VALUE 'a' TO 'x'; ALTER TYPE e ADD VALUE 'n' AFTER 'b';"
         );
         let row = |of: &str| Made { name: "c".to_owned(), body: Body::Attributes(vec![of.to_owned()]) };
-        assert_eq!(sql(&row("a integer"), &row("a integer")), None);
-        assert!(sql(&row("a integer"), &row("b integer")).is_some_and(|sql| sql.contains("(a integer) on the source")));
+        assert_eq!(compare(&row("a integer"), &row("a integer")), None);
+        let unlike = compare(&row("a integer"), &row("b integer")).unwrap();
+        assert!(unlike.is_doubted && unlike.sql.contains("(a integer) on the source"), "{unlike:?}");
     }
 }

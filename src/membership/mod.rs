@@ -16,6 +16,7 @@
 
 pub mod columns;
 pub mod coverage;
+pub mod layout;
 pub mod made;
 pub mod placement;
 pub mod publishing;

@@ -436,10 +436,14 @@ async fn a_table_whose_columns_have_other_names_by_now_is_not_copied_anew_before
 async fn enums_and_composite_types_that_are_altered_are_named_and_their_rows_compared() {
     let setup = "CREATE TYPE e AS ENUM ('x', 'y'); CREATE TYPE c AS (a text, b text); \
          CREATE TABLE t (id int PRIMARY KEY, v e, w e[]); INSERT INTO t VALUES (1, 'x', '{x,y}'); \
-         CREATE TABLE u (id int PRIMARY KEY, r c); INSERT INTO u VALUES (1, ROW('a', 'b'))";
+         CREATE TABLE u (id int PRIMARY KEY, r c); INSERT INTO u VALUES (1, ROW('a', 'b')); \
+         CREATE TABLE w (id int PRIMARY KEY, v e)";
     let story = Story::of(setup, &[]).await;
     story.source("ALTER TYPE e RENAME VALUE 'x' TO 'x2'").await;
     story.source("ALTER TYPE e ADD VALUE 'w' BEFORE 'y'").await;
+    // Said of the first table that has it, and of the one that is asked for.
+    let said = story.run(&["resync", "w"], 3);
+    assert!(said.stderr.contains("ALTER TYPE public.e RENAME VALUE 'x' TO 'x2'"), "{}", said.stderr);
     let said = story.run(&["catchup"], 8);
     for sql in ["ALTER TYPE public.e RENAME VALUE 'x' TO 'x2'", "ALTER TYPE public.e ADD VALUE 'w' AFTER 'x2'"] {
         assert!(said.stderr.contains(sql), "{}", said.stderr);
