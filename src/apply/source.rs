@@ -4,7 +4,7 @@
 //! Invariant: the answers are of now, the changes are of then; they make words
 //! for the operator and follow renames by oid, and nothing else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 
@@ -13,13 +13,13 @@ use crate::catalog::added::add_column_sql;
 use crate::catalog::tables::{self, Column, Table};
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::{Settings, Side};
+use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::layout::{Layout, Numbers};
 use crate::membership::placement::Hierarchy;
 use crate::pgoutput::RelationColumn;
 use crate::relation::Relation;
 use crate::session::{DbContext, Session};
-use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::Pairs;
 
@@ -94,20 +94,6 @@ impl Source {
         Ok(row.during(Side::Source, "look at a type")?.take(0)?)
     }
 
-    /// The table on the target that is to get a column which this relation has under this
-    /// name by now: the topmost one that has it on the source.
-    async fn extended(
-        &mut self,
-        relation: u32,
-        there: &TableName,
-        column: &str,
-        state: &State,
-    ) -> Result<TableName, ApplyError> {
-        let above = tables::with_column_above(self.session().await?, relation, column).await?;
-        let names = state.target_names(&above.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
-        Ok(above.iter().find_map(|table| names.get(&table.oid)).unwrap_or(there).clone())
-    }
-
     /// Refuses a relation whose columns are not the target's of their names, or of another
     /// type than they were, with the SQL that makes them so
     /// ([`crate::membership::columns`]). `types` are those below all domains.
@@ -150,7 +136,13 @@ impl Source {
         let is_there = |column: &&Column| theirs.iter().any(|there| there.name == column.name) || is_paired(column);
         let is_older = now.iter().filter(|c| !c.is_generated() && !is_sent(c)).any(|column| is_there(&column));
         columns.extend(beside);
-        let compared = columns::compare(&columns, &theirs, pairs, Hierarchy::of(self.settings.schema));
+        let hierarchy = Hierarchy::of(self.settings.schema);
+        let mut compared = columns::compare(&columns, &theirs, (pairs, &HashMap::new()), hierarchy);
+        let called;
+        if compared.differences.iter().any(|difference| matches!(difference, Difference::Lacks(_))) {
+            called = self.called(relation.id, (target, state)).await?;
+            compared = columns::compare(&columns, &theirs, (pairs, &called), hierarchy);
+        }
         if compared.differences.is_empty() {
             // What the message has no value for gets the target's default, and need not
             // have been so on the source.
@@ -170,45 +162,28 @@ impl Source {
             state.keep_pairs(&met.into_iter().collect::<Vec<_>>(), &doubted).await?;
             return Ok(None);
         }
-        let sql = self.mended((relation.id, &now), &compared.differences, there, (target, state)).await?;
+        let altered = Altered { oid: relation.id, columns: &now, there: there.oid, name: &there.table };
+        let sql =
+            alter::mended((self.session().await?, target), altered, &compared.differences, state).await?.join(" ");
         let is_addition = compared.differences.iter().all(|difference| matches!(difference, Difference::Lacks(_)));
         Ok(Some(MappingError::Columns { sql, is_addition }))
     }
 
-    /// The SQL that mends these differences, each where an ALTER TABLE reaches it.
-    async fn mended(
+    /// What columns are called on the target that others of the same family have met
+    /// ([`columns::called`]).
+    async fn called(
         &mut self,
-        (relation, now): (u32, &[Column]),
-        differences: &[Difference<'_>],
-        there: &TargetTable,
+        relation: u32,
         (target, state): (&Session, &State),
-    ) -> Result<String, ApplyError> {
-        let mut by_table: Vec<(TableName, Vec<Difference<'_>>)> = Vec::new();
-        for difference in differences {
-            let altered = match difference {
-                Difference::Renamed { from: name, .. } | Difference::InTheWay(name) => {
-                    tables::top_with_column(target, there.oid, name).await?
-                }
-                Difference::Unlike { there: column, .. } => {
-                    tables::top_with_column(target, there.oid, &column.name).await?
-                }
-                Difference::Lacks(column) => {
-                    let name = now.iter().find(|now| now.number == column.number).unwrap_or(column).name.as_str();
-                    Some(self.extended(relation, &there.table, name, state).await?)
-                }
-            };
-            let altered = altered.unwrap_or_else(|| there.table.clone());
-            match by_table.iter_mut().find(|(table, _)| *table == altered) {
-                Some((_, of_table)) => of_table.push(*difference),
-                None => by_table.push((altered, vec![*difference])),
-            }
-        }
-        let mut sql = Vec::new();
-        for (table, differences) in &by_table {
-            let adds = columns::definitions((self.session().await?, target), relation, table, differences).await?;
-            sql.extend(columns::sql(table, differences, &adds));
-        }
-        Ok(sql.join(" "))
+    ) -> Result<HashMap<String, String>, ApplyError> {
+        let session = self.session().await?;
+        let family = tables::family(session, relation).await?;
+        let here = tables::columns(session, &family).await?;
+        let pairs = state.column_pairs(&family).await?;
+        let there = tables::columns(target, &pairs.values().map(|pairs| pairs.of).collect::<Vec<_>>()).await?;
+        Ok(columns::called(pairs.iter().filter_map(|(oid, known)| {
+            Some((here.get(oid)?.as_slice(), there.get(&known.of)?.as_slice(), known.pairs.as_slice()))
+        })))
     }
 
     /// The same error, a missing column's remedy as the source defines it.
@@ -223,9 +198,9 @@ impl Source {
     ) -> Result<MappingError, ApplyError> {
         Ok(match error {
             MappingError::NoColumn { table, column, left_over, remedy, .. } => {
-                let altered = self.extended(relation, &table, &column, state).await?;
                 let session = self.session().await?;
                 let now = tables::columns(session, &[relation]).await?.remove(&relation).unwrap_or_default();
+                let altered = alter::extended(session, (relation, &table), &column, state).await?;
                 let known = match now.iter().find(|now| now.name == column) {
                     Some(now) => add_column_sql(session, relation, &altered, (now.number, &column)).await?,
                     None => None,

@@ -433,6 +433,18 @@ pub async fn with_column_above(session: &Session, oid: u32, column: &str) -> Res
     rows.iter().map(named).collect()
 }
 
+/// The table with all above it and all below those, by partition or inheritance.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn family(session: &Session, oid: u32) -> Result<Vec<u32>, DbError> {
+    let sql = "WITH RECURSIVE up (oid) AS (SELECT $1::oid UNION SELECT i.inhparent FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid), \
+         family (oid) AS (SELECT oid FROM up UNION SELECT i.inhrelid FROM family JOIN pg_catalog.pg_inherits i ON i.inhparent = family.oid \
+             JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relkind IN ('r', 'p')) SELECT oid FROM family";
+    let rows = session.query(sql, &[&oid]).await.during(session.side(), "look for the tables above and below")?;
+    rows.iter().map(|row| row.take(0)).collect()
+}
+
 /// A table that is looked up by its name.
 #[derive(Clone, Debug)]
 pub struct Found {

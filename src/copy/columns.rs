@@ -6,13 +6,15 @@ use std::collections::{HashMap, HashSet};
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::catalog::types::{Made, is_built_in, made};
-use crate::membership::columns::{self, Difference};
+use crate::membership::alter::{self, Altered};
+use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::made::{self, Unlike};
 use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
+use crate::state::State;
 use crate::state::tables::Pairs;
 
 /// What was found.
@@ -52,11 +54,21 @@ pub async fn look(
     let mut types = Types::of(&tables, &there, (source, target)).await?;
     let (mut found, mut met, mut doubted) = (Found::default(), Vec::new(), HashSet::new());
     let mut differences: HashMap<u32, Vec<Difference<'_>>> = HashMap::new();
+    let known = |table: &SourceTable, theirs: &tables::Found| {
+        pairs.get(&table.oid).map(|pairs| pairs.with(theirs.oid)).unwrap_or_default()
+    };
+    let beside = |table: &SourceTable| names.get(&table.oid).and_then(|name| there.get(name));
+    let tops = tops(&tables);
+    let called = by_family(tables.iter().filter_map(|table| {
+        let theirs = beside(table)?;
+        Some((tops[&table.oid], (table.columns.as_slice(), theirs.columns.as_slice(), known(table, theirs))))
+    }));
     for table in &tables {
-        let Some(theirs) = names.get(&table.oid).and_then(|name| there.get(name)) else { continue };
+        let Some(theirs) = beside(table) else { continue };
         let pairs_of = pairs.get(&table.oid);
-        let known = pairs_of.map(|pairs| pairs.with(theirs.oid)).unwrap_or_default();
-        let compared = columns::compare(&table.columns, &theirs.columns, known, hierarchy);
+        let known = known(table, theirs);
+        let compared =
+            columns::compare(&table.columns, &theirs.columns, (known, &called[&tops[&table.oid]]), hierarchy);
         if !compared.met.is_empty() {
             let pairs = columns::with_met(known, &compared.met);
             let parents = pairs_of.map_or_else(|| table.above(), |pairs| pairs.parents.clone());
@@ -69,7 +81,7 @@ pub async fn look(
         if !compared.retyped.is_empty() {
             let top = table.ancestors.iter().rev().find_map(|above| names.get(&above.oid));
             let name = top.or_else(|| names.get(&table.oid)).unwrap_or(&table.name);
-            let cause = Cause::Columns(columns::sql(name, &compared.retyped, &HashMap::new()));
+            let cause = Cause::Columns(alter::sql(name, &compared.retyped, &HashMap::new()));
             found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
         }
         let unlike = types.unlike(table, theirs);
@@ -90,8 +102,44 @@ pub async fn look(
         }
     }
     found.has_new_doubts = state.keep_pairs(&met, &doubted).await?;
-    for table in &tables {
-        let Some(name) = names.get(&table.oid) else { continue };
+    let differing = tables.iter().filter_map(|table| {
+        let name = names.get(&table.oid)?;
+        Some((*table, name, there.get(name)?.oid))
+    });
+    found.gaps.extend(gaps(differing, &differences, (source, target), state).await?);
+    Ok(found)
+}
+
+/// A table's columns on the source and on the target, and their pairs.
+type Sides<'a> = (&'a [Column], &'a [Column], &'a [Pair]);
+
+/// What columns are called in each family, by the table at its top ([`columns::called`]).
+fn by_family<'a>(tables: impl Iterator<Item = (u32, Sides<'a>)>) -> HashMap<u32, HashMap<String, String>> {
+    let mut families: HashMap<u32, Vec<Sides<'a>>> = HashMap::new();
+    for (top, sides) in tables {
+        families.entry(top).or_default().push(sides);
+    }
+    families.into_iter().map(|(top, of_family)| (top, columns::called(of_family.into_iter()))).collect()
+}
+
+/// The table at the top of each one's family.
+fn tops(tables: &[&SourceTable]) -> HashMap<u32, u32> {
+    let above: HashMap<u32, u32> =
+        tables.iter().filter_map(|table| Some((table.oid, *table.above().first()?))).collect();
+    let top = |oid: u32| std::iter::successors(Some(oid), |oid| above.get(oid).copied()).last().unwrap_or(oid);
+    tables.iter().map(|table| (table.oid, top(table.oid))).collect()
+}
+
+/// The gaps of `differences`, what several tables have with the topmost. `tables` are those
+/// of the source, each with its counterpart's name and oid.
+async fn gaps<'a>(
+    tables: impl Iterator<Item = (&'a SourceTable, &'a TableName, u32)>,
+    differences: &HashMap<u32, Vec<Difference<'_>>>,
+    sessions: (&Session, &Session),
+    state: &State,
+) -> Result<Vec<Gap>, CopyError> {
+    let (mut gaps, mut said) = (Vec::new(), HashSet::new());
+    for (table, name, there) in tables {
         let Some(of_table) = differences.get(&table.oid) else { continue };
         let above = table.ancestors.iter().map(|above| &above.oid).chain(&table.parents);
         let above: Vec<&[Difference<'_>]> = above.filter_map(|oid| differences.get(oid)).map(Vec::as_slice).collect();
@@ -99,11 +147,14 @@ pub async fn look(
         if own.is_empty() {
             continue;
         }
-        let adds = columns::definitions((source, target), table.oid, name, &own).await?;
-        let cause = Cause::Columns(columns::sql(name, &own, &adds));
-        found.gaps.push(Gap { source_oid: table.oid, table: name.clone(), cause });
+        let altered = Altered { oid: table.oid, columns: &table.columns, there, name };
+        let mut sql = alter::mended(sessions, altered, &own, state).await?;
+        sql.retain(|one| said.insert(one.clone()));
+        if !sql.is_empty() {
+            gaps.push(Gap { source_oid: table.oid, table: name.clone(), cause: Cause::Columns(sql) });
+        }
     }
-    Ok(found)
+    Ok(gaps)
 }
 
 /// Enums and composite types of columns, on both sides.

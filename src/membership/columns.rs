@@ -10,17 +10,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::placement::Hierarchy;
-use crate::catalog::added::{add_column_sql, default_sql};
-use crate::catalog::tables::{self, Column};
-use crate::catalog::types::{ColumnType, has_cast, is_built_in};
-use crate::session::{DbError, Session};
-use crate::sql::rename::{Rename, Renamed, rename_sql};
-use crate::sql::{TableName, ident};
+use crate::catalog::tables::Column;
+use crate::catalog::types::{ColumnType, is_built_in};
 
 pub use crate::state::tables::Pair;
-
-/// The first version that gives a column another expression (ALTER COLUMN … SET EXPRESSION).
-const SETS_EXPRESSIONS: i32 = 170_000;
 
 /// These two as they are now.
 pub fn pair(column: &Column, there: &Column) -> Pair {
@@ -37,6 +30,23 @@ pub fn newest(columns: &[Column]) -> Option<i16> {
 pub fn with_met(known: &[Pair], met: &[Pair]) -> Vec<Pair> {
     let is_met = |pair: &&Pair| met.iter().any(|met| met.ours == pair.ours || met.theirs == pair.theirs);
     known.iter().filter(|pair| !is_met(pair)).chain(met).copied().collect()
+}
+
+/// What columns are called on the target, by their names on the source, where these differ:
+/// of `tables`, each the source's columns, the target's and their pairs, all of one family of
+/// partitions or of tables that inherit. A column has the same name in all of them, so one
+/// that came later and was renamed since, which changes of one table alone have paired, is
+/// known in the others.
+pub fn called<'a>(tables: impl Iterator<Item = (&'a [Column], &'a [Column], &'a [Pair])>) -> HashMap<String, String> {
+    let of_table = |(source, target, pairs): (&'a [Column], &'a [Column], &'a [Pair])| {
+        let names = move |pair: &Pair| {
+            let ours = source.iter().find(|column| column.number == pair.ours)?;
+            let theirs = target.iter().find(|column| column.number == pair.theirs)?;
+            (ours.name != theirs.name).then(|| (ours.name.clone(), theirs.name.clone()))
+        };
+        pairs.iter().filter_map(names)
+    };
+    tables.flat_map(of_table).collect()
 }
 
 /// How a column differs.
@@ -79,8 +89,14 @@ pub struct Compared<'a> {
 }
 
 /// Compares a table's columns; of an own hierarchy (`--schema existing`) only what is in
-/// the way of the rows.
-pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], hierarchy: Hierarchy) -> Compared<'a> {
+/// the way of the rows. `called` has the target's names of columns that are not paired yet,
+/// where others know them ([`called`]).
+pub fn compare<'a>(
+    source: &'a [Column],
+    target: &'a [Column],
+    (pairs, called): (&[Pair], &HashMap<String, String>),
+    hierarchy: Hierarchy,
+) -> Compared<'a> {
     let there: HashMap<i16, &Column> = target.iter().map(|column| (column.number, column)).collect();
     let here: HashSet<i16> = source.iter().map(|column| column.number).collect();
     let counterpart: HashMap<i16, (&Column, ColumnType)> =
@@ -93,7 +109,8 @@ pub fn compare<'a>(source: &'a [Column], target: &'a [Column], pairs: &[Pair], h
     for column in source {
         let known = counterpart.get(&column.number).copied();
         let was = known.map(|(_, was)| was);
-        let new = || target.iter().find(|t| t.name == column.name && !owner.contains_key(&t.number));
+        let of_name = |name: &String| target.iter().find(|t| t.name == *name && !owner.contains_key(&t.number));
+        let new = || called.get(&column.name).and_then(of_name).or_else(|| of_name(&column.name));
         let found = known.map(|(found, _)| found).or_else(new);
         match found {
             Some(found) => {
@@ -169,75 +186,6 @@ fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy, was: Option<
     }
 }
 
-/// The statements that mend it, in their order. `table` is where an ALTER reaches the
-/// column; `definitions` has what the source was asked for, by the columns' names.
-pub fn sql(table: &TableName, differences: &[Difference<'_>], definitions: &HashMap<String, String>) -> Vec<String> {
-    let (mut drops, mut renames, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    let alter = |what: String| format!("ALTER TABLE {} {what};", table.sql());
-    let name = |column: &str| TableName::new("", column);
-    for difference in differences {
-        match difference {
-            Difference::InTheWay(column) => drops.push(alter(format!("DROP COLUMN {}", ident(column)))),
-            Difference::Renamed { from, to } => renames.push(Rename { from: name(from), to: name(to) }),
-            Difference::Lacks(column) => others.extend(definitions.get(&column.name).cloned()),
-            Difference::Unlike { column, there } if there.is_generated() && !column.is_generated() => {
-                others.push(alter(format!("ALTER COLUMN {} DROP EXPRESSION", ident(&column.name))));
-            }
-            Difference::Unlike { column, there } if column.is_generated() && !there.is_generated() => {
-                others.push(alter(format!("DROP COLUMN {}", ident(&column.name))));
-                others.extend(definitions.get(&column.name).cloned());
-            }
-            Difference::Unlike { column, there } => {
-                let retyped = || retype(table, (column, there), Values::of(column, there), None);
-                others.push(definitions.get(&column.name).cloned().unwrap_or_else(retyped));
-            }
-        }
-    }
-    let renamed =
-        if renames.is_empty() { String::new() } else { rename_sql(Renamed::Column(table), &renames, |_| false) };
-    drops.into_iter().chain((!renamed.is_empty()).then_some(renamed)).chain(others).collect()
-}
-
-/// How the values of a column become those of another kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Values {
-    /// They stay what they are.
-    Kept,
-    /// By a cast.
-    Cast,
-    /// Not at all.
-    Lost,
-}
-
-impl Values {
-    /// Where there are casts.
-    fn of(column: &Column, there: &Column) -> Self {
-        let is_kept = column.below.is_kept_in(there.below) && there.below.is_kept_in(column.below);
-        if is_kept && !there.below.loses_in(column.below) { Values::Kept } else { Values::Cast }
-    }
-}
-
-/// The statements that give a column another type; of another kind its default `there` is
-/// dropped, and the source's is set.
-fn retype(table: &TableName, (column, there): (&Column, &Column), values: Values, default: Option<&str>) -> String {
-    let (sql, name, kind) = (table.sql(), ident(&column.name), &column.below_sql);
-    let using = match values {
-        Values::Kept => return format!("ALTER TABLE {sql} ALTER COLUMN {name} TYPE {kind};"),
-        Values::Cast => format!("{name}::{kind}"),
-        Values::Lost => format!("NULL::{kind}"),
-    };
-    let alter = format!("ALTER COLUMN {name} TYPE {kind} USING {using}");
-    let drop = if there.has_default { format!("ALTER COLUMN {name} DROP DEFAULT, ") } else { String::new() };
-    let set = default.map_or_else(String::new, |default| format!(", ALTER COLUMN {name} SET DEFAULT {default}"));
-    let alter = format!("ALTER TABLE {sql} {drop}{alter}{set};");
-    match values {
-        Values::Kept | Values::Cast => alter,
-        Values::Lost => format!(
-            "TRUNCATE {sql}; {alter} (there is no cast from what the column is there: the rows come with walferry resync '{table}')"
-        ),
-    }
-}
-
 /// The differences of a table that none above it has as well: an ALTER TABLE of that one
 /// reaches this one. `above` has those of the tables above.
 pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<Difference<'a>> {
@@ -248,68 +196,6 @@ pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<
     };
     let is_own = |one: &&Difference<'_>| !above.iter().flat_map(|of| of.iter()).any(|other| is_same(one, other));
     of_table.iter().filter(is_own).copied().collect()
-}
-
-/// What [`sql`] wants of the source: the statements that add columns, and those that give
-/// them another type, by the columns' names. `oid` is the source's table.
-///
-/// # Errors
-/// When the source cannot be asked.
-pub async fn definitions(
-    (source, target): (&Session, &Session),
-    oid: u32,
-    table: &TableName,
-    differences: &[Difference<'_>],
-) -> Result<HashMap<String, String>, DbError> {
-    let mut found = HashMap::new();
-    for difference in differences {
-        let (name, sql) = match difference {
-            Difference::Lacks(column) => {
-                let sql = add_column_sql(source, oid, table, (column.number, &column.name)).await?;
-                // The source has dropped it again; its changes before that still come.
-                let gone =
-                    || format!("ALTER TABLE {} ADD COLUMN {} {};", table.sql(), ident(&column.name), column.below_sql);
-                (&column.name, Some(sql.unwrap_or_else(gone)))
-            }
-            Difference::Unlike { column, there } if column.is_generated() && !there.is_generated() => {
-                (&column.name, add_column_sql(source, oid, table, (column.number, &column.name)).await?)
-            }
-            Difference::Unlike { there, column } if there.is_generated() == column.is_generated() => {
-                (&column.name, Some(retyped((source, target), oid, table, (column, there)).await?))
-            }
-            _ => continue,
-        };
-        found.extend(sql.map(|sql| (name.clone(), sql)));
-    }
-    Ok(found)
-}
-
-async fn retyped(
-    (source, target): (&Session, &Session),
-    oid: u32,
-    table: &TableName,
-    (column, there): (&Column, &Column),
-) -> Result<String, DbError> {
-    if let Some(expression) = &column.expression {
-        let (sql, name) = (table.sql(), ident(&column.name));
-        return Ok(if target.version() >= SETS_EXPRESSIONS {
-            format!("ALTER TABLE {sql} ALTER COLUMN {name} SET EXPRESSION AS ({expression});")
-        } else {
-            let add = add_column_sql(source, oid, table, (column.number, &column.name)).await?.unwrap_or_default();
-            format!("ALTER TABLE {sql} DROP COLUMN {name}; {add}")
-        });
-    }
-    // What is computed from it is in the way; the source has had to drop that as well.
-    let computed = tables::computed_from(target, table, &there.name).await?;
-    let drop = |name: &String| format!("ALTER TABLE {} DROP COLUMN IF EXISTS {}; ", table.sql(), ident(name));
-    let drops: String = computed.iter().map(drop).collect();
-    let values = match Values::of(column, there) {
-        Values::Kept => Values::Kept,
-        _ if has_cast(source, &there.below_sql, &column.below_sql).await? => Values::Cast,
-        _ => Values::Lost,
-    };
-    let default = if there.has_default { default_sql(source, oid, column.number).await? } else { None };
-    Ok(drops + &retype(table, (column, there), values, default.as_deref()))
 }
 
 /// Columns and pairs for the tests of this folder.
@@ -349,17 +235,21 @@ mod tests {
     use super::testing::{INTEGER, column, columns, pairs};
     use super::*;
     use crate::catalog::types::ColumnType;
+    use crate::membership::alter;
+    use crate::sql::TableName;
 
     /// Pairs of 1 to 3 with 1 to 3; both sides as given.
     fn mended(source: &[(i16, &str)], target: &[(i16, &str)]) -> String {
         let (source, target) = (columns(source), columns(target));
-        let compared = compare(&source, &target, &pairs(&[(1, 1), (2, 2), (3, 3)]), Hierarchy::Same);
+        let compared = compare(&source, &target, (&pairs(&[(1, 1), (2, 2), (3, 3)]), &HashMap::new()), Hierarchy::Same);
         let add = |difference: &Difference<'_>| match difference {
             Difference::Lacks(column) => Some((column.name.clone(), format!("ADD {};", column.name))),
             _ => None,
         };
         let adds = compared.differences.iter().filter_map(add).collect();
-        sql(&TableName::new("s", "t"), &compared.differences, &adds).join(" ").replace("ALTER TABLE \"s\".\"t\" ", "")
+        alter::sql(&TableName::new("s", "t"), &compared.differences, &adds)
+            .join(" ")
+            .replace("ALTER TABLE \"s\".\"t\" ", "")
     }
 
     const THERE: [(i16, &str); 3] = [(1, "id"), (2, "a"), (3, "b")];
@@ -398,23 +288,23 @@ mod tests {
         let three = pairs(&[(1, 1), (2, 2), (3, 3)]);
         let (source, target) =
             (columns(&[(1, "id"), (2, "a"), (3, "b"), (4, "n")]), columns(&[(1, "id"), (2, "a"), (3, "b"), (9, "n")]));
-        let compared = compare(&source, &target, &three, Hierarchy::Same);
+        let compared = compare(&source, &target, (&three, &HashMap::new()), Hierarchy::Same);
         assert_eq!((compared.met, compared.is_doubted), (pairs(&[(4, 9)]), false));
         // Added otherwise than with what the older rows have.
         let five = [Column { missing: Some("5".to_owned()), ..column(4, "n") }];
         let source = [columns(&THERE), five.to_vec()].concat();
-        let compared = compare(&source, &target, &three, Hierarchy::Same);
+        let compared = compare(&source, &target, (&three, &HashMap::new()), Hierarchy::Same);
         assert_eq!((compared.met, compared.is_doubted), (pairs(&[(4, 9)]), true));
         // Dropped and made again on the target alone; one of the operator's own.
         let (source, target) = (columns(&THERE), columns(&[(1, "id"), (2, "a"), (9, "b")]));
-        let compared = compare(&source, &target, &three, Hierarchy::Same);
+        let compared = compare(&source, &target, (&three, &HashMap::new()), Hierarchy::Same);
         assert_eq!((compared.met, compared.is_doubted), (pairs(&[(3, 9)]), true));
         let (source, target) = (columns(&[(1, "id"), (9, "n")]), columns(&[(1, "id"), (2, "n")]));
-        let compared = compare(&source, &target, &pairs(&[(1, 1)]), Hierarchy::Own);
+        let compared = compare(&source, &target, (&pairs(&[(1, 1)]), &HashMap::new()), Hierarchy::Own);
         assert_eq!((compared.met, compared.is_doubted), (pairs(&[(9, 2)]), true));
         // On both sides.
         let (source, target) = (columns(&[(1, "id"), (2, "a"), (4, "b")]), columns(&[(1, "id"), (2, "a"), (5, "b")]));
-        let compared = compare(&source, &target, &three, Hierarchy::Same);
+        let compared = compare(&source, &target, (&three, &HashMap::new()), Hierarchy::Same);
         assert_eq!((compared.met, compared.is_doubted), (pairs(&[(4, 5)]), true));
     }
 
@@ -427,7 +317,7 @@ mod tests {
         let text = ColumnType { oid: 25, modifier: -1 };
         let computed = [Pair { ours: 1, theirs: 1, was: Pair::computed("a") }];
         let is_unlike = |source: &[Column], target: &[Column], pairs: &[Pair], hierarchy| {
-            let compared = compare(source, target, pairs, hierarchy);
+            let compared = compare(source, target, (pairs, &HashMap::new()), hierarchy);
             matches!(compared.differences[..], [Difference::Unlike { .. }])
         };
         let (was_integer, was_text) = (pairs(&[(1, 1)]), [Pair { ours: 1, theirs: 1, was: text }]);
@@ -439,15 +329,5 @@ mod tests {
         }
         assert!(!is_unlike(&of(text, false), &of(INTEGER, false), &[], Hierarchy::Own));
         assert!(!is_unlike(&of(text, false), &of(text, true), &was_text, Hierarchy::Own));
-        let (column, there) = (column(1, "a"), Column { has_default: true, ..column(1, "a") });
-        let retyped = |default| retype(&TableName::new("s", "t"), (&column, &there), Values::Cast, default);
-        assert_eq!(
-            retyped(None),
-            r#"ALTER TABLE "s"."t" ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer;"#
-        );
-        assert_eq!(
-            retyped(Some("'x'::text")),
-            r#"ALTER TABLE "s"."t" ALTER COLUMN "a" DROP DEFAULT, ALTER COLUMN "a" TYPE integer USING "a"::integer, ALTER COLUMN "a" SET DEFAULT 'x'::text;"#
-        );
     }
 }

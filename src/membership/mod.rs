@@ -14,6 +14,7 @@
 //! filter does ([`narrowed`]). Every pattern fits something
 //! ([`unmatched`]).
 
+pub mod alter;
 pub mod columns;
 pub mod coverage;
 pub mod layout;

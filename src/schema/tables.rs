@@ -10,6 +10,7 @@ use super::SchemaError;
 use crate::catalog::contents;
 use crate::catalog::tables::{Found, Persistence};
 use crate::membership::SourceTable;
+use crate::membership::alter;
 use crate::membership::columns::{self, Difference};
 use crate::membership::placement::Hierarchy;
 use crate::session::Session;
@@ -31,7 +32,8 @@ pub fn require_fit<'a>(
     let mut differences: HashMap<&TableName, Vec<Difference<'_>>> = HashMap::new();
     for table in &tables {
         let Some(there) = target.get(&table.name) else { continue };
-        let mut compared = columns::compare(&table.columns, &there.columns, &[], Hierarchy::Own).differences;
+        let mut compared =
+            columns::compare(&table.columns, &there.columns, (&[], &HashMap::new()), Hierarchy::Own).differences;
         if hierarchy == Hierarchy::Same {
             compared.extend(columns::of_another_kind(&table.columns, &there.columns));
         }
@@ -77,7 +79,7 @@ fn wanted(table: &SourceTable, difference: &Difference<'_>) -> Option<String> {
             Some(format!("ALTER TABLE {sql} ADD COLUMN {column} {kind}{};", earlier.unwrap_or_default()))
         }
         Difference::Unlike { column, there } => {
-            let alter = columns::sql(name, std::slice::from_ref(difference), &HashMap::new()).join(" ");
+            let alter = alter::sql(name, std::slice::from_ref(difference), &HashMap::new()).join(" ");
             Some(format!(
                 "column {} of {name} is {} on the source, and of {} the target would round, cut or refuse values: {alter}",
                 ident(&column.name),

@@ -237,10 +237,13 @@ async fn columns_of_partitions_and_children_are_altered_where_it_reaches_them() 
     let narrowed =
         "ALTER TABLE {m} ALTER b TYPE varchar(9); CREATE TABLE {m}_2 PARTITION OF {m} FOR VALUES FROM (200) TO (300)";
     stories(parted, &[(narrowed, "INSERT INTO {m} VALUES (201, 'x')")]).await;
+    // What one partition alone has met, its root and the others are to follow.
+    let late = "ALTER TABLE {m} ADD n text DEFAULT 'd'; COMMIT; UPDATE {m} SET n = 'x' WHERE id = 3; COMMIT; ALTER TABLE {m} RENAME n TO k";
     for setup in [parted, inherited] {
         stories(
             setup,
             &[
+                (late, "INSERT INTO {m} (id, k) VALUES (150, 'y')"),
                 ("ALTER TABLE {m} ADD COLUMN w int DEFAULT 5", "UPDATE {m} SET w = 1 WHERE id = 3"),
                 ("ALTER TABLE {m} RENAME b TO bb", "UPDATE {m} SET bb = 'u' WHERE id = 3"),
                 ("ALTER TABLE {m} ALTER b TYPE varchar(9)", "UPDATE {m} SET b = 'u' WHERE id = 3"),
