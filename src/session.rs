@@ -6,6 +6,7 @@
 //! formats of walreceivers, no timeouts, no policy that hides rows.
 
 mod param;
+pub mod replica_role;
 mod row;
 
 use std::ops::Deref;

@@ -32,7 +32,6 @@ use super::order::Order;
 use super::pipeline::{CommitTag, Committed, Pipeline, Reply};
 use super::recovery::is_refusal;
 use super::relations::Relations;
-use super::replica_role::ReplicaRole;
 use super::send::{Sender, Work};
 use super::source::Source;
 use super::steering::{Ask, Asks};
@@ -44,6 +43,7 @@ use crate::config::Settings;
 use crate::lsn::{DurableLsn, EndLsn};
 use crate::observe::metrics::Metrics;
 use crate::session::Session;
+use crate::session::replica_role::ReplicaRole;
 use crate::state::State;
 use crate::sweep::large_objects::hints::Hints;
 

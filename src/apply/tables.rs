@@ -189,7 +189,8 @@ impl Tables {
             row => {
                 let (target, source) = ends;
                 let Some(table) = source.table(relation.id).await? else {
-                    return gone(relation, at, state).await;
+                    gone(&relation.table, at, state).await?;
+                    return Ok(Admission::PassedOver);
                 };
                 match row {
                     Some(row) if row.state == TableState::Within => self.within(&table, relation, at, source).await,
@@ -293,9 +294,10 @@ impl Tables {
         };
         let there = match there {
             Some(name) => name,
-            // Made anew on the target: its name alone tells.
-            None if row.table == *table || is_empty(target, table).await?.is_some() => table.clone(),
-            None => row.table.clone(),
+            None => match self.made_anew(&row, table, at, (target, &mut *source), state).await? {
+                Some(name) => name,
+                None => return Ok(Admission::PassedOver),
+            },
         };
         if there != *table {
             let now = source.table(row.source_oid).await?.map(|table| table.name);
@@ -315,6 +317,32 @@ impl Tables {
             self.rename(row, there.clone(), state).await?;
         }
         Ok(Admission::Apply { from, there })
+    }
+
+    /// The name of a table of ours that is not on the target any more: of one that was made
+    /// anew there, which its name alone tells, unless it is another's. `None` where it is
+    /// gone on both sides.
+    async fn made_anew(
+        &mut self,
+        row: &TableRow,
+        table: &TableName,
+        at: Lsn,
+        (target, source): Ends<'_>,
+        state: &State,
+    ) -> Result<Option<TableName>, ApplyError> {
+        let Some(now) = source.table(row.source_oid).await? else {
+            gone(table, at, state).await?;
+            state.forget_tables(&[row.source_oid]).await?;
+            self.by_oid.remove(&row.source_oid);
+            return Ok(None);
+        };
+        let is_known = row.table == *table || is_empty(target, table).await?.is_some();
+        let name = if is_known { table.clone() } else { row.table.clone() };
+        let others: Vec<u32> = self.by_oid.keys().copied().filter(|oid| *oid != row.source_oid).collect();
+        if state.target_names(&others).await?.values().any(|other| *other == name) {
+            return Err(unknown(table, at, &replaced(&name, &now.name)));
+        }
+        Ok(Some(name))
     }
 
     /// A new table has a name that another table of ours had when it was
@@ -436,13 +464,19 @@ impl Tables {
     }
 }
 
-/// A table that the source has no more, and that nobody knew: whatever its rows
+/// A table that neither side has any more, if the target ever had it: whatever its rows
 /// were, none of them is there to be equal to.
-async fn gone(relation: &Relation, at: Lsn, state: &State) -> Result<Admission, ApplyError> {
-    let table = &relation.table;
-    warn!(table = %table, %at, "its changes are passed over: it was created after the copy, and is gone on the source by now");
+async fn gone(table: &TableName, at: Lsn, state: &State) -> Result<(), ApplyError> {
+    warn!(table = %table, %at, "its changes are passed over: it is gone on the source by now, and has no place on the target");
     state.journal(&format!("passed over changes of {table}, from {at} on: it is gone on the source")).await?;
-    Ok(Admission::PassedOver)
+    Ok(())
+}
+
+fn replaced(name: &TableName, now: &TableName) -> String {
+    format!(
+        "the table that it was copied to is gone, and {name} on the target is another's. Create {now} there, then \
+         walferry resync '{now}', and start again"
+    )
 }
 
 const WAS_UNLOGGED: &str = "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by \

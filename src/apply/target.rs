@@ -5,9 +5,9 @@
 //! `logicalrep_rel_open` in `src/backend/replication/logical/relation.c`.
 
 use super::actions::Action;
-use super::replica_role::ReplicaRole;
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::Side;
+use crate::session::replica_role::ReplicaRole;
 use crate::session::{DbContext, DbError, Param, Session};
 use crate::sql::{TableName, ident, oid_of};
 

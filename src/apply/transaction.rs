@@ -10,12 +10,12 @@ use std::sync::Arc;
 use super::mapping::Mapping;
 use super::pipeline::{CommitTag, Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
-use super::replica_role::ReplicaRole;
 use super::set_based::SetStatement;
 use super::target::guard_sql;
 use super::{ApplyError, Label, Place};
 use crate::fault::sqlstate;
 use crate::lsn::{CommitLsn, EndLsn};
+use crate::session::replica_role::ReplicaRole;
 use crate::state::position::{Claim, MOVE_SQL};
 use crate::wire::ServerError;
 

@@ -2,7 +2,7 @@
 //! to exist already, owners of large objects. What is to be created is tried
 //! (`trial`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::tables::{Kind, Tables};
 use super::{CheckError, Findings, trial};
@@ -11,7 +11,7 @@ use crate::catalog::publication::{self, Published};
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
 use crate::membership::publishing;
 use crate::schema;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
 use crate::sweep::large_objects::owners;
@@ -65,6 +65,8 @@ pub(super) async fn check(
     encoding(content, session, findings).await?;
     if let Some(standing) = standing.filter(|standing| standing.schema_restored || standing.is_set_up()) {
         // The tables are there and have rows: that is how it goes on.
+        let tables: Vec<TableName> = standing.names(session).await?;
+        denied(&landed(&tables.iter().collect::<Vec<_>>(), session).await?, findings);
         return trial::waiting(standing, session, findings).await;
     }
     owners_of_large_objects(content, session, findings).await?;
@@ -150,11 +152,42 @@ async fn owners_of_large_objects(
 struct Landed {
     name: TableName,
     may_write: bool,
+    /// The right to find anything in its schema.
+    may_use_schema: bool,
     may_read: bool,
     /// No foreign keys or triggers, or the right to alter them.
     may_hold_back: bool,
     /// The role of the connection.
     role: String,
+}
+
+async fn landed(wanted: &[&TableName], session: &Session) -> Result<Vec<Landed>, DbError> {
+    let schemas: Vec<&str> = wanted.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = wanted.iter().map(|name| name.name.as_str()).collect();
+    let rows = session
+        .query(
+            "SELECT w.schema, w.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
+             AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
+             has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), \
+             pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
+             FROM unnest($1::text[], $2::text[]) AS w (schema, name) JOIN pg_namespace n ON n.nspname = w.schema \
+             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2",
+            &[&schemas, &tables],
+        )
+        .await
+        .during(Side::Target, "look for the tables")?;
+    let of_row = |row: &Row| {
+        let (may_use_schema, may_select): (bool, bool) = (row.take(3)?, row.take(4)?);
+        Ok(Landed {
+            name: TableName { schema: row.take(0)?, name: row.take(1)? },
+            may_write: row.take::<bool>(2)? && may_select,
+            may_use_schema,
+            may_read: may_use_schema && may_select && row.take::<bool>(5)?,
+            may_hold_back: row.take(6)?,
+            role: row.take(7)?,
+        })
+    };
+    rows.iter().map(of_row).collect()
 }
 
 async fn tables(
@@ -164,32 +197,7 @@ async fn tables(
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let wanted: Vec<&TableName> = content.wanted.iter().collect();
-    let schemas: Vec<&str> = wanted.iter().map(|name| name.schema.as_str()).collect();
-    let tables: Vec<&str> = wanted.iter().map(|name| name.name.as_str()).collect();
-    let rows = session
-        .query(
-            "SELECT w.schema, w.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
-             AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
-             has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid), \
-             pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
-             FROM unnest($1::text[], $2::text[]) AS w (schema, name) JOIN pg_namespace n ON n.nspname = w.schema \
-             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2",
-            &[&schemas, &tables],
-        )
-        .await
-        .during(Side::Target, "look for the tables")?;
-    let landed: Vec<Landed> = rows
-        .iter()
-        .map(|row| {
-            Ok(Landed {
-                name: TableName { schema: row.take(0)?, name: row.take(1)? },
-                may_write: row.take(2)?,
-                may_read: row.take(3)?,
-                may_hold_back: row.take(4)?,
-                role: row.take(5)?,
-            })
-        })
-        .collect::<Result<_, DbError>>()?;
+    let landed = landed(&wanted, session).await?;
     all_there(&wanted, &landed, findings);
     if settings.schema == SchemaMode::Existing {
         alterable(&landed, findings);
@@ -213,16 +221,28 @@ fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) 
             .problem(Side::Target, "tables", format!("tables are not there: {}", words::listed(&absent)))
             .remedy("create them, use --schema create, or leave them out with --exclude-tables");
     }
-    let denied: Vec<&Landed> = landed.iter().filter(|table| !table.may_write).collect();
-    if !denied.is_empty() {
-        let listed: Vec<&TableName> = denied.iter().map(|table| &table.name).collect();
-        let finding =
-            findings.problem(Side::Target, "write", format!("the role may not write to {}", words::listed(&listed)));
-        finding.remedy("let their owner run this:");
-        for table in denied {
-            let (name, role) = (table.name.sql(), ident(&table.role));
-            finding.sql(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {name} TO {role};"));
-        }
+    denied(landed, findings);
+}
+
+/// Tables that the role may not write to, or not find.
+fn denied(landed: &[Landed], findings: &mut Findings) {
+    let denied: Vec<&Landed> = landed.iter().filter(|table| !(table.may_write && table.may_use_schema)).collect();
+    if denied.is_empty() {
+        return;
+    }
+    let listed: Vec<&TableName> = denied.iter().map(|table| &table.name).collect();
+    let finding =
+        findings.problem(Side::Target, "write", format!("the role may not write to {}", words::listed(&listed)));
+    finding.remedy("let their owner run this:");
+    let hidden = denied.iter().filter(|table| !table.may_use_schema);
+    let schemas: BTreeSet<(&str, &str)> =
+        hidden.map(|table| (table.name.schema.as_str(), table.role.as_str())).collect();
+    for (schema, role) in schemas {
+        finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {};", ident(schema), ident(role)));
+    }
+    for table in denied.iter().filter(|table| !table.may_write) {
+        let (name, role) = (table.name.sql(), ident(&table.role));
+        finding.sql(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {name} TO {role};"));
     }
 }
 

@@ -5,6 +5,7 @@ use super::{CheckError, Findings, server};
 use crate::catalog::roles::{self, Role};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;
+use crate::session::replica_role::{self, WAYS};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
 use crate::state::resume::Standing;
@@ -88,20 +89,14 @@ pub(super) async fn try_state(role: &Role, session: &Session, findings: &mut Fin
 
 /// How foreign keys and triggers are kept quiet: by the setting, by a
 /// provider's function, or by holding them back. Tried in transactions that
-/// are rolled back; the setting is local to them.
+/// are rolled back, and the setting with them.
 pub(super) async fn probe_replication_role(settings: &Settings, session: &Session, findings: &mut Findings) {
-    let ways = [
-        (
-            "SET LOCAL session_replication_role = replica",
-            "session_replication_role can be set: foreign keys and triggers are quiet while changes are applied",
-        ),
-        (
-            "SELECT aiven_extras.session_replication_role('replica')",
-            "session_replication_role can be set through aiven_extras",
-        ),
+    let messages = [
+        "session_replication_role can be set: foreign keys and triggers are quiet while rows come and changes are applied",
+        "session_replication_role can be set through aiven_extras",
     ];
-    for (sql, message) in ways {
-        match probe(session, sql).await {
+    for (way, message) in WAYS.into_iter().zip(messages) {
+        match probe(session, way).await {
             Ok(true) => return findings.ok(Side::Target, "session_replication_role", message),
             Ok(false) => {}
             Err(error) => return findings.unfinished(Side::Target.into(), &error.into()),
@@ -125,20 +120,9 @@ pub(super) async fn probe_replication_role(settings: &Settings, session: &Sessio
     );
 }
 
-async fn probe(session: &Session, sql: &str) -> Result<bool, DbError> {
+async fn probe(session: &Session, way: &str) -> Result<bool, DbError> {
     session.batch_execute("BEGIN READ ONLY").await.during(Side::Target, "begin a read-only transaction")?;
-    let outcome = match session.batch_execute(sql).await {
-        Ok(()) => {
-            let row = session
-                .query_one("SELECT current_setting('session_replication_role') = 'replica'", &[])
-                .await
-                .during(Side::Target, "read session_replication_role")?;
-            row.take(0)
-        }
-        // Denied or not there: an answer. A lost connection is none.
-        Err(error) if error.as_db_error().is_some() => Ok(false),
-        Err(error) => Err(error).during(Side::Target, "probe session_replication_role"),
-    };
+    let is_set = replica_role::is_set_by(session, way).await;
     session.batch_execute("ROLLBACK").await.during(Side::Target, "end a read-only transaction")?;
-    outcome
+    is_set
 }

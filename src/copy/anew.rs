@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::board::Board;
+use super::emptying;
 use super::keep::{Held, Snapshots};
 use super::pace::Pace;
 use super::room::require_names;
@@ -28,7 +29,7 @@ use super::workers::{self, Crew, Purpose};
 use super::{CopyContext, CopyError, columns, finish, plan, publication, rest, slot};
 use crate::catalog::publication as publication_facts;
 use crate::catalog::publication::Published;
-use crate::catalog::tables::{Shape, by_name, only};
+use crate::catalog::tables::{Shape, by_name};
 use crate::config::publications::who;
 use crate::lsn::EndLsn;
 use crate::membership::coverage::Gap;
@@ -302,15 +303,13 @@ pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableRow]) -> Result<(), Cop
     if tables.is_empty() {
         return Ok(());
     }
-    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
+    let own = State::open(emptying::session(ctx).await?, ctx.state.name()).await?;
     let session = own.session();
-    let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "empty the tables");
+    let action = "empty the tables";
+    let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), action);
     let there = by_name(session, tables.iter().map(|row| &row.table)).await?;
-    let names: Vec<String> = there.iter().map(|(name, t)| format!("{}{}", only(t.shape), name.sql())).collect();
     run(&format!("BEGIN; {LOCK_TIMEOUT}")).await?;
-    if !names.is_empty() {
-        run(&format!("TRUNCATE {}", names.join(", "))).await?;
-    }
+    emptying::empty(session, there.iter().map(|(name, t)| (name, t.shape)), action).await?;
     let oids: Vec<u32> = tables.iter().map(|row| row.source_oid).collect();
     own.tables_anew(&oids).await?;
     run("COMMIT").await?;

@@ -29,6 +29,7 @@ mod board;
 mod books;
 pub mod columns;
 mod cuts;
+mod emptying;
 mod error;
 mod keep;
 mod pace;

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 
+use super::emptying;
 use super::plan::Job;
 use super::{CopyContext, CopyError};
 use crate::catalog;
@@ -91,9 +92,10 @@ pub(super) async fn name_new_tables(ctx: &CopyContext<'_>, tables: &[SourceTable
 /// # Errors
 /// When the target refuses it.
 pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
-    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
+    let own = State::open(emptying::session(ctx).await?, ctx.state.name()).await?;
     let session = own.session();
-    let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), "start the copy over");
+    let action = "start the copy over";
+    let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), action);
     let begun: Vec<TableName> = own
         .tables()
         .await?
@@ -106,8 +108,7 @@ pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let there = by_name(session, begun.iter()).await?;
     if !there.is_empty() {
         tracing::info!(tables = there.len(), "the copy was cut off: emptying what it had begun");
-        let names: Vec<String> = there.iter().map(|(name, t)| format!("{}{}", only(t.shape), name.sql())).collect();
-        run(&format!("TRUNCATE {}", names.join(", "))).await?;
+        emptying::empty(session, there.iter().map(|(name, t)| (name, t.shape)), action).await?;
     }
     own.forget_copy().await?;
     run("COMMIT").await?;
@@ -131,15 +132,15 @@ pub(super) enum Found {
 pub(super) async fn empty(target: &State, job: &Job) -> Result<Found, CopyError> {
     let (table, shape) = (&job.table, job.shape);
     let session = target.session();
-    let run =
-        async |sql: String| session.batch_execute(&sql).await.during(session.side(), format!("empty {table} again"));
+    let action = format!("empty {table} again");
+    let run = async |sql: String| session.batch_execute(&sql).await.during(session.side(), &action);
     let only = only(shape);
     let sql = table.sql();
     run(format!("BEGIN; LOCK TABLE {only}{sql} IN ACCESS EXCLUSIVE MODE")).await?;
     let found = match target.hold_table(job.source_oid).await? {
         Some((TableState::Waiting, _)) => Found::Empty,
         Some((TableState::Copying, _)) => {
-            run(format!("TRUNCATE {only}{sql}")).await?;
+            emptying::empty(session, std::iter::once((table, shape)), &action).await?;
             expect(target.reset_table(job.source_oid).await?, table)?;
             Found::Empty
         }

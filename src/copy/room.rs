@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::anew::Wanted;
-use super::{CopyContext, CopyError, columns, publication};
+use super::{CopyContext, CopyError, columns, emptying, publication};
 use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, by_name, reading_sql};
 use crate::config::SchemaMode;
@@ -23,7 +23,7 @@ use crate::state::tables::TargetTable;
 
 /// Everything that can be found out before a row is touched: keys in force on
 /// the target would refuse what comes in another order than they want, and
-/// carry what is emptied to other tables.
+/// carry what is emptied to other tables, unless they are silent.
 ///
 /// # Errors
 /// [`CopyError::KeysInForce`]; a table that does not fit; publications that are gone,
@@ -62,7 +62,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
         .await
         .during(target.side(), "look for foreign keys in force")?;
     let keys = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<String>, DbError>>()?;
-    if keys.is_empty() { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
+    if keys.is_empty() || emptying::are_keys_silent(ctx).await? { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
 }
 
 /// What is to be copied can be read, its definition as well.

@@ -10,12 +10,13 @@
 
 use std::collections::HashMap;
 
+use super::emptying;
 use super::pace::Pace;
 use super::plan::{Copies, copies};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
-use crate::catalog::tables::by_name;
+use crate::catalog::tables::{Shape, by_name};
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
 use crate::membership::placement::Hierarchy;
@@ -54,13 +55,16 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     source.batch_execute(begin).await.during(source.side(), "begin to read the unlogged tables")?;
     let tables = ctx.tables(&source).await?;
-    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let session = emptying::session(ctx).await?;
     let target = State::open(session, ctx.state.name()).await?;
     let units = units(&target, Hierarchy::of(ctx.settings.schema), &tables, &waiting).await?;
     ctx.progress.begin(units.len(), units.iter().map(|unit| unit.table.bytes).sum());
     let run =
         async |sql: &str| target.session().batch_execute(sql).await.during(Side::Target, "copy the unlogged tables");
-    run(&format!("BEGIN; {LOCK_TIMEOUT}; TRUNCATE {}", only(&units).join(", "))).await?;
+    run(&format!("BEGIN; {LOCK_TIMEOUT}")).await?;
+    // None of them is partitioned: those have no storage to be unlogged.
+    let all = units.iter().map(|unit| (&unit.table.name, Shape::Plain));
+    emptying::empty(target.session(), all, "copy the unlogged tables").await?;
     if ctx.settings.schema != SchemaMode::None {
         refuse_triggers(target.session(), &units).await?;
     }
@@ -155,10 +159,6 @@ async fn in_order<'a>(
         .collect();
     let places = parents_first(&references).unwrap_or_else(|| (0..tables.len()).collect());
     Ok(places.into_iter().filter_map(|place| tables.get(place).copied()).collect())
-}
-
-fn only(units: &[Unit<'_>]) -> Vec<String> {
-    units.iter().map(|unit| format!("ONLY {}", unit.table.name.sql())).collect()
 }
 
 /// Triggers and rules come in behind the rows. Those that an earlier end, or

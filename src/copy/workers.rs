@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::board::{After, AtWork, Attempts, Board, GivenUp, Leftover, Taken, Task};
 use super::cuts::{Cuts, Failure};
+use super::emptying;
 use super::keep::Snapshots;
 use super::pace::Pace;
 use super::pause::Pause;
@@ -123,7 +124,7 @@ async fn last_objects(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
 }
 
 async fn worker_session(ctx: &CopyContext<'_>) -> Result<Session, CopyError> {
-    let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
+    let target = emptying::session(ctx).await?;
     let IndexResources { memory_kib, workers } = ctx.settings.index_resources;
     let sql = if memory_kib.is_some() { INDEX_MEMORY } else { INDEX_MEMORY_AT_LEAST };
     let memory = memory_kib.unwrap_or(INDEX_MEMORY_KIB).to_string();

@@ -16,7 +16,8 @@ use crate::catalog::slot::{PLUGIN, Slot};
 use crate::config::Side;
 use crate::fault::Fault;
 use crate::lsn::Lsn;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Row, Session};
+use crate::sql::TableName;
 
 /// Why a migration cannot go on from its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,6 +147,20 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The names on the target of the tables whose rows it brings.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn names(&self, session: &Session) -> Result<Vec<TableName>, DbError> {
+        let brought =
+            |oid: &u32| self.tables.get(oid).is_some_and(|state| state.is_streamed() || *state == TableState::Unlogged);
+        let sql = "SELECT source_oid, schema, name FROM walferry.tables WHERE migration = $1";
+        let rows = session.query(sql, &[&self.name]).await.during(Side::Target, "read the list of tables")?;
+        let named = |row: &Row| Ok((row.take(0)?, TableName { schema: row.take(1)?, name: row.take(2)? }));
+        let named = rows.iter().map(named).collect::<Result<Vec<(u32, TableName)>, DbError>>()?;
+        Ok(named.into_iter().filter(|(oid, _)| brought(oid)).map(|(_, name)| name).collect())
+    }
+
     /// Reads it without writing anything, whichever version wrote the state:
     /// the columns are those of the first. `None` if the migration has not
     /// begun.

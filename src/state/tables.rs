@@ -312,7 +312,7 @@ impl State {
         Ok(())
     }
 
-    /// Forgets tables that the source has no more and whose table on the target is
+    /// Forgets tables that the source has no more and whose table on the target is gone, or
     /// that of another by now, which takes part. `present` are all tables of the source.
     ///
     /// # Errors
@@ -321,8 +321,9 @@ impl State {
         let others = TableState::sql([TableState::Excluded, TableState::Extension]);
         let sql = format!(
             "DELETE FROM walferry.tables o WHERE o.migration = $1 AND o.source_oid <> ALL ($2::oid[]) \
-             AND EXISTS (SELECT FROM walferry.tables n WHERE n.migration = $1 AND n.source_oid = ANY ($2::oid[]) \
-             AND n.target_oid = o.target_oid AND n.state NOT IN ({others}))"
+             AND (EXISTS (SELECT FROM walferry.tables n WHERE n.migration = $1 AND n.source_oid = ANY ($2::oid[]) \
+             AND n.target_oid = o.target_oid AND n.state NOT IN ({others})) \
+             OR NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = o.target_oid))"
         );
         self.execute(&sql, &[&self.name(), &present], "forget tables that others have replaced").await?;
         Ok(())

@@ -74,6 +74,24 @@ async fn a_table_that_was_dropped_and_created_again_takes_the_place_of_the_old_o
     story.run(&["catchup", "--finish"], 0);
 }
 
+/// The story: changes of the old table that the stream had not come to yet were applied to
+/// the new one.
+#[tokio::test]
+async fn changes_of_a_dropped_table_are_not_the_new_ones_of_its_name() {
+    let old = ["INSERT INTO a VALUES (7, 'old'); DELETE FROM a WHERE id = 1", "TRUNCATE a"];
+    let new = ["(id int PRIMARY KEY, v text)", "(n int, id int PRIMARY KEY)"];
+    for (old, new) in old.into_iter().zip(new) {
+        let story = Story::of(TWO, &[]).await;
+        story.source(old).await;
+        story.source(&format!("DROP TABLE a; CREATE TABLE a {new}; INSERT INTO a (id) VALUES (1), (5)")).await;
+        let said = story.run(&["add", "public.a"], 7);
+        story.do_as_printed(&said, "DROP TABLE \"public\".\"a\"").await;
+        story.run(&["add", "public.a"], 0);
+        story.run(&["catchup"], 0);
+        story.ends_equal().await;
+    }
+}
+
 /// The story: the same, with a partition.
 #[tokio::test]
 async fn a_partition_that_was_dropped_and_created_again_takes_the_place_of_the_old_one() {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use walferry::apply::mapping::Mapping;
 use walferry::apply::pipeline::plan_settings;
-use walferry::apply::replica_role::ReplicaRole;
 use walferry::apply::set_based::{SetRenderer, SetStatement, Writing};
 use walferry::apply::target::TargetTable;
 use walferry::coalesce::{Net, Row, Updated};
@@ -16,6 +15,7 @@ use walferry::config::{ConnInfo, Env, Side};
 use walferry::pgoutput::{AbortInfo, Decoder, Insert, KeyColumn, Message, RelationColumn, ReplicaIdentity, Tuple};
 use walferry::relation::Relation;
 use walferry::session::Session;
+use walferry::session::replica_role::ReplicaRole;
 use walferry::sql::TableName;
 
 use crate::journey::execute;

@@ -1,8 +1,9 @@
-//! Foreign keys that act on rows of other tables and are in force on the
-//! target while changes are applied (`--schema none`, no way to be silent).
+//! Foreign keys of the operator's (`--schema none`), that act on rows of other tables: in
+//! force while changes are applied where there is no way to be silent, and silent in the
+//! copy as in the stream where there is.
 
 use crate::journey::{PATIENCE, execute, value};
-use crate::support::pair::Pair;
+use crate::support::pair::{Pair, TargetRole};
 use crate::support::process::{Walferry, command_for};
 
 const RUN: [&str; 5] = ["run", "--until", "caught-up", "--schema", "none"];
@@ -107,4 +108,44 @@ async fn a_row_that_an_action_took_before_its_own_delete_came_is_spoken_of_as_th
     execute(&target, &[drop]).await;
     Walferry::run(&pair, &catch_up, PATIENCE).code(0);
     pair.assert_equal().await;
+}
+
+/// The stories: `check` was ready as triggers can be silent, and no copy brought the child's
+/// rows in before the parent's, or could empty the parent once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_triggers_are_silent_in_the_copy_where_the_role_may_have_that() {
+    let pair = Pair::builder().target_role(TargetRole::DoWrapped).start().await;
+    let tables = "CREATE TABLE parent (id int PRIMARY KEY, filler text); \
+         CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE, filler text); \
+         CREATE UNLOGGED TABLE above (id int PRIMARY KEY); CREATE UNLOGGED TABLE below (id int PRIMARY KEY REFERENCES above ON DELETE CASCADE)";
+    let triggers = [
+        "CREATE FUNCTION changes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.filler := ''other''; RETURN NEW; END'",
+        "CREATE TRIGGER changes BEFORE INSERT ON child FOR EACH ROW EXECUTE FUNCTION changes()",
+        "CREATE UNLOGGED TABLE of_the_targets (id int REFERENCES above ON DELETE CASCADE)",
+    ];
+    let (source, target) = (pair.source_client().await, pair.target_client().await);
+    let rows = [
+        tables,
+        "INSERT INTO parent SELECT i, 'p' FROM generate_series(1, 100) i",
+        "INSERT INTO child SELECT i, i % 100 + 1, repeat('c', 100) FROM generate_series(1, 20000) i",
+        "INSERT INTO above VALUES (1), (2); INSERT INTO below VALUES (1)",
+    ];
+    execute(&source, &rows).await;
+    execute(&target, &[tables]).await;
+    execute(&target, &triggers).await;
+    Walferry::run(&pair, &["check", "--schema", "none"], PATIENCE).code(0);
+    // The larger table comes first, and the parent is cut off.
+    let mut command = command_for(&pair, &["run", "--schema", "none", "--jobs", "1"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    let states = "SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM walferry.tables WHERE name IN ('child', 'parent')";
+    assert_eq!(value(&target, states).await, "child ready, parent copying");
+    Walferry::run(&pair, &RUN, PATIENCE).code(0);
+    execute(&source, &["UPDATE parent SET filler = 'q' WHERE id = 7", "DELETE FROM child WHERE id = 8"]).await;
+    // Its children stay.
+    Walferry::run(&pair, &["resync", "public.parent", "--schema", "none"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish", "--schema", "none"], PATIENCE).code(0);
+    execute(&target, &["DROP TABLE of_the_targets"]).await;
+    pair.assert_equal().await;
+    assert_eq!(value(&target, "SELECT count(*)::text FROM child WHERE filler <> 'other'").await, "19999");
 }
