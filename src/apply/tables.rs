@@ -300,9 +300,9 @@ impl Tables {
             },
         };
         if there != *table {
+            // One that is gone by now has no name to follow.
             let now = source.table(row.source_oid).await?.map(|table| table.name);
-            if now.as_ref() != Some(&there) {
-                let wanted = now.unwrap_or_else(|| table.clone());
+            if let Some(wanted) = now.filter(|now| *now != there) {
                 let why = format!(
                     "it is {} under a new name; rename it on the target as well, then start again: {}",
                     row.table,

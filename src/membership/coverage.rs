@@ -61,7 +61,7 @@ pub enum Cause {
     LetIn,
     /// It came after the copy, and nothing carries it.
     New,
-    /// It came after the copy, and has no row so far; its definition is wanted.
+    /// It came after the copy, and has no row so far; the target lacks it.
     NewAndEmpty,
     /// Its columns differ; the SQL that mends it ([`super::columns`]).
     Columns(Vec<String>),
@@ -149,12 +149,6 @@ impl Gap {
     pub fn is_of_names_and_places(&self) -> bool {
         self.turn() < TURN_OF_ROWS
     }
-
-    /// Whether it keeps the two sides from being equal: a table without a row is
-    /// only said.
-    pub fn counts(&self) -> bool {
-        self.cause != Cause::NewAndEmpty
-    }
 }
 
 /// For people: what is so, and what mends it.
@@ -228,7 +222,7 @@ impl Gap {
             Cause::Logged => "was unlogged and is logged by now, so its earlier rows are in no stream",
             Cause::LetIn => "was left out when the rows were copied, and is not any more",
             Cause::New => "was created on the source after the copy, and its rows are not on the target",
-            Cause::NewAndEmpty => "was created on the source after the copy and has no rows",
+            Cause::NewAndEmpty => "was created on the source after the copy, and is not on the target",
             Cause::Rewritten { .. } => {
                 "was rewritten on the source (by ALTER TABLE, SET UNLOGGED and back, VACUUM FULL, CLUSTER or TRUNCATE), \
                  and what that did to its rows may be in no stream"
@@ -278,8 +272,9 @@ impl Gap {
             Cause::OtherRows => format!("let each publication that has it publish every kind of change, and {again}"),
             Cause::Unlogged => format!("make it logged on the source (ALTER TABLE {sql} SET LOGGED;) and {again}"),
             Cause::Logged => add,
-            Cause::LetIn | Cause::New => format!("{add}, or leave it out: --exclude-tables '{table}'"),
-            Cause::NewAndEmpty => "create it on the target, too".to_owned(),
+            Cause::LetIn | Cause::New | Cause::NewAndEmpty => {
+                format!("{add}, or leave it out: --exclude-tables '{table}'")
+            }
             Cause::Attached { source, target } => {
                 let detach =
                     target.iter().map(|parent| format!("ALTER TABLE {} DETACH PARTITION {sql};", parent.sql()));
@@ -310,6 +305,8 @@ pub struct Now<'a> {
     pub there: &'a HashMap<u32, TargetTable>,
     /// Tables of the source that nobody knows and that have rows.
     pub filled: &'a HashSet<u32>,
+    /// Those without, that the target has a table for: it is taken in with the first row.
+    pub awaited: &'a HashSet<u32>,
     /// Whether tables to come are published.
     pub publishes_all: bool,
     /// What partitions have to be.
@@ -390,7 +387,7 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
         let Some(gap) = of_stranger(now, (&known, &members), &by_oid, table) else { continue };
         // A tree of partitions is one: with rows, if one of them has any.
         let held = of_strangers.entry(gap.source_oid).or_insert_with(|| gap.clone());
-        if gap.counts() {
+        if gap.cause != Cause::NewAndEmpty {
             *held = gap;
         }
     }
@@ -578,6 +575,7 @@ fn of_stranger(
     let cause = match (table.part, root.filter(|root| table.part == Part::Filtered || is_streamed(root))) {
         (Part::Filtered, Some(root)) if takes_part(members, table, root) => Cause::LeftOutWithin { root: root.clone() },
         (Part::Included, Some(root)) => Cause::NewWithin { root: root.clone() },
+        (Part::Included, None) if is_empty && now.awaited.contains(&table.oid) => return None,
         (Part::Included, None) if is_empty => Cause::NewAndEmpty,
         (Part::Included, None) => Cause::New,
         _ => return None,

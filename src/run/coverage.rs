@@ -55,7 +55,12 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let rows = state.tables().await?;
     let published = publication::tables(source, settings.publications.names()).await?;
     let there = state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
-    let filled = if publishes_all { filled(source, &tables, &rows).await? } else { HashSet::new() };
+    let strangers = if publishes_all { strangers(&tables, &rows) } else { Vec::new() };
+    let names: Vec<&TableName> = strangers.iter().map(|table| &table.name).collect();
+    let filled = contents::filled(source, &names).await?;
+    let filled = of_names(&strangers, &filled.iter().map(|filled| &filled.table).collect());
+    let awaited = tables::by_name(state.session(), names.into_iter()).await?;
+    let awaited = of_names(&strangers, &awaited.keys().collect());
     let hierarchy = Hierarchy::of(settings.schema);
     let formerly = state.former_parents().await?;
     let now = Now {
@@ -65,6 +70,7 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
         published: &published,
         there: &there,
         filled: &filled,
+        awaited: &awaited,
         publishes_all,
         hierarchy,
     };
@@ -85,20 +91,21 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
 }
 
 fn is_sure(gap: &Gap) -> bool {
-    gap.counts() && !gap.is_doubt()
+    !gap.is_doubt()
 }
 
-/// The tables that the state does not know and that have rows on the source.
-async fn filled(source: &Session, tables: &[SourceTable], rows: &[TableRow]) -> Result<HashSet<u32>, Error> {
+/// The tables with rows of their own that the state does not know.
+fn strangers<'t>(tables: &'t [SourceTable], rows: &[TableRow]) -> Vec<&'t SourceTable> {
     let known: HashSet<u32> = rows.iter().map(|row| row.source_oid).collect();
     let is_stranger = |table: &&SourceTable| {
         table.part == Part::Included && table.shape == Shape::Plain && !known.contains(&table.oid)
     };
-    let strangers: Vec<&SourceTable> = tables.iter().filter(is_stranger).collect();
-    let names: Vec<&TableName> = strangers.iter().map(|table| &table.name).collect();
-    let filled: HashSet<TableName> =
-        contents::filled(source, &names).await?.into_iter().map(|filled| filled.table).collect();
-    Ok(strangers.iter().filter(|table| filled.contains(&table.name)).map(|table| table.oid).collect())
+    tables.iter().filter(is_stranger).collect()
+}
+
+/// The oids of those with these names.
+fn of_names(tables: &[&SourceTable], names: &HashSet<&TableName>) -> HashSet<u32> {
+    tables.iter().filter(|table| names.contains(&table.name)).map(|table| table.oid).collect()
 }
 
 /// At a start, with the lease held: what is found is said.
@@ -209,10 +216,6 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let hierarchy = Hierarchy::of(settings.schema);
     let is_to_change = look.gaps.iter().any(Gap::is_of_names_and_places);
     for gap in &look.gaps {
-        if !gap.counts() {
-            warn!(table = %gap.table, "{gap}");
-            continue;
-        }
         if gap.is_doubt() && look.is_of(gap, &columns.differing) {
             continue;
         }

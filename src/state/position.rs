@@ -165,3 +165,14 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Claim;
+
+    #[test]
+    fn a_claim_follows_only_the_one_before_it() {
+        assert!(Claim(5).follows(Claim(4)));
+        assert!(!Claim(6).follows(Claim(4)) && !Claim(4).follows(Claim(4)));
+    }
+}

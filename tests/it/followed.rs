@@ -92,6 +92,43 @@ async fn changes_of_a_dropped_table_are_not_the_new_ones_of_its_name() {
     }
 }
 
+/// The stories: two RENAMEs for ever; the new table was renamed to the old one's name and
+/// had its changes; nothing led out.
+#[tokio::test]
+async fn changes_of_a_table_under_two_names_that_is_dropped_later_lead_on() {
+    let renamed = "BEGIN; UPDATE a SET v = 'x'; ALTER TABLE a RENAME TO c; UPDATE c SET v = 'y'; COMMIT; DROP TABLE c";
+    let swapped = "BEGIN; CREATE TABLE n (LIKE a INCLUDING ALL); INSERT INTO n SELECT * FROM a; ALTER TABLE a RENAME TO c; \
+         ALTER TABLE n RENAME TO a; COMMIT; UPDATE c SET v = 'late'; UPDATE a SET v = 'y' WHERE id = 1; DROP TABLE c";
+    for (sql, arguments) in [(renamed, &[][..]), (swapped, &[]), (swapped, &["--all-tables"])] {
+        let story = Story::of(TWO, arguments).await;
+        story.source(sql).await;
+        story.leads_to_the_end().await;
+    }
+}
+
+/// The story: it was only warned of, and the end was reached without it.
+#[tokio::test]
+async fn a_table_without_a_row_that_came_later_is_wanted_on_the_target() {
+    for empty in [
+        "CREATE TABLE e (id int PRIMARY KEY)",
+        "CREATE TABLE e (id int) PARTITION BY RANGE (id); CREATE TABLE e_1 PARTITION OF e DEFAULT",
+    ] {
+        let story = Story::of(TWO, &["--all-tables"]).await;
+        story.source(empty).await;
+        let said = story.run(&["catchup"], 8);
+        assert!(said.stderr.contains("walferry add 'public.e"), "{}", said.stderr);
+        story.leads_to_the_end().await;
+        assert_eq!(value(&story.target, "SELECT pg_catalog.to_regclass('e')::text").await, "e");
+    }
+    // It is taken in with its first row, where somebody has made it there.
+    let story = Story::of(TWO, &["--all-tables"]).await;
+    story.source("CREATE TABLE e (id int PRIMARY KEY)").await;
+    story.target.batch_execute("CREATE TABLE e (id int PRIMARY KEY)").await.unwrap();
+    story.run(&["catchup"], 0);
+    story.source("INSERT INTO e VALUES (1)").await;
+    story.leads_to_the_end().await;
+}
+
 /// The story: the same, with a partition.
 #[tokio::test]
 async fn a_partition_that_was_dropped_and_created_again_takes_the_place_of_the_old_one() {

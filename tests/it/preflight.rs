@@ -240,3 +240,32 @@ async fn a_selection_without_a_table_is_refused() {
     assert_eq!(traces(&pair).await, [""; 0]);
     Walferry::run(&pair, &["check", "--tables", "orders,v"], PATIENCE).code(0);
 }
+
+/// The story: a right that was taken away on the target referred to `check`, which said that
+/// all was well.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_that_were_taken_away_on_the_target_are_asked_for() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE SCHEMA s; CREATE TABLE s.a (id int PRIMARY KEY); CREATE TABLE s.b (id int PRIMARY KEY)")
+        .await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let taken = "ALTER SCHEMA s OWNER TO postgres; REVOKE ALL ON SCHEMA s FROM doadmin; ALTER TABLE s.a OWNER TO postgres; REVOKE ALL ON s.a FROM doadmin";
+    admin.batch_execute(taken).await.unwrap();
+    pair.source_sql("INSERT INTO s.a VALUES (1); INSERT INTO s.b VALUES (2)").await;
+    let refused = Walferry::run(&pair, &["catchup"], PATIENCE).code(7).stderr;
+    assert!(refused.contains("walferry check"), "{refused}");
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let grants: Vec<&str> = said.lines().map(str::trim).filter(|line| line.starts_with("GRANT ")).collect();
+    let (schema, table) = (
+        "GRANT USAGE ON SCHEMA \"s\" TO \"doadmin\";",
+        "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON \"s\".\"a\" TO \"doadmin\";",
+    );
+    assert_eq!(grants, [schema, table], "{said}");
+    for sql in grants {
+        admin.batch_execute(sql).await.unwrap();
+    }
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
