@@ -39,7 +39,6 @@ use crate::membership::{self, Part, SourceTable};
 use crate::schema::SchemaError;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
-use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 use crate::wire::Replication;
 
@@ -303,7 +302,7 @@ pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableRow]) -> Result<(), Cop
     if tables.is_empty() {
         return Ok(());
     }
-    let own = State::open(emptying::session(ctx).await?, ctx.state.name()).await?;
+    let own = ctx.state.beside(emptying::session(ctx).await?).await?;
     let session = own.session();
     let action = "empty the tables";
     let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), action);
@@ -312,7 +311,7 @@ pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableRow]) -> Result<(), Cop
     emptying::empty(session, there.iter().map(|(name, t)| (name, t.shape)), action).await?;
     let oids: Vec<u32> = tables.iter().map(|row| row.source_oid).collect();
     own.tables_anew(&oids).await?;
-    run("COMMIT").await?;
+    own.commit(action).await?;
     Ok(())
 }
 

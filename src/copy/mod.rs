@@ -326,10 +326,10 @@ async fn tables_and_sweeps(crew: &Crew<'_>, first: Option<Held>) -> Result<(), C
 async fn sweeps(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     let settings = ctx.settings;
     ctx.progress.note("carrying sequences and large objects");
-    let sequences = SequenceSweep::connect(settings).await?;
+    let sequences = SequenceSweep::connect(settings, ctx.state).await?;
     Newly::default().log(&sequences.pass(settings, ctx.metrics, SequencePass::Initial).await?);
     drop(sequences);
-    for left in carry(settings, Stage::Before).await?.left {
+    for left in carry(settings, ctx.state, Stage::Before).await?.left {
         tracing::warn!(left, "rows that belong to an extension stay behind");
     }
     let (source, target) = tokio::try_join!(

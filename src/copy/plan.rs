@@ -24,7 +24,6 @@ use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::without_stream;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
-use crate::state::State;
 use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind};
 use crate::state::tables::{Origin, Pair, Pairs, TableRow, TableState};
@@ -128,14 +127,14 @@ pub(super) async fn register(
     }
     let rows: Vec<TableRow> = tables.iter().map(|table| entered(table, &published)).collect();
     // An own session: others' statements must not fall into this transaction.
-    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, ctx.state.name()).await?;
+    let own = ctx.state.beside(Session::connect(&ctx.settings.target, &ctx.settings.name).await?).await?;
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
     own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new())).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings.schema).await?;
-    run("COMMIT").await?;
+    own.commit("register the tables").await?;
     if ctx.settings.schema == SchemaMode::None {
         tracing::info!(
             "the schema on the target is taken as it is; its triggers fire and its foreign keys are checked"
@@ -265,7 +264,7 @@ pub(super) async fn plans(
 
 /// The columns of one name: as long as nothing is copied yet, that is what makes two of
 /// them one. A column that the target has kept of one that is gone is still that one's.
-fn paired<'a>(
+pub(super) fn paired<'a>(
     tables: impl Iterator<Item = &'a SourceTable>,
     there: &HashMap<TableName, Found>,
     known: &HashMap<u32, Pairs>,

@@ -92,7 +92,7 @@ pub(super) async fn name_new_tables(ctx: &CopyContext<'_>, tables: &[SourceTable
 /// # Errors
 /// When the target refuses it.
 pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
-    let own = State::open(emptying::session(ctx).await?, ctx.state.name()).await?;
+    let own = ctx.state.beside(emptying::session(ctx).await?).await?;
     let session = own.session();
     let action = "start the copy over";
     let run = async |sql: &str| session.batch_execute(sql).await.during(session.side(), action);
@@ -111,7 +111,7 @@ pub(super) async fn forget(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
         emptying::empty(session, there.iter().map(|(name, t)| (name, t.shape)), action).await?;
     }
     own.forget_copy().await?;
-    run("COMMIT").await?;
+    own.commit(action).await?;
     Ok(())
 }
 

@@ -106,7 +106,7 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
         };
         require_names(ctx, &tables, created.iter().copied(), is_above).await?;
     }
-    if let Err(error) = schema::add(ctx.settings, ctx.state.name(), source, &tables, &new).await {
+    if let Err(error) = schema::add(ctx.settings, ctx.state, source, &tables, &new).await {
         return Err(dropped_in_the_way(ctx, &tables, &new, error).await?);
     }
     if ctx.settings.schema == SchemaMode::Create {

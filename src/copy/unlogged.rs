@@ -8,15 +8,15 @@
 //! One transaction, as foreign keys may lead from one to another: a table that
 //! is referred to can be emptied only together with those that refer to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::emptying;
 use super::pace::Pace;
-use super::plan::{Copies, copies};
+use super::plan::{Copies, copies, paired};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
-use crate::catalog::tables::{Shape, by_name};
+use crate::catalog::tables::{Detail, Shape, by_name};
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
 use crate::membership::placement::Hierarchy;
@@ -56,7 +56,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
     source.batch_execute(begin).await.during(source.side(), "begin to read the unlogged tables")?;
     let tables = ctx.tables(&source).await?;
     let session = emptying::session(ctx).await?;
-    let target = State::open(session, ctx.state.name()).await?;
+    let target = ctx.state.beside(session).await?;
     let units = units(&target, Hierarchy::of(ctx.settings.schema), &tables, &waiting).await?;
     ctx.progress.begin(units.len(), units.iter().map(|unit| unit.table.bytes).sum());
     let run =
@@ -75,7 +75,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
         fill(ctx, &pace, (&mut reader, &target), unit).await?;
     }
     failpoint::hit("unlogged-before-commit");
-    run("COMMIT").await?;
+    target.commit("copy the unlogged tables").await?;
     for unit in &units {
         run(&format!("ANALYZE {}", unit.table.name.sql())).await?;
     }
@@ -100,15 +100,24 @@ pub async fn take_in(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
         let is_absent = |table: &&SourceTable| !there.contains_key(&table.name) && !known.contains_key(&table.oid);
         let absent: Vec<SourceTable> = unlogged().filter(is_absent).cloned().collect();
         if !absent.is_empty() {
-            schema::add(ctx.settings, ctx.state.name(), &source, &tables, &absent).await?;
+            schema::add(ctx.settings, ctx.state, &source, &tables, &absent).await?;
         }
     }
-    // What belongs to one that is let in by now takes part with it.
+    // What belongs to one that is let in by now takes part with it, and one that came later
+    // is followed from here on.
     let known = membership::known(ctx.state).await?;
-    let is_let_in = |table: &&SourceTable| known.get(&table.oid) == Some(&TableState::Excluded);
+    let there = by_name(ctx.state.session(), unlogged().map(|table| &table.name)).await?;
+    let is_let_in = |table: &&SourceTable| match known.get(&table.oid) {
+        Some(state) => *state == TableState::Excluded,
+        None => there.contains_key(&table.name),
+    };
     let row = |table: &SourceTable| TableRow::new(table.name.clone(), table.oid, TableState::Unlogged);
     let let_in: Vec<TableRow> = unlogged().filter(is_let_in).map(row).collect();
-    Ok(ctx.state.enter_tables(&let_in).await?)
+    ctx.state.enter_tables(&let_in).await?;
+    let let_in: HashSet<u32> = let_in.iter().map(|row| row.source_oid).collect();
+    let tables = ctx.tables_in(&source, Detail::Columns).await?;
+    let paired = paired(tables.iter().filter(|table| let_in.contains(&table.oid)), &there, &HashMap::new());
+    Ok(ctx.state.pair_columns(&paired).await?)
 }
 
 fn is_waiting(object: &Deferred) -> bool {

@@ -189,7 +189,7 @@ async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Resu
         Err(error) if gaps.is_empty() || !error.is_remainder() => return Err(error.into()),
         swept => swept,
     };
-    extensions::rows(ctx, finish).await?;
+    extensions::rows(ctx, state, finish).await?;
     if gaps.is_empty() {
         return Ok(swept?);
     }
@@ -271,7 +271,7 @@ async fn take_over(ctx: &Context, state: &State) -> Result<(), Error> {
 
 /// The last passes: exact, the writes being stopped.
 async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, SweepError> {
-    let (sequences, objects) = both(final_sequences(ctx).await, final_large_objects(ctx, state)).await?;
+    let (sequences, objects) = both(final_sequences(ctx, state).await, final_large_objects(ctx, state)).await?;
     Ok(CatchupReport {
         end_lsn: String::new(),
         transactions: 0,
@@ -285,9 +285,9 @@ async fn sweep(ctx: &Context, state: &State) -> Result<CatchupReport, SweepError
     })
 }
 
-async fn final_sequences(ctx: &Context) -> Result<SequenceReport, SweepError> {
+async fn final_sequences(ctx: &Context, state: &State) -> Result<SequenceReport, SweepError> {
     let kind = SequencePass::Final { margin: ctx.settings.sequence_margin };
-    let report = SequenceSweep::connect(&ctx.settings).await?.pass(&ctx.settings, &ctx.metrics, kind).await?;
+    let report = SequenceSweep::connect(&ctx.settings, state).await?.pass(&ctx.settings, &ctx.metrics, kind).await?;
     Newly::default().log(&report);
     match ctx.settings.sequence_margin {
         0 => info!(total = report.total, changed = report.changed, "sequences are exact"),

@@ -302,8 +302,16 @@ impl Look {
         let origin = self.origins.get(&gap.source_oid).cloned().unwrap_or_default();
         match gap.cause {
             Cause::NewWithin { .. } => {
+                let is_known = |oid| self.rows.iter().any(|row| row.source_oid == oid);
+                let is_above = |table: &&SourceTable| {
+                    self.tables.iter().any(|below| below.oid == gap.source_oid && below.is_below(table.oid))
+                };
+                let is_new = |table: &&SourceTable| table.part == Part::Included && !is_known(table.oid);
+                let above = self.tables.iter().filter(is_above).filter(is_new);
                 let row = TableRow::new(gap.table.clone(), gap.source_oid, TableState::Within);
-                state.enter_tables(&[TableRow { origin, ..row }]).await?;
+                let mut rows = vec![TableRow { origin, ..row }];
+                rows.extend(above.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Within)));
+                state.enter_tables(&rows).await?;
             }
             _ => state.record_origins(&[(gap.source_oid, origin)]).await?,
         }

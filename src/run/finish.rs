@@ -61,7 +61,7 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
 async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     // An own session: others' statements must not fall into its transaction.
-    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
+    let own = state.beside(Session::connect(&ctx.settings.target, &ctx.settings.name).await?).await?;
     let tables = ctx.copy(state).tables(&source).await?;
     schema::list_what_is_gone(&own).await?;
     schema::follow(&ctx.settings, &own, &source, &tables).await?;
@@ -125,7 +125,7 @@ pub(super) async fn reopen(ctx: &Context, state: &State, finish: Finish) -> Resu
         Finish::No => Keys::All,
     };
     // An own session: others' statements must not fall into its transaction.
-    let own = State::open(Session::connect(&ctx.settings.target, &ctx.settings.name).await?, state.name()).await?;
+    let own = state.beside(Session::connect(&ctx.settings.target, &ctx.settings.name).await?).await?;
     let objects = schema::take_away_again(&own, keys).await?;
     if objects > 0 {
         let what = "an earlier catchup --finish brought in what acts on rows: it waits for the next --finish again";

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::Context;
 use crate::fault::chain;
+use crate::state::State;
 use crate::sweep::SweepError;
 use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
 
@@ -22,13 +23,13 @@ const PASS_LIMIT: Duration = Duration::from_secs(300);
 
 /// Makes passes until it is dropped. One that fails is logged, and tried again
 /// at the next turn: if an end is lost, others notice and the stream ends.
-pub async fn run(ctx: &Context) -> Infallible {
+pub async fn run(ctx: &Context, state: &State) -> Infallible {
     let mut turns = tokio::time::interval(ctx.settings.sequence_interval);
     turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut sweep, mut newly) = (None, Newly::default());
     loop {
         turns.tick().await;
-        match tokio::time::timeout(PASS_LIMIT, pass(ctx, &mut sweep)).await {
+        match tokio::time::timeout(PASS_LIMIT, pass(ctx, state, &mut sweep)).await {
             Ok(Ok(report)) => newly.log(&report),
             Ok(Err(error)) => warn!(error = %chain(&error), "cannot renew the sequences; trying again"),
             Err(_) => {
@@ -40,10 +41,10 @@ pub async fn run(ctx: &Context) -> Infallible {
 }
 
 /// A pass on the sessions that are kept, or on new ones if they are lost.
-async fn pass(ctx: &Context, sweep: &mut Option<SequenceSweep>) -> Result<SequenceReport, SweepError> {
+async fn pass(ctx: &Context, state: &State, sweep: &mut Option<SequenceSweep>) -> Result<SequenceReport, SweepError> {
     let kept = match sweep.take().filter(|sweep| !sweep.is_closed()) {
         Some(kept) => kept,
-        None => SequenceSweep::connect(&ctx.settings).await?,
+        None => SequenceSweep::connect(&ctx.settings, state).await?,
     };
     sweep.insert(kept).pass(&ctx.settings, &ctx.metrics, SequencePass::Periodic).await
 }

@@ -127,7 +127,7 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
         tokio::select! {
             kept = housekeeping::run(house) => Event::House(kept),
             error = resync::serve(desk, until) => Event::Beside(error),
-            never = sequences::run(ctx) => match never {},
+            never = sequences::run(ctx, &state) => match never {},
             never = coverage::watch(ctx) => match never {},
             error = sweeps::large_objects(ctx, &state, named) => Event::House(Err(error)),
         }

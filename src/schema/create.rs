@@ -114,7 +114,7 @@ pub(super) async fn add(
     along.create(source, target).await?;
     append(state, objects).await?;
     append(state, along.objects).await?;
-    batch(target, "COMMIT", "commit the tables").await?;
+    state.commit("commit the tables").await?;
     tracing::info!(tables = new.len(), "created on the target");
     Ok(())
 }
@@ -158,7 +158,7 @@ async fn restore(state: &State, age: Age, pre_data: &[Entry], mut objects: Vec<D
     left.append(&mut objects);
     classify::number(&mut left);
     record(state, &left).await?;
-    batch(target, "COMMIT", "commit the schema").await?;
+    state.commit("commit the schema").await?;
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
     let mut objects = take_away(target, &names, (Keys::All, checks)).await?;
     classify::number(&mut objects);
     record(state, &objects).await?;
-    batch(target, "COMMIT", "commit the preparation of the schema").await?;
+    state.commit("commit the preparation of the schema").await?;
     tracing::info!(objects = objects.len(), "foreign keys and triggers of the target wait until the end");
     Ok(())
 }
@@ -61,7 +61,7 @@ pub(super) async fn add(state: &State, tables: &[SourceTable]) -> Result<(), Sch
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the tables").await?;
     let objects = take_away(target, &names, (Keys::All, Checks::Away)).await?;
     append(state, objects).await?;
-    batch(target, "COMMIT", "commit the preparation of the tables").await?;
+    state.commit("commit the preparation of the tables").await?;
     Ok(())
 }
 
@@ -110,7 +110,7 @@ pub async fn take_away_again(state: &State, keys: Keys) -> Result<usize, SchemaE
     let count = objects.len();
     objects.retain(|object| !listed.iter().any(|other| !other.is_restored && other.sql == object.sql));
     append(state, objects).await?;
-    batch(target, "COMMIT", "take triggers and foreign keys away again").await?;
+    state.commit("take triggers and foreign keys away again").await?;
     Ok(count)
 }
 

@@ -74,7 +74,7 @@ pub async fn follow(
         tracing::info!(objects = renamed, "{what}");
         state.journal(&format!("{what} ({renamed} objects)")).await?;
     }
-    batch(state.session(), "COMMIT", "follow renamed tables").await?;
+    state.commit("follow renamed tables").await?;
     Ok(())
 }
 

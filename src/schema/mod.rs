@@ -182,7 +182,7 @@ pub async fn prepare(
     // A session of its own: the daemon's other statements must not fall into
     // this transaction.
     let session = Session::connect(&settings.target, &settings.name).await?;
-    let own = State::open(session, state.name()).await?;
+    let own = state.beside(session).await?;
     match settings.schema {
         SchemaMode::Create => create::run(settings, &own, source, snapshot, tables).await,
         SchemaMode::Existing | SchemaMode::None => existing::run(&own, tables, settings.baseline).await,
@@ -196,13 +196,13 @@ pub async fn prepare(
 /// As [`prepare`].
 pub async fn add(
     settings: &Settings,
-    migration: &str,
+    state: &State,
     source: &Session,
     tables: &[SourceTable],
     new: &[SourceTable],
 ) -> Result<(), SchemaError> {
     let session = Session::connect(&settings.target, &settings.name).await?;
-    let own = State::open(session, migration).await?;
+    let own = state.beside(session).await?;
     let there = by_name(own.session(), new.iter().map(|table| &table.name)).await?;
     let (there, absent): (Vec<_>, Vec<_>) = new.iter().cloned().partition(|table| there.contains_key(&table.name));
     if settings.schema == SchemaMode::Create {

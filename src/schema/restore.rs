@@ -201,7 +201,7 @@ pub async fn list_what_is_gone(state: &State) -> Result<(), SchemaError> {
     gone.extend(with_it);
     batch(state.session(), "BEGIN", "begin to list what is gone").await?;
     append(state, gone).await?;
-    batch(state.session(), "COMMIT", "list what is gone").await?;
+    state.commit("list what is gone").await?;
     Ok(())
 }
 

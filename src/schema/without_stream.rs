@@ -68,7 +68,7 @@ pub async fn list_anew(
     };
     batch(state.session(), "BEGIN", "begin to list what has no stream").await?;
     write(state, tables, views, copied).await?;
-    batch(state.session(), "COMMIT", "list what has no stream").await?;
+    state.commit("list what has no stream").await?;
     Ok(())
 }
 

@@ -37,7 +37,10 @@ impl State {
     }
 
     /// Another process is at work.
-    pub(super) async fn leased(&self) -> Result<StateError, StateError> {
+    ///
+    /// # Errors
+    /// When the target cannot be asked whose it is.
+    pub async fn leased(&self) -> Result<StateError, StateError> {
         let holder = match self.load().await? {
             Some(migration) => migration.holder(),
             None => "another process".to_owned(),

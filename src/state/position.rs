@@ -14,7 +14,7 @@ use crate::config::Side;
 use crate::fault::sqlstate;
 use crate::lsn::sealed::Sealed;
 use crate::lsn::{Durable, DurableLsn, EndLsn, Lsn};
-use crate::session::DbContext;
+use crate::session::{DbContext, Session};
 use crate::sql::literal;
 
 /// Moves the position by compare-and-set. Parameters: slot, new end LSN,
@@ -30,6 +30,11 @@ pub const MOVE_SQL: &str = "WITH moved AS (UPDATE walferry.position SET end_lsn 
 pub struct Claim(pub(super) i64);
 
 impl Claim {
+    /// As the state has it.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
     /// Whether nobody has had the lease in between.
     pub fn follows(self, earlier: Claim) -> bool {
         self.0 == earlier.0 + 1
@@ -61,22 +66,65 @@ impl Durable for ReadBack {
     }
 }
 
+/// A row for the process of this claim, which keeps the claim until the end of the
+/// transaction.
+pub(crate) const HELD_SQL: &str = "SELECT 1 FROM walferry.migration WHERE name = $1 AND claim = $2 FOR SHARE";
+
+/// A statement that fails unless this one has a row.
+fn required(held: &str) -> String {
+    format!(
+        "SELECT (CASE pg_catalog.count(*) WHEN 1 THEN '1' ELSE 'another process is at work on the migration' END)::int \
+         FROM ({held}) AS held"
+    )
+}
+
 impl State {
     /// What this process got with its lease.
     pub fn claim(&self) -> Claim {
         Claim(self.claim.load(Ordering::Relaxed))
     }
 
+    /// A handle over another session, with what this process got with its lease.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub async fn beside(&self, session: Session) -> Result<State, StateError> {
+        let own = State::open(session, self.name()).await?;
+        own.claim.store(self.claim().0, Ordering::Relaxed);
+        Ok(own)
+    }
+
+    /// Ends the transaction that is open on this handle's session well, unless another
+    /// process has taken the lease since: then nothing of it is done.
+    ///
+    /// # Errors
+    /// [`StateError::Leased`], or what the target says.
+    pub async fn commit(&self, action: &str) -> Result<(), StateError> {
+        let batch = async |sql: &str| self.session.batch_execute(sql).await.during(Side::Target, action);
+        let rows = self.session.query(HELD_SQL, &[&self.name(), &self.claim().0]).await.during(Side::Target, action)?;
+        if rows.is_empty() {
+            batch("ROLLBACK").await?;
+            return Err(self.leased().await?);
+        }
+        Ok(batch("COMMIT").await?)
+    }
+
     /// A statement that fails where another process has taken the lease since; else none
-    /// can before the end of the caller's transaction.
+    /// can before the end of the caller's transaction, which has to be short.
+    pub fn require_lease_sql(&self) -> String {
+        let held = HELD_SQL.replace("$1", &literal(self.name())).replace("$2", &self.claim().to_string());
+        required(&held)
+    }
+
+    /// The same for a transaction that may be long, where there is a position: the
+    /// migration's own row is written to all the time.
     pub fn require_claim_sql(&self) -> String {
-        format!(
-            "SELECT (CASE pg_catalog.count(*) WHEN 1 THEN '1' ELSE 'another process is at work on the migration' END)::int \
-             FROM (SELECT 1 FROM walferry.position p JOIN walferry.migration m ON m.slot = p.slot \
-                 WHERE m.name = {} AND p.claim = {} FOR SHARE OF p) AS held",
+        required(&format!(
+            "SELECT 1 FROM walferry.position p JOIN walferry.migration m ON m.slot = p.slot \
+             WHERE m.name = {} AND p.claim = {} FOR SHARE OF p",
             literal(self.name()),
             self.claim()
-        )
+        ))
     }
 
     /// Takes the position from whoever had it before. Says whether it is had: not while a

@@ -15,6 +15,7 @@ use crate::catalog::extensions::{ConfigKind, ConfigTable, config_tables};
 use crate::config::Settings;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident, literal};
+use crate::state::State;
 
 use super::SweepError;
 
@@ -44,7 +45,7 @@ pub struct Carried {
 ///
 /// # Errors
 /// When a connection cannot be made or is lost.
-pub async fn carry(settings: &Settings, stage: Stage) -> Result<Carried, SweepError> {
+pub async fn carry(settings: &Settings, state: &State, stage: Stage) -> Result<Carried, SweepError> {
     let source = Session::connect(&settings.source, &settings.name).await?;
     let all = of_source(settings, &source).await?;
     let mut wanted: Vec<&ConfigTable> =
@@ -53,7 +54,7 @@ pub async fn carry(settings: &Settings, stage: Stage) -> Result<Carried, SweepEr
     if wanted.is_empty() {
         return Ok(carried);
     }
-    let target = Session::connect(&settings.target, &settings.name).await?;
+    let target = state.beside(Session::connect(&settings.target, &settings.name).await?).await?;
     while let Err(refusal) = replace(&source, &target, &wanted).await? {
         let table = wanted.remove(refusal.place);
         carried.left.push(format!("{}: {}", table.table, refusal.error.words()));
@@ -71,7 +72,8 @@ struct Refusal {
 }
 
 /// Replaces the rows of all these tables, or of none.
-async fn replace(source: &Session, target: &Session, tables: &[&ConfigTable]) -> Result<Result<(), Refusal>, DbError> {
+async fn replace(source: &Session, state: &State, tables: &[&ConfigTable]) -> Result<Result<(), Refusal>, SweepError> {
+    let target = state.session();
     let run = async |sql: &str| target.batch_execute(sql).await.during(target.side(), "carry rows of extensions");
     run("BEGIN").await?;
     let done = async {
@@ -85,9 +87,12 @@ async fn replace(source: &Session, target: &Session, tables: &[&ConfigTable]) ->
         Ok::<(), Refusal>(())
     };
     match done.await {
-        Ok(()) => run("COMMIT").await.map(Ok),
-        Err(refusal) if refusal.error.sqlstate().is_some() => run("ROLLBACK").await.map(|()| Err(refusal)),
-        Err(refusal) => Err(refusal.error),
+        Ok(()) => Ok(Ok(state.commit("carry rows of extensions").await?)),
+        Err(refusal) if refusal.error.sqlstate().is_some() => {
+            run("ROLLBACK").await?;
+            Ok(Err(refusal))
+        }
+        Err(refusal) => Err(refusal.error.into()),
     }
 }
 

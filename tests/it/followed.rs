@@ -203,6 +203,19 @@ async fn unlogged_tables_that_came_later_are_created_and_filled_at_the_end() {
     story.run(&["catchup"], 0);
     story.run(&["catchup", "--finish"], 0);
     story.pair.assert_equal().await;
+    // What happens to it between its coming and the end: it was no member until then.
+    for changed in [
+        "ALTER TABLE n RENAME TO m",
+        "DROP TABLE n",
+        "ALTER TABLE n RENAME v TO w; ALTER TABLE n ADD k int DEFAULT 3",
+        "DROP TABLE n; CREATE UNLOGGED TABLE n (k text PRIMARY KEY, z int); INSERT INTO n VALUES ('k', 1)",
+    ] {
+        let story = Story::of(TWO, &[]).await;
+        story.source("CREATE UNLOGGED TABLE n (id serial PRIMARY KEY, v text); INSERT INTO n (v) VALUES ('x')").await;
+        story.run(&["catchup"], 0);
+        story.source(changed).await;
+        story.leads_to_the_end().await;
+    }
     // One that a filter left out at first.
     let mut story = Story::of(
         &format!(

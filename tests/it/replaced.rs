@@ -43,6 +43,24 @@ async fn rows_of_a_partition_that_takes_the_place_of_another_are_not_lost_with_t
     }
 }
 
+/// The story: of what came with its own partitions, those were to be detached, and their
+/// rows were lost with that.
+#[tokio::test]
+async fn a_tree_that_is_attached_to_a_root_that_is_published_as_one_comes_whole() {
+    for publish in [ROOTED, ALL_ROOTED] {
+        let story = published("create", publish).await;
+        story
+            .source(
+                "BEGIN; CREATE TABLE q (LIKE pt INCLUDING ALL) PARTITION BY RANGE (id); CREATE TABLE q_1 PARTITION OF q DEFAULT; \
+                 ALTER TABLE pt ATTACH PARTITION q FOR VALUES FROM (100) TO (200); INSERT INTO pt VALUES (101, 'q'); COMMIT",
+            )
+            .await;
+        story.leads_to_the_end().await;
+        let parent = "SELECT inhparent::pg_catalog.regclass::text FROM pg_catalog.pg_inherits WHERE inhrelid = pg_catalog.to_regclass('q_1')";
+        assert_eq!(value(&story.target, parent).await, "q");
+    }
+}
+
 /// The story: what the new one did before it was a partition comes in its own name. The
 /// stop spoke of a publication that was switched, and the `resync` that it advised failed
 /// with "would overlap" as long as the old one was not detached.

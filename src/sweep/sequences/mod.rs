@@ -131,7 +131,7 @@ pub async fn pass(
     futures_util::try_join!(limit(source, kind), limit(target, kind))?;
     let found = gather(source, target, state, rules.filter).await?;
     let (changes, mut problems) = decide(&found, rules.schema, kind);
-    let written = write::write(target, &changes).await?;
+    let written = write::write(target, state, &changes).await?;
     for sequence in written.altered.iter().filter_map(|place| found.ours.get(*place)) {
         tracing::info!(sequence = %sequence.name, "altered as on the source: {}", sequence.definition.sql());
     }

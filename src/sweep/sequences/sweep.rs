@@ -4,7 +4,8 @@
 //! way once the next has begun, whatever became of the process that began it:
 //! the session that sets values holds an advisory lock for as long as its
 //! backend lives. Otherwise a value that a killed daemon had sent could arrive
-//! after a newer one, or after the last pass.
+//! after a newer one, or after the last pass. Nor does one begin of a process that
+//! has lost its lease: each statement that sets values asks for the claim.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -34,11 +35,11 @@ impl SequenceSweep {
     ///
     /// # Errors
     /// When an end cannot be reached, or a pass of another process goes on.
-    pub async fn connect(settings: &Settings) -> Result<Self, SweepError> {
+    pub async fn connect(settings: &Settings, state: &State) -> Result<Self, SweepError> {
         let source = async { Ok::<_, SweepError>(Session::connect(&settings.source, &settings.name).await?) };
         let state = async {
             let session = Session::connect(&settings.target, &settings.name).await?;
-            Ok(State::open(session, &settings.name).await?)
+            Ok(state.beside(session).await?)
         };
         let (source, state) = futures_util::try_join!(source, state)?;
         let turn = "wait for a pass over the sequences that another process left behind";
