@@ -122,7 +122,8 @@ async fn attempt(
         take_over(ctx, &state).await?;
         // Else another process has been at work since, and has taken away what acts on rows.
         if state.claim().follows(ended.claim) {
-            // A crash of the target has emptied them since.
+            // A crash of the target has emptied what is unlogged since.
+            final_sequences(ctx, &state).await?;
             let differ = finish::unlogged_that_differ(ctx, &finish::copied_by_an_earlier_end(&state).await?).await?;
             return end_well(ctx, &state, Complete { differ, ..ended }).await;
         }

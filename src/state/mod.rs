@@ -334,6 +334,16 @@ mod tests {
         assert!(old.session().batch_execute(&old.require_claim_sql()).await.is_err());
         assert!(matches!(old.set_finished().await, Err(StateError::Leased { .. })));
         new.session().batch_execute(&new.require_claim_sql()).await.unwrap();
+        assert!(old.session().batch_execute(&old.require_lease_sql()).await.is_err());
+        new.session().batch_execute(&new.require_lease_sql()).await.unwrap();
+        // Nothing of a transaction is done that was at work meanwhile.
+        for (state, is_done) in [(&old, false), (&new, true)] {
+            let beside = state.beside(pair.target(TARGET_OWNER).await).await.unwrap();
+            beside.session().batch_execute("BEGIN; CREATE TABLE walferry.done ()").await.unwrap();
+            assert_eq!(beside.commit("try it").await.is_ok(), is_done);
+            let sql = "SELECT pg_catalog.to_regclass('walferry.done') IS NOT NULL";
+            assert_eq!(beside.session().query_one(sql, &[]).await.unwrap().take::<bool>(0).unwrap(), is_done);
+        }
         new.pass_over(&slot, from, point("0/300")).await.unwrap();
         // The table is begun anew.
         assert_eq!(new.tables_anew(&[7]).await.unwrap(), 1);

@@ -8,6 +8,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use tokio_postgres::Client;
+use walferry::config::{ConnInfo, Env, Side};
+use walferry::session::Session;
+use walferry::state::State;
 
 use crate::copy::{Churn, create_tables, through};
 use crate::migration::{
@@ -466,5 +469,37 @@ async fn a_batch_that_a_killed_daemon_has_sent_changes_no_table_that_is_copied_a
     resync.wait(PATIENCE).code(0);
     wait_until("what was late is through", PATIENCE, || async { waiting().await == 0 }).await;
     catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+/// The story: a `resync` that waited for a lock when its lease was lost emptied the table
+/// once it had it, though the migration had ended and the application was at work there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_lost_its_lease_empties_no_table() {
+    let pair = usual_pair().await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let (target, reader) = (pair.target_client().await, pair.target_client().await);
+    let count = "SELECT count(*) FROM public.account";
+    reader.batch_execute("BEGIN").await.unwrap();
+    let rows: i64 = reader.query_one(count, &[]).await.unwrap().get(0);
+    assert!(rows > 0);
+    let resync = Walferry::spawn(command_for(&pair, &["resync", "public.account"]));
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'public.account'::regclass";
+    let is_waiting = || async { target.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0 };
+    wait_until("the table is waited for", PATIENCE, is_waiting).await;
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'";
+    target.batch_execute(ended).await.unwrap();
+    let info = ConnInfo::parse(Side::Target, &pair.target_uri(), &Env::empty()).unwrap();
+    let other = State::open(Session::connect(&info, "another").await.unwrap(), NAME).await.unwrap();
+    wait_until("another process has the lease", PATIENCE, || async { other.take_lease().await.is_ok() }).await;
+    // Its turn comes.
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    let is_over = || async { target.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 };
+    wait_until("the lock was had", PATIENCE, is_over).await;
+    assert_eq!(target.query_one(count, &[]).await.unwrap().get::<_, i64>(0), rows);
+    assert_eq!(state_of(&target, "account").await, "ready");
+    resync.kill();
+    other.release_lease().await.unwrap();
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
     pair.assert_equal().await;
 }

@@ -3,6 +3,7 @@
 //! set is named with its SQL while the others are set.
 
 use super::*;
+use crate::state::StateError;
 use crate::sweep::testing::{Pair, SOURCE_OWNER, SUPERUSER, TARGET_OWNER};
 
 /// The last pass, without a margin.
@@ -160,4 +161,28 @@ async fn more_sequences_than_one_statement_takes_are_all_set() {
     assert_eq!((report.total, report.changed), (2999, 0));
     assert_eq!(report.dropped, [TableName::new("public", "s1")]);
     assert_eq!(state.sequence_counts().await.unwrap().total, 2999, "a dropped one is forgotten");
+}
+
+/// The story: a pass of a daemon that had lost its lease unnoticed moved values back that the
+/// application had gone on from.
+#[tokio::test]
+async fn nothing_is_set_or_altered_by_who_has_lost_the_lease() {
+    let pair = Pair::new().await;
+    let (source, target, state) = (pair.source(SUPERUSER).await, pair.target(SUPERUSER).await, pair.state().await);
+    let sequences = "CREATE SEQUENCE public.a; CREATE SEQUENCE public.b";
+    source.batch_execute(&format!("{sequences} INCREMENT 5; SELECT setval('public.a', 7)")).await.unwrap();
+    target.batch_execute(sequences).await.unwrap();
+    let filter = TableFilter::default();
+    target.batch_execute("UPDATE walferry.migration SET claim = claim + 1").await.unwrap();
+    let error = pass(&source, &target, &state, all(&filter), EXACT).await.unwrap_err();
+    assert!(matches!(error, SweepError::State(StateError::Leased { .. })), "{error}");
+    // One to alter, and none to set.
+    target.batch_execute("SELECT setval('public.a', 7)").await.unwrap();
+    let error = pass(&source, &target, &state, all(&filter), EXACT).await.unwrap_err().to_string();
+    assert!(error.contains("another process is at work"), "{error}");
+    let increment = "SELECT seqincrement FROM pg_catalog.pg_sequence WHERE seqrelid = 'public.b'::regclass";
+    assert_eq!(target.query_one(increment, &[]).await.unwrap().get::<_, i64>(0), 1);
+    target.batch_execute("UPDATE walferry.migration SET claim = claim - 1").await.unwrap();
+    pass(&source, &target, &state, all(&filter), EXACT).await.unwrap();
+    assert_eq!(target.query_one(increment, &[]).await.unwrap().get::<_, i64>(0), 5);
 }
