@@ -526,6 +526,17 @@ pub async fn bounds(session: &Session) -> Result<HashMap<TableName, (u32, String
     rows.iter().map(bound).collect()
 }
 
+/// The default partitions.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn default_partitions(session: &Session) -> Result<HashSet<TableName>, DbError> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_partitioned_table p \
+         JOIN pg_catalog.pg_class c ON c.oid = p.partdefid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+    let rows = session.query(sql, &[]).await.during(session.side(), "look for the default partitions")?;
+    rows.iter().map(|row| Ok(TableName { schema: row.take(0)?, name: row.take(1)? })).collect()
+}
+
 /// Views, foreign tables and sequences, less those of extensions.
 ///
 /// # Errors

@@ -277,6 +277,21 @@ pub enum CopyError {
         /// Partitions of the same tables that were dropped on the source.
         dropped: Vec<Gap>,
     },
+    /// Rows that belong to a new partition are in the default one on the target.
+    #[error("{source}; of the default partition {default} they belong to it by now: {} (then run this again)", match is_copied {
+        true => format!("all rows of {table} come anew: TRUNCATE {};", .default.sql()),
+        false => format!("copy {table} anew, walferry resync '{table}'"),
+    })]
+    HeldByDefault {
+        /// The target's words.
+        source: SchemaError,
+        /// The default partition.
+        default: TableName,
+        /// The table in whose name its rows come.
+        table: TableName,
+        /// It is to be copied anew.
+        is_copied: bool,
+    },
     /// Unlogged tables cannot be filled behind triggers.
     #[error(
         "unlogged tables are copied whole at the end, but their triggers or rules are in force on the target already and \
@@ -374,6 +389,7 @@ impl CopyError {
             | CopyError::Unfit { .. }
             | CopyError::Unsettled { .. } => Fault::lasting(Side::Source),
             CopyError::Overlaps { .. }
+            | CopyError::HeldByDefault { .. }
             | CopyError::RenameFirst { .. }
             | CopyError::CreatedAgain(_)
             | CopyError::Misplaced(_)

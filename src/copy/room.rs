@@ -7,19 +7,20 @@
 use std::collections::{HashMap, HashSet};
 
 use super::anew::Wanted;
-use super::{CopyContext, CopyError, columns, emptying, publication};
+use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
 use crate::catalog::contents;
-use crate::catalog::tables::{Persistence, by_name, reading_sql};
+use crate::catalog::tables::{Persistence, Shape, bounds, by_name, default_partitions, reading_sql};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy};
+use crate::membership::publishing::root_in_name;
 use crate::membership::{self, Part, SourceTable};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::{self, SchemaError};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
-use crate::state::tables::TargetTable;
+use crate::state::tables::{TableRow, TableState, TargetTable};
 
 /// Everything that can be found out before a row is touched: keys in force on
 /// the target would refuse what comes in another order than they want, and
@@ -37,7 +38,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     require_readable(ctx, &wanted.new)?;
     publication::require_sound(ctx, source, &tables, &oids).await?;
     let parts = wanted.parts.iter().map(|table| table.oid);
-    require_placed(ctx, &tables, &oids.iter().copied().chain(parts).collect()).await?;
+    require_placed(ctx, source, &tables, &oids.iter().copied().chain(parts).collect()).await?;
     let found = columns::look(ctx, &HashSet::new(), (source, target)).await?;
     // A new partition or child has the columns of those above it, as the source has them.
     let above = |table: &SourceTable, oid| table.is_below(oid) || table.parents.contains(&oid);
@@ -107,10 +108,15 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
         require_names(ctx, &tables, created.iter().copied(), is_above).await?;
     }
     if let Err(error) = schema::add(ctx.settings, ctx.state, source, &tables, &new).await {
-        return Err(dropped_in_the_way(ctx, &tables, &new, error).await?);
+        return Err(in_the_way(ctx, source, (&tables, &new, wanted), error).await?);
     }
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, &new).await?;
+        attach(ctx, source, &tables, &oids).await?;
+        // What is below them is compared; they have no rows themselves.
+        let roots = wanted.parts.iter().filter(|table| table.shape == Shape::Partitioned);
+        let roots = roots.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Within));
+        ctx.state.enter_tables(&roots.collect::<Vec<_>>()).await?;
     }
     let copied: Vec<&TableName> = wanted.new.iter().map(|table| &table.name).collect();
     require_fit(
@@ -139,15 +145,18 @@ async fn refuse_those_of_dropped_tables(
     }
 }
 
-/// The same error; of a partition that overlaps another there, with those beside it that
-/// were dropped on the source.
-async fn dropped_in_the_way(
+/// The same error; of a partition that overlaps another there, or that rows of the default
+/// one belong to by now, with those beside it that were dropped on the source, or with the
+/// default one.
+async fn in_the_way(
     ctx: &CopyContext<'_>,
-    tables: &[SourceTable],
-    new: &[SourceTable],
+    source: &Session,
+    (tables, new, wanted): (&[SourceTable], &[SourceTable], &Wanted),
     error: SchemaError,
 ) -> Result<CopyError, CopyError> {
-    let overlaps = matches!(&error, SchemaError::Object { source, .. } if schema::is_overlapping(source));
+    let is = |kind: fn(&DbError) -> bool| matches!(&error, SchemaError::Object { source, .. } if kind(source));
+    let is_held = is(schema::is_held_by_default);
+    let overlaps = is_held || is(schema::is_overlapping);
     let is_there: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
     let above: HashSet<u32> = new.iter().flat_map(|table| table.ancestors.iter().map(|above| above.oid)).collect();
     let is_beside = |there: &TargetTable| {
@@ -158,19 +167,47 @@ async fn dropped_in_the_way(
         let cause = Cause::Dropped { within: None };
         Gap { source_oid: there.source_oid, table: there.name, cause }
     };
-    let beside = ctx.state.target_tables().await?.into_iter().filter(is_beside);
-    let dropped: Vec<Gap> = beside.filter(|_| overlaps).map(dropped).collect();
-    Ok(if dropped.is_empty() { error.into() } else { CopyError::Overlaps { source: error, dropped } })
+    let there = ctx.state.target_tables().await?;
+    let dropped: Vec<Gap> = there.iter().filter(|_| overlaps).filter(|t| is_beside(t)).cloned().map(dropped).collect();
+    if !dropped.is_empty() {
+        return Ok(CopyError::Overlaps { source: error, dropped });
+    }
+    if !is_held {
+        return Ok(error.into());
+    }
+    let defaults = default_partitions(ctx.state.session()).await?;
+    let is_default = |there: &&TargetTable| {
+        let parent = there.parent.as_ref().and_then(|(oid, _)| *oid);
+        defaults.contains(&there.name) && parent.is_some_and(|oid| above.contains(&oid))
+    };
+    let holder = there.iter().find(is_default).and_then(|t| tables.iter().find(|table| table.oid == t.source_oid));
+    let published = publication_facts::tables(source, ctx.settings.publications.names()).await?;
+    Ok(match holder {
+        Some(holder) => {
+            let table = root_in_name(&published, holder).unwrap_or(&holder.name).clone();
+            let is_copied = wanted.again.iter().any(|row| row.table == table);
+            CopyError::HeldByDefault { source: error, default: holder.name.clone(), table, is_copied }
+        }
+        None => error.into(),
+    })
 }
 
 /// What is a partition has to be one of the same table on the target; so has what is in
 /// the way of a new partition there.
-async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &HashSet<u32>) -> Result<(), CopyError> {
+async fn require_placed(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    wanted: &HashSet<u32>,
+) -> Result<(), CopyError> {
     let there = ctx.state.target_tables().await?;
     let there: HashMap<u32, TargetTable> = there.into_iter().map(|there| (there.source_oid, there)).collect();
     let known = membership::known(ctx.state).await?;
     let takes_part = |oid| wanted.contains(&oid) || known.get(&oid).is_some_and(|state| state.takes_part());
-    let is_wanted = |table: &&SourceTable| wanted.contains(&table.oid);
+    // Rows of a root go on to what is below it.
+    let is_wanted = |table: &&SourceTable| {
+        wanted.contains(&table.oid) || table.ancestors.iter().any(|above| wanted.contains(&above.oid))
+    };
     let roots: HashSet<u32> =
         tables.iter().filter(is_wanted).flat_map(|table| table.ancestors.iter().map(|above| above.oid)).collect();
     let is_in_the_way = |table: &SourceTable| {
@@ -178,11 +215,50 @@ async fn require_placed(ctx: &CopyContext<'_>, tables: &[SourceTable], wanted: &
         parent.is_some_and(|(oid, _)| oid.is_some_and(|oid| roots.contains(&oid)))
     };
     let hierarchy = Hierarchy::of(ctx.settings.schema);
-    let looked_at = tables.iter().filter(|table| is_wanted(table) || is_in_the_way(table));
-    match looked_at.filter_map(|table| placement::misplaced(hierarchy, table, &there, takes_part)).next() {
-        None => Ok(()),
-        Some(gap) => Err(CopyError::Misplaced(Box::new(gap))),
+    // What is to become a partition of a new table has its place once that is there.
+    let waits = |table: &SourceTable| {
+        let parent = table.ancestors.first().map(|above| above.oid);
+        parent.is_some_and(|parent| wanted.contains(&parent) && !there.contains_key(&parent))
+            && stands_alone(table, &there)
+    };
+    let looked_at = tables.iter().filter(|table| (is_wanted(table) || is_in_the_way(table)) && !waits(table));
+    let misplaced = looked_at.filter_map(|table| placement::misplaced(hierarchy, table, &there, takes_part)).next();
+    let Some(mut gap) = misplaced else { return Ok(()) };
+    placement::with_bounds(source, std::slice::from_mut(&mut gap)).await?;
+    Err(CopyError::Misplaced(Box::new(gap)))
+}
+
+fn stands_alone(table: &SourceTable, there: &HashMap<u32, TargetTable>) -> bool {
+    there.get(&table.oid).is_some_and(|there| there.parent.is_none())
+}
+
+/// Makes tables of the target partitions of `new` ones, as they are on the source.
+async fn attach(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    new: &HashSet<u32>,
+) -> Result<(), CopyError> {
+    let there = ctx.state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
+    let is_to_go = |table: &&SourceTable| {
+        let parent = table.ancestors.first();
+        parent.is_some_and(|parent| new.contains(&parent.oid))
+            && !new.contains(&table.oid)
+            && stands_alone(table, &there)
+    };
+    let waiting: Vec<&SourceTable> = tables.iter().filter(is_to_go).collect();
+    if waiting.is_empty() {
+        return Ok(());
     }
+    let bounds: HashMap<u32, String> = bounds(source).await?.into_values().collect();
+    let target = ctx.state.session();
+    for table in waiting {
+        let (Some(parent), Some(bounds)) = (table.ancestors.first(), bounds.get(&table.oid)) else { continue };
+        let sql = format!("ALTER TABLE {} ATTACH PARTITION {} {bounds}", parent.name.sql(), table.name.sql());
+        target.batch_execute(&sql).await.during(target.side(), format!("execute \"{sql}\""))?;
+        tracing::info!(table = %table.name, root = %parent.name, "made a partition of a table that came later");
+    }
+    Ok(())
 }
 
 /// A table that is to be created cannot inherit from one that is left out.

@@ -115,6 +115,11 @@ pub enum Cause {
         source: Option<TableName>,
         /// On the target.
         target: Option<TableName>,
+        /// Its bounds on the source, filled in later ([`super::placement::with_bounds`]).
+        bounds: Option<String>,
+        /// Whether the target has that of the source: else it is made a partition when that
+        /// is taken in.
+        is_there: bool,
     },
 }
 
@@ -181,7 +186,7 @@ impl Gap {
                     lacks.join(", ")
                 );
             }
-            Cause::Attached { source, target } => {
+            Cause::Attached { source, target, .. } => {
                 let of = |parent: &Option<TableName>| match parent {
                     Some(parent) => format!("a partition of {parent}"),
                     None => "no partition".to_owned(),
@@ -275,13 +280,18 @@ impl Gap {
             Cause::LetIn | Cause::New | Cause::NewAndEmpty => {
                 format!("{add}, or leave it out: --exclude-tables '{table}'")
             }
-            Cause::Attached { source, target } => {
+            Cause::Attached { source, target, bounds, is_there } => {
+                let bounds = bounds.as_deref().unwrap_or("… (its bounds as on the source)");
                 let detach =
                     target.iter().map(|parent| format!("ALTER TABLE {} DETACH PARTITION {sql};", parent.sql()));
-                let attach = source.iter().map(|parent| {
-                    format!("ALTER TABLE {} ATTACH PARTITION {sql} … (its bounds as on the source)", parent.sql())
-                });
-                format!("do the same there: {}", detach.chain(attach).collect::<Vec<_>>().join(" "))
+                let attach = source
+                    .iter()
+                    .map(|parent| format!("ALTER TABLE {} ATTACH PARTITION {sql} {bounds};", parent.sql()));
+                let to_add = source.as_ref().filter(|_| !is_there);
+                let attach = attach.filter(|_| *is_there);
+                let add = to_add.map(|root| format!("then take that in, which brings this: walferry add '{root}'"));
+                let sql: Vec<String> = detach.chain(attach).chain(add).collect();
+                format!("do the same there: {}", sql.join(" "))
             }
         }
     }
@@ -538,7 +548,10 @@ fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause
 }
 
 fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
-    attached_otherwise(now.hierarchy_of(table), table, (there, now.there), |oid| members.all.contains(&oid))
+    // A root that came later takes part as well.
+    let is_known = |oid: u32| now.rows.iter().any(|row| row.source_oid == oid);
+    let takes_part = |oid: u32| members.all.contains(&oid) || members.let_in.contains(&oid) && !is_known(oid);
+    attached_otherwise(now.hierarchy_of(table), table, (there, now.there), takes_part)
 }
 
 fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {

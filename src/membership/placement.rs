@@ -8,7 +8,9 @@ use std::collections::HashMap;
 
 use super::SourceTable;
 use super::coverage::{Cause, Gap};
+use crate::catalog::tables;
 use crate::config::SchemaMode;
+use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::tables::TargetTable;
 
@@ -65,7 +67,26 @@ pub(super) fn attached_otherwise(
         // By its name there, where it may be renamed yet.
         source: parent.map(|parent| there.get(&parent.oid).map_or(&parent.name, |there| &there.name).clone()),
         target: own.parent.as_ref().map(|(_, name)| name.clone()),
+        bounds: None,
+        is_there: parent.is_none_or(|parent| there.contains_key(&parent.oid)),
     })
+}
+
+/// Fills in the bounds of those that are to be attached.
+///
+/// # Errors
+/// When the source cannot be asked.
+pub async fn with_bounds(source: &Session, gaps: &mut [Gap]) -> Result<(), DbError> {
+    let mut wanted = gaps.iter_mut().filter_map(|gap| match &mut gap.cause {
+        Cause::Attached { source: Some(_), bounds, .. } => Some((gap.source_oid, bounds)),
+        _ => None,
+    });
+    let Some(first) = wanted.next() else { return Ok(()) };
+    let mut known: HashMap<u32, String> = tables::bounds(source).await?.into_values().collect();
+    for (oid, bounds) in std::iter::once(first).chain(wanted) {
+        *bounds = known.remove(&oid);
+    }
+    Ok(())
 }
 
 /// The table that one is a partition of on the target, if the source has that no

@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Now};
-use crate::membership::placement::Hierarchy;
+use crate::membership::placement::{self, Hierarchy};
 use crate::membership::{self, Part, SourceTable, narrowed, publishing};
 use crate::session::Session;
 use crate::sql::TableName;
@@ -74,7 +74,8 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
         publishes_all,
         hierarchy,
     };
-    let gaps = coverage::compare(&now);
+    let mut gaps = coverage::compare(&now);
+    placement::with_bounds(source, &mut gaps).await?;
     let origins: HashMap<u32, Origin> =
         tables.iter().map(|table| (table.oid, coverage::origin(table, &published))).collect();
     let unrecorded =
@@ -302,16 +303,8 @@ impl Look {
         let origin = self.origins.get(&gap.source_oid).cloned().unwrap_or_default();
         match gap.cause {
             Cause::NewWithin { .. } => {
-                let is_known = |oid| self.rows.iter().any(|row| row.source_oid == oid);
-                let is_above = |table: &&SourceTable| {
-                    self.tables.iter().any(|below| below.oid == gap.source_oid && below.is_below(table.oid))
-                };
-                let is_new = |table: &&SourceTable| table.part == Part::Included && !is_known(table.oid);
-                let above = self.tables.iter().filter(is_above).filter(is_new);
                 let row = TableRow::new(gap.table.clone(), gap.source_oid, TableState::Within);
-                let mut rows = vec![TableRow { origin, ..row }];
-                rows.extend(above.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Within)));
-                state.enter_tables(&rows).await?;
+                state.enter_tables(&[TableRow { origin, ..row }]).await?;
             }
             _ => state.record_origins(&[(gap.source_oid, origin)]).await?,
         }

@@ -306,6 +306,11 @@ pub fn is_overlapping(error: &DbError) -> bool {
     error.sqlstate() == Some(&SqlState::INVALID_OBJECT_DEFINITION)
 }
 
+/// Whether the target refused a partition as rows of the default one belong to it.
+pub fn is_held_by_default(error: &DbError) -> bool {
+    error.sqlstate() == Some(&SqlState::CHECK_VIOLATION)
+}
+
 /// Whether the target refused an object because something has its name.
 pub fn is_taken(error: &DbError) -> bool {
     error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state))

@@ -37,7 +37,7 @@ pub mod without_stream;
 use std::path::PathBuf;
 
 pub(crate) use create::shown;
-pub use create::{is_missing, is_overlapping, is_taken};
+pub use create::{is_held_by_default, is_missing, is_overlapping, is_taken};
 pub use existing::{Keys, has_an_end_begun, take_away_again};
 pub use follow::follow;
 pub(crate) use order::in_order;

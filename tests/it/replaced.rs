@@ -43,6 +43,36 @@ async fn rows_of_a_partition_that_takes_the_place_of_another_are_not_lost_with_t
     }
 }
 
+/// The stories: nothing led out when rows of the default partition went to a new one, or when
+/// a table became a partition of a new one under its name.
+#[tokio::test]
+async fn rows_that_are_in_another_partition_by_now_and_tables_that_became_partitions_lead_on() {
+    let with_default = format!(
+        "{PARTED}; CREATE TABLE pt_d PARTITION OF pt DEFAULT; INSERT INTO pt SELECT i, 'd' FROM generate_series(101, 110) i"
+    );
+    let split = "BEGIN; ALTER TABLE pt DETACH PARTITION pt_d; CREATE TABLE pt_2 PARTITION OF pt FOR VALUES FROM (100) TO (105); \
+         INSERT INTO pt SELECT * FROM pt_d WHERE id < 105; DELETE FROM pt_d WHERE id < 105; ALTER TABLE pt ATTACH PARTITION pt_d DEFAULT; COMMIT";
+    let below = "BEGIN; ALTER TABLE pt DETACH PARTITION pt_1; ALTER TABLE pt_1 RENAME TO pt_1_0; \
+         CREATE TABLE pt_1 (LIKE pt INCLUDING ALL) PARTITION BY RANGE (id); ALTER TABLE pt_1 ATTACH PARTITION pt_1_0 FOR VALUES FROM (0) TO (100); \
+         ALTER TABLE pt ATTACH PARTITION pt_1 FOR VALUES FROM (0) TO (100); UPDATE pt SET v = 'w' WHERE id = 1; COMMIT";
+    let plain = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'v'), (2, 'v')";
+    let converted = "BEGIN; ALTER TABLE t RENAME TO t_0; CREATE TABLE t (id int NOT NULL, v text) PARTITION BY RANGE (id); \
+         ALTER TABLE t ATTACH PARTITION t_0 FOR VALUES FROM (0) TO (100); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (100) TO (200); \
+         ALTER TABLE t ADD PRIMARY KEY (id); INSERT INTO t VALUES (150, 'n'); UPDATE t SET v = 'w' WHERE id = 1; COMMIT";
+    let rooted = |setup: &str| format!("{setup}; {ALL_ROOTED}");
+    for (setup, sql, arguments) in [
+        (with_default.clone(), split, &[][..]),
+        (rooted(&with_default), split, &["--publication", "mine"]),
+        (PARTED.to_owned(), below, &[]),
+        (rooted(PARTED), below, &["--publication", "mine"]),
+        (plain.to_owned(), converted, &[]),
+    ] {
+        let story = Story::of(&setup, arguments).await;
+        story.source(sql).await;
+        story.leads_to_the_end().await;
+    }
+}
+
 /// The story: of what came with its own partitions, those were to be detached, and their
 /// rows were lost with that.
 #[tokio::test]

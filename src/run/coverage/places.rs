@@ -76,7 +76,7 @@ async fn misplaced(ctx: &Context, state: &State, table: &TableName) -> Result<Ve
     let mut found = Vec::new();
     for gap in look.gaps {
         match &gap.cause {
-            Cause::Attached { source, target } => {
+            Cause::Attached { source, target, .. } => {
                 let is_of_it = [source, target].into_iter().flatten().any(|parent| parent == table);
                 found.extend((gap.table == *table || is_of_it).then_some(gap));
             }
