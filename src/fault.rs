@@ -354,8 +354,9 @@ impl Trouble {
     }
 }
 
-const LEASED: &str = "stop it first. If it is gone and its session hangs on, end that on the target: \
-     SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 2003592825";
+const LEASED: &str = "stop it first. If it is gone and a session of it hangs on, end that on the target: \
+     SELECT DISTINCT pg_terminate_backend(pid) FROM pg_locks WHERE pid <> pg_backend_pid() \
+     AND (locktype = 'advisory' AND classid = 2003592825 OR relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'walferry'::regnamespace))";
 
 impl Difference {
     fn remedy(self) -> &'static str {

@@ -129,7 +129,7 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
 }
 
 /// A table that was dropped on the source and created again has its name on the target
-/// taken by the old one, with its rows.
+/// taken by the old one.
 async fn refuse_those_of_dropped_tables(
     ctx: &CopyContext<'_>,
     tables: &[SourceTable],
@@ -138,11 +138,15 @@ async fn refuse_those_of_dropped_tables(
     let is_there: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
     let old = ctx.state.target_tables().await?.into_iter().filter(|old| !is_there.contains(&old.source_oid));
     let old: Vec<TableName> = old.map(|old| old.name).filter(|name| new.iter().any(|t| t.name == *name)).collect();
-    let filled = contents::filled(ctx.state.session(), &old.iter().collect::<Vec<_>>()).await?;
-    match filled.into_iter().next() {
-        None => Ok(()),
-        Some(filled) => Err(CopyError::CreatedAgain(filled.table)),
-    }
+    // Empty it may be, and yet have other columns, keys and indexes than the new one.
+    let in_the_way = match ctx.settings.schema {
+        SchemaMode::Create => old.into_iter().next(),
+        SchemaMode::Existing | SchemaMode::None => {
+            let filled = contents::filled(ctx.state.session(), &old.iter().collect::<Vec<_>>()).await?;
+            filled.into_iter().next().map(|filled| filled.table)
+        }
+    };
+    in_the_way.map_or(Ok(()), |table| Err(CopyError::CreatedAgain(table)))
 }
 
 /// The same error; of a partition that overlaps another there, or that rows of the default

@@ -17,8 +17,7 @@ use crate::state::State;
 use crate::sweep::SweepError;
 use crate::sweep::sequences::{Newly, SequencePass, SequenceReport, SequenceSweep};
 
-/// How long a pass may take with its connections: longer than it waits for one
-/// that another process left behind; ten thousand sequences take seconds.
+/// How long a pass may take with its connections; ten thousand sequences take seconds.
 const PASS_LIMIT: Duration = Duration::from_secs(300);
 
 /// Makes passes until it is dropped. One that fails is logged, and tried again

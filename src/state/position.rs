@@ -139,6 +139,13 @@ impl State {
                      AND NOT EXISTS (SELECT FROM walferry.migration o WHERE o.slot = p.slot)) \
              SELECT claim FROM mine";
         let claimed = self.query(sql, &[&self.name(), &temporary_prefix(self.name())], "claim the position").await;
+        // What waits for these rows later would do so without a word.
+        let held = "SELECT (SELECT pg_catalog.count(*) FROM (SELECT FROM walferry.tables WHERE migration = $1 FOR NO KEY UPDATE) AS t), \
+             (SELECT pg_catalog.count(*) FROM (SELECT FROM walferry.large_objects WHERE migration = $1 FOR NO KEY UPDATE) AS l)";
+        let claimed = match claimed {
+            Ok(rows) => self.query(held, &[&self.name()], "claim the tables").await.map(|_| rows),
+            refused => refused,
+        };
         batch(if claimed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         match claimed {
             Ok(rows) => {

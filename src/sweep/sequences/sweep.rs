@@ -1,29 +1,21 @@
 //! Passes over the sequences of a migration, on sessions of their own.
 //!
-//! Invariant: of one migration there is one pass at a time, and none is under
-//! way once the next has begun, whatever became of the process that began it:
-//! the session that sets values holds an advisory lock for as long as its
-//! backend lives. Otherwise a value that a killed daemon had sent could arrive
-//! after a newer one, or after the last pass. Nor does one begin of a process that
-//! has lost its lease: each statement that sets values asks for the claim.
+//! Invariant: of a process that has lost its lease, or was killed, nothing is set once the
+//! next one has it: each statement that sets values holds the claim until its end, and
+//! asks for it first. Otherwise a value that a killed daemon had sent could arrive
+//! after a newer one, or after the last pass.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::{SequencePass, SequenceReport, SweepError, pass};
-use crate::config::{Settings, Side};
+use crate::config::Settings;
 use crate::observe::metrics::Metrics;
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::state::State;
-use crate::state::lease::LOCK_CLASS;
 use crate::words::listed;
 
-/// How long a pass that another process left behind is waited for: its
-/// statements end sooner, but a server notices a lost client only after two
-/// minutes ([`crate::wire::PINNED`]).
-const TURN_WAIT: &str = "SET lock_timeout = '150s'";
-
-/// Both sessions, the target's with the lock.
+/// Both sessions.
 pub struct SequenceSweep {
     source: Session,
     /// On a session of its own, which sets the values, too.
@@ -31,10 +23,10 @@ pub struct SequenceSweep {
 }
 
 impl SequenceSweep {
-    /// Connects to both ends and waits for its turn.
+    /// Connects to both ends.
     ///
     /// # Errors
-    /// When an end cannot be reached, or a pass of another process goes on.
+    /// When an end cannot be reached.
     pub async fn connect(settings: &Settings, state: &State) -> Result<Self, SweepError> {
         let source = async { Ok::<_, SweepError>(Session::connect(&settings.source, &settings.name).await?) };
         let state = async {
@@ -42,10 +34,6 @@ impl SequenceSweep {
             Ok(state.beside(session).await?)
         };
         let (source, state) = futures_util::try_join!(source, state)?;
-        let turn = "wait for a pass over the sequences that another process left behind";
-        state.session().batch_execute(TURN_WAIT).await.during(Side::Target, turn)?;
-        let lock = "SELECT pg_catalog.pg_advisory_lock($1, pg_catalog.hashtext($2 || ' sequences'))";
-        state.session().query(lock, &[&LOCK_CLASS, &settings.name]).await.during(Side::Target, turn)?;
         Ok(SequenceSweep { source, state })
     }
 
