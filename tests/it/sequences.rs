@@ -11,10 +11,9 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use walferry::demo::cluster::SUPERUSER;
-use walferry::state::lease::LOCK_CLASS;
 
 use crate::journey::{Journey, execute};
-use crate::migration::{NAME, PATIENCE, catch_up, source_admin, streaming};
+use crate::migration::{PATIENCE, catch_up, source_admin, streaming};
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
 use crate::support::{connect, wait_until, workload};
@@ -314,8 +313,8 @@ async fn the_jump_of_a_source_that_crashed_is_carried_like_any_value() {
     pair.assert_equal().await;
 }
 
-/// A value that a killed daemon had sent could arrive after the last pass: the
-/// session that sets values holds a lock for as long as it lives.
+/// A value that a killed daemon had sent could arrive after the last pass: the statement
+/// that sets values holds the claim for as long as it lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_pass_begins_when_no_earlier_one_is_under_way_any_more() {
     let pair = Pair::builder().start().await;
@@ -323,16 +322,14 @@ async fn the_last_pass_begins_when_no_earlier_one_is_under_way_any_more() {
     streaming(&pair, &[]).await.terminate(PATIENCE).code(0);
     pair.source_sql("SELECT setval('public.s', 500)").await;
     let (straggler, target) = (pair.target_client().await, pair.target_client().await);
-    let lock = "SELECT pg_advisory_lock($1, hashtext($2))";
-    straggler.execute(lock, &[&LOCK_CLASS, &format!("{NAME} sequences")]).await.unwrap();
+    straggler.batch_execute("BEGIN; SELECT FROM walferry.migration FOR SHARE").await.unwrap();
     let catchup = Walferry::on(&pair, &["catchup"]);
-    wait_until("the last pass waits", PATIENCE, || async {
-        let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)";
+    wait_until("the claim waits", PATIENCE, || async {
+        let sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted)";
         target.query_one(sql, &[]).await.unwrap().get(0)
     })
     .await;
-    straggler.execute("SELECT setval('public.s', 900)", &[]).await.unwrap();
-    drop(straggler);
+    straggler.batch_execute("SELECT setval('public.s', 900); COMMIT").await.unwrap();
     catchup.wait(PATIENCE).code(0);
     pair.assert_equal().await;
 }

@@ -19,9 +19,6 @@ use crate::membership::publishing::Switched;
 use crate::relation::Relation;
 use crate::state::tables::TableRow;
 
-const DETACHED: &str = "its rows came in the name of a table that it is or was a partition of, and do not any more: copy it with \
-     \"walferry resync\"";
-
 impl Tables {
     /// Decides about changes in the name of a table whose rows are in others'.
     pub(super) async fn within(
@@ -42,7 +39,14 @@ impl Tables {
             Shape::Partitioned => (table.name.clone(), Partitions::InTheirRootsName),
             Shape::Plain => match above {
                 Some(root) => (root.clone(), Partitions::InTheirOwnName),
-                None => return Err(unknown(&relation.table, at, DETACHED)),
+                None => {
+                    let why = format!(
+                        "its rows came in the name of a table that it is or was a partition of, and do not any more: copy it \
+                         anew: walferry resync '{}'",
+                        table.name
+                    );
+                    return Err(unknown(&relation.table, at, &why));
+                }
             },
         };
         let published = publication::tables(source.session().await?, &self.publications).await?;
