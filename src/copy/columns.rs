@@ -45,8 +45,7 @@ pub async fn look(
     let hierarchy = Hierarchy::of(ctx.settings.schema);
     let state = ctx.state;
     let tables = ctx.tables_in(source, Detail::Columns).await?;
-    let names = state.target_tables().await?.into_iter();
-    let names: HashMap<u32, _> = names.map(|there| (there.source_oid, there.name)).collect();
+    let names = names_there(state).await?;
     let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
     let tables: Vec<&SourceTable> = tables.iter().filter(takes_part).filter(|t| !others.contains(&t.oid)).collect();
     let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
@@ -66,9 +65,8 @@ pub async fn look(
     for table in &tables {
         let Some(theirs) = beside(table) else { continue };
         let pairs_of = pairs.get(&table.oid);
-        let known = known(table, theirs);
-        let compared =
-            columns::compare(&table.columns, &theirs.columns, (known, &called[&tops[&table.oid]]), hierarchy);
+        let (known, called) = (known(table, theirs), &called[&tops[&table.oid]]);
+        let compared = columns::compare(&table.columns, &theirs.columns, (known, called), hierarchy);
         if !compared.met.is_empty() {
             let pairs = columns::with_met(known, &compared.met);
             let parents = pairs_of.map_or_else(|| table.above(), |pairs| pairs.parents.clone());
@@ -108,6 +106,11 @@ pub async fn look(
     });
     found.gaps.extend(gaps(differing, &differences, (source, target), state).await?);
     Ok(found)
+}
+
+/// The names that the source's tables have on the target.
+async fn names_there(state: &State) -> Result<HashMap<u32, TableName>, CopyError> {
+    Ok(state.target_tables().await?.into_iter().map(|there| (there.source_oid, there.name)).collect())
 }
 
 /// A table's columns on the source and on the target, and their pairs.

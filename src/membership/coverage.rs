@@ -14,7 +14,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::placement::{Hierarchy, attached_otherwise, dropped_above};
+use super::placement::{self, Hierarchy, attached_otherwise, dropped_above};
 use super::publishing::{self, Switched, root_in_name};
 use super::renaming::{Renaming, say_how_to_rename};
 use super::{Part, SourceTable};
@@ -281,17 +281,8 @@ impl Gap {
                 format!("{add}, or leave it out: --exclude-tables '{table}'")
             }
             Cause::Attached { source, target, bounds, is_there } => {
-                let bounds = bounds.as_deref().unwrap_or("… (its bounds as on the source)");
-                let detach =
-                    target.iter().map(|parent| format!("ALTER TABLE {} DETACH PARTITION {sql};", parent.sql()));
-                let attach = source
-                    .iter()
-                    .map(|parent| format!("ALTER TABLE {} ATTACH PARTITION {sql} {bounds};", parent.sql()));
-                let to_add = source.as_ref().filter(|_| !is_there);
-                let attach = attach.filter(|_| *is_there);
-                let add = to_add.map(|root| format!("then take that in, which brings this: walferry add '{root}'"));
-                let sql: Vec<String> = detach.chain(attach).chain(add).collect();
-                format!("do the same there: {}", sql.join(" "))
+                let home = (source.as_ref(), bounds.as_deref(), *is_there);
+                placement::remedy(&sql, home, target.as_ref())
             }
         }
     }

@@ -72,6 +72,25 @@ pub(super) fn attached_otherwise(
     })
 }
 
+/// What makes a table (`sql`) a partition of the one that it is one of on the source, and of
+/// no other: of the source's, its bounds there, and whether the target has it.
+pub(super) fn remedy(
+    sql: &str,
+    (source, bounds, is_there): (Option<&TableName>, Option<&str>, bool),
+    target: Option<&TableName>,
+) -> String {
+    let bounds = bounds.unwrap_or("… (its bounds as on the source)");
+    let detach = target.map(|parent| format!("ALTER TABLE {} DETACH PARTITION {sql};", parent.sql()));
+    let attach = source.map(|parent| match is_there {
+        true => format!("ALTER TABLE {} ATTACH PARTITION {sql} {bounds};", parent.sql()),
+        false => format!("take that one in, which attaches it: walferry add '{parent}'"),
+    });
+    match (detach, attach) {
+        (Some(detach), Some(attach)) => format!("do the same there: {detach} {attach}"),
+        (detach, attach) => format!("do the same there: {}", detach.or(attach).unwrap_or_default()),
+    }
+}
+
 /// Fills in the bounds of those that are to be attached.
 ///
 /// # Errors

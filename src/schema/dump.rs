@@ -61,7 +61,7 @@ impl Dump {
         let taken = left_out::of_filter(source, tables).await?;
         let section = async |section: &str| {
             let args = arguments(settings, section, scope, patience, &taken.relations);
-            let mut entries = archive::split(&pg_dump.run(&settings.source, &args).await?)?;
+            let mut entries = archive::split(&pg_dump.run(&settings.source, source.version(), &args).await?)?;
             left_out::remove(&taken, &mut entries);
             for entry in &mut entries {
                 attver::strip(entry);

@@ -182,11 +182,12 @@ impl PgDump {
         release_day(self.version, self.minor)
     }
 
-    /// Runs it on `info`'s database with `args`, and returns what it prints.
+    /// Runs it on `info`'s database, of a server of this version, with `args`, and returns what
+    /// it prints.
     ///
     /// # Errors
     /// When it cannot be started or fails, with the end of its standard error.
-    pub(super) async fn run(&self, info: &ConnInfo, args: &[String]) -> Result<String, SchemaError> {
+    pub(super) async fn run(&self, info: &ConnInfo, server: i32, args: &[String]) -> Result<String, SchemaError> {
         let start = |source| SchemaError::Start { program: self.path.clone(), source };
         let passfile = password_file(info).map_err(start)?;
         let mut command = Command::new(&self.path);
@@ -194,7 +195,7 @@ impl PgDump {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
             command.env_remove(name);
         }
-        command.envs(environment(info, self.version)).env("PGPASSFILE", passfile.path());
+        command.envs(environment(info, server, self.version)).env("PGPASSFILE", passfile.path());
         // Its words are looked at, see `was_cut_off`.
         command.env("LC_ALL", "C");
         command.args(["--schema-only", "--no-password"]).args(args);
@@ -244,7 +245,7 @@ fn password_file(info: &ConnInfo) -> std::io::Result<NamedTempFile> {
 }
 
 /// The connection in libpq's environment variables, without the password.
-fn environment(info: &ConnInfo, pg_dump_version: u32) -> Vec<(&'static str, String)> {
+fn environment(info: &ConnInfo, server: i32, pg_dump_version: u32) -> Vec<(&'static str, String)> {
     let list =
         |of: &dyn Fn(&crate::config::conninfo::Host) -> String| info.hosts.iter().map(of).collect::<Vec<_>>().join(",");
     let mut vars = vec![
@@ -280,7 +281,7 @@ fn environment(info: &ConnInfo, pg_dump_version: u32) -> Vec<(&'static str, Stri
         }
     }
     let theirs = info.options.as_deref().unwrap_or_default();
-    vars.push(("PGOPTIONS", format!("{theirs} {}", pg_dump_options()).trim_start().to_owned()));
+    vars.push(("PGOPTIONS", format!("{theirs} {}", pg_dump_options(server)).trim_start().to_owned()));
     vars
 }
 

@@ -67,7 +67,8 @@ pub const PINNED: [Pin; 27] = [
 ];
 
 /// Those of pg_dump, as its session's options: what it does not set by itself.
-pub const OF_PG_DUMP: [&str; 8] = [
+pub const OF_PG_DUMP: [&str; 9] = [
+    "jit",
     "timezone",
     "lc_monetary",
     "array_nulls",
@@ -93,9 +94,9 @@ pub fn preparation(version: i32) -> String {
 }
 
 /// pg_dump's options: no timeouts (it sets its own off only after its first statement),
-/// and what it takes from database and role.
-pub fn pg_dump_options() -> String {
+/// and what it takes from database and role of a server of this version.
+pub fn pg_dump_options(version: i32) -> String {
     let is_wanted = |name: &str| name.ends_with("_timeout") || OF_PG_DUMP.contains(&name);
-    let wanted = PINNED.iter().filter(|(name, _, since)| *since == 0 && is_wanted(name));
+    let wanted = PINNED.iter().filter(|(name, _, since)| version >= *since && is_wanted(name));
     wanted.map(|(name, value, _)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
 }

@@ -388,5 +388,5 @@ async fn every_session_has_the_pinned_settings_whatever_role_and_database_have()
     let unasked: Vec<&str> =
         PINNED.iter().filter(|(name, _, since)| *since == 0 && !named.contains(name)).map(|(name, ..)| *name).collect();
     assert!(unasked.is_empty(), "{unasked:?}");
-    assert!(prepare::OF_PG_DUMP.iter().all(|name| pg_dump_options().contains(&format!("-c {name}="))));
+    assert!(prepare::OF_PG_DUMP.iter().all(|name| pg_dump_options(110_000).contains(&format!("-c {name}="))));
 }
