@@ -219,10 +219,10 @@ impl Tables {
                 return Ok(Admission::PassedOver);
             }
             TableState::Extension => return Ok(Admission::PassedOver),
-            TableState::Unlogged => WAS_UNLOGGED,
-            _ => LEFT_OUT,
+            TableState::Unlogged => was_unlogged(&table.name),
+            _ => left_out(&table.name),
         };
-        Err(unknown(&relation.table, at, why))
+        Err(unknown(&relation.table, at, &why))
     }
 
     /// A table that the state does not know.
@@ -479,11 +479,19 @@ fn replaced(name: &TableName, now: &TableName) -> String {
     )
 }
 
-const WAS_UNLOGGED: &str = "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by \
-     \"walferry add\", and start again";
+fn was_unlogged(table: &TableName) -> String {
+    format!(
+        "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by walferry add '{table}', \
+         and start again"
+    )
+}
 
-const LEFT_OUT: &str = "a filter left it out when the rows were copied, and it does not any more. Take it in with \"walferry add\", or start \
-     again with --exclude-tables naming it";
+fn left_out(table: &TableName) -> String {
+    format!(
+        "a filter left it out when the rows were copied, and it does not any more. Take it in by walferry add '{table}', \
+         or start again with --exclude-tables '{table}'"
+    )
+}
 
 fn unvouched(table: &TableName) -> String {
     format!(
