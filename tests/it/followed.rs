@@ -92,6 +92,18 @@ async fn changes_of_a_dropped_table_are_not_the_new_ones_of_its_name() {
     }
 }
 
+/// The story: what the stream still had of a table that was dropped on both sides was refused
+/// for ever, as it does not exist on the target.
+#[tokio::test]
+async fn changes_of_a_table_that_is_gone_on_both_sides_are_passed_over() {
+    let story = Story::of(TWO, &[]).await;
+    story.source("UPDATE a SET v = 'late'; UPDATE b SET v = 'x' WHERE id = 11; DROP TABLE a").await;
+    story.target.batch_execute("DROP TABLE a").await.unwrap();
+    let said = story.run(&["catchup"], 0);
+    assert!(said.stderr.contains("it is gone on the source by now"), "{}", said.stderr);
+    story.leads_to_the_end().await;
+}
+
 /// The stories: two RENAMEs for ever; the new table was renamed to the old one's name and
 /// had its changes; nothing led out.
 #[tokio::test]
