@@ -87,7 +87,7 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     let absent = parts.into_iter().filter(|part| !found.contains_key(&part.name));
     let new: Vec<SourceTable> = wanted.new.iter().chain(absent).cloned().collect();
     if new.is_empty() {
-        return Ok(());
+        return enter_roots(ctx, wanted).await;
     }
     let tables = ctx.tables(source).await?;
     let tables = membership::letting_in(tables, |oid| new.iter().any(|table| table.oid == oid));
@@ -113,10 +113,6 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, &new).await?;
         attach(ctx, source, &tables, &oids).await?;
-        // What is below them is compared; they have no rows themselves.
-        let roots = wanted.parts.iter().filter(|table| table.shape == Shape::Partitioned);
-        let roots = roots.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Within));
-        ctx.state.enter_tables(&roots.collect::<Vec<_>>()).await?;
     }
     let copied: Vec<&TableName> = wanted.new.iter().map(|table| &table.name).collect();
     require_fit(
@@ -125,7 +121,17 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
         Hierarchy::of(ctx.settings.schema),
     )?;
     require_empty(target, &copied).await?;
-    Ok(())
+    enter_roots(ctx, wanted).await
+}
+
+/// Enters partitioned tables that have their place, below a root that is known: they have
+/// no rows themselves, and what is below them is compared.
+async fn enter_roots(ctx: &CopyContext<'_>, wanted: &Wanted) -> Result<(), CopyError> {
+    let is_ours = ctx.settings.schema == SchemaMode::Create;
+    let roots = wanted.parts.iter().filter(|table| is_ours && table.shape == Shape::Partitioned);
+    let roots: Vec<TableRow> =
+        roots.map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Within)).collect();
+    Ok(ctx.state.enter_tables(&roots).await?)
 }
 
 /// A table that was dropped on the source and created again has its name on the target

@@ -303,8 +303,17 @@ impl Look {
         let origin = self.origins.get(&gap.source_oid).cloned().unwrap_or_default();
         match gap.cause {
             Cause::NewWithin { .. } => {
-                let row = TableRow::new(gap.table.clone(), gap.source_oid, TableState::Within);
-                state.enter_tables(&[TableRow { origin, ..row }]).await?;
+                // With the roots between it and the one in whose name its rows come.
+                let is_known = |oid| self.rows.iter().any(|row| row.source_oid == oid);
+                let is_above = |table: &&SourceTable| {
+                    self.tables.iter().any(|below| below.oid == gap.source_oid && below.is_below(table.oid))
+                };
+                let is_new = |table: &&SourceTable| table.part == Part::Included && !is_known(table.oid);
+                let above = self.tables.iter().filter(is_new).filter(is_above);
+                let within = |name: &TableName, oid| TableRow::new(name.clone(), oid, TableState::Within);
+                let mut rows = vec![TableRow { origin, ..within(&gap.table, gap.source_oid) }];
+                rows.extend(above.map(|table| within(&table.name, table.oid)));
+                state.enter_tables(&rows).await?;
             }
             _ => state.record_origins(&[(gap.source_oid, origin)]).await?,
         }

@@ -85,6 +85,10 @@ async fn a_tree_that_is_attached_to_a_root_that_is_published_as_one_comes_whole(
                  ALTER TABLE pt ATTACH PARTITION q FOR VALUES FROM (100) TO (200); INSERT INTO pt VALUES (101, 'q'); COMMIT",
             )
             .await;
+        // A process that was killed behind the table and before its row.
+        story.run(&["catchup"], 7);
+        story.run(&["add", "public.q_1"], 0);
+        story.target.batch_execute("DELETE FROM walferry.tables WHERE name = 'q'").await.unwrap();
         story.leads_to_the_end().await;
         let parent = "SELECT inhparent::pg_catalog.regclass::text FROM pg_catalog.pg_inherits WHERE inhrelid = pg_catalog.to_regclass('q_1')";
         assert_eq!(value(&story.target, parent).await, "q");
