@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
 use crate::catalog::contents;
-use crate::catalog::tables::{Persistence, Shape, bounds, by_name, default_partitions, reading_sql};
+use crate::catalog::tables::{Persistence, Shape, by_name, default_partitions, reading_sql};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy};
@@ -112,7 +112,6 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     }
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, &new).await?;
-        attach(ctx, source, &tables, &oids).await?;
     }
     let copied: Vec<&TableName> = wanted.new.iter().map(|table| &table.name).collect();
     require_fit(
@@ -225,7 +224,8 @@ async fn require_placed(
         parent.is_some_and(|(oid, _)| oid.is_some_and(|oid| roots.contains(&oid)))
     };
     let hierarchy = Hierarchy::of(ctx.settings.schema);
-    // What is to become a partition of a new table has its place once that is there.
+    // What is to become a partition of a new table has its place once that is there, with the
+    // indexes that its own are attached to.
     let waits = |table: &SourceTable| {
         let parent = table.ancestors.first().map(|above| above.oid);
         parent.is_some_and(|parent| wanted.contains(&parent) && !there.contains_key(&parent))
@@ -240,35 +240,6 @@ async fn require_placed(
 
 fn stands_alone(table: &SourceTable, there: &HashMap<u32, TargetTable>) -> bool {
     there.get(&table.oid).is_some_and(|there| there.parent.is_none())
-}
-
-/// Makes tables of the target partitions of `new` ones, as they are on the source.
-async fn attach(
-    ctx: &CopyContext<'_>,
-    source: &Session,
-    tables: &[SourceTable],
-    new: &HashSet<u32>,
-) -> Result<(), CopyError> {
-    let there = ctx.state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
-    let is_to_go = |table: &&SourceTable| {
-        let parent = table.ancestors.first();
-        parent.is_some_and(|parent| new.contains(&parent.oid))
-            && !new.contains(&table.oid)
-            && stands_alone(table, &there)
-    };
-    let waiting: Vec<&SourceTable> = tables.iter().filter(is_to_go).collect();
-    if waiting.is_empty() {
-        return Ok(());
-    }
-    let bounds: HashMap<u32, String> = bounds(source).await?.into_values().collect();
-    let target = ctx.state.session();
-    for table in waiting {
-        let (Some(parent), Some(bounds)) = (table.ancestors.first(), bounds.get(&table.oid)) else { continue };
-        let sql = format!("ALTER TABLE {} ATTACH PARTITION {} {bounds}", parent.name.sql(), table.name.sql());
-        target.batch_execute(&sql).await.during(target.side(), format!("execute \"{sql}\""))?;
-        tracing::info!(table = %table.name, root = %parent.name, "made a partition of a table that came later");
-    }
-    Ok(())
 }
 
 /// A table that is to be created cannot inherit from one that is left out.

@@ -117,8 +117,7 @@ pub enum Cause {
         target: Option<TableName>,
         /// Its bounds on the source, filled in later ([`super::placement::with_bounds`]).
         bounds: Option<String>,
-        /// Whether the target has that of the source: else it is made a partition when that
-        /// is taken in.
+        /// Whether the target has that of the source: else that is taken in first.
         is_there: bool,
     },
 }

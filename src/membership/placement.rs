@@ -83,7 +83,7 @@ pub(super) fn remedy(
     let detach = target.map(|parent| format!("ALTER TABLE {} DETACH PARTITION {sql};", parent.sql()));
     let attach = source.map(|parent| match is_there {
         true => format!("ALTER TABLE {} ATTACH PARTITION {sql} {bounds};", parent.sql()),
-        false => format!("take that one in, which attaches it: walferry add '{parent}'"),
+        false => format!("take that one in first: walferry add '{parent}'"),
     });
     match (detach, attach) {
         (Some(detach), Some(attach)) => format!("do the same there: {detach} {attach}"),

@@ -70,6 +70,9 @@ async fn rows_that_are_in_another_partition_by_now_and_tables_that_became_partit
         let story = Story::of(&setup, arguments).await;
         story.source(sql).await;
         story.leads_to_the_end().await;
+        // A root's index is whole once those of all partitions are attached to it.
+        let parts = "SELECT count(*)::text FROM pg_catalog.pg_index WHERE NOT indisvalid";
+        assert_eq!(value(&story.target, parts).await, "0", "{sql}");
     }
 }
 
