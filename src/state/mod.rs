@@ -23,7 +23,7 @@ use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
-pub const VERSION: i32 = 4;
+pub const VERSION: i32 = 5;
 
 /// The schema's name.
 pub const SCHEMA: &str = "walferry";
@@ -43,8 +43,12 @@ pub const TABLES: [&str; 10] = [
 ];
 
 /// What brings a schema of version n + 1 to the next one, at place n.
-const UPGRADES: [&str; VERSION as usize - 1] =
-    [include_str!("upgrade_1.sql"), include_str!("upgrade_2.sql"), include_str!("upgrade_3.sql")];
+const UPGRADES: [&str; VERSION as usize - 1] = [
+    include_str!("upgrade_1.sql"),
+    include_str!("upgrade_2.sql"),
+    include_str!("upgrade_3.sql"),
+    include_str!("upgrade_4.sql"),
+];
 
 /// Second key of the advisory lock under which the schema is created; the
 /// leases' second keys are hashes of names.

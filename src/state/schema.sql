@@ -1,11 +1,11 @@
 -- walferry's durable state: everything a process needs to go on from where
 -- another one stopped. Version 4. Readable with psql; written by walferry only.
--- What changes here goes into upgrade_3.sql as well (from version 3 to 4).
+-- What changes here goes into upgrade_4.sql as well (from version 4 to 5).
 CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
 CREATE TABLE walferry.version (version integer NOT NULL);
-INSERT INTO walferry.version VALUES (4);
+INSERT INTO walferry.version VALUES (5);
 
 -- One row a migration: where it comes from and how far it is.
 CREATE TABLE walferry.migration (

@@ -1,7 +1,6 @@
 -- The state schema from version 3 to 4. Additions only: a process of the older
 -- version that is still at work must not notice.
-ALTER TABLE walferry.migration ADD COLUMN further_publications text[] NOT NULL DEFAULT '{}',
-    ADD COLUMN claim bigint NOT NULL DEFAULT 0;
+ALTER TABLE walferry.migration ADD COLUMN further_publications text[] NOT NULL DEFAULT '{}';
 ALTER TABLE walferry.deferred ADD COLUMN source_class oid, ADD COLUMN source_oid oid, ADD COLUMN target_oid oid,
     ADD COLUMN referenced_oid oid;
 ALTER TABLE walferry.tables ADD COLUMN source_columns smallint[], ADD COLUMN target_columns smallint[],
