@@ -101,9 +101,9 @@ pub async fn with_bounds(source: &Session, gaps: &mut [Gap]) -> Result<(), DbErr
         _ => None,
     });
     let Some(first) = wanted.next() else { return Ok(()) };
-    let mut known: HashMap<u32, String> = tables::bounds(source).await?.into_values().collect();
+    let known: HashMap<u32, String> = tables::bounds(source).await?.into_values().collect();
     for (oid, bounds) in std::iter::once(first).chain(wanted) {
-        *bounds = known.remove(&oid);
+        *bounds = known.get(&oid).cloned();
     }
     Ok(())
 }

@@ -383,4 +383,17 @@ mod tests {
         let upgraded: String = state.unwrap().session().query_one(shape, &[]).await.unwrap().get(0);
         assert_eq!(upgraded, wanted);
     }
+
+    /// The story: a state of version 4 without the migration's claim was taken for current.
+    #[tokio::test]
+    async fn a_claim_goes_on_from_that_of_the_position() {
+        let pair = Pair::new().await;
+        let state = begun(pair.target(TARGET_OWNER).await, "source").await;
+        let older = "ALTER TABLE walferry.migration DROP COLUMN claim; UPDATE walferry.version SET version = 4; \
+             INSERT INTO walferry.position (slot, end_lsn, claim) SELECT slot, '0/1', 7 FROM walferry.migration";
+        state.session().batch_execute(older).await.unwrap();
+        let state = State::open(pair.target(TARGET_OWNER).await, "walferry").await.unwrap();
+        state.take_lease().await.unwrap();
+        assert_eq!(state.claim().number(), 8);
+    }
 }
