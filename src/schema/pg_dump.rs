@@ -7,6 +7,7 @@
 //! Source: <https://www.postgresql.org/docs/current/libpq-envars.html> and
 //! `libpq-pgpass.html`.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -67,7 +68,7 @@ pub fn find_pg_dump(pg_bin: Option<&Path>, source_version: i32) -> Result<PgDump
 
 fn newest(folders: &[PathBuf], source_version: i32) -> Result<PgDump, SchemaError> {
     let wanted = major(source_version);
-    let found: Vec<PgDump> = folders.iter().filter_map(|folder| probe(&folder.join("pg_dump"))).collect();
+    let found: Vec<PgDump> = programs(folders).iter().filter_map(|program| probe(program)).collect();
     // Of several of one version the first: the usual folders come before PATH,
     // where a wrapper script may have a will of its own.
     let fit = found.iter().rev().filter(|dump| dump.version >= wanted);
@@ -77,6 +78,24 @@ fn newest(folders: &[PathBuf], source_version: i32) -> Result<PgDump, SchemaErro
         let seen: Vec<String> = found.iter().map(|d| format!("{} is {}", d.path.display(), d.version)).collect();
         SchemaError::NoPgDump { wanted, found: if seen.is_empty() { "found none".to_owned() } else { seen.join(", ") } }
     })
+}
+
+/// The name of Debian's wrapper: it starts one of the programs of the usual folders,
+/// which are asked themselves (`postgresql-common`, `pg_wrapper(1)`).
+const WRAPPER: &str = "pg_wrapper";
+
+/// Each program in these folders once, by the first of its names: /bin and
+/// /usr/bin are one folder mostly.
+fn programs(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let mut met = HashSet::new();
+    let names = folders.iter().map(|folder| folder.join("pg_dump"));
+    names
+        .filter(|name| {
+            let Ok(file) = name.canonicalize() else { return false };
+            let wrapper = folders.len() > 1 && file.file_name().is_some_and(|name| name == WRAPPER);
+            !wrapper && met.insert(file)
+        })
+        .collect()
 }
 
 /// The minors of all majors come out on one day: 18.4 with 17.10, 16.14 and
@@ -365,6 +384,23 @@ mod tests {
         assert_eq!(found(&folders, 160_014).expect("one will do"), (18, 4));
         assert_eq!(found(&[folders[0].clone(), folders[2].clone()], 150_020).expect("no other"), (18, 4));
         assert!(found(&folders[..2], 160_000).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_program_of_several_names_is_asked_once_and_debians_wrapper_by_its_folder_alone() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().expect("a folder");
+        let bin = ["own", "again", "wrapped", "empty"].map(|name| folder.path().join(name));
+        bin.iter().for_each(|bin| std::fs::create_dir(bin).expect("a folder of programs"));
+        let wrapper = folder.path().join(WRAPPER);
+        for file in [&bin[0].join("pg_dump"), &wrapper] {
+            std::fs::write(file, "").expect("a file");
+        }
+        symlink(bin[0].join("pg_dump"), bin[1].join("pg_dump")).expect("a second name");
+        symlink(&wrapper, bin[2].join("pg_dump")).expect("the wrapper's name");
+        assert_eq!(programs(&bin), [bin[0].join("pg_dump")]);
+        assert_eq!(programs(&bin[2..3]), [bin[2].join("pg_dump")], "--pg-bin means it");
     }
 
     #[test]

@@ -43,6 +43,7 @@ use self::reader::{Digest, Reader};
 use self::whole::Pass;
 use self::writer::Writer;
 use super::SweepError;
+use crate::catalog::wal;
 use crate::config::{ConnInfo, Settings};
 use crate::observe::metrics::Metrics;
 use crate::session::{DbContext, DbError, Session};
@@ -178,6 +179,12 @@ pub async fn pass(ends: Ends<'_>, claim: Claim, pace: Pace, turn: &Turn) -> Resu
     let begun = Instant::now();
     let mut hinted = turn.lock().await;
     hinted.clear();
+    // What nobody has committed is flushed by nobody for up to fifteen seconds
+    // (`LOG_SNAPSHOT_INTERVAL_MS` in `src/backend/postmaster/bgwriter.c`), and the snapshot
+    // waits for it: not where somebody waits for us.
+    if pace == Pace::Full {
+        wal::flush_to_end(source).await?;
+    }
     source.batch_execute(begin).await.during(side, "begin to read the large objects")?;
     let result = async {
         let reader = reader(ends).await?;

@@ -5,8 +5,10 @@
 
 use super::*;
 use crate::catalog;
+use crate::config::Side;
 use crate::lsn::Lsn;
 use crate::sweep::testing::{Pair, SOURCE_OWNER, SOURCE_READER, SUPERUSER, TARGET_OWNER};
+use crate::testing::{cluster, over_socket};
 
 /// Everything about the large objects of a database but their owners.
 async fn contents(admin: &Session) -> Vec<(u32, i64, String, Option<String>)> {
@@ -366,4 +368,20 @@ async fn nothing_is_read_before_a_crash_of_the_source_could_take_it_back() {
     rig.source.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
     Snapshot::read(&reader(rig.ends()).await.unwrap()).await.unwrap();
     assert!(catalog::wal::end(&writer).await.unwrap() >= inserted);
+}
+
+/// The story: what an open transaction had written was waited for until the server's
+/// background writer came by, up to fifteen seconds, also in the write pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_is_waited_for_waits_for_no_flush_that_nobody_does() {
+    let pair = Pair::new().await;
+    // Of its own: what is committed on the target would flush it too.
+    let cluster = cluster().start().unwrap();
+    let info = over_socket(&cluster, Side::Source, SUPERUSER, "postgres");
+    let [source, writer] =
+        [Session::connect(&info, "walferry-test").await.unwrap(), Session::connect(&info, "writer").await.unwrap()];
+    let rig = Rig { source, info, ..Rig::new(&pair, SUPERUSER).await };
+    writer.batch_execute("CREATE TABLE public.open (i int); BEGIN; INSERT INTO public.open VALUES (1)").await.unwrap();
+    let copy = tokio::time::timeout(Duration::from_secs(5), rig.copy());
+    assert_eq!(copy.await.expect("nobody is to be waited for").total, 0);
 }
