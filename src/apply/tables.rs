@@ -25,13 +25,14 @@ use tracing::{info, warn};
 
 use super::ApplyError;
 use super::source::Source;
+use crate::catalog::contents::{self, Contents, Filled};
 use crate::catalog::publication;
 use crate::catalog::tables::Table;
-use crate::config::{SchemaMode, Settings, Side, TableFilter};
+use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::membership::{self, Known, Part};
 use crate::relation::Relation;
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::state::State;
@@ -273,7 +274,7 @@ impl Tables {
         }
         let known: Vec<u32> = self.by_oid.keys().copied().collect();
         let is_anothers = state.target_names(&known).await?.values().any(|name| *name == relation.table);
-        let is_there = !is_anothers && is_empty(target, &relation.table).await?.is_some();
+        let is_there = !is_anothers && contents::is_there(target, &relation.table).await?;
         Ok(if is_there { relation.table.clone() } else { table.name.clone() })
     }
 
@@ -336,7 +337,7 @@ impl Tables {
             self.by_oid.remove(&row.source_oid);
             return Ok(None);
         };
-        let is_known = row.table == *table || is_empty(target, table).await?.is_some();
+        let is_known = row.table == *table || contents::is_there(target, table).await?;
         let name = if is_known { table.clone() } else { row.table.clone() };
         let others: Vec<u32> = self.by_oid.keys().copied().filter(|oid| *oid != row.source_oid).collect();
         if state.target_names(&others).await?.values().any(|other| *other == name) {
@@ -376,14 +377,12 @@ impl Tables {
                 None => Ok(()),
             },
             // Empty it may be, and yet have other keys and indexes than the new one.
-            (None, true)
-                if self.schema == SchemaMode::Create
-                    || matches!(is_empty(target, table).await?, Some(Emptiness::Rows)) =>
-            {
-                Err(unknown(table, at, &created_again(table, self.schema)))
-            }
-            // Nothing of the old one is left.
-            (None, _) => {
+            (None, true) if self.schema == SchemaMode::Create => Err(unknown(table, at, &created_again(table, None))),
+            (None, in_the_way) => {
+                if let (true, Contents::Rows(rows)) = (in_the_way, contents::of(target, table).await?) {
+                    return Err(unknown(table, at, &created_again(table, Some(rows))));
+                }
+                // Nothing of the old one is left.
                 state.forget_tables(&[holder.source_oid]).await?;
                 state.journal(&format!("{table} was dropped on both sides")).await?;
                 self.by_oid.remove(&holder.source_oid);
@@ -450,10 +449,10 @@ impl Tables {
         if !is_whole && !vouched {
             return Err(unknown(table, at, &unvouched(table)));
         }
-        match is_empty(target, table).await? {
-            None => return Err(unknown(table, at, &absent(table))),
-            Some(Emptiness::Rows) => return Err(unknown(table, at, &occupied(table))),
-            Some(Emptiness::Empty) => {}
+        match contents::of(target, table).await? {
+            Contents::Absent => return Err(unknown(table, at, &absent(table))),
+            Contents::Rows(rows) => return Err(unknown(table, at, &occupied(table, rows))),
+            Contents::Empty => {}
         }
         warn!(table = %table, "a table that was created on the source after the copy is taken in: all its rows come with the stream");
         let row = TableRow { snapshot_lsn: self.start, ..TableRow::new(table.clone(), now.oid, TableState::Ready) };
@@ -509,52 +508,31 @@ fn absent(table: &TableName) -> String {
     )
 }
 
-fn occupied(table: &TableName) -> String {
+fn occupied(table: &TableName, rows: Filled) -> String {
     format!(
         "it was created on the source after the copy, so all its rows come with the stream, but on the target it is \
-         not empty. Run on the target: TRUNCATE {}; then start again; to leave it out, start again with \
-         --exclude-tables '{table}'",
-        table.sql()
+         not empty. Run on the target: {} then start again; to leave it out, start again with --exclude-tables '{table}'",
+        contents::truncate(&[rows])
     )
 }
 
 /// What an old table there is of, keys and indexes, is not what the new one is to have.
-fn created_again(table: &TableName, schema: SchemaMode) -> String {
+fn created_again(table: &TableName, rows: Option<Filled>) -> String {
     let what = "it was dropped and created again on the source after the copy, and the target still has the old one";
-    match schema {
-        SchemaMode::Create => format!(
+    match rows {
+        None => format!(
             "{what}. If that can go, run on the target: DROP TABLE {}; then take the new one in by walferry add '{table}', \
              and start again",
             table.sql()
         ),
-        SchemaMode::Existing | SchemaMode::None => format!(
-            "{what} with its rows, while all rows of the new one come with the stream. Run on the target: TRUNCATE {}; then \
-             start again, once its columns, keys and indexes are those of the new one",
-            table.sql()
+        Some(rows) => format!(
+            "{what} with its rows, while all rows of the new one come with the stream. Run on the target: {} then start \
+             again, once its columns, keys and indexes are those of the new one",
+            contents::truncate(&[rows])
         ),
     }
 }
 
 fn unknown(table: &TableName, at: Lsn, why: &str) -> ApplyError {
     ApplyError::Unknown { table: table.clone(), at, why: why.to_owned() }
-}
-
-enum Emptiness {
-    Empty,
-    Rows,
-}
-
-/// Whether a table on the target has rows; `None` when there is no such table.
-async fn is_empty(target: &Session, table: &TableName) -> Result<Option<Emptiness>, ApplyError> {
-    let action = || format!("look at {table}");
-    let exists = target
-        .query_one("SELECT pg_catalog.to_regclass($1) IS NOT NULL", &[&table.sql()])
-        .await
-        .during(Side::Target, action())?;
-    if !exists.take::<bool>(0)? {
-        return Ok(None);
-    }
-    let sql = format!("SELECT EXISTS (SELECT FROM {})", table.sql());
-    let row = target.query_one(&sql, &[]).await.during(Side::Target, action())?;
-    Ok(Some(if row.take(0)? { Emptiness::Rows } else { Emptiness::Empty }))
 }

@@ -44,6 +44,36 @@ pub fn truncate(filled: &[Filled]) -> String {
     format!("TRUNCATE {};", names.join(", "))
 }
 
+/// What there is under a table's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// No table.
+    Absent,
+    /// A table without rows of its own.
+    Empty,
+    /// Rows.
+    Rows(Filled),
+}
+
+/// Whether there is a table of this name.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn is_there(session: &Session, table: &TableName) -> Result<bool, DbError> {
+    Ok(!names(session, &[table]).await?.is_empty())
+}
+
+/// Whether a table is there, and has rows.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn of(session: &Session, table: &TableName) -> Result<Contents, DbError> {
+    if !is_there(session, table).await? {
+        return Ok(Contents::Absent);
+    }
+    Ok(filled(session, &[table]).await?.pop().map_or(Contents::Empty, Contents::Rows))
+}
+
 /// Those of the tables that hold rows; one that is not there holds none.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 //! Invariant: the questions are `run`'s own functions, asked before anything is
 //! created.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -45,7 +45,7 @@ pub(super) async fn check(
         }
         // An attempt that was cut off before it had its list of tables has made them.
         (SchemaMode::Create, true) | (SchemaMode::Existing | SchemaMode::None, _) => {
-            bounds(settings, source, target, findings).await?;
+            bounds(settings, standing, (source, target), findings).await?;
             sequences(settings, standing, (source, target), findings).await?;
             fit(settings, standing, (source, target), findings).await
         }
@@ -55,16 +55,19 @@ pub(super) async fn check(
 /// Rows that come in a partition's own name go into the target's table of that name.
 async fn bounds(
     settings: &Settings,
-    source: &Session,
-    target: &Session,
+    standing: Option<&Standing>,
+    (source, target): (&Session, &Session),
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let (here, there) = (by_bounds(source).await?, by_bounds(target).await?);
     let published = publication::tables(source, settings.publications.names()).await?;
+    let all = membership::read(source, &settings.filter, known(standing), Detail::Outline).await?;
+    let members: HashSet<u32> =
+        all.iter().filter(|table| table.part == Part::Included).map(|table| table.oid).collect();
     let comes_as_root = |oid: u32| !published.is_empty() && !published.contains_key(&oid);
     let differs = |name: &TableName, oid: u32, bound: &str| {
         let other = there.get(name).filter(|(_, other)| other != bound);
-        other.is_some() && settings.filter.includes(name) && !comes_as_root(oid)
+        other.is_some() && members.contains(&oid) && !comes_as_root(oid)
     };
     let mut names: Vec<&TableName> =
         here.iter().filter(|(name, (oid, bound))| differs(name, *oid, bound)).map(|(name, _)| name).collect();

@@ -200,7 +200,11 @@ fn replica_identity(
             words::listed(&listed)
         ),
     );
-    finding.remedy("let the owner run this (it waits for the table's transactions to end), or use --exclude-tables:");
+    let instead = match bare.iter().all(|(table, _)| table.part == Part::Included) {
+        true => "use --exclude-tables",
+        false => "do without --all-tables, which publishes also what is left out",
+    };
+    finding.remedy(format!("let the owner run this (it waits for the table's transactions to end), or {instead}:"));
     for (_, sql) in bare {
         finding.sql(sql);
     }

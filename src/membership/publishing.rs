@@ -99,14 +99,18 @@ pub fn create_sql(name: &str, tables: &[SourceTable], all: AllTables) -> String 
 
 /// Tables that would be published without a replica identity, each with the SQL
 /// that gives it one. Of a partitioned table it is asked where rows come in its name
-/// (`published`): a message has the key of the table that it names.
+/// (`published`): a message has the key of the table that it names. A publication for all
+/// tables has those that are left out too; it is asked of them while there is none yet.
 pub fn without_identity<'t>(
     tables: &'t [SourceTable],
     all: AllTables,
     published: &HashMap<u32, Published>,
 ) -> Vec<(&'t SourceTable, String)> {
-    let is_published = |table: &&SourceTable| {
-        table.part == Part::Included || (all == AllTables::Yes && table.part == Part::OfExtension)
+    let all_are_to_be = all == AllTables::Yes && published.is_empty();
+    let is_published = |table: &&SourceTable| match table.part {
+        Part::Included => true,
+        Part::Filtered | Part::LetIn | Part::OfExtension => all_are_to_be,
+        Part::Unlogged => false,
     };
     let is_named = |table: &SourceTable| table.shape == Shape::Plain || published.contains_key(&table.oid);
     let bare = |table: &SourceTable| is_named(table) && table.identity != Identity::Usable;

@@ -78,6 +78,33 @@ async fn an_excluded_root_leaves_its_partitions_out_and_an_excluded_partition_on
     assert_eq!(journey.value("SELECT count(*) FROM shop.root").await, "2");
 }
 
+/// The story: check was content, and the application's UPDATE on the table that was left
+/// out failed from `run` on.
+#[tokio::test]
+async fn what_is_left_out_is_asked_for_an_identity_where_all_tables_are_published() {
+    let pair = Pair::builder().start().await;
+    let setup = "CREATE TABLE kept (id int PRIMARY KEY); CREATE TABLE audit (id int); INSERT INTO audit VALUES (1)";
+    pair.source_sql(setup).await;
+    let options = ["--all-tables", "--exclude-tables", "audit"];
+    let ran = |command: &[&str], code| Walferry::run(&pair, &[command, &options].concat(), PATIENCE).code(code);
+    let alter = "ALTER TABLE \"public\".\"audit\" REPLICA IDENTITY FULL;";
+    let said = ran(&["check"], 3).stdout;
+    assert!(said.contains("do without --all-tables") && said.contains(alter), "{said}");
+    let said = ran(&["run", "--until", "caught-up"], 3).stderr;
+    assert!(said.contains(alter), "{said}");
+    // Where somebody publishes it already it is as it was.
+    pair.source_sql("CREATE PUBLICATION mine FOR ALL TABLES").await;
+    Walferry::run(&pair, &["check", "--publication", "mine", "--exclude-tables", "audit"], PATIENCE).code(0);
+    pair.source_sql(&format!("DROP PUBLICATION mine; {alter}")).await;
+    ran(&["check"], 0);
+    ran(&["run", "--until", "caught-up"], 0);
+    pair.source_sql("UPDATE audit SET id = 2; INSERT INTO kept VALUES (1)").await;
+    ran(&["catchup"], 0);
+    let target = pair.target_client().await;
+    assert_eq!(value(&target, "SELECT count(*)::text FROM kept").await, "1");
+    assert_eq!(value(&target, "SELECT (to_regclass('audit') IS NULL)::text").await, "true");
+}
+
 /// The story: children were published through their parents, and the
 /// application's UPDATE on them failed from `run` on.
 #[tokio::test]
