@@ -22,7 +22,7 @@ pub struct Database {
     pub comment_on_public: Option<String>,
 }
 
-/// A setting for every session of the database.
+/// A setting for every session of the database, or of a role.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatabaseSetting {
     /// The role it is for; all roles otherwise.
@@ -78,6 +78,18 @@ pub async fn settings(session: &Session) -> Result<BTreeSet<DatabaseSetting>, Db
          LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole, pg_catalog.unnest(s.setconfig) AS item \
          WHERE d.datname = pg_catalog.current_database() AND (s.setrole = 0 OR r.oid IS NOT NULL)";
     let rows = session.query(sql, &[]).await.during(session.side(), "list the database's settings")?;
+    rows.iter().map(|row| Ok(DatabaseSetting { role: row.take(0)?, name: row.take(1)?, value: row.take(2)? })).collect()
+}
+
+/// The settings of roles in all databases of the server.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn role_settings(session: &Session) -> Result<BTreeSet<DatabaseSetting>, DbError> {
+    let sql = "SELECT r.rolname::text, pg_catalog.split_part(item, '=', 1), pg_catalog.substr(item, pg_catalog.strpos(item, '=') + 1) \
+         FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole, pg_catalog.unnest(s.setconfig) AS item \
+         WHERE s.setdatabase = 0";
+    let rows = session.query(sql, &[]).await.during(session.side(), "list the roles' settings")?;
     rows.iter().map(|row| Ok(DatabaseSetting { role: row.take(0)?, name: row.take(1)?, value: row.take(2)? })).collect()
 }
 

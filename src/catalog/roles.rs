@@ -57,6 +57,16 @@ fn limit(number: i32) -> Option<u32> {
     u32::try_from(number).ok()
 }
 
+/// The roles of the server but for its own.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn names(session: &Session) -> Result<HashSet<String>, DbError> {
+    let sql = "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname !~ '^pg_'";
+    let rows = session.query(sql, &[]).await.during(session.side(), "list the roles")?;
+    rows.iter().map(|row| row.take(0)).collect()
+}
+
 /// The schemas that are not our role's own: it may say nothing of them.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::CheckError;
 use crate::config::Side;
+use crate::fault::{Exit, Verdict};
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -109,6 +110,7 @@ pub struct Findings {
     earlier: Vec<Finding>,
     latest: Option<Finding>,
     unreached: Option<Side>,
+    ended: Option<Exit>,
 }
 
 impl Findings {
@@ -142,6 +144,20 @@ impl Findings {
     pub fn out_of_reach(&mut self, side: Side, message: String) {
         self.problem(side, "connection", message);
         self.unreached.get_or_insert(side);
+    }
+
+    /// A migration that has begun cannot go on; `run` ends with this.
+    pub fn ended(&mut self, message: String, verdict: &Verdict) {
+        let finding = self.problem(Side::Source, "slot", message);
+        if let Some(remedy) = verdict.remedy {
+            finding.remedy(remedy);
+        }
+        self.ended.get_or_insert(verdict.exit);
+    }
+
+    /// What a migration that cannot go on ends with.
+    pub fn end(&self) -> Option<Exit> {
+        self.ended
     }
 
     /// The first end that cannot be reached.

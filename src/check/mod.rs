@@ -80,6 +80,9 @@ pub struct Report {
     /// An end that could not be reached.
     #[serde(skip)]
     pub unreached: Option<Side>,
+    /// What a migration that has begun and cannot go on ends with.
+    #[serde(skip)]
+    pub ended: Option<Exit>,
 }
 
 impl CheckError {
@@ -112,11 +115,11 @@ impl CheckError {
 
 impl Report {
     fn of(findings: Findings) -> Self {
-        let unreached = findings.unreached();
+        let (unreached, ended) = (findings.unreached(), findings.end());
         let findings = findings.into_list();
         let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
-        Report { ok: problems == 0, problems, warnings, findings, unreached }
+        Report { ok: problems == 0, problems, warnings, findings, unreached, ended }
     }
 
     /// The problems alone, for a start that they refuse.
@@ -131,7 +134,7 @@ impl Report {
         match self.unreached {
             Some(side) => Exit::of(side),
             None if self.ok => Exit::Done,
-            None => Exit::Refused,
+            None => self.ended.unwrap_or(Exit::Refused),
         }
     }
 }

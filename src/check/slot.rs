@@ -41,7 +41,7 @@ pub(super) async fn check(
             return Ok(());
         }
         if let Err(error) = go_on(standing, known.source, found.clone()) {
-            begin_again(&error, findings);
+            findings.ended(format!("the migration cannot go on: {error}"), &error.fault().verdict());
             return Ok(());
         }
         if found.is_none() {
@@ -67,13 +67,6 @@ fn go_on(standing: &Standing, source: Option<&SourceIdentity>, slot: Option<Slot
         compare_source(&standing.source, found)?;
     }
     standing.compare(slot)
-}
-
-fn begin_again(error: &ResyncError, findings: &mut Findings) {
-    let finding = findings.problem(Side::Source, "slot", format!("the migration cannot go on: {error}"));
-    if let Some(remedy) = error.fault().verdict().remedy {
-        finding.remedy(remedy);
-    }
 }
 
 /// A slot that another made.

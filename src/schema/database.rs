@@ -10,6 +10,7 @@
 
 use super::{SchemaError, batch};
 use crate::catalog::database::{self, DatabasePrivilege, DatabaseSetting};
+use crate::catalog::roles;
 use crate::config::{Keep, Settings};
 use crate::session::{DbError, Session};
 use crate::sql::{TableName, ident, literal};
@@ -48,6 +49,7 @@ pub(crate) struct OfDatabase {
 /// When a catalog cannot be read, or a connection is lost.
 pub(crate) async fn read(settings: &Settings, source: &Session, target: &Session) -> Result<OfDatabase, SchemaError> {
     let mut found = OfDatabase::default();
+    found.administrators = of_roles(source, target).await?;
     let wanted = statements(settings, source, target).await?;
     if wanted.is_empty() {
         return Ok(found);
@@ -78,12 +80,32 @@ pub(crate) async fn read(settings: &Settings, source: &Session, target: &Session
     Ok(found)
 }
 
+/// Settings of roles that both servers have. They hold in all databases of the target's
+/// server, so they are left to whoever runs that.
+async fn of_roles(source: &Session, target: &Session) -> Result<Vec<(String, String)>, DbError> {
+    let (here, there) = (database::role_settings(source).await?, database::role_settings(target).await?);
+    let missing: Vec<&DatabaseSetting> = here.difference(&there).filter(is_carried).collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let known = roles::names(target).await?;
+    let named = |setting: &&DatabaseSetting| {
+        let role = setting.role.as_ref().filter(|role| known.contains(*role))?;
+        let words = format!("setting {} of the role {role} in all databases", setting.name);
+        Some((format!("ALTER ROLE {} SET {};", ident(role), value(setting)), words))
+    };
+    Ok(missing.iter().filter_map(named).collect())
+}
+
+fn is_carried(setting: &&DatabaseSetting) -> bool {
+    !NOT_CARRIED.contains(&setting.name.as_str())
+}
+
 async fn statements(settings: &Settings, source: &Session, target: &Session) -> Result<Vec<(String, String)>, DbError> {
     let (here, there) = (database::read(source).await?, database::read(target).await?);
     let name = ident(&there.name);
     let mut wanted = Vec::new();
     let present = database::settings(target).await?;
-    let is_carried = |setting: &&DatabaseSetting| !NOT_CARRIED.contains(&setting.name.as_str());
     for setting in database::settings(source).await?.difference(&present).filter(is_carried) {
         let of = match &setting.role {
             None => format!("DATABASE {name}"),

@@ -97,12 +97,18 @@ const PROPERTIES: &str = "
 async fn properties_of_the_database_come_at_the_end_or_are_named_with_their_sql() {
     let pair = Pair::builder().start().await;
     pair.source_sql(PROPERTIES).await;
+    pair.source
+        .psql(SUPERUSER, "postgres", "CREATE ROLE reporting; ALTER ROLE reporting SET temp_buffers = '6MB'")
+        .unwrap();
+    pair.target.psql(SUPERUSER, "postgres", "CREATE ROLE reporting").unwrap();
     let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
     for words in [
         "comes at the end (catchup --finish): setting search_path of the database, setting work_mem of the database",
         "comment on the database, comment on the schema public",
         "ALTER DATABASE \"shop\" SET \"log_min_messages\" TO 'debug1';",
         "ALTER ROLE \"app\" IN DATABASE \"shop\" SET \"lock_timeout\" TO '3s';",
+        "setting temp_buffers of the role reporting in all databases",
+        "ALTER ROLE \"reporting\" SET \"temp_buffers\" TO '6MB';",
     ] {
         assert!(check.contains(words), "no {words} in:\n{check}");
     }
