@@ -502,6 +502,8 @@ pub enum OtherKind {
 /// A relation that is no table of rows.
 #[derive(Clone, Debug)]
 pub struct Other {
+    /// Its number.
+    pub oid: u32,
     /// Schema and name.
     pub name: TableName,
     /// What it is.
@@ -546,7 +548,7 @@ pub async fn others(session: &Session) -> Result<Vec<Other>, DbError> {
          coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false), \
          coalesce(CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') \
              ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') END, false), \
-         coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false) \
+         coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), false), c.oid \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
              AND n.nspname NOT IN ('information_schema', 'walferry') \
@@ -566,7 +568,7 @@ pub async fn others(session: &Session) -> Result<Vec<Other>, DbError> {
             may_use_schema: row.take(5)?,
             has_policies: false,
         };
-        Ok(Other { name: TableName { schema: row.take(0)?, name: row.take(1)? }, kind, rights })
+        Ok(Other { oid: row.take(6)?, name: TableName { schema: row.take(0)?, name: row.take(1)? }, kind, rights })
     };
     rows.iter().map(other).collect()
 }

@@ -10,6 +10,7 @@ use crate::catalog::strangers;
 use crate::catalog::tables::{self, Detail, OtherKind, Persistence, Rights, Shape};
 use crate::config::{PublishWhat, Settings, Side};
 use crate::membership::{self, Part, SourceTable, publishing};
+use crate::schema;
 use crate::session::Session;
 use crate::sql::{TableName, ident};
 use crate::state::resume::Standing;
@@ -82,7 +83,7 @@ pub(super) async fn check(
     };
     let takes_part = all.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
     let mut list: Vec<Listed> = takes_part.map(with_kind).collect();
-    let included = others.into_iter().filter(|other| settings.filter.includes(&other.name));
+    let included = others.into_iter().filter(|other| schema::comes(&settings.filter, other));
     list.extend(included.filter_map(|other| {
         let kind = match other.kind {
             OtherKind::MaterializedView => Kind::MaterializedView,

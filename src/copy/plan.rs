@@ -133,7 +133,7 @@ pub(super) async fn register(
     own.register_tables(&rows).await?;
     own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new())).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
-    without_stream::list(&own, source, tables, ctx.settings.schema).await?;
+    without_stream::list(&own, source, tables, ctx.settings).await?;
     own.commit("register the tables").await?;
     if ctx.settings.schema == SchemaMode::None {
         tracing::info!(

@@ -66,7 +66,7 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     schema::list_what_is_gone(&own).await?;
     schema::follow(&ctx.settings, &own, &source, &tables).await?;
     let copied = if schema::has_an_end_begun(&state.deferred().await?) { Copied::Stays } else { Copied::IsForgotten };
-    without_stream::list_anew(&own, &source, &tables, ctx.settings.schema, copied).await?;
+    without_stream::list_anew(&own, &source, &tables, &ctx.settings, copied).await?;
     let copy = ctx.copy(state);
     let copied = tokio::select! {
         biased;

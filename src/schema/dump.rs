@@ -58,7 +58,7 @@ impl Dump {
         (scope, patience): (Scope<'_>, Patience),
         tables: &[SourceTable],
     ) -> Result<Self, SchemaError> {
-        let taken = left_out::of_filter(source, tables).await?;
+        let taken = left_out::of_filter(source, &settings.filter, tables).await?;
         let section = async |section: &str| {
             let args = arguments(settings, section, scope, patience, &taken.relations);
             let mut entries = archive::split(&pg_dump.run(&settings.source, source.version(), &args).await?)?;

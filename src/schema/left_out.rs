@@ -8,19 +8,34 @@
 use std::collections::HashSet;
 
 use super::archive::{Entry, Told};
+use crate::catalog;
 use crate::catalog::objects::{PG_CLASS, TakenAlong, taken_along};
+use crate::catalog::tables::{Other, OtherKind};
+use crate::config::TableFilter;
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
 
-/// The tables that the filter leaves out, with what they take along.
+/// The tables that the filter leaves out, and the views and foreign tables that it
+/// excludes, with what they take along.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub(crate) async fn of_filter(source: &Session, tables: &[SourceTable]) -> Result<TakenAlong, DbError> {
-    let oids: Vec<u32> =
-        tables.iter().filter(|t| matches!(t.part, Part::Filtered | Part::LetIn)).map(|t| t.oid).collect();
+pub(crate) async fn of_filter(
+    source: &Session,
+    filter: &TableFilter,
+    tables: &[SourceTable],
+) -> Result<TakenAlong, DbError> {
+    let left_out = tables.iter().filter(|table| matches!(table.part, Part::Filtered | Part::LetIn));
+    let others = catalog::tables::others(source).await?.into_iter().filter(|other| !comes(filter, other));
+    let oids: Vec<u32> = left_out.map(|table| table.oid).chain(others.map(|other| other.oid)).collect();
     taken_along(source, &oids).await
+}
+
+/// Whether what is no table of rows comes with the schema: what is not excluded does, so
+/// that a view is there whichever tables it is over. Sequences go with their tables.
+pub(crate) fn comes(filter: &TableFilter, other: &Other) -> bool {
+    other.kind == OtherKind::Sequence || !filter.excludes_explicitly(&other.name)
 }
 
 /// Takes the entries of a section out that are, or belong to, what is left out.

@@ -40,6 +40,7 @@ pub(crate) use create::shown;
 pub use create::{is_held_by_default, is_missing, is_overlapping, is_taken};
 pub use existing::{Keys, has_an_end_begun, take_away_again};
 pub use follow::follow;
+pub(crate) use left_out::comes;
 pub(crate) use order::in_order;
 pub(crate) use ownership::missing_roles;
 pub use pg_dump::{PgDump, find_pg_dump};

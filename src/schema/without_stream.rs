@@ -12,7 +12,7 @@
 
 use super::{SchemaError, batch, left_out, source};
 use crate::catalog::tables::Shape;
-use crate::config::SchemaMode;
+use crate::config::{SchemaMode, Settings};
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
@@ -32,10 +32,10 @@ pub async fn list(
     state: &State,
     source: &Session,
     tables: &[SourceTable],
-    mode: SchemaMode,
+    settings: &Settings,
 ) -> Result<(), SchemaError> {
-    let views = match mode {
-        SchemaMode::Create | SchemaMode::Existing => views(source, tables).await?,
+    let views = match settings.schema {
+        SchemaMode::Create | SchemaMode::Existing => views(source, settings, tables).await?,
         SchemaMode::None => Vec::new(),
     };
     write(state, tables, views, Copied::IsForgotten).await
@@ -59,11 +59,13 @@ pub async fn list_anew(
     state: &State,
     source: &Session,
     tables: &[SourceTable],
-    mode: SchemaMode,
+    settings: &Settings,
     copied: Copied,
 ) -> Result<(), SchemaError> {
-    let views = match mode {
-        SchemaMode::Create | SchemaMode::Existing => there(state.session(), views(source, tables).await?).await?,
+    let views = match settings.schema {
+        SchemaMode::Create | SchemaMode::Existing => {
+            there(state.session(), views(source, settings, tables).await?).await?
+        }
         SchemaMode::None => Vec::new(),
     };
     batch(state.session(), "BEGIN", "begin to list what has no stream").await?;
@@ -77,8 +79,8 @@ pub fn unlogged(tables: &[SourceTable]) -> impl Iterator<Item = &SourceTable> {
     tables.iter().filter(|table| table.part == Part::Unlogged && table.shape == Shape::Plain)
 }
 
-async fn views(source: &Session, tables: &[SourceTable]) -> Result<Vec<TableName>, SchemaError> {
-    let taken = left_out::of_filter(source, tables).await?;
+async fn views(source: &Session, settings: &Settings, tables: &[SourceTable]) -> Result<Vec<TableName>, SchemaError> {
+    let taken = left_out::of_filter(source, &settings.filter, tables).await?;
     Ok(source::filled_views(source, &taken.relations).await?)
 }
 

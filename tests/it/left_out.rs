@@ -168,3 +168,25 @@ async fn a_schema_that_may_not_be_used_stops_nothing_where_its_tables_are_left_o
         target.batch_execute("DROP TABLE public.kept").await.unwrap();
     }
 }
+
+/// The story: the exclusion of a view was taken as one that fits something, check hid the
+/// view, and it came all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn views_that_are_excluded_stay_behind_with_what_is_over_them_and_others_come() {
+    let pair = Pair::builder().start().await;
+    let setup = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE VIEW v AS SELECT id FROM t; \
+         CREATE VIEW over_v AS SELECT id FROM v; CREATE MATERIALIZED VIEW secret AS SELECT id FROM t; \
+         CREATE MATERIALIZED VIEW open AS SELECT id FROM t";
+    pair.source_sql(setup).await;
+    let run = |command: &[&str], filter: &[&str]| Walferry::run(&pair, &[command, filter].concat(), PATIENCE).code(0);
+    let listed = run(&["check"], &["--tables", "t"]).stdout;
+    assert!(listed.contains("public.open, public.secret") || listed.contains("public.secret, public.open"), "{listed}");
+    let filter = ["--exclude-tables", "v,secret"];
+    let said = run(&["check"], &filter).stdout;
+    assert!(said.contains("view public.over_v") && said.contains("public.open") && !said.contains("secret"), "{said}");
+    run(&["run", "--until", "caught-up"], &filter);
+    run(&["catchup", "--finish"], &filter);
+    let views = "SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace";
+    assert_eq!(value(&pair.target_client().await, views).await, "open");
+    pair.assert_equal().await;
+}
