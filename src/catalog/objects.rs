@@ -151,6 +151,22 @@ pub async fn taken_along(session: &Session, tables: &[u32]) -> Result<TakenAlong
     Ok(taken)
 }
 
+/// The statements that create those of these objects that are views, in an order in which
+/// they can be run.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn create_views(session: &Session, objects: &[Along]) -> Result<Vec<String>, DbError> {
+    let oids: Vec<u32> = objects.iter().filter(|along| along.id.0 == PG_CLASS).map(|along| along.id.1).collect();
+    // Nothing is over what has a higher number, but for a view that was replaced.
+    let sql = "SELECT pg_catalog.format('CREATE %s %I.%I AS%s', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END, \
+           n.nspname, c.relname, E'\\n' || pg_catalog.pg_get_viewdef(c.oid)) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid = ANY ($1::oid[]) AND c.relkind IN ('v', 'm') ORDER BY c.oid";
+    let rows = session.query(sql, &[&oids]).await.during(session.side(), "read the views that are left out")?;
+    rows.iter().map(|row| row.take(0)).collect()
+}
+
 /// Partitions of these tables that are none of them, and the partitions'
 /// indexes that are attached to the tables' indexes.
 async fn detached(session: &Session, tables: &[u32]) -> Result<HashSet<TableName>, DbError> {

@@ -5,6 +5,7 @@
 //! are `run`'s own (`crate::schema::trial`); this only says what came of it.
 
 use super::{CheckError, Findings, Place, known};
+use crate::catalog::objects::create_views;
 use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
 use crate::membership;
@@ -32,7 +33,10 @@ pub(super) async fn check(
     tracing::info!("trying the schema on the target, in a transaction that is rolled back");
     let tables = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
     match trial::run(settings, source, &tables).await {
-        Ok(trial) => say(settings, &trial, findings),
+        Ok(trial) => {
+            say(settings, &trial, findings);
+            left_out(source, &trial, findings).await?;
+        }
         // Said with the program.
         Err(SchemaError::NoPgDump { .. }) => {}
         Err(SchemaError::Wire(error)) => return Err(error.into()),
@@ -89,7 +93,6 @@ async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findi
 }
 
 fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
-    left_out(trial, findings);
     missing(settings, trial, findings);
     taken_names(&trial.taken_names, findings);
     let (tried, all) = trial.tried;
@@ -249,12 +252,19 @@ fn words(error: &SchemaError) -> String {
 }
 
 /// What goes with the tables that the filter leaves out.
-fn left_out(trial: &Trial, findings: &mut Findings) {
+async fn left_out(source: &Session, trial: &Trial, findings: &mut Findings) -> Result<(), CheckError> {
     let others: Vec<&str> = trial.taken.others.iter().map(|along| along.description.as_str()).collect();
     if !others.is_empty() {
         let message =
             format!("left out with the tables that the filter leaves out, as they need them: {}", others.join(", "));
-        findings.warning(Place::Source, "left_out", message);
+        let finding = findings.warning(Place::Source, "left_out", message);
+        let views = create_views(source, &trial.taken.others).await?;
+        if !views.is_empty() {
+            finding.remedy("views can be created on the target once it has what they read:");
+        }
+        for sql in views {
+            finding.sql(sql);
+        }
     }
     if !trial.taken.needs.is_empty() {
         findings
@@ -265,4 +275,5 @@ fn left_out(trial: &Trial, findings: &mut Findings) {
             )
             .remedy("leave these out as well, or let in what they need");
     }
+    Ok(())
 }
