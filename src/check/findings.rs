@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::CheckError;
 use crate::config::Side;
 use crate::fault::{Exit, Verdict};
+use crate::sql::TableName;
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -111,6 +112,7 @@ pub struct Findings {
     latest: Option<Finding>,
     unreached: Option<Side>,
     ended: Option<Exit>,
+    tables: Vec<TableName>,
 }
 
 impl Findings {
@@ -160,6 +162,11 @@ impl Findings {
         self.ended
     }
 
+    /// These tables take part.
+    pub fn take_part(&mut self, tables: Vec<TableName>) {
+        self.tables = tables;
+    }
+
     /// The first end that cannot be reached.
     pub fn unreached(&self) -> Option<Side> {
         self.unreached
@@ -178,10 +185,10 @@ impl Findings {
         }
     }
 
-    /// All findings in the order they were made.
-    pub fn into_list(mut self) -> Vec<Finding> {
+    /// All findings in the order they were made, and the tables that take part.
+    pub fn into_lists(mut self) -> (Vec<Finding>, Vec<TableName>) {
         self.earlier.extend(self.latest);
-        self.earlier
+        (self.earlier, self.tables)
     }
 
     fn push(&mut self, finding: Finding) -> &mut Finding {

@@ -39,6 +39,7 @@ use crate::config::{Settings, Side};
 use crate::fault::{Exit, Fault};
 use crate::membership::Known;
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::TableName;
 use crate::state::StateError;
 use crate::state::resume::Standing;
 use crate::wire::WireError;
@@ -77,6 +78,8 @@ pub struct Report {
     pub warnings: usize,
     /// All findings, the good ones too.
     pub findings: Vec<Finding>,
+    /// The tables that take part.
+    pub tables: Vec<TableName>,
     /// An end that could not be reached.
     #[serde(skip)]
     pub unreached: Option<Side>,
@@ -116,10 +119,10 @@ impl CheckError {
 impl Report {
     fn of(findings: Findings) -> Self {
         let (unreached, ended) = (findings.unreached(), findings.end());
-        let findings = findings.into_list();
+        let (findings, tables) = findings.into_lists();
         let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
         let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
-        Report { ok: problems == 0, problems, warnings, findings, unreached, ended }
+        Report { ok: problems == 0, problems, warnings, findings, tables, unreached, ended }
     }
 
     /// The problems alone, for a start that they refuse.

@@ -72,6 +72,7 @@ pub(super) async fn check(
             in_the_states_schema(settings, &left, findings);
         }
     }
+    part(&all, findings);
     without_root(&all, findings);
     let with_kind = |table: &SourceTable| {
         let kind = match (table.shape, table.persistence) {
@@ -175,6 +176,21 @@ fn without_root(all: &[SourceTable], findings: &mut Findings) {
             format!("these partitions take part without the table that they are partitions of, and become tables of their own: {}", words::listed(&alone)),
         );
     }
+}
+
+/// What takes part, and what the filter leaves out.
+fn part(all: &[SourceTable], findings: &mut Findings) {
+    let of = |parts: &[Part]| -> Vec<TableName> {
+        all.iter().filter(|table| parts.contains(&table.part)).map(|table| table.name.clone()).collect()
+    };
+    let (tables, left_out) = (of(&[Part::Included, Part::Unlogged]), of(&[Part::Filtered]));
+    let take = if tables.len() == 1 { "takes" } else { "take" };
+    let mut message = format!("{} {take} part", words::count(tables.len(), "table"));
+    if !left_out.is_empty() {
+        message.push_str(&format!("; the filter leaves out {}: {}", left_out.len(), words::listed(&left_out)));
+    }
+    findings.ok(Side::Source, "tables", message);
+    findings.take_part(tables);
 }
 
 fn replica_identity(

@@ -4,6 +4,7 @@
 //!
 //! `WALFERRY_TEST_SEED` repeats a run, `WALFERRY_TEST_CASES` makes more of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -281,6 +282,18 @@ async fn published(source: &Client) -> Vec<String> {
     source.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
+/// The tables of rows that check says take part.
+async fn listed(source: &Client, check: &str) -> BTreeSet<String> {
+    let document: serde_json::Value = serde_json::from_str(check).unwrap();
+    let part = |table: &serde_json::Value, part: &str| table[part].as_str().unwrap().to_owned();
+    let tables = document["tables"].as_array().unwrap();
+    let (schemas, names): (Vec<String>, Vec<String>) =
+        tables.iter().map(|table| (part(table, "schema"), part(table, "name"))).unzip();
+    let sql = "SELECT c.oid::regclass::text FROM unnest($1::text[], $2::text[]) AS listed (schema, name) \
+         JOIN pg_namespace n ON n.nspname = schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = name AND c.relkind = 'r'";
+    source.query(sql, &[&schemas, &names]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
 async fn case(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (sql, names) = database(&mut rng);
@@ -292,13 +305,15 @@ async fn case(seed: u64) {
     pair.source_sql("SET search_path = public").await;
     execute(&pair.source_client().await, &fixtures).await;
     // What check passes, run does; a refusal of both is an answer, too.
-    let checked = Walferry::run(&pair, &[&["check"], &filter[..]].concat(), PATIENCE);
+    let checked = Walferry::run(&pair, &[&["check", "--json"], &filter[..]].concat(), PATIENCE);
     if checked.status.code() == Some(3) {
         Walferry::run(&pair, &[&["run", "--until", "caught-up"], &filter[..]].concat(), PATIENCE).code(3);
         return;
     }
     let journey = Journey::on(pair, &[], &filter).await;
     let before = members(&journey.source, &journey.target).await;
+    let arrived: BTreeSet<String> = before.iter().map(|(name, _)| name.clone()).collect();
+    assert_eq!(arrived, listed(&journey.source, &checked.stdout).await, "what check lists");
     let leaves: Vec<&String> = before.iter().map(|(name, _)| name).collect();
     for name in published(&journey.source).await {
         assert!(leaves.contains(&&name), "{name} is published and takes no part: {leaves:?}");
