@@ -34,7 +34,7 @@ use crate::config::publications::who;
 use crate::lsn::EndLsn;
 use crate::membership::coverage::Gap;
 use crate::membership::publishing::root_in_name;
-use crate::membership::publishing::{self, Switched};
+use crate::membership::switched::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
 use crate::schema::SchemaError;
 use crate::session::{DbContext, Session};
@@ -173,7 +173,7 @@ fn comes_with_others(table: &SourceTable, rows: &Rows<'_>, published: &HashMap<u
     let is_carried =
         root_in_name(published, table).is_some() && table.ancestors.iter().any(|above| is_streamed(above.oid));
     match rows.get(&table.oid).map(|row| row.state) {
-        Some(state @ TableState::Within) => !publishing::is_alone(table, state, is_streamed),
+        Some(state @ TableState::Within) => !switched::is_alone(table, state, is_streamed),
         Some(TableState::Unlogged) if table.part == Part::Unlogged => asked == Asked::AsPart,
         Some(TableState::Excluded | TableState::Extension) | None if asked == Asked::AsPart => {
             is_carried || !matches!(table.part, Part::Included | Part::LetIn | Part::Unlogged)
@@ -202,7 +202,7 @@ fn switched(
     let is_leaf = table.shape == Shape::Plain;
     let is_new = is_leaf && !takes_part(table.oid) && table.ancestors.iter().any(|above| takes_part(above.oid));
     Some(table).filter(|table| is_streamed(table.oid) || is_new)?;
-    publishing::switched(table, published, tables, is_streamed)
+    switched::switched(table, published, tables, is_streamed)
 }
 
 /// These tables, and those that have to be there for them or come with them and

@@ -15,8 +15,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::placement::{self, Hierarchy, attached_otherwise, dropped_above};
-use super::publishing::{self, Switched, root_in_name};
+use super::publishing::root_in_name;
 use super::renaming::{Renaming, say_how_to_rename};
+use super::switched::{self, Switched};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
@@ -444,7 +445,7 @@ fn of_table(
     if let Some(cause) = in_another_name(now, members, row, table, there) {
         return vec![cause];
     }
-    let is_alone = publishing::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
+    let is_alone = switched::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
     let of_rows = || of_publication(row, published_as(now, table)).or_else(|| doubt(now, row, table));
     let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
     let of_place = attached(now, members, table, there).or_else(|| inherits(now, members, table, there));
@@ -469,7 +470,7 @@ fn in_another_name(
         return None;
     }
     let is_streamed = |oid| members.streamed.contains(&oid);
-    if let Some(switched) = publishing::switched(table, now.published, now.tables, is_streamed) {
+    if let Some(switched) = switched::switched(table, now.published, now.tables, is_streamed) {
         return Some(Cause::Switched(switched));
     }
     let root = root_in_name(now.published, table)?;

@@ -22,6 +22,7 @@ pub mod made;
 pub mod placement;
 pub mod publishing;
 pub mod renaming;
+pub mod switched;
 
 use std::collections::HashMap;
 use std::ops::Deref;

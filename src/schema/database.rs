@@ -48,8 +48,7 @@ pub(crate) struct OfDatabase {
 /// # Errors
 /// When a catalog cannot be read, or a connection is lost.
 pub(crate) async fn read(settings: &Settings, source: &Session, target: &Session) -> Result<OfDatabase, SchemaError> {
-    let mut found = OfDatabase::default();
-    found.administrators = of_roles(source, target).await?;
+    let mut found = OfDatabase { administrators: of_roles(source, target).await?, ..OfDatabase::default() };
     let wanted = statements(settings, source, target).await?;
     if wanted.is_empty() {
         return Ok(found);

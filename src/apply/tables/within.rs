@@ -15,7 +15,7 @@ use crate::apply::ApplyError;
 use crate::catalog::publication::{self, Partitions};
 use crate::catalog::tables::{self, Detail, Named, Shape, Table};
 use crate::lsn::{CommitLsn, Lsn};
-use crate::membership::publishing::Switched;
+use crate::membership::switched::Switched;
 use crate::relation::Relation;
 use crate::state::tables::TableRow;
 
