@@ -222,7 +222,7 @@ async fn whatever_is_done_to_large_objects_while_daemons_are_killed_is_equal_at_
     let run = [&["run"], &options[..]].concat();
     let mut rng = StdRng::seed_from_u64(workload::seed());
     let mut daemon = streaming(&pair, &options).await;
-    for _ in 0..5 {
+    for _ in 0..3 {
         writers.more(60).await;
         // Not a wait for anything: the moment of the kill.
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..1500))).await;

@@ -1,10 +1,12 @@
 //! Stops lead out: what a message says to do is done here as it is printed, and
 //! then both sides are equal. Each of these once led nowhere.
 
+use walferry::demo::server::Server;
+
 use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::support::oldest_and_newest;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
-use crate::support::servers;
 
 const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
     INSERT INTO a SELECT i, 'x' FROM generate_series(1, 20) AS i; INSERT INTO b SELECT i, 'x' FROM generate_series(1, 20) AS i";
@@ -328,7 +330,7 @@ async fn changes_that_come_in_another_name_stop_the_stream_from_the_copy_on() {
 /// changes that were made while there was no publication; from 18 on it drops them.
 #[tokio::test]
 async fn a_publication_that_was_gone_for_a_while_is_made_again_and_its_tables_copied_anew() {
-    for server in servers() {
+    for server in <[Server; 2]>::from(oldest_and_newest()) {
         for (all, arguments) in [(" FOR ALL TABLES", &["--all-tables"][..]), ("", &[])] {
             let pair = Pair::builder().servers(&server, &server).start().await;
             let mut journey = Journey::on(pair, &[TABLES], arguments).await;
@@ -367,7 +369,7 @@ async fn a_publication_that_was_gone_for_a_while_is_made_again_and_its_tables_co
 /// The story: `resync '*'` said 0 and to add the table, and `catchup` to run `resync '*'`.
 #[tokio::test]
 async fn a_table_that_was_created_while_one_of_two_publications_was_gone_comes_with_all_tables() {
-    for server in servers() {
+    for server in <[Server; 2]>::from(oldest_and_newest()) {
         for (gone, what) in [("everything", "FOR ALL TABLES"), ("few", "FOR TABLE a")] {
             let pair = Pair::builder().servers(&server, &server).start().await;
             let publications = ["--publication", "everything,few"];
@@ -399,7 +401,7 @@ async fn a_table_that_was_created_while_one_of_two_publications_was_gone_comes_w
 /// would have been taken for one whose rows all come with the stream.
 #[tokio::test]
 async fn a_table_that_was_created_while_the_publication_was_gone_is_not_taken_for_whole() {
-    for server in servers() {
+    for server in <[Server; 2]>::from(oldest_and_newest()) {
         let pair = Pair::builder().servers(&server, &server).start().await;
         let mut journey = Journey::on(pair, &[TABLES], &["--all-tables"]).await;
         journey.catch_up().await;
