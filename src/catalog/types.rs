@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use tokio_postgres::types::{Kind, Type};
 
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Row, Session};
+use crate::session::{DbContext, DbError, Session};
 
 /// A column's type below all domains, with its modifier (-1: none).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,41 +80,73 @@ impl ColumnType {
 /// A type that somebody has made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
+    /// Its oid.
+    pub oid: u32,
     /// Its name as SQL.
     pub name: String,
-    /// What it consists of.
-    pub body: Body,
+    /// What it is.
+    pub kind: MadeKind,
+    /// What it consists of, in order.
+    pub parts: Vec<PartOfType>,
 }
 
-/// What a type consists of, in order.
+/// What a type is that somebody has made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeKind {
+    /// An enum, of labels.
+    Enum,
+    /// A composite type, of attributes.
+    Composite,
+}
+
+/// A label of an enum, or an attribute of a composite type.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// The values of an enum.
-    Labels(Vec<String>),
-    /// The attributes of a composite type, with their types.
-    Attributes(Vec<String>),
+pub struct PartOfType {
+    /// What it is known by, whatever it is called: a label's oid, an attribute's number.
+    pub number: i64,
+    /// Its name.
+    pub name: String,
+    /// An attribute's type; nothing for a label.
+    pub of: String,
 }
 
-/// The enums and composite types among these types, or whose arrays they are, by their oids.
+/// The enums and composite types that values of these types consist of, by the oids of these:
+/// also those below domains, and in arrays, ranges and composite types.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Made>, DbError> {
+pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Made>>, DbError> {
+    let mut found: HashMap<u32, Vec<Made>> = HashMap::new();
     if oids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(found);
     }
-    let sql = "SELECT o.oid, pg_catalog.format_type(t.oid, NULL), t.typtype = 'e', \
-             CASE t.typtype WHEN 'e' THEN ARRAY(SELECT enumlabel::text FROM pg_catalog.pg_enum WHERE enumtypid = t.oid ORDER BY enumsortorder) \
-             ELSE ARRAY(SELECT attname || ' ' || pg_catalog.format_type(atttypid, atttypmod) FROM pg_catalog.pg_attribute \
-                 WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped ORDER BY attnum) END \
-         FROM pg_catalog.pg_type o JOIN pg_catalog.pg_type t ON t.oid = CASE WHEN o.typelem <> 0 AND o.typlen = -1 THEN o.typelem ELSE o.oid END \
-         WHERE o.oid = ANY ($1::oid[]) AND t.typtype IN ('e', 'c')";
+    let sql = "WITH RECURSIVE reached (root, oid) AS (SELECT oid, oid FROM pg_catalog.unnest($1::oid[]) AS oid \
+             UNION SELECT r.root, n.oid FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid, LATERAL ( \
+                 SELECT t.typbasetype WHERE t.typtype = 'd' \
+                 UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1 \
+                 UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid \
+                 UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                     WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS n (oid)) \
+         SELECT r.root, t.oid, pg_catalog.format_type(t.oid, NULL), t.typtype = 'e', p.numbers, p.names, p.types \
+         FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid AND t.typtype IN ('e', 'c'), LATERAL ( \
+             SELECT coalesce(pg_catalog.array_agg(number ORDER BY place), '{}') AS numbers, \
+                 coalesce(pg_catalog.array_agg(name ORDER BY place), '{}') AS names, \
+                 coalesce(pg_catalog.array_agg(of ORDER BY place), '{}') AS types FROM ( \
+                 SELECT e.oid::int8, e.enumlabel::text, ''::text, e.enumsortorder::float8 FROM pg_catalog.pg_enum e \
+                     WHERE e.enumtypid = t.oid \
+                 UNION ALL SELECT a.attnum::int8, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::float8 \
+                     FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 \
+                     AND NOT a.attisdropped) AS part (number, name, of, place)) AS p";
     let rows = session.query(sql, &[&oids]).await.during(session.side(), "look at enums and composite types")?;
-    let one = |row: &Row| {
-        let body = if row.take(2)? { Body::Labels(row.take(3)?) } else { Body::Attributes(row.take(3)?) };
-        Ok((row.take(0)?, Made { name: row.take(1)?, body }))
-    };
-    rows.iter().map(one).collect()
+    for row in &rows {
+        let (numbers, names, types): (Vec<i64>, Vec<String>, Vec<String>) = (row.take(4)?, row.take(5)?, row.take(6)?);
+        let parts =
+            numbers.into_iter().zip(names).zip(types).map(|((number, name), of)| PartOfType { number, name, of });
+        let kind = if row.take(3)? { MadeKind::Enum } else { MadeKind::Composite };
+        let made = Made { oid: row.take(1)?, name: row.take(2)?, kind, parts: parts.collect() };
+        found.entry(row.take(0)?).or_default().push(made);
+    }
+    Ok(found)
 }
 
 /// Whether values of one type, both as SQL, can be cast to the other; a type that this side

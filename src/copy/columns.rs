@@ -9,13 +9,14 @@ use crate::catalog::types::{Made, is_built_in, made};
 use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
-use crate::membership::made::{self, Unlike};
+use crate::membership::made;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
-use crate::session::{DbError, Session};
+use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::Pairs;
+use crate::state::types::TypePairs;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -47,11 +48,15 @@ pub async fn look(
     let tables = ctx.tables_in(source, Detail::Columns).await?;
     let names = names_there(state).await?;
     let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
-    let tables: Vec<&SourceTable> = tables.iter().filter(takes_part).filter(|t| !others.contains(&t.oid)).collect();
-    let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
+    let all: Vec<&SourceTable> = tables.iter().filter(takes_part).collect();
+    let tables: Vec<&SourceTable> = all.iter().copied().filter(|table| !others.contains(&table.oid)).collect();
+    let there = tables::by_name(target, all.iter().filter_map(|table| names.get(&table.oid))).await?;
     let pairs = state.column_pairs(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
-    let mut types = Types::of(&tables, &there, (source, target)).await?;
-    let (mut found, mut met, mut doubted) = (Found::default(), Vec::new(), HashSet::new());
+    let types = Types::of(&all, there.values(), (source, target), state).await?;
+    // Also of tables that have something else to mend first: it is not found again.
+    let mut doubted: HashSet<u32> =
+        all.iter().filter(|table| types.are_doubted(table)).map(|table| table.oid).collect();
+    let (mut found, mut met, mut said) = (Found::default(), Vec::new(), HashSet::new());
     let mut differences: HashMap<u32, Vec<Difference<'_>>> = HashMap::new();
     let known = |table: &SourceTable, theirs: &tables::Found| {
         pairs.get(&table.oid).map(|pairs| pairs.with(theirs.oid)).unwrap_or_default()
@@ -82,12 +87,14 @@ pub async fn look(
             let cause = Cause::Columns(alter::sql(name, &compared.retyped, &HashMap::new()));
             found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
         }
-        let unlike = types.unlike(table, theirs);
+        let mut unlike = types.unlike(table);
         if !unlike.is_empty() {
             found.differing.insert(table.oid);
-            doubted.extend(unlike.iter().any(|unlike| unlike.is_doubted).then_some(table.oid));
+            unlike.retain(|sql| said.insert(sql.clone()));
+        }
+        if !unlike.is_empty() {
             let name = names.get(&table.oid).unwrap_or(&table.name).clone();
-            found.gaps.extend(types.unsaid(unlike).map(|cause| Gap { source_oid: table.oid, table: name, cause }));
+            found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unlike) });
         }
         let mut of_table = compared.differences;
         // A partition that comes later has to have the very types of its root.
@@ -100,6 +107,7 @@ pub async fn look(
         }
     }
     found.has_new_doubts = state.keep_pairs(&met, &doubted).await?;
+    types.keep(state).await?;
     let differing = tables.iter().filter_map(|table| {
         let name = names.get(&table.oid)?;
         Some((*table, name, there.get(name)?.oid))
@@ -160,45 +168,96 @@ async fn gaps<'a>(
     Ok(gaps)
 }
 
-/// Enums and composite types of columns, on both sides.
+/// Pairs the types that somebody has made, of columns of tables whose rows are about to be
+/// read: those that are not known yet.
+///
+/// # Errors
+/// When either side cannot be asked.
+pub(super) async fn pair_types<'t>(
+    state: &State,
+    tables: impl Iterator<Item = &'t SourceTable>,
+    there: &HashMap<TableName, tables::Found>,
+    sessions: (&Session, &Session),
+) -> Result<(), CopyError> {
+    let tables: Vec<&SourceTable> = tables.collect();
+    let mut types = Types::of(&tables, there.values(), sessions, state).await?;
+    types.changed.retain(|(oid, _)| !types.known.contains(oid));
+    types.keep(state).await
+}
+
+/// Enums and composite types of columns, against their counterparts.
+#[derive(Default)]
 struct Types {
-    here: HashMap<u32, Made>,
-    there: HashMap<u32, Made>,
-    /// What has been said of another table.
-    said: HashSet<String>,
+    /// What values of a column's type consist of, by the type's oid.
+    of_column: HashMap<u32, Vec<u32>>,
+    /// Of each of the source's: what mends its counterpart, and whether values of it are in
+    /// doubt.
+    compared: HashMap<u32, (Option<String>, bool)>,
+    /// Those that were paired before.
+    known: HashSet<u32>,
+    /// Pairs that are others by now.
+    changed: Vec<(u32, TypePairs)>,
 }
 
 impl Types {
     async fn of(
         tables: &[&SourceTable],
-        there: &HashMap<TableName, tables::Found>,
+        there: impl Iterator<Item = &tables::Found>,
         (source, target): (&Session, &Session),
-    ) -> Result<Self, DbError> {
+        state: &State,
+    ) -> Result<Self, CopyError> {
         let own = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<u32> {
             let own: HashSet<u32> =
                 columns.map(|column| column.below).filter(|t| !is_built_in(*t)).map(|t| t.oid).collect();
             own.into_iter().collect()
         };
         let ours = own(&mut tables.iter().flat_map(|table| &table.columns));
-        let theirs = own(&mut there.values().flat_map(|found| &found.columns));
+        if ours.is_empty() {
+            return Ok(Types::default());
+        }
+        let theirs = own(&mut there.flat_map(|found| &found.columns));
         let (here, there) = tokio::try_join!(made(source, &ours), made(target, &theirs))?;
-        Ok(Types { here, there, said: HashSet::new() })
+        let known = state.type_pairs().await?;
+        let there: HashMap<&str, &Made> = there.values().flatten().map(|made| (made.name.as_str(), made)).collect();
+        let mut types = Types { known: known.keys().copied().collect(), ..Types::default() };
+        for (column, of_column) in &here {
+            types.of_column.insert(*column, of_column.iter().map(|made| made.oid).collect());
+            for ours in of_column {
+                // Of another name is another type: with its column.
+                let Some(theirs) = there.get(ours.name.as_str()).filter(|theirs| theirs.kind == ours.kind) else {
+                    continue;
+                };
+                let was = known.get(&ours.oid);
+                if types.compared.contains_key(&ours.oid) {
+                    continue;
+                }
+                let compared = made::compare(ours, theirs, was);
+                if was != Some(&compared.pairs) {
+                    types.changed.push((ours.oid, compared.pairs));
+                }
+                types.compared.insert(ours.oid, (compared.sql, compared.is_doubted));
+            }
+        }
+        Ok(types)
     }
 
-    /// How those of a table's columns differ.
-    fn unlike(&self, table: &SourceTable, theirs: &tables::Found) -> Vec<Unlike> {
-        let of_column = |column: &Column| {
-            let found = theirs.columns.iter().find(|other| other.name == column.name)?;
-            let (here, there) = (self.here.get(&column.below.oid)?, self.there.get(&found.below.oid)?);
-            if here.name == there.name { made::compare(here, there) } else { None }
-        };
-        table.columns.iter().filter_map(of_column).collect()
+    fn of_table<'s>(&'s self, table: &SourceTable) -> impl Iterator<Item = &'s (Option<String>, bool)> {
+        let columns = table.columns.iter().filter_map(|column| self.of_column.get(&column.below.oid));
+        columns.flatten().filter_map(|made| self.compared.get(made)).collect::<Vec<_>>().into_iter()
     }
 
-    /// What mends them, as far as it has not been said of another table.
-    fn unsaid(&mut self, unlike: Vec<Unlike>) -> Option<Cause> {
-        let unsaid: Vec<String> =
-            unlike.into_iter().map(|one| one.sql).filter(|sql| self.said.insert(sql.clone())).collect();
-        (!unsaid.is_empty()).then_some(Cause::Columns(unsaid))
+    /// Whether values of a table's columns may be others than on the source.
+    fn are_doubted(&self, table: &SourceTable) -> bool {
+        self.of_table(table).any(|(_, is_doubted)| *is_doubted)
+    }
+
+    /// What makes the counterparts of a table's types as they are.
+    fn unlike(&self, table: &SourceTable) -> Vec<String> {
+        self.of_table(table).filter_map(|(sql, _)| sql.clone()).collect()
+    }
+
+    /// Writes the pairs down, behind the doubts.
+    async fn keep(&self, state: &State) -> Result<(), CopyError> {
+        Ok(state.keep_type_pairs(&self.changed).await?)
     }
 }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
+use super::columns::pair_types;
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Column, Found, Shape, by_name};
@@ -132,6 +133,7 @@ pub(super) async fn register(
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
     own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new())).await?;
+    pair_types(&own, tables.iter().filter(takes_part), &there, (source, target)).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings).await?;
     own.commit("register the tables").await?;
@@ -252,6 +254,7 @@ pub(super) async fn plans(
     require_columns(ctx, &published, &tables, &there)?;
     let known = ctx.state.column_pairs(&units.iter().map(|(_, unit)| unit.oid).collect::<Vec<_>>()).await?;
     ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there, &known)).await?;
+    pair_types(ctx.state, units.iter().map(|(_, unit)| *unit), &there, (source, target)).await?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
         let origin = origin(unit, &published);

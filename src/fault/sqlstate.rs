@@ -18,6 +18,9 @@ pub const CHECK_VIOLATION: &str = "23514";
 pub const EXCLUSION_VIOLATION: &str = "23P01";
 /// division_by_zero: how our own statements say that a count is wrong.
 pub const DIVISION_BY_ZERO: &str = "22012";
+/// invalid_text_representation: of a label that an enum lacks, of a record with other
+/// attributes.
+pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 /// insufficient_privilege.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// read_only_sql_transaction.

@@ -1,102 +1,207 @@
 //! Types that somebody has made, enums and composite ones, whose parts differ between the
 //! sides: nothing of an ALTER TYPE is in the stream, and none of its rows is written anew.
 //!
-//! Invariant: types are the same by name. An enum may have more values on the target; a
-//! composite type has the same attributes in the same order, or the values of a column
-//! mean something else there.
+//! Invariant: types are the same by name, their parts by their numbers, as they were paired
+//! when the rows were copied: a label that was renamed, and one that was added under its old
+//! name, are two things, and so is an attribute that was dropped and added again. An enum
+//! may have more labels on the target, and in another order; a composite type has the same
+//! attributes in the same order, or the values of a column mean something else there.
 //!
 //! Source: an enum's value is kept as the oid of its label, a composite one as a row of its
 //! attributes (`src/backend/catalog/pg_enum.c`, `ATTypedTableRecursion` in
 //! `src/backend/commands/tablecmds.c`).
 
-use crate::catalog::types::{Body, Made};
-use crate::sql::literal;
+use std::collections::HashMap;
 
-/// How the target's type differs.
+use crate::catalog::types::{Made, MadeKind, PartOfType};
+use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::sql::{TableName, ident, literal};
+use crate::state::types::TypePairs;
+
+/// What a comparison found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unlike {
-    /// What makes it the source's.
-    pub sql: String,
+pub struct Compared {
+    /// What makes the target's type the source's; none where it is.
+    pub sql: Option<String>,
     /// Whether values that are there may be others than on the source: not where an enum
     /// has but more of them there.
     pub is_doubted: bool,
+    /// The pairs from now on.
+    pub pairs: TypePairs,
 }
 
-/// Compares two types of one name; none where the target's is the source's.
-pub fn compare(here: &Made, there: &Made) -> Option<Unlike> {
-    match (&here.body, &there.body) {
-        (Body::Labels(ours), Body::Labels(theirs)) if !is_within(ours, theirs) => {
-            let sql = of_labels(&here.name, ours, theirs);
-            Some(Unlike { sql, is_doubted: !is_within(theirs, ours) })
-        }
-        (Body::Attributes(ours), Body::Attributes(theirs)) if ours != theirs => {
-            let (name, ours, theirs) = (&here.name, ours.join(", "), theirs.join(", "));
-            let sql = format!(
-                "ALTER TYPE {name} ADD, DROP or RENAME ATTRIBUTE: it is ({ours}) on the source, and ({theirs}) there;"
-            );
-            Some(Unlike { sql, is_doubted: true })
-        }
-        _ => None,
+/// Compares two types of one name, whose parts were paired so before.
+pub fn compare(here: &Made, there: &Made, known: Option<&TypePairs>) -> Compared {
+    let looks = |made: &Made| -> Vec<(String, String)> {
+        made.parts.iter().map(|part| (part.name.clone(), part.of.clone())).collect()
+    };
+    let looks_alike = looks(here) == looks(there);
+    let (pairs, is_another) = paired(here, there, known, looks_alike || here.kind == MadeKind::Enum);
+    let of_pair = |part: &PartOfType| {
+        let (_, theirs) = pairs.parts.iter().find(|(ours, _)| *ours == part.number)?;
+        there.parts.iter().find(|other| other.number == *theirs)
+    };
+    let counterparts: Vec<(&PartOfType, Option<&PartOfType>)> =
+        here.parts.iter().map(|part| (part, of_pair(part))).collect();
+    let is_renamed = counterparts.iter().any(|(part, other)| other.is_some_and(|other| other.name != part.name));
+    let sql = match here.kind {
+        MadeKind::Enum => of_labels(here, there, &counterparts),
+        MadeKind::Composite if looks_alike => None,
+        MadeKind::Composite => Some(of_attributes(here, there, &counterparts)),
+    };
+    let is_unlike = here.kind == MadeKind::Composite && sql.is_some();
+    Compared { sql, is_doubted: is_another || is_unlike || is_renamed, pairs }
+}
+
+/// Pairs each part with what it was paired with, others by their names; and whether one that
+/// was paired, or stands for one that was, is paired with another now. What has the name of
+/// one that is gone on the source `may_stand_for` another.
+fn paired(here: &Made, there: &Made, known: Option<&TypePairs>, may_stand_for: bool) -> (TypePairs, bool) {
+    let was: HashMap<i64, i64> = known
+        .filter(|known| known.of == there.oid)
+        .map(|known| known.parts.iter().copied().collect())
+        .unwrap_or_default();
+    let is_here = |number: i64| here.parts.iter().any(|part| part.number == number);
+    let owner = |theirs: i64| was.iter().find(|(_, other)| **other == theirs).map(|(ours, _)| *ours);
+    // A type that was made anew there.
+    let mut is_another = known.is_some_and(|known| known.of != there.oid);
+    let mut parts = Vec::new();
+    for part in &here.parts {
+        let known = was.get(&part.number).filter(|theirs| there.parts.iter().any(|other| other.number == **theirs));
+        let is_free = |theirs: i64| owner(theirs).is_none_or(|ours| may_stand_for && !is_here(ours));
+        let of_name = there.parts.iter().find(|other| other.name == part.name && is_free(other.number));
+        // What somebody has made there under its new name is the counterpart by now.
+        let theirs = of_name.map(|other| other.number).or(known.copied());
+        is_another |= theirs.is_some_and(|theirs| {
+            known.is_some_and(|known| *known != theirs) || owner(theirs).is_some_and(|ours| ours != part.number)
+        });
+        parts.extend(theirs.map(|theirs| (part.number, theirs)));
     }
+    (TypePairs { of: there.oid, parts }, is_another)
 }
 
-/// Whether these labels are among those, in the same order.
-fn is_within(ours: &[String], theirs: &[String]) -> bool {
-    let mut theirs = theirs.iter();
-    ours.iter().all(|label| theirs.any(|other| other == label))
+/// The statements that rename what is called otherwise there.
+fn renames(what: Renamed<'_>, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> String {
+    let name = |part: &PartOfType| TableName::new("", &part.name);
+    let pairs = counterparts.iter().filter_map(|(part, other)| Some((*part, (*other)?)));
+    let renames: Vec<Rename> = pairs
+        .filter(|(part, other)| part.name != other.name)
+        .map(|(part, other)| Rename { from: name(other), to: name(part) })
+        .collect();
+    rename_sql(what, &renames, |name| there.parts.iter().any(|part| part.name == name.name))
 }
 
-fn of_labels(name: &str, ours: &[String], theirs: &[String]) -> String {
-    let mut sql = Vec::new();
-    let is_renamed =
-        |(ours_has, theirs_has): &(&String, &String)| !theirs.contains(*ours_has) && !ours.contains(*theirs_has);
-    let renamed: Vec<(&String, &String)> = ours.iter().zip(theirs).filter(is_renamed).collect();
-    for (to, from) in &renamed {
-        sql.push(format!("ALTER TYPE {name} RENAME VALUE {} TO {};", literal(from), literal(to)));
+/// The source's attributes come in the order in which they were added, as the target's do.
+fn of_attributes(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> String {
+    let alter = |what: String| format!("ALTER TYPE {} {what} CASCADE;", here.name);
+    let is_left = |part: &&PartOfType| !counterparts.iter().any(|(_, other)| other.is_some_and(|other| other == *part));
+    let mut sql: Vec<String> =
+        there.parts.iter().filter(is_left).map(|part| alter(format!("DROP ATTRIBUTE {}", ident(&part.name)))).collect();
+    sql.push(renames(Renamed::Attribute(&here.name), there, counterparts));
+    for (part, other) in counterparts {
+        let name = ident(&part.name);
+        match other {
+            None => sql.push(alter(format!("ADD ATTRIBUTE {name} {}", part.of))),
+            Some(other) if other.of != part.of => sql.push(alter(format!("ALTER ATTRIBUTE {name} TYPE {}", part.of))),
+            Some(_) => {}
+        }
     }
-    let is_new = |label: &&String| !theirs.contains(label) && !renamed.iter().any(|(to, _)| to == label);
-    for (at, label) in ours.iter().enumerate().filter(|(_, label)| is_new(label)) {
-        let place = match at.checked_sub(1).and_then(|before| ours.get(before)) {
-            Some(before) => format!(" AFTER {}", literal(before)),
-            None => theirs.first().map_or_else(String::new, |first| {
-                let first = renamed.iter().find(|(_, from)| *from == first).map_or(first, |(to, _)| *to);
-                format!(" BEFORE {}", literal(first))
-            }),
-        };
-        sql.push(format!("ALTER TYPE {name} ADD VALUE {}{place};", literal(label)));
+    sql.retain(|one| !one.is_empty());
+    if sql.is_empty() {
+        let of = |made: &Made| made.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", ");
+        return format!(
+            "-- the attributes of {} are in another order: ({}), here ({});",
+            here.name,
+            of(here),
+            of(there)
+        );
     }
     sql.join(" ")
+}
+
+fn of_labels(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> Option<String> {
+    let mut sql = vec![renames(Renamed::Label(&here.name), there, counterparts)];
+    // What a label is called there once that is done.
+    let called = |part: &PartOfType| {
+        let of = counterparts.iter().find(|(_, other)| other.is_some_and(|other| other == part));
+        of.map_or(&part.name, |(ours, _)| &ours.name).clone()
+    };
+    for (at, (label, _)) in counterparts.iter().enumerate().filter(|(_, (_, other))| other.is_none()) {
+        let place = match at.checked_sub(1).and_then(|before| here.parts.get(before)) {
+            Some(before) => format!(" AFTER {}", literal(&before.name)),
+            None => {
+                there.parts.first().map_or_else(String::new, |first| format!(" BEFORE {}", literal(&called(first))))
+            }
+        };
+        sql.push(format!("ALTER TYPE {} ADD VALUE {}{place};", here.name, literal(&label.name)));
+    }
+    sql.retain(|one| !one.is_empty());
+    (!sql.is_empty()).then(|| sql.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(labels: &[&str]) -> Made {
-        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-        Made { name: "e".to_owned(), body: Body::Labels(labels) }
+    fn of(kind: MadeKind, parts: &[(i64, &str)]) -> Made {
+        let part =
+            |(number, name): &(i64, &str)| PartOfType { number: *number, name: (*name).to_owned(), of: String::new() };
+        Made { oid: 7, name: "e".to_owned(), kind, parts: parts.iter().map(part).collect() }
+    }
+
+    /// What is said, and whether there is a doubt, of labels that were paired so.
+    fn labels(ours: &[(i64, &str)], theirs: &[(i64, &str)], known: &[(i64, i64)]) -> (String, bool) {
+        let known = TypePairs { of: 7, parts: known.to_vec() };
+        let compared = compare(&of(MadeKind::Enum, ours), &of(MadeKind::Enum, theirs), Some(&known));
+        (compared.sql.unwrap_or_default().replace("ALTER TYPE e ", ""), compared.is_doubted)
     }
 
     #[test]
-    fn labels_are_renamed_and_added_where_they_are_on_the_source() {
-        let unlike = |ours: &[&str], theirs: &[&str]| compare(&of(ours), &of(theirs));
-        let mended =
-            |ours: &[&str], theirs: &[&str]| unlike(ours, theirs).map_or_else(String::new, |unlike| unlike.sql);
-        let is_doubted = |ours: &[&str], theirs: &[&str]| unlike(ours, theirs).is_some_and(|unlike| unlike.is_doubted);
-        assert!(is_doubted(&["x", "b"], &["a", "b"]) && is_doubted(&["x", "n"], &["a"]));
-        assert!(!is_doubted(&["a", "n", "b"], &["a", "b"]));
-        assert_eq!(mended(&["a", "b"], &["a", "b"]), "");
-        assert_eq!(mended(&["a", "b"], &["a", "more", "b"]), "");
-        assert_eq!(mended(&["x", "b"], &["a", "b"]), "ALTER TYPE e RENAME VALUE 'a' TO 'x';");
-        assert_eq!(mended(&["a", "n", "b"], &["a", "b"]), "ALTER TYPE e ADD VALUE 'n' AFTER 'a';");
-        assert_eq!(mended(&["n", "a"], &["a"]), "ALTER TYPE e ADD VALUE 'n' BEFORE 'a';");
+    fn labels_are_known_by_their_numbers() {
+        let two = [(1, 11), (2, 12)];
+        let there = [(11, "a"), (12, "b")];
+        let said = |ours: &[(i64, &str)], theirs: &[(i64, &str)]| labels(ours, theirs, &two);
+        assert_eq!(said(&[(1, "a"), (2, "b")], &there), (String::new(), false));
+        assert_eq!(said(&[(1, "a"), (2, "b")], &[(11, "a"), (13, "more"), (12, "b")]), (String::new(), false));
+        assert_eq!(said(&[(1, "x"), (2, "b")], &there), ("RENAME VALUE 'a' TO 'x';".to_owned(), true));
+        assert_eq!(said(&[(1, "a"), (3, "n"), (2, "b")], &there), ("ADD VALUE 'n' AFTER 'a';".to_owned(), false));
+        assert_eq!(said(&[(3, "n"), (1, "a"), (2, "b")], &there), ("ADD VALUE 'n' BEFORE 'a';".to_owned(), false));
+        // The story: another one has the old name by now.
         assert_eq!(
-            mended(&["x", "b", "n"], &["a", "b"]),
-            "ALTER TYPE e RENAME VALUE 'a' TO 'x'; ALTER TYPE e ADD VALUE 'n' AFTER 'b';"
+            said(&[(1, "a"), (2, "old"), (3, "b")], &there),
+            ("RENAME VALUE 'b' TO 'old'; ADD VALUE 'b' AFTER 'old';".to_owned(), true)
         );
-        let row = |of: &str| Made { name: "c".to_owned(), body: Body::Attributes(vec![of.to_owned()]) };
-        assert_eq!(compare(&row("a integer"), &row("a integer")), None);
-        let unlike = compare(&row("a integer"), &row("b integer")).unwrap();
-        assert!(unlike.is_doubted && unlike.sql.contains("(a integer) on the source"), "{unlike:?}");
+        // They exchange their names.
+        assert_eq!(
+            said(&[(1, "b"), (2, "a")], &there).0,
+            "RENAME VALUE 'a' TO 'walferry_aside_1'; RENAME VALUE 'b' TO 'a'; RENAME VALUE 'walferry_aside_1' TO 'b';"
+        );
+        // Somebody has added there what was renamed on the source.
+        assert_eq!(said(&[(1, "a"), (2, "old")], &[(11, "a"), (12, "b"), (13, "old")]), (String::new(), true));
+    }
+
+    #[test]
+    fn parts_that_are_paired_anew_are_in_doubt_and_the_first_pairs_are_not() {
+        let here = of(MadeKind::Composite, &[(1, "x"), (3, "y")]);
+        let there = of(MadeKind::Composite, &[(1, "x"), (2, "y")]);
+        let first = compare(&here, &there, None);
+        assert_eq!((first.sql, first.is_doubted, &first.pairs.parts), (None, false, &vec![(1, 1), (3, 2)]));
+        let known = TypePairs { of: 7, parts: vec![(1, 1), (2, 2)] };
+        let again = compare(&here, &there, Some(&known));
+        assert_eq!((again.sql, again.is_doubted, again.pairs.parts), (None, true, vec![(1, 1), (3, 2)]));
+        let elsewhere = TypePairs { of: 8, ..known };
+        assert!(compare(&here, &there, Some(&elsewhere)).is_doubted);
+        let unlike = compare(&of(MadeKind::Composite, &[(1, "z")]), &there, None);
+        assert!(unlike.is_doubted);
+        assert_eq!(
+            unlike.sql.unwrap().replace("ALTER TYPE e ", ""),
+            "DROP ATTRIBUTE \"x\" CASCADE; DROP ATTRIBUTE \"y\" CASCADE; ADD ATTRIBUTE \"z\"  CASCADE;"
+        );
+        let here = of(MadeKind::Composite, &[(2, "y"), (3, "x")]);
+        let unlike = compare(&here, &there, Some(&TypePairs { of: 7, parts: vec![(1, 1), (2, 2)] }));
+        assert_eq!(
+            unlike.sql.unwrap().replace("ALTER TYPE e ", ""),
+            "DROP ATTRIBUTE \"x\" CASCADE; ADD ATTRIBUTE \"x\"  CASCADE;"
+        );
     }
 }

@@ -6,11 +6,13 @@
 //! a look that fails beside the stream is made again and does not end it. A
 //! catch-up does not end well while anything is left that makes the sides differ.
 
+mod altered;
 mod places;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+pub(super) use altered::or_altered;
 pub(super) use places::or_named;
 use tracing::{debug, info, warn};
 

@@ -104,6 +104,14 @@ pub enum Error {
         /// The target's words.
         source: Box<Error>,
     },
+    /// The target takes no value of a type that was altered on the source.
+    #[error("{source}; {}", .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Unlike {
+        /// The tables with columns of such types.
+        gaps: Vec<Gap>,
+        /// The target's words.
+        source: Box<Error>,
+    },
     /// The daemon could not copy tables beside its stream.
     #[error("the daemon could not copy the tables: {why}")]
     NotResynced {
@@ -232,7 +240,7 @@ impl Error {
             Error::Http(error) => error.fault(),
             Error::NotCopied { .. } => Fault::NotCopied,
             Error::NotCovered { .. } => Fault::Differs(Difference::Remainder),
-            Error::NotPlaced { source, .. } => source.fault(),
+            Error::NotPlaced { source, .. } | Error::Unlike { source, .. } => source.fault(),
             Error::NotResynced { .. } => Fault::NotResynced,
             Error::Ended { .. } => Fault::Ended,
             Error::UnloggedDiffer { .. } => Fault::Differs(Difference::Unlogged),

@@ -136,7 +136,8 @@ pub async fn stream(ctx: &Context, start: Start, connections: Connections) -> Re
     match flow.run(ctx, &heard, &durable, &stop, beside).await {
         Err(error) => {
             let error = publication::or_gone(ctx, &state, &migration, error).await;
-            Err(coverage::or_named(ctx, &state, error).await)
+            let error = coverage::or_named(ctx, &state, error).await;
+            Err(coverage::or_altered(ctx, &state, error).await)
         }
         ended => ended,
     }

@@ -1,4 +1,4 @@
-//! The SQL that gives relations other names: one rule for tables and sequences.
+//! The SQL that gives relations, columns and values of enums other names: one rule.
 //!
 //! Invariant: the statements can be run as they are, in their order. What is in
 //! the way goes first; of relations that exchange names one goes by a name that
@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::{TableName, ident};
+use super::{TableName, ident, literal};
 
 /// What is renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub enum Renamed<'a> {
     Sequence,
     /// Columns of this table; their names have no schema.
     Column(&'a TableName),
+    /// Labels of the enum of this name, as SQL; they have no schema.
+    Label(&'a str),
+    /// Attributes of the composite type of this name, as SQL; they have no schema.
+    Attribute(&'a str),
 }
 
 /// A relation's name, and the one that it gets.
@@ -93,7 +97,7 @@ impl<F: Fn(&TableName) -> bool> Writer<'_, F> {
         }
         let first = self.left.first()?.from.clone();
         let aside = self.aside(&first.schema);
-        self.statement(&first, &format!("RENAME TO {}", ident(&aside.name)));
+        self.statement(&first, Action::Name(&aside.name));
         if let Some(rename) = self.left.first_mut() {
             rename.from = aside;
         }
@@ -110,23 +114,23 @@ impl<F: Fn(&TableName) -> bool> Writer<'_, F> {
                 self.sql.push(create);
             }
         }
-        let (rename, move_it) = (format!("RENAME TO {}", ident(&to.name)), format!("SET SCHEMA {}", ident(&to.schema)));
+        let (rename, move_it) = (Action::Name(&to.name), Action::Schema(&to.schema));
         match (from.name != to.name, from.schema != to.schema) {
-            (true, false) => self.statement(&from, &rename),
-            (false, true) => self.statement(&from, &move_it),
+            (true, false) => self.statement(&from, rename),
+            (false, true) => self.statement(&from, move_it),
             (true, true) if !self.is_there(&under_its_new_name) => {
-                self.statement(&from, &rename);
-                self.statement(&under_its_new_name, &move_it);
+                self.statement(&from, rename);
+                self.statement(&under_its_new_name, move_it);
             }
             (true, true) if !self.is_there(&in_its_new_schema) => {
-                self.statement(&from, &move_it);
-                self.statement(&in_its_new_schema, &rename);
+                self.statement(&from, move_it);
+                self.statement(&in_its_new_schema, rename);
             }
             (true, true) => {
                 let aside = self.aside(&from.schema);
-                self.statement(&from, &format!("RENAME TO {}", ident(&aside.name)));
-                self.statement(&aside, &move_it);
-                self.statement(&TableName::new(&to.schema, aside.name), &rename);
+                self.statement(&from, Action::Name(&aside.name));
+                self.statement(&aside, move_it);
+                self.statement(&TableName::new(&to.schema, aside.name), rename);
             }
             (false, false) => {}
         }
@@ -144,17 +148,33 @@ impl<F: Fn(&TableName) -> bool> Writer<'_, F> {
         (self.is_taken)(name) && !self.moved.contains(name) || self.left.iter().any(|rename| rename.from == *name)
     }
 
-    fn statement(&mut self, relation: &TableName, action: &str) {
-        let sql = relation.sql();
-        self.sql.push(match self.what {
-            Renamed::Table => format!("ALTER TABLE {sql} {action};"),
-            Renamed::Sequence => format!("ALTER SEQUENCE {sql} {action};"),
-            Renamed::Column(table) => {
-                let (column, to) = (ident(&relation.name), action.trim_start_matches("RENAME "));
-                format!("ALTER TABLE {} RENAME COLUMN {column} {to};", table.sql())
+    fn statement(&mut self, relation: &TableName, action: Action<'_>) {
+        let (sql, name) = (relation.sql(), &relation.name);
+        let to = match action {
+            Action::Name(to) => format!("RENAME TO {}", ident(to)),
+            Action::Schema(to) => format!("SET SCHEMA {}", ident(to)),
+        };
+        self.sql.push(match (self.what, action) {
+            (Renamed::Table, _) => format!("ALTER TABLE {sql} {to};"),
+            (Renamed::Sequence, _) => format!("ALTER SEQUENCE {sql} {to};"),
+            (Renamed::Column(table), Action::Name(to) | Action::Schema(to)) => {
+                format!("ALTER TABLE {} RENAME COLUMN {} TO {};", table.sql(), ident(name), ident(to))
+            }
+            (Renamed::Attribute(of), Action::Name(to) | Action::Schema(to)) => {
+                format!("ALTER TYPE {of} RENAME ATTRIBUTE {} TO {} CASCADE;", ident(name), ident(to))
+            }
+            (Renamed::Label(of), Action::Name(to) | Action::Schema(to)) => {
+                format!("ALTER TYPE {of} RENAME VALUE {} TO {};", literal(name), literal(to))
             }
         });
     }
+}
+
+/// What is done to a relation; to what has no schema it is another name.
+#[derive(Clone, Copy)]
+enum Action<'a> {
+    Name(&'a str),
+    Schema(&'a str),
 }
 
 #[cfg(test)]

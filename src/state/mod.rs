@@ -14,6 +14,7 @@ pub mod position;
 pub mod resume;
 pub mod sweeps;
 pub mod tables;
+pub mod types;
 
 use std::sync::atomic::AtomicI64;
 
@@ -23,17 +24,18 @@ use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
-pub const VERSION: i32 = 5;
+pub const VERSION: i32 = 6;
 
 /// The schema's name.
 pub const SCHEMA: &str = "walferry";
 
 /// Its tables.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 11] = [
     "version",
     "migration",
     "position",
     "tables",
+    "types",
     "sequences",
     "large_objects",
     "large_object_oids",
@@ -48,6 +50,7 @@ const UPGRADES: [&str; VERSION as usize - 1] = [
     include_str!("upgrade_2.sql"),
     include_str!("upgrade_3.sql"),
     include_str!("upgrade_4.sql"),
+    include_str!("upgrade_5.sql"),
 ];
 
 /// Second key of the advisory lock under which the schema is created; the

@@ -5,7 +5,7 @@ CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
 CREATE TABLE walferry.version (version integer NOT NULL);
-INSERT INTO walferry.version VALUES (5);
+INSERT INTO walferry.version VALUES (6);
 
 -- One row a migration: where it comes from and how far it is.
 CREATE TABLE walferry.migration (
@@ -75,6 +75,18 @@ CREATE TABLE walferry.tables (
     parents        oid[],                   -- what it was a partition of or inherited from, then
     last_column    smallint,                -- the highest number of a column on the source, then
     attempt        bigint,                  -- at its copy: the transaction here that began it
+    PRIMARY KEY (migration, source_oid)
+);
+
+-- Which part of a type that somebody has made, a label of an enum (its oid) or an
+-- attribute of a composite type (its number), is which of its counterpart's: as
+-- of the copy, or of the moment when the type was met.
+CREATE TABLE walferry.types (
+    migration    text NOT NULL REFERENCES walferry.migration ON DELETE CASCADE,
+    source_oid   oid NOT NULL,              -- of the type there
+    target_oid   oid NOT NULL,              -- of its counterpart
+    source_parts bigint[] NOT NULL,
+    target_parts bigint[] NOT NULL,         -- in the same order
     PRIMARY KEY (migration, source_oid)
 );
 

@@ -456,13 +456,44 @@ async fn enums_and_composite_types_that_are_altered_are_named_and_their_rows_com
     story.ends_equal().await;
     story.source("ALTER TYPE c DROP ATTRIBUTE a; ALTER TYPE c ADD ATTRIBUTE a text").await;
     let said = story.run(&["catchup"], 8);
-    assert!(
-        said.stderr.contains("it is (b text, a text) on the source, and (a text, b text) there"),
-        "{}",
-        said.stderr
-    );
-    story.target.batch_execute("ALTER TYPE c DROP ATTRIBUTE a; ALTER TYPE c ADD ATTRIBUTE b2 text").await.unwrap();
-    story.target.batch_execute("ALTER TYPE c RENAME ATTRIBUTE b2 TO a").await.unwrap();
+    story
+        .do_as_printed(&said, "ALTER TYPE public.c DROP ATTRIBUTE \"a\" CASCADE; ALTER TYPE public.c ADD ATTRIBUTE")
+        .await;
     story.ends_equal().await;
     story.run(&["catchup", "--finish"], 0);
+}
+
+/// The stories: exit 0, and other values: an enum's label that was renamed, whose old name
+/// another one has now, exchanged names, and an attribute that was dropped and made again.
+/// And a stop for ever at a value of a label that was added, without a word of it.
+#[tokio::test]
+async fn labels_and_attributes_are_told_from_others_of_their_names() {
+    let setup = "CREATE TYPE e AS ENUM ('a', 'b', 'c'); CREATE DOMAIN d AS e[]; CREATE TYPE c AS (x int, y text); CREATE TYPE n AS (c c, e e); \
+         CREATE TABLE t (id int PRIMARY KEY, v e, w d); INSERT INTO t VALUES (1, 'a', '{a,c}'), (2, 'b', '{b}'); \
+         CREATE TABLE u (id int PRIMARY KEY, r c[], s n); INSERT INTO u VALUES (1, ARRAY[ROW(1, 'y')::c], ROW(ROW(2, 'z'), 'b'))";
+    let story = Story::of(setup, &[]).await;
+    for ddl in [
+        "ALTER TYPE e RENAME VALUE 'b' TO 'old'; ALTER TYPE e ADD VALUE 'b'",
+        "ALTER TYPE e RENAME VALUE 'a' TO 'aside'; ALTER TYPE e RENAME VALUE 'c' TO 'a'; ALTER TYPE e RENAME VALUE 'aside' TO 'c'",
+        "ALTER TYPE c DROP ATTRIBUTE y; ALTER TYPE c ADD ATTRIBUTE y text",
+    ] {
+        for sql in ddl.split("; ") {
+            story.source(sql).await;
+        }
+        story.leads_on().await;
+    }
+    // Somebody makes there by hand what was renamed here.
+    story.source("ALTER TYPE e RENAME VALUE 'old' TO 'older'").await;
+    story.target.batch_execute("ALTER TYPE e ADD VALUE 'older'").await.unwrap();
+    story.leads_on().await;
+    for (ddl, write) in [
+        ("ALTER TYPE e ADD VALUE 'new'", "UPDATE t SET v = 'new' WHERE id = 1"),
+        ("ALTER TYPE c ADD ATTRIBUTE z int", "UPDATE u SET r = ARRAY[ROW(3, 'y', 4)::c]"),
+    ] {
+        story.source(ddl).await;
+        story.source(write).await;
+        let said = story.run(&["catchup"], 7);
+        story.do_as_printed(&said, "ALTER TYPE public.").await;
+    }
+    story.leads_to_the_end().await;
 }

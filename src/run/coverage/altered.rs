@@ -1,0 +1,42 @@
+//! Types that were altered on the source while changes came.
+//!
+//! Invariant: a value that the target's type does not take is told with what makes the types
+//! of the tables there those of the source, where they are not.
+
+use std::collections::HashSet;
+
+use tracing::debug;
+
+use crate::apply::ApplyError;
+use crate::copy;
+use crate::fault::sqlstate;
+use crate::membership::coverage::{Cause, Gap};
+use crate::run::{Context, Error};
+use crate::session::Session;
+use crate::state::State;
+
+/// What ended a stream; a value that was refused as no value of its type, with the types that
+/// differ.
+pub(in crate::run) async fn or_altered(ctx: &Context, state: &State, error: Error) -> Error {
+    match &error {
+        Error::Apply(ApplyError::Refused { error, .. }) if error.sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION => {}
+        _ => return error,
+    }
+    match altered(ctx, state).await {
+        Ok(gaps) if gaps.is_empty() => error,
+        Ok(gaps) => Error::Unlike { gaps, source: Box::new(error) },
+        Err(unasked) => {
+            debug!(error = %unasked, "cannot look which types were altered on the source");
+            error
+        }
+    }
+}
+
+/// Tables whose types, or columns, differ.
+async fn altered(ctx: &Context, state: &State) -> Result<Vec<Gap>, Error> {
+    let (settings, name) = (&ctx.settings, &ctx.settings.name);
+    let (source, target) =
+        tokio::try_join!(Session::connect(&settings.source, name), Session::connect(&settings.target, name))?;
+    let found = copy::columns::look(&ctx.copy(state), &HashSet::new(), (&source, &target)).await?;
+    Ok(found.gaps.into_iter().filter(|gap| matches!(gap.cause, Cause::Columns(_))).collect())
+}
