@@ -7,7 +7,7 @@ use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::catalog::types::{Made, is_built_in, made};
 use crate::membership::alter::{self, Altered};
-use crate::membership::columns::{self, Difference, Pair};
+use crate::membership::columns::{self, Compared, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::made;
 use crate::membership::placement::Hierarchy;
@@ -96,11 +96,7 @@ pub async fn look(
             let name = names.get(&table.oid).unwrap_or(&table.name).clone();
             found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unlike) });
         }
-        let mut of_table = compared.differences;
-        // A partition that comes later has to have the very types of its root.
-        if table.shape == Shape::Partitioned && hierarchy == Hierarchy::Same {
-            of_table.extend(&compared.retyped);
-        }
+        let of_table = to_be_mended(table, compared, hierarchy);
         if !of_table.is_empty() {
             found.differing.insert(table.oid);
             differences.insert(table.oid, of_table);
@@ -114,6 +110,20 @@ pub async fn look(
     });
     found.gaps.extend(gaps(differing, &differences, (source, target), state).await?);
     Ok(found)
+}
+
+/// What of a table's columns is to be made the source's.
+fn to_be_mended<'a>(table: &SourceTable, compared: Compared<'a>, hierarchy: Hierarchy) -> Vec<Difference<'a>> {
+    let mut wanted = compared.differences;
+    // A partition that comes later has to have the very types of its root.
+    let is_strict = table.shape == Shape::Partitioned && hierarchy == Hierarchy::Same;
+    let others = if is_strict { compared.retyped } else { Vec::new() };
+    for one in others.into_iter().chain(compared.altered) {
+        if !wanted.contains(&one) {
+            wanted.push(one);
+        }
+    }
+    wanted
 }
 
 /// The names that the source's tables have on the target.

@@ -81,6 +81,8 @@ pub struct Compared<'a> {
     pub met: Vec<Pair>,
     /// Types that differ and lose nothing: the target's may be so on purpose.
     pub retyped: Vec<Difference<'a>>,
+    /// Those of them that the source has altered since they were paired.
+    pub altered: Vec<Difference<'a>>,
     /// A column that is paired now may have other values in older rows: it stands for one
     /// that was dropped, on the target alone or on both sides, whose changes may have been
     /// written to it or are gone with it; it was the operator's own before; or it was not
@@ -116,6 +118,8 @@ pub fn compare<'a>(
             Some(found) => {
                 let unlike = Difference::Unlike { column, there: found };
                 let is_unlike = is_unlike(column, found, hierarchy, was);
+                let is_altered = hierarchy == Hierarchy::Same && !is_unlike && is_altered(column, found, was);
+                compared.altered.extend(is_altered.then_some(unlike));
                 if known.is_none() {
                     compared.met.push(pair(column, found));
                     let is_another = |pair: &Pair| pair.ours == column.number || is_gone(pair);
@@ -123,7 +127,7 @@ pub fn compare<'a>(
                     let is_as_added = hierarchy == Hierarchy::Same && column.missing == found.missing;
                     compared.is_doubted |= pairs.iter().any(is_another) || came_later && !is_as_added;
                 } else if !is_unlike && was != Some(pair(column, found).was) {
-                    compared.met.push(pair(column, found));
+                    compared.met.extend((!is_altered).then(|| pair(column, found)));
                     // The older rows' values were made anew, on each side by itself.
                     compared.is_doubted |= was.is_some_and(|was| {
                         Pair::is_computed(was) && !column.is_generated()
@@ -166,6 +170,18 @@ pub fn of_another_kind<'a>(source: &'a [Column], target: &'a [Column]) -> impl I
     pairs
         .filter(move |(column, there)| differs(column, there))
         .map(|(column, there)| Difference::Unlike { column, there })
+}
+
+/// Whether the source has given the column another type since it was paired, and the target
+/// has not.
+fn is_altered(column: &Column, there: &Column, was: Option<ColumnType>) -> bool {
+    let is_other = if is_built_in(column.below) && is_built_in(there.below) {
+        column.below != there.below
+    } else {
+        column.below_sql != there.below_sql
+    };
+    let is_computed = column.is_generated() || there.is_generated();
+    is_other && !is_computed && was.is_some_and(|was| !Pair::is_computed(was) && was != column.below)
 }
 
 /// Whether the target's cannot be the source's. Where the schema is the operator's, so is

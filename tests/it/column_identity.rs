@@ -497,3 +497,17 @@ async fn labels_and_attributes_are_told_from_others_of_their_names() {
     }
     story.leads_to_the_end().await;
 }
+
+/// The story: 0, and another type for ever, as none of the values was another one.
+#[tokio::test]
+async fn a_type_that_loses_nothing_is_named_where_the_source_has_altered_it() {
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, a text, b int); INSERT INTO t VALUES (1, '7', 8)";
+    let story = Story::of(setup, &[]).await;
+    // The target's own.
+    story.target.batch_execute("ALTER TABLE t ALTER b TYPE bigint").await.unwrap();
+    story.ends_equal().await;
+    story.source("ALTER TABLE t ALTER a TYPE int USING a::int; INSERT INTO t VALUES (2, 3, 4)").await;
+    let said = story.run(&["catchup"], 8);
+    assert!(said.stderr.contains(r#"ALTER COLUMN "a" TYPE integer"#), "{}", said.stderr);
+    story.leads_to_the_end().await;
+}
