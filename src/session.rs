@@ -42,8 +42,8 @@ impl DbError {
     }
 
     /// The SQLSTATE, when the server gave one.
-    pub fn sqlstate(&self) -> Option<&SqlState> {
-        self.source.code()
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.source.code().map(SqlState::code)
     }
 
     /// What it means.

@@ -346,8 +346,7 @@ const LOOKS: u32 = 10;
 
 /// The view's function looks by itself: it fails if a publication is dropped meanwhile.
 fn is_dropped_meanwhile(error: &DbError) -> bool {
-    let code = error.sqlstate().map_or("", |code| code.code());
-    matches!(code, sqlstate::UNDEFINED_OBJECT | sqlstate::INTERNAL_ERROR)
+    matches!(error.sqlstate(), Some(sqlstate::UNDEFINED_OBJECT | sqlstate::INTERNAL_ERROR))
 }
 
 /// What these publications publish together, by the oid of the table in whose

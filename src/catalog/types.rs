@@ -157,7 +157,7 @@ pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Ma
 pub async fn has_cast(session: &Session, from: &str, to: &str) -> Result<bool, DbError> {
     let tried = session.query(&format!("SELECT NULL::{from}::{to}"), &[]).await;
     match tried.during(session.side(), "look for a cast") {
-        Err(error) if error.sqlstate().is_some_and(|code| code.code() == sqlstate::CANNOT_COERCE) => Ok(false),
+        Err(error) if error.sqlstate() == Some(sqlstate::CANNOT_COERCE) => Ok(false),
         Err(error) if error.sqlstate().is_some() => Ok(true),
         tried => tried.map(|_| true),
     }

@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::{CheckError, Findings, known, landing};
@@ -15,6 +14,7 @@ use crate::catalog::extensions::{self, ConfigTable, config_tables};
 use crate::catalog::tables::{Column, Detail, Found, bounds as by_bounds, by_name};
 use crate::catalog::{database, large_objects, publication};
 use crate::config::{SchemaMode, Settings, Side};
+use crate::fault::sqlstate;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::schema::tables;
@@ -118,7 +118,7 @@ async fn xml(
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     match target.query_one("SELECT '<a/>'::pg_catalog.xml::text", &[]).await {
-        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {}
+        Err(error) if error.code().is_some_and(|code| code.code() == sqlstate::FEATURE_NOT_SUPPORTED) => {}
         result => return Ok(result.map(drop).during(Side::Target, "try an xml value")?),
     }
     let all = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;

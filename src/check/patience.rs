@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
-
 use super::{CheckError, Findings};
 use crate::catalog::activity::{self, Waiting};
 use crate::config::{Settings, Side};
+use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError, Session};
 use crate::wire::WireError;
 
@@ -81,10 +80,8 @@ async fn look(settings: &Settings, side: Side, pid: i32) -> Result<Option<Waitin
 
 /// Says why checks on a side could not be finished.
 pub(super) fn explain(side: Side, error: &CheckError, waiting: Option<&Waiting>, findings: &mut Findings) {
-    let gave_up = |state: &SqlState| matches!(error, CheckError::Db(error) if error.sqlstate() == Some(state));
-    let Some(waiting) =
-        waiting.filter(|_| gave_up(&SqlState::LOCK_NOT_AVAILABLE) || gave_up(&SqlState::QUERY_CANCELED))
-    else {
+    let gave_up = matches!(error, CheckError::Db(error) if error.sqlstate().is_some_and(sqlstate::is_given_up));
+    let Some(waiting) = waiting.filter(|_| gave_up) else {
         return findings.unfinished(side.into(), error);
     };
     let what = waiting.relation.as_deref().map(|table| format!(" on {table}")).unwrap_or_default();

@@ -10,12 +10,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio_postgres::error::SqlState;
-
 use super::{CopyContext, CopyError};
 use crate::catalog::publication::{self, AllTables, Publication, Published};
 use crate::catalog::{strangers, tables as catalog_tables};
 use crate::config::{Publications, PublishWhat};
+use crate::fault::sqlstate;
 use crate::membership::publishing::{self, Lack};
 use crate::membership::{self, Part, SourceTable};
 use crate::session::{DbContext, Session};
@@ -324,7 +323,7 @@ async fn execute(
     refused: impl FnOnce() -> CopyError,
 ) -> Result<(), CopyError> {
     match source.batch_execute(sql).await.during(source.side(), action) {
-        Err(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(refused()),
+        Err(error) if error.sqlstate() == Some(sqlstate::INSUFFICIENT_PRIVILEGE) => Err(refused()),
         result => Ok(result?),
     }
 }

@@ -109,9 +109,7 @@ impl Keeper {
 async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError> {
     let session = Session::connect(&settings.source, &settings.name).await?;
     match session.batch_execute(&import(snapshot)).await.during(session.side(), "import the snapshot") {
-        Err(error) if error.sqlstate().is_some_and(|code| sqlstate::is_snapshot_gone(code.code())) => {
-            Err(CopyError::SnapshotGone)
-        }
+        Err(error) if error.sqlstate().is_some_and(sqlstate::is_snapshot_gone) => Err(CopyError::SnapshotGone),
         result => result.map(|()| session).map_err(CopyError::from),
     }
 }

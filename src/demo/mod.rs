@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use self::cluster::{Cluster, ClusterError, SUPERUSER};
@@ -29,7 +28,7 @@ use self::daemon::{Binary, CaughtUp, Daemon, Status};
 use self::server::Server;
 use self::writers::{WriterError, Writers, Written};
 use crate::config::Side;
-use crate::fault::{Difference, Fault};
+use crate::fault::{Difference, Fault, sqlstate};
 use crate::session::{DbContext, DbError};
 use crate::state::migration::Phase;
 
@@ -312,7 +311,7 @@ async fn assert_restricted(target: &Client) -> Result<(), DemoError> {
     ];
     for (right, sql) in probes {
         match target.batch_execute(sql).await {
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            Err(error) if error.code().is_some_and(|code| code.code() == sqlstate::INSUFFICIENT_PRIVILEGE) => {}
             Err(error) => return Err(error).during(Side::Target, format!("try to {right}"))?,
             Ok(()) => return Err(DemoError::NotRestricted(right)),
         }

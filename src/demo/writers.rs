@@ -12,11 +12,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use super::shop::{CUSTOMERS, FIRST_MONTH, ORDERS, PRODUCTS};
 use crate::config::Side;
+use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError};
 
 /// Pause between two transactions of one writer: a shop has customers, not a
@@ -125,7 +125,7 @@ impl Writer {
                     self.counts.transactions.fetch_add(1, Ordering::Relaxed);
                     self.counts.rows.fetch_add(rows, Ordering::Relaxed);
                 }
-                Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
+                Err(error) if error.code().is_some_and(|code| code.code() == sqlstate::DEADLOCK_DETECTED) => {
                     self.client.batch_execute("ROLLBACK").await.during(Side::Source, "roll back a deadlock")?;
                 }
                 Err(error) => return Err(error).during(Side::Source, "write"),

@@ -23,6 +23,14 @@ pub const DIVISION_BY_ZERO: &str = "22012";
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 /// insufficient_privilege.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// deadlock_detected.
+pub const DEADLOCK_DETECTED: &str = "40P01";
+/// feature_not_supported: also what the server was built without.
+pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+/// out_of_memory: also of the table of locks.
+pub const OUT_OF_MEMORY: &str = "53200";
+/// syntax_error: also a replication command in an ordinary session.
+pub const SYNTAX_ERROR: &str = "42601";
 /// read_only_sql_transaction.
 pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
 /// undefined_function.
@@ -56,7 +64,7 @@ fn of(sqlstate: &str) -> Meaning {
         _ if sqlstate.starts_with("08") => meaning(Passing, ""),
         // serialization_failure; on a replication connection "initial slot
         // snapshot too large" (snapbuild.c). deadlock_detected.
-        "40001" | "40P01" => meaning(Passing, ""),
+        "40001" | DEADLOCK_DETECTED => meaning(Passing, ""),
         "53300" => meaning(
             Passing,
             "raise max_connections, max_wal_senders or the role's CONNECTION LIMIT there, or close connections",
@@ -112,23 +120,76 @@ pub fn advice(sqlstate: &str, context: Option<&str>) -> &'static str {
     }
 }
 
+/// What to do about a refused statement that creates an object of the source's, for
+/// the message; empty where the server's words do. A target that is older than the
+/// source does not know all of its syntax.
+pub fn advice_on_creating(sqlstate: &str, is_target_older: bool) -> &'static str {
+    match sqlstate {
+        INSUFFICIENT_PRIVILEGE => {
+            ": the role may not; have an administrator of the target create it and start again, \
+             or grant the role what is missing"
+        }
+        _ if is_already_there(sqlstate) => {
+            ": it exists already; use --schema existing, or start with an empty database"
+        }
+        OUT_OF_MEMORY => {
+            ": if the server speaks of locks, raise max_locks_per_transaction on the target: the schema is restored in one transaction"
+        }
+        SYNTAX_ERROR if is_target_older => {
+            ": the target is older than the source and does not know this; change it on the source, \
+             leave the table out with --exclude-tables, or create the schema yourself and use --schema existing"
+        }
+        _ => "",
+    }
+}
+
 /// Whether a relation or its schema is gone: undefined_table,
 /// invalid_schema_name.
 pub fn is_gone(sqlstate: &str) -> bool {
-    matches!(sqlstate, "42P01" | "3F000")
+    matches!(sqlstate, UNDEFINED_TABLE | "3F000")
 }
 
 /// Whether a table, a column or a schema is not there under its name:
-/// undefined_table, undefined_column, invalid_schema_name.
+/// undefined_column, or as [`is_gone`].
 pub fn is_undefined(sqlstate: &str) -> bool {
-    matches!(sqlstate, "42P01" | "42703" | "3F000")
+    sqlstate == "42703" || is_gone(sqlstate)
+}
+
+/// Whether something is not there that a statement needs: undefined_function,
+/// undefined_object, wrong_object_type, invalid_foreign_key (no key that it could
+/// refer to), or as [`is_undefined`].
+pub fn is_missing(sqlstate: &str) -> bool {
+    matches!(sqlstate, UNDEFINED_FUNCTION | UNDEFINED_OBJECT | "42809" | "42830") || is_undefined(sqlstate)
+}
+
+/// Whether something has the name already: duplicate_table, duplicate_object,
+/// duplicate_function, duplicate_schema.
+pub fn is_already_there(sqlstate: &str) -> bool {
+    matches!(sqlstate, "42P07" | "42710" | "42723" | "42P06")
+}
+
+/// Whether a table has a primary key already ("multiple primary keys for table"):
+/// invalid_table_definition.
+pub fn is_second_key(sqlstate: &str) -> bool {
+    sqlstate == "42P16"
+}
+
+/// Whether other partitions overlap a new one: invalid_object_definition.
+pub fn is_overlapping(sqlstate: &str) -> bool {
+    sqlstate == "42P17"
+}
+
+/// Whether a statement was given up after the time that it was given:
+/// lock_not_available (lock_timeout), query_canceled (statement_timeout).
+pub fn is_given_up(sqlstate: &str) -> bool {
+    matches!(sqlstate, LOCK_NOT_AVAILABLE | "57014")
 }
 
 /// What importing a snapshot that is gone is answered with
 /// (`ImportSnapshot` in `src/backend/utils/time/snapmgr.c`): there is no file of
 /// that name (22023; 42704 from 17 on), or who exported it has ended (55000).
 pub fn is_snapshot_gone(sqlstate: &str) -> bool {
-    matches!(sqlstate, "22023" | "42704" | "55000")
+    matches!(sqlstate, "22023" | UNDEFINED_OBJECT | "55000")
 }
 
 /// Whether detail and context of an error quote the row (data exceptions,

@@ -15,6 +15,7 @@ use crate::catalog;
 use crate::catalog::publication::AllTables;
 use crate::catalog::tables::Detail;
 use crate::config::publications::{Names, Publications};
+use crate::fault::sqlstate;
 use crate::membership::{self, publishing};
 use crate::session::Session;
 use crate::state::State;
@@ -46,7 +47,7 @@ pub(super) async fn require_there(
 /// source cannot be asked.
 pub(super) async fn or_gone(ctx: &Context, state: &State, migration: &Migration, error: Error) -> Error {
     let is_undefined = matches!(&error, Error::Receiver(ReceiverError::Wire(error))
-        if error.sqlstate() == Some(tokio_postgres::error::SqlState::UNDEFINED_OBJECT.code()));
+        if error.sqlstate() == Some(sqlstate::UNDEFINED_OBJECT));
     if !is_undefined {
         return error;
     }

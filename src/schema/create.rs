@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 
 use futures_util::future::join_all;
-use tokio_postgres::error::SqlState;
 
 use super::along::Along;
 use super::archive::Entry;
@@ -15,6 +14,7 @@ use super::dump::{Dump, Patience, Scope};
 use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source, taken};
 use crate::catalog::roles;
 use crate::config::Settings;
+use crate::fault::sqlstate;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -193,22 +193,10 @@ async fn superusers(target: &Session, age: Age, entry: &Entry, left: &[Deferred]
     }
 }
 
-/// What PostgreSQL says when something is not there that a statement needs.
-pub(super) const MISSING: [SqlState; 7] = [
-    SqlState::UNDEFINED_TABLE,
-    SqlState::UNDEFINED_FUNCTION,
-    SqlState::UNDEFINED_OBJECT,
-    SqlState::UNDEFINED_COLUMN,
-    SqlState::INVALID_SCHEMA_NAME,
-    SqlState::WRONG_OBJECT_TYPE,
-    SqlState::INVALID_FOREIGN_KEY,
-];
-
 /// Whether an object of an administrator's is refused for want of a right, or of
 /// one that was refused before.
 pub(super) fn is_administrators(error: &DbError, others_are_left: bool) -> bool {
-    let is = |states: &[SqlState]| error.sqlstate().is_some_and(|state| states.contains(state));
-    is(&[SqlState::INSUFFICIENT_PRIVILEGE]) || (others_are_left && is(&MISSING))
+    error.sqlstate() == Some(sqlstate::INSUFFICIENT_PRIVILEGE) || (others_are_left && is_missing(error))
 }
 
 pub(super) async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
@@ -292,48 +280,28 @@ pub(crate) fn shown(sql: &str) -> String {
     }
 }
 
-/// What PostgreSQL says when an object exists.
-pub(super) const ALREADY_THERE: [SqlState; 4] =
-    [SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_FUNCTION, SqlState::DUPLICATE_SCHEMA];
-
 /// Whether the target refused an object because something is not there that it needs.
 pub fn is_missing(error: &DbError) -> bool {
-    error.sqlstate().is_some_and(|state| MISSING.contains(state))
+    error.sqlstate().is_some_and(sqlstate::is_missing)
 }
 
 /// Whether the target refused a partition because others there overlap it.
 pub fn is_overlapping(error: &DbError) -> bool {
-    error.sqlstate() == Some(&SqlState::INVALID_OBJECT_DEFINITION)
+    error.sqlstate().is_some_and(sqlstate::is_overlapping)
 }
 
 /// Whether the target refused a partition as rows of the default one belong to it.
 pub fn is_held_by_default(error: &DbError) -> bool {
-    error.sqlstate() == Some(&SqlState::CHECK_VIOLATION)
+    error.sqlstate() == Some(sqlstate::CHECK_VIOLATION)
 }
 
 /// Whether the target refused an object because something has its name.
 pub fn is_taken(error: &DbError) -> bool {
-    error.sqlstate().is_some_and(|state| ALREADY_THERE.contains(state))
+    error.sqlstate().is_some_and(sqlstate::is_already_there)
 }
 
 fn refused(age: Age, entry: &Entry, source: DbError) -> SchemaError {
-    let advice = match source.sqlstate() {
-        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            ": the role may not; have an administrator of the target create it and start again, \
-             or grant the role what is missing"
-        }
-        Some(state) if ALREADY_THERE.contains(state) => {
-            ": it exists already; use --schema existing, or start with an empty database"
-        }
-        Some(&SqlState::OUT_OF_MEMORY) => {
-            ": if the server speaks of locks, raise max_locks_per_transaction on the target: the schema is restored in one transaction"
-        }
-        Some(&SqlState::SYNTAX_ERROR) if age == Age::Older => {
-            ": the target is older than the source and does not know this; change it on the source, \
-             leave the table out with --exclude-tables, or create the schema yourself and use --schema existing"
-        }
-        _ => "",
-    };
+    let advice = source.sqlstate().map_or("", |code| sqlstate::advice_on_creating(code, age == Age::Older));
     let schema = if entry.schema.is_empty() { String::new() } else { format!("{}.", entry.schema) };
     SchemaError::Object { kind: entry.kind.to_lowercase(), object: format!("{schema}{}", entry.name), advice, source }
 }

@@ -10,11 +10,10 @@
 
 use std::collections::HashSet;
 
-use tokio_postgres::error::SqlState;
-
 use super::order::{self, Wholes, is_validation};
 use super::same::{self, There};
 use super::{SchemaError, append, batch, classify, create};
+use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::literal;
 use crate::state::State;
@@ -252,16 +251,10 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
 /// Whether the target may have refused an object because it is there. The right
 /// to create something is looked at before its name.
 fn may_be_there(object: &Deferred, error: &DbError) -> bool {
-    let states = [
-        SqlState::DUPLICATE_OBJECT,
-        SqlState::DUPLICATE_TABLE,
-        SqlState::DUPLICATE_FUNCTION,
-        // "multiple primary keys for table"
-        SqlState::INVALID_TABLE_DEFINITION,
-    ];
-    let is_right = error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
-    error.sqlstate().is_some_and(|state| states.contains(state))
-        || (is_right && object.kind == DeferredKind::Administrator)
+    error.sqlstate().is_some_and(|code| match code {
+        sqlstate::INSUFFICIENT_PRIVILEGE => object.kind == DeferredKind::Administrator,
+        _ => sqlstate::is_already_there(code) || sqlstate::is_second_key(code),
+    })
 }
 
 async fn attempt(

@@ -22,10 +22,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tokio_postgres::error::SqlState;
 
 use super::archive::{Entry, Identity, Told};
-use super::create::{self, ALREADY_THERE, Age, MISSING, PIPELINED, SETTINGS};
+use super::create::{self, Age, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
 use super::same::{self, There};
 use super::taken::{self, Taken};
@@ -34,6 +33,7 @@ use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId, TakenAlong};
 use crate::catalog::roles;
 use crate::config::Settings;
+use crate::fault::sqlstate;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -230,7 +230,7 @@ fn leave_to_administrators(refused: &mut [Refused]) {
     let own: Vec<String> = refused.iter().filter(|one| is_own(one)).map(root).collect();
     let Some(first) = own.first().cloned() else { return };
     for one in refused.iter_mut() {
-        let is_missing = sqlstate(&one.error).is_some_and(|state| MISSING.contains(state));
+        let is_missing = state_of(&one.error).is_some_and(sqlstate::is_missing);
         if one.when == When::Administrator && is_missing {
             one.reason = Reason::Follows(first.clone());
         }
@@ -282,11 +282,11 @@ async fn explain(
     let frees = holders::frees(target, &refused.iter().filter_map(wanted).collect::<Vec<_>>()).await?;
     for one in refused.iter_mut() {
         let is_late = matches!(one.when, When::End | When::Administrator);
-        let is_unknown = matches!(sqlstate(&one.error), Some(&SqlState::UNDEFINED_OBJECT));
+        let is_unknown = state_of(&one.error) == Some(sqlstate::UNDEFINED_OBJECT);
         one.frees = wanted(one).and_then(|wanted| frees.get(&wanted)).cloned();
         one.reason = match &one.reason {
             Reason::Follows(_) if one.frees.is_some() => Reason::Exists,
-            _ if matches!(sqlstate(&one.error), Some(&SqlState::READ_ONLY_SQL_TRANSACTION)) => Reason::Missing,
+            _ if state_of(&one.error) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION) => Reason::Missing,
             Reason::Right if schemas.contains(&one.schema) => Reason::Schema,
             Reason::Right | Reason::Other if is_late && !roles.is_empty() => Reason::Missing,
             Reason::Other if is_unknown && !roles.is_empty() && one.kind == "user mapping" => Reason::Missing,
@@ -441,7 +441,7 @@ impl Attempt<'_> {
                 return Err(error);
             }
             self.batch("ROLLBACK TO SAVEPOINT walferry_one; RELEASE SAVEPOINT walferry_one").await?;
-            let is_full = sqlstate(&error) == Some(&SqlState::OUT_OF_MEMORY);
+            let is_full = state_of(&error) == Some(sqlstate::OUT_OF_MEMORY);
             self.refused.push((place, error));
             if is_full {
                 return Ok(Further::No);
@@ -462,7 +462,7 @@ impl Attempt<'_> {
     }
 }
 
-fn sqlstate(error: &SchemaError) -> Option<&SqlState> {
+fn state_of(error: &SchemaError) -> Option<&str> {
     db_error(error)?.sqlstate()
 }
 
@@ -488,19 +488,18 @@ async fn blame(
     let mut found: Vec<Refused> = Vec::new();
     for (place, (piece, error)) in refused.into_iter().map(|(at, error)| (pieces.get(at), error)).enumerate() {
         let Some(piece) = piece else { continue };
-        let state = sqlstate(&error).cloned();
-        let is = |states: &[SqlState]| state.as_ref().is_some_and(|state| states.contains(state));
-        let own = match &state {
-            _ if is(&ALREADY_THERE) => Reason::Exists,
-            Some(state) if *state == SqlState::INSUFFICIENT_PRIVILEGE => Reason::Right,
-            Some(state) if *state == SqlState::OUT_OF_MEMORY => Reason::Locks,
+        let own = match state_of(&error) {
+            Some(sqlstate::INSUFFICIENT_PRIVILEGE) => Reason::Right,
+            Some(sqlstate::OUT_OF_MEMORY) => Reason::Locks,
+            Some(code) if sqlstate::is_already_there(code) => Reason::Exists,
             _ => Reason::Other,
         };
+        let is_missing = state_of(&error).is_some_and(sqlstate::is_missing);
         let same = |earlier: &&Refused| ids.get(place).is_some_and(Option::is_some) && earlier.sql != piece.sql;
         let cause = causes.get(&place).and_then(|cause| found.get(*cause)).filter(same);
-        let named = || found.iter().find(|earlier| is(&MISSING) && names_it(&error, &earlier.name));
+        let named = || found.iter().find(|earlier| is_missing && names_it(&error, &earlier.name));
         let reason = match cause.or_else(named) {
-            Some(cause) if is(&MISSING) || cause.reason == own || is_part(cause, &own) => Reason::Follows(root(cause)),
+            Some(cause) if is_missing || cause.reason == own || is_part(cause, &own) => Reason::Follows(root(cause)),
             _ => own,
         };
         let (kind, name, schema) = (piece.kind.clone(), piece.name.clone(), piece.schema.to_owned());

@@ -154,11 +154,7 @@ impl State {
                 self.claim.store(claim, Ordering::Relaxed);
                 Ok(true)
             }
-            Err(StateError::Db(error))
-                if error.sqlstate().is_some_and(|code| code.code() == sqlstate::LOCK_NOT_AVAILABLE) =>
-            {
-                Ok(false)
-            }
+            Err(StateError::Db(error)) if error.sqlstate() == Some(sqlstate::LOCK_NOT_AVAILABLE) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -14,6 +14,7 @@
 
 use super::{CancelKey, Connection, Peer, Purpose, ReplicationReader, StatusWriter, WireError};
 use crate::config::conninfo::{ConnInfo, Host};
+use crate::fault::sqlstate;
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::sql;
 
@@ -152,7 +153,9 @@ impl Replication {
     /// did not reach a walsender.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
         let rows = self.connection.simple_query("IDENTIFY_SYSTEM").await.map_err(|error| match error {
-            WireError::Server { peer, error } if error.sqlstate == "42601" => WireError::Pooler { peer, error },
+            WireError::Server { peer, error } if error.sqlstate == sqlstate::SYNTAX_ERROR => {
+                WireError::Pooler { peer, error }
+            }
             other => other,
         })?;
         let mut row = rows.into_iter().next().unwrap_or_default().into_iter().flatten();
