@@ -17,6 +17,7 @@ pub mod present;
 pub mod publication;
 pub mod roles;
 pub mod sequences;
+pub mod server;
 pub mod settings;
 pub mod slot;
 pub mod storage;

@@ -17,6 +17,10 @@ use crate::session::{DbContext, DbError, Session};
 /// Pause between two looks at whether the WAL is flushed.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
 
+/// Where the next record goes; NULL on a standby, which writes none.
+const INSERTED: &str =
+    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END";
+
 /// The end of what the server can send by now.
 ///
 /// # Errors
@@ -33,9 +37,10 @@ pub async fn end(session: &Session) -> Result<Lsn, DbError> {
 /// # Errors
 /// When the server cannot be asked.
 pub async fn flush_to_end(session: &Session) -> Result<Lsn, DbError> {
-    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL \
-               ELSE pg_catalog.pg_current_wal_insert_lsn() END";
-    let row = session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?;
+    let row = session
+        .query_one(&format!("SELECT {INSERTED}"), &[])
+        .await
+        .during(session.side(), "read the end of the WAL")?;
     let Some(inserted) = row.take(0)? else { return end(session).await };
     // A commit of our own flushes everything before it if it has written
     // something: one that has only been given a transaction id does not
@@ -58,9 +63,11 @@ pub async fn flush_to_end(session: &Session) -> Result<Lsn, DbError> {
 /// # Errors
 /// When the server cannot be asked.
 pub async fn flushed(session: &Session) -> Result<(), DbError> {
-    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END, \
-         pg_catalog.current_setting('wal_block_size')::int8, pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))";
-    let row = session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?;
+    let sql = format!(
+        "SELECT {INSERTED}, pg_catalog.current_setting('wal_block_size')::int8, \
+           pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))"
+    );
+    let row = session.query_one(&sql, &[]).await.during(session.side(), "read the end of the WAL")?;
     let Some(next) = row.take::<Option<Lsn>>(0)? else { return Ok(()) };
     let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
     let inserted = behind_last(next, size(row.take(1)?), size(row.take(2)?));

@@ -6,8 +6,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::tables::{Kind, Tables};
 use super::{CheckError, Findings, trial};
-use crate::catalog::contents;
 use crate::catalog::publication::{self, Published};
+use crate::catalog::server::Server;
+use crate::catalog::{contents, server};
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
 use crate::membership::publishing;
 use crate::schema;
@@ -27,12 +28,10 @@ pub(super) struct Content {
     owners: Vec<String>,
 }
 
-const ENCODING: &str = "SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database()";
-
 impl Content {
     /// Reads the rest of it from the source.
     pub(super) async fn read(settings: &Settings, session: &Session, tables: Tables) -> Result<Self, CheckError> {
-        let encoding = session.query_one(ENCODING, &[]).await.during(Side::Source, "read the encoding")?.take(0)?;
+        let encoding = server::read(session).await?.encoding;
         let owners = match settings.owners {
             Keep::Yes => owners::names(session).await?,
             Keep::No => Vec::new(),
@@ -106,17 +105,12 @@ fn not_replicated(settings: &Settings, content: &Content, findings: &mut Finding
 }
 
 async fn encoding(content: &Content, session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let encoding: String = session.query_one(ENCODING, &[]).await.during(Side::Target, "read the encoding")?.take(0)?;
+    let Server { encoding, database, .. } = server::read(session).await?;
     if encoding == content.encoding {
         findings.ok(Side::Target, "encoding", format!("both databases are {encoding}"));
     } else if encoding == "UTF8" {
         findings.ok(Side::Target, "encoding", format!("{} text becomes UTF8", content.encoding));
     } else {
-        let database: String = session
-            .query_one("SELECT current_database()::text", &[])
-            .await
-            .during(Side::Target, "read the database's name")?
-            .take(0)?;
         findings
             .problem(
                 Side::Target,

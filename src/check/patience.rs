@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{CheckError, Findings};
 use crate::catalog::activity::{self, Waiting};
+use crate::catalog::server;
 use crate::config::{Settings, Side};
 use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError, Session};
@@ -38,8 +39,8 @@ pub(super) async fn watched<T>(
     session: &Session,
     work: impl Future<Output = Result<T, CheckError>>,
 ) -> (Result<T, CheckError>, Option<Waiting>) {
-    let pid = match backend(session).await {
-        Ok(pid) => pid,
+    let pid = match server::read(session).await {
+        Ok(here) => here.pid,
         Err(error) => return (Err(error.into()), None),
     };
     let mut work = std::pin::pin!(work);
@@ -59,13 +60,6 @@ pub(super) async fn watched<T>(
             },
         }
     }
-}
-
-/// The server process of a session.
-pub(super) async fn backend(session: &Session) -> Result<i32, DbError> {
-    let row =
-        session.query_one("SELECT pg_backend_pid()", &[]).await.during(session.side(), "read the backend's pid")?;
-    row.take(0)
 }
 
 async fn look(settings: &Settings, side: Side, pid: i32) -> Result<Option<Waiting>, CheckError> {

@@ -5,12 +5,11 @@
 //! it is recognised by two sessions that have the same backend, or one session
 //! that has several.
 
-use std::time::SystemTime;
-
-use super::patience::{self, backend};
+use super::patience;
 use super::{CheckError, Findings, Place};
 use crate::catalog;
 use crate::catalog::roles::Role;
+use crate::catalog::server::Server;
 use crate::config::{SchemaMode, Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -39,6 +38,7 @@ async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings)
         Side::Source => &settings.source,
         Side::Target => &settings.target,
     };
+    let backend = async |session: &Session| Ok::<i32, DbError>(catalog::server::read(session).await?.pid);
     let first = backend(session).await?;
     let other = Session::connect(info, &settings.name).await?;
     patience::limit(&other).await?;
@@ -121,8 +121,9 @@ pub(super) async fn read_only(session: &Session, role: &Role) -> Result<Option<S
 /// Whether the two are known to be two databases: connection strings can name
 /// one database in two ways.
 pub(super) async fn are_different(source: &Session, target: &Session, findings: &mut Findings) -> bool {
-    match (identity(source).await, identity(target).await) {
-        (Ok(a), Ok(b)) if a.is_of_the_same(&b) && knows(target, a.pid).await => {
+    let of_the_same = |a: &Server, b: &Server| (a.began, a.database_oid) == (b.began, b.database_oid);
+    match (catalog::server::read(source).await, catalog::server::read(target).await) {
+        (Ok(a), Ok(b)) if of_the_same(&a, &b) && knows(target, a.pid).await => {
             findings
                 .problem(Place::Here, "same_database", "source and target are the same database")
                 .remedy("change one of the two connection strings");
@@ -137,29 +138,6 @@ pub(super) async fn are_different(source: &Session, target: &Session, findings: 
             false
         }
     }
-}
-
-/// What a session says of the database it is in.
-struct Identity {
-    /// Start of the server, which two servers seldom share to the microsecond.
-    began: SystemTime,
-    /// The database's oid.
-    database: u32,
-    /// The session's process.
-    pid: i32,
-}
-
-impl Identity {
-    fn is_of_the_same(&self, other: &Identity) -> bool {
-        (self.began, self.database) == (other.began, other.database)
-    }
-}
-
-async fn identity(session: &Session) -> Result<Identity, DbError> {
-    let sql =
-        "SELECT pg_postmaster_start_time(), oid, pg_backend_pid() FROM pg_database WHERE datname = current_database()";
-    let row = session.query_one(sql, &[]).await.during(session.side(), "identify the database")?;
-    Ok(Identity { began: row.take(0)?, database: row.take(1)?, pid: row.take(2)? })
 }
 
 /// Whether the server has this process; one that does not answer is taken to.

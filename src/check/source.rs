@@ -2,10 +2,11 @@
 //! replication connection, which is the proof of most of them.
 
 use super::{CheckError, Findings};
+use crate::catalog::activity::Prepared;
 use crate::catalog::roles::Role;
-use crate::catalog::{self, settings};
+use crate::catalog::{self, activity, settings};
 use crate::config::{Settings, Side};
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::sql::{ident, literal};
 use crate::state::migration::SourceIdentity;
 use crate::wire::{Replication, WireError};
@@ -34,23 +35,20 @@ const SETTINGS: [&str; 6] = [
     "max_slot_wal_keep_size",
 ];
 
-const FACTS: &str = "SELECT pg_is_in_recovery(), (SELECT count(*) FROM pg_stat_replication), \
-    (SELECT pg_encoding_to_char(encoding)::text FROM pg_database WHERE datname = current_database())";
-
 pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<Role, CheckError> {
-    let row = session.query_one(FACTS, &[]).await.during(Side::Source, "read the settings")?;
+    let here = catalog::server::read(session).await?;
     let server = settings::read(session, &SETTINGS).await?;
     version(session.version(), findings);
     wal_level(session.version(), &server, findings);
-    if row.take(0)? {
+    if here.is_standby {
         findings
             .problem(Side::Source, "recovery", "the source is a standby")
             .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");
     }
     room(&server, "max_replication_slots", catalog::slot::count(session).await?, findings);
-    room(&server, "max_wal_senders", row.take(1)?, findings);
+    room(&server, "max_wal_senders", activity::replicating(session).await?, findings);
     cautions(&server, findings);
-    encoding(row.take(2)?, findings);
+    encoding(&here.encoding, findings);
     blockers(session, findings).await?;
     Ok(catalog::roles::current(session).await?)
 }
@@ -135,36 +133,24 @@ fn encoding(encoding: &str, findings: &mut Findings) {
 
 /// What the creation of a slot waits for, in every database of the cluster.
 async fn blockers(session: &Session, findings: &mut Findings) -> Result<(), CheckError> {
-    let rows = session
-        .query("SELECT gid, database::text FROM pg_prepared_xacts ORDER BY prepared", &[])
-        .await
-        .during(Side::Source, "look for prepared transactions")?;
-    if !rows.is_empty() {
+    let prepared = activity::prepared(session).await?;
+    if !prepared.is_empty() {
         let finding = findings.warning(
             Side::Source,
             "prepared_transactions",
-            format!("{} prepared transactions: the slot cannot be created before they end", rows.len()),
+            format!("{} prepared transactions: the slot cannot be created before they end", prepared.len()),
         );
         finding.remedy("end each of them in its database:");
-        for row in &rows {
-            let (gid, database): (String, String) = (row.take(0)?, row.take(1)?);
+        for Prepared { gid, database, .. } in &prepared {
             finding.sql(format!(
                 "COMMIT PREPARED {}; -- or ROLLBACK PREPARED, in {}",
-                literal(&gid).trim(),
-                ident(&database)
+                literal(gid).trim(),
+                ident(database)
             ));
         }
     }
-    let rows = session
-        .query(
-            "SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
-             AND xact_start < clock_timestamp() - make_interval(secs => $1::int) ORDER BY xact_start",
-            &[&LONG_TRANSACTION_SECONDS],
-        )
-        .await
-        .during(Side::Source, "look for long transactions")?;
-    if !rows.is_empty() {
-        let pids: Vec<i32> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
+    let pids = activity::long_writers(session, LONG_TRANSACTION_SECONDS).await?;
+    if !pids.is_empty() {
         let finding = findings.warning(
             Side::Source,
             "long_transactions",

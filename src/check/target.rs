@@ -2,6 +2,7 @@
 //! kept there, what the role may do, and whether the migration has begun.
 
 use super::{CheckError, Findings, server};
+use crate::catalog;
 use crate::catalog::roles::{self, Role};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;
@@ -17,11 +18,7 @@ pub(super) async fn migration(
     session: &Session,
     findings: &mut Findings,
 ) -> Result<Option<Standing>, CheckError> {
-    let row = session
-        .query_one("SELECT to_regnamespace('walferry') IS NOT NULL", &[])
-        .await
-        .during(Side::Target, "look for the state schema")?;
-    match (row.take(0)?, State::is_installed(session).await?) {
+    match (has_schema(session).await?, State::is_installed(session).await?) {
         (false, _) => return Ok(None),
         (true, false) => {
             findings
@@ -46,16 +43,20 @@ pub(super) async fn migration(
     Ok(standing)
 }
 
-const FACTS: &str = "SELECT pg_is_in_recovery(), to_regnamespace('walferry') IS NOT NULL";
+/// Whether there is a schema of the state's name.
+async fn has_schema(session: &Session) -> Result<bool, DbError> {
+    let sql = "SELECT to_regnamespace('walferry') IS NOT NULL";
+    session.query_one(sql, &[]).await.during(session.side(), "look for the state schema")?.take(0)
+}
 
 /// The role that has to create the state schema is given back, if it is to be created
 /// and the server can be written to.
 pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<Option<Role>, CheckError> {
-    let row = session.query_one(FACTS, &[]).await.during(Side::Target, "read the settings")?;
+    let here = catalog::server::read(session).await?;
     let ours = roles::current(session).await?;
     let read_only = server::read_only(session, &ours).await?;
-    let is_there: bool = row.take(1)?;
-    if row.take(0)? {
+    let is_there = has_schema(session).await?;
+    if here.is_standby {
         findings
             .problem(Side::Target, "writable", "the target is a standby")
             .remedy("use the address of the primary (with several hosts: target_session_attrs=read-write)");

@@ -5,6 +5,7 @@
 //! are `run`'s own (`crate::schema::trial`); this only says what came of it.
 
 use super::{CheckError, Findings, Place, known};
+use crate::catalog::activity;
 use crate::catalog::objects::create_views;
 use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
@@ -12,7 +13,7 @@ use crate::membership;
 use crate::schema::taken::Taken;
 use crate::schema::trial::{self, Reason, Refused, Trial, When};
 use crate::schema::{SchemaError, shown, taken};
-use crate::session::{DbContext, Session};
+use crate::session::Session;
 use crate::sql::ident;
 use crate::state::resume::Standing;
 use crate::words;
@@ -75,16 +76,8 @@ fn taken_names(taken: &[Taken], findings: &mut Findings) {
     }
 }
 
-/// Who holds tables so that they cannot even be read: what pg_dump waits for.
-const HOLDERS: &str = "SELECT DISTINCT pg_catalog.format('process %s (user %s, %s, for %s s) holds %s', a.pid, a.usename, a.state, \
-      extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::bigint, l.relation::pg_catalog.regclass) \
-    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-    WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'AccessExclusiveLock' AND l.pid <> pg_catalog.pg_backend_pid() \
-      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) ORDER BY 1 LIMIT 20";
-
 async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findings) -> Result<(), CheckError> {
-    let rows = source.query(HOLDERS, &[]).await.during(Side::Source, "look who holds tables")?;
-    let holders: Vec<String> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
+    let holders = activity::exclusive_holders(source).await?;
     let finding = findings.problem(Side::Source, "trial", error.to_string());
     if !holders.is_empty() {
         finding.remedy(format!("tables are held exclusively: {}", words::listed(&holders)));

@@ -14,7 +14,8 @@ use tracing::{debug, info, warn};
 
 use super::Context;
 use super::housekeeping::HouseError;
-use crate::session::{DbContext, DbError, Session};
+use crate::catalog;
+use crate::session::Session;
 use crate::state::State;
 use crate::state::large_objects::Claim;
 use crate::sweep::SweepError;
@@ -91,7 +92,7 @@ impl Sweeper<'_> {
 
     async fn pass(&self, sessions: &mut Option<Sessions>, watch: &mut Watch) -> Result<(), SweepError> {
         let sessions = self.connected(sessions).await?;
-        let counters = counters(&sessions.source).await?;
+        let counters = catalog::large_objects::written(&sessions.source).await?;
         if watch.is_quiet(counters) {
             self.ctx.metrics.large_object_passes.with_label_values(&["skipped"]).inc();
             return Ok(());
@@ -182,17 +183,6 @@ impl Watch {
     fn seen(&mut self, counters: Option<i64>) {
         self.seen = counters;
     }
-}
-
-/// Rows of large objects, their metadata and comments that were ever written, as
-/// far as the source counts them; a standby does not count what it replays.
-async fn counters(source: &Session) -> Result<Option<i64>, DbError> {
-    let sql = "SELECT CASE WHEN current_setting('track_counts')::boolean AND NOT pg_is_in_recovery() \
-               THEN sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint END FROM pg_stat_sys_tables \
-               WHERE relid IN ('pg_catalog.pg_largeobject'::regclass, 'pg_catalog.pg_largeobject_metadata'::regclass, \
-                               'pg_catalog.pg_description'::regclass)";
-    let row = source.query_one(sql, &[]).await.during(source.side(), "look at the counters of the large objects")?;
-    row.take(0)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! process claims the position, without which nobody's batch commits.
 
 use super::{State, StateError};
+use crate::catalog::server::OUR_DATABASE;
 
 /// First key of the advisory lock: "wlfy" in ASCII.
 pub const LOCK_CLASS: i32 = 0x776c_6679;
@@ -69,9 +70,10 @@ impl State {
     pub async fn is_leased(&self) -> Result<bool, StateError> {
         let rows = self
             .query(
-                "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks \
-                 WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
-                 AND classid::bigint = $1 AND objid::bigint = (pg_catalog.hashtext($2)::bigint & 4294967295) AND objsubid = 2 AND granted)",
+                &format!(
+                    "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND database = {OUR_DATABASE} \
+                     AND classid::bigint = $1 AND objid::bigint = (pg_catalog.hashtext($2)::bigint & 4294967295) AND objsubid = 2 AND granted)"
+                ),
                 &[&i64::from(LOCK_CLASS), &self.name()],
                 "look for the lease",
             )
