@@ -11,9 +11,10 @@ use std::fmt;
 
 use serde::Serialize;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use crate::config::Side;
-use crate::session::{DbContext, DbError};
+use crate::session::{DbContext, DbError, Row};
 use crate::sql::{TableName, ident};
 
 /// How many differing keys are named per object.
@@ -96,6 +97,23 @@ pub fn differences(compared: &[Compared]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The rows of a statement on one side.
+async fn query(
+    client: &Client,
+    side: Side,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+    action: &str,
+) -> Result<Vec<Row>, DbError> {
+    let rows = client.query(sql, params).await.during(side, action)?;
+    Ok(rows.into_iter().map(|row| Row::new(row, side)).collect())
+}
+
+/// The only row of a statement on one side.
+async fn query_one(client: &Client, side: Side, sql: &str, action: &str) -> Result<Row, DbError> {
+    Ok(Row::new(client.query_one(sql, &[]).await.during(side, action)?, side))
+}
+
 async fn relations(client: &Client, side: Side, kind: &str) -> Result<Vec<TableName>, DbError> {
     // Rows of unlogged tables come at the end; their sequences at any time.
     let persistence = if kind == "S" { "<> 't'" } else { "= 'p'" };
@@ -107,8 +125,8 @@ async fn relations(client: &Client, side: Side, kind: &str) -> Result<Vec<TableN
                          AND d.objid = c.oid AND d.deptype = 'e') \
          ORDER BY 1, 2"
     );
-    let rows = client.query(&sql, &[]).await.during(side, "list the relations")?;
-    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+    let rows = query(client, side, &sql, &[], "list the relations").await?;
+    rows.iter().map(|row| Ok(TableName { schema: row.take(0)?, name: row.take(1)? })).collect()
 }
 
 async fn tables(source: &Client, target: &Client) -> Result<Vec<Compared>, DbError> {
@@ -148,12 +166,12 @@ async fn columns(source: &Client, table: &TableName) -> Result<Columns, DbError>
     let sql = "SELECT a.attname, coalesce(a.attnum = ANY (i.indkey), false) FROM pg_catalog.pg_attribute a \
          LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
          WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname";
-    let action = || format!("read the columns of {table}");
-    let rows = source.query(sql, &[&table.sql()]).await.during(Side::Source, action())?;
+    let action = format!("read the columns of {table}");
+    let rows = query(source, Side::Source, sql, &[&table.sql()], &action).await?;
     let mut columns = Columns { all: Vec::new(), key: Vec::new() };
     for row in &rows {
-        let name = ident(row.get::<_, &str>(0));
-        if row.get(1) {
+        let name = ident(row.take(0)?);
+        if row.take(1)? {
             columns.key.push(name.clone());
         }
         columns.all.push(name);
@@ -198,8 +216,8 @@ async fn compare_table(source: &Client, target: &Client, table: &TableName) -> R
 }
 
 async fn fingerprint(client: &Client, side: Side, table: &TableName, sql: &str) -> Result<Fingerprint, DbError> {
-    let row = client.query_one(sql, &[]).await.during(side, format!("compute the fingerprint of {table}"))?;
-    Ok((row.get(0), row.get(1)))
+    let row = query_one(client, side, sql, &format!("compute the fingerprint of {table}")).await?;
+    Ok((row.take(0)?, row.take(1)?))
 }
 
 /// The names of the first rows that are not the same on both sides.
@@ -213,9 +231,9 @@ async fn differing(
         format!("SELECT {}, {}, count(*) FROM ONLY {} GROUP BY 1, 2", columns.name(), columns.hash(), table.sql());
     let mut balance: BTreeMap<(String, i64), i64> = BTreeMap::new();
     for (client, side, sign) in [(source, Side::Source, 1), (target, Side::Target, -1)] {
-        let rows = client.query(&sql, &[]).await.during(side, format!("compare the rows of {table}"))?;
+        let rows = query(client, side, &sql, &[], &format!("compare the rows of {table}")).await?;
         for row in &rows {
-            *balance.entry((row.get(0), row.get(1))).or_default() += sign * row.get::<_, i64>(2);
+            *balance.entry((row.take(0)?, row.take(1)?)).or_default() += sign * row.take::<i64>(2)?;
         }
     }
     let unequal = balance.into_iter().filter(|(_, count)| *count != 0);
@@ -254,9 +272,9 @@ async fn sequences(source: &Client, target: &Client) -> Result<Vec<Compared>, Db
 
 async fn sequence_value(client: &Client, side: Side, sequence: &TableName) -> Result<String, DbError> {
     let sql = format!("SELECT last_value, is_called FROM {}", sequence.sql());
-    let row = client.query_one(&sql, &[]).await.during(side, format!("read the sequence {sequence}"))?;
-    let called = if row.get(1) { "" } else { " (not called)" };
-    Ok(format!("{}{called}", row.get::<_, i64>(0)))
+    let row = query_one(client, side, &sql, &format!("read the sequence {sequence}")).await?;
+    let called = if row.take(1)? { "" } else { " (not called)" };
+    Ok(format!("{}{called}", row.take::<i64>(0)?))
 }
 
 async fn large_objects(source: &Client, target: &Client) -> Result<Compared, DbError> {
@@ -283,6 +301,6 @@ async fn large_objects(source: &Client, target: &Client) -> Result<Compared, DbE
 
 async fn large_object_hashes(client: &Client, side: Side) -> Result<BTreeMap<u32, String>, DbError> {
     let sql = "SELECT oid, pg_catalog.md5(pg_catalog.lo_get(oid)) FROM pg_catalog.pg_largeobject_metadata";
-    let rows = client.query(sql, &[]).await.during(side, "read the large objects")?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    let rows = query(client, side, sql, &[], "read the large objects").await?;
+    rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
 }

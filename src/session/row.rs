@@ -20,7 +20,8 @@ pub struct Row {
 }
 
 impl Row {
-    pub(super) fn new(row: tokio_postgres::Row, side: Side) -> Self {
+    /// A row that the server on this side answered.
+    pub fn new(row: tokio_postgres::Row, side: Side) -> Self {
         Row { row, side }
     }
 
