@@ -460,4 +460,6 @@ fn key_of<'a>(row: &'a Tuple, columns: &[usize]) -> Option<Cow<'a, [u8]>> {
 }
 
 #[cfg(test)]
+mod table_test;
+#[cfg(test)]
 mod tests;
