@@ -30,15 +30,6 @@ pub fn literal(text: &str) -> String {
     escape::escape_literal(text)
 }
 
-/// The oid of the relation that these expressions, a schema and a name, are of; NULL when
-/// there is none. Not `to_regclass`: it refuses where the schema may not be used.
-pub fn oid_of(schema: &str, name: &str) -> String {
-    format!(
-        "(SELECT named.oid FROM pg_catalog.pg_class named JOIN pg_catalog.pg_namespace within ON within.oid = named.relnamespace \
-         WHERE within.nspname = {schema} AND named.relname = {name})"
-    )
-}
-
 /// A table by schema and name, both unquoted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {

@@ -5,11 +5,15 @@
 //! `logicalrep_rel_open` in `src/backend/replication/logical/relation.c`.
 
 use super::actions::Action;
+use crate::catalog::foreign_keys::{ACTS_ON_DELETE, ACTS_ON_UPDATE};
+use crate::catalog::named::oid_of;
+use crate::catalog::tables::IS_UNIQUE_OF_ALL;
+use crate::catalog::triggers::firing;
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::Side;
 use crate::session::replica_role::ReplicaRole;
 use crate::session::{DbContext, DbError, Param, Session};
-use crate::sql::{TableName, ident, oid_of};
+use crate::sql::{TableName, ident};
 
 /// Whether the target computes or numbers a column by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,13 +141,13 @@ const DEFERRABLE: &str = "ARRAY(SELECT DISTINCT pg_catalog.format('%I.%I', n.nsp
 /// The foreign keys to it or from it that act on the rows of the child, each with
 /// the topmost one that it is a part of (PARENT: of partitioned tables).
 const ACTIONS: &str = "SELECT k.confrelid IN (SELECT oid FROM below), cn.nspname::text, c.relname::text, tn.nspname::text, t.relname::text, top.conname::text, \
-        pg_catalog.pg_get_constraintdef(top.oid), k.confdeltype IN ('c', 'n', 'd'), k.confupdtype IN ('c', 'n', 'd') \
+        pg_catalog.pg_get_constraintdef(top.oid), ON_DELETE, ON_UPDATE \
     FROM pg_catalog.pg_constraint k \
     JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace \
     JOIN pg_catalog.pg_constraint top ON top.oid = PARENT \
     JOIN pg_catalog.pg_class t ON t.oid = top.conrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace \
     WHERE k.contype = 'f' AND (k.confrelid IN (SELECT oid FROM below) OR k.conrelid IN (SELECT oid FROM below)) \
-        AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))";
+        AND (ON_DELETE OR ON_UPDATE)";
 
 /// The topmost constraint of `k`. conparentid came with 11.
 const TOPMOST: &str = "(WITH RECURSIVE up (oid, parent) AS (SELECT k.oid, k.conparentid UNION ALL \
@@ -152,16 +156,13 @@ const TOPMOST: &str = "(WITH RECURSIVE up (oid, parent) AS (SELECT k.oid, k.conp
 
 fn actions_sql(version: i32) -> String {
     let topmost = if version >= 110_000 { TOPMOST } else { "k.oid" };
-    format!("{WITH_BELOW} {}", ACTIONS.replace("PARENT", topmost))
+    let actions = ACTIONS.replace("ON_DELETE", ACTS_ON_DELETE).replace("ON_UPDATE", ACTS_ON_UPDATE);
+    format!("{WITH_BELOW} {}", actions.replace("PARENT", topmost))
 }
 
 fn active_sql(role: ReplicaRole) -> String {
     // Internal triggers, which are the foreign keys', are silent for a replica.
-    let enabled = match role {
-        ReplicaRole::Set => "'R', 'A'",
-        ReplicaRole::Refused => "'O', 'A'",
-    };
-    ACTIVE.replace("ENABLED", enabled)
+    ACTIVE.replace("ENABLED", firing(role))
 }
 
 /// Fails with division by zero when triggers or rules of the table `$1` (its
@@ -179,8 +180,7 @@ SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WIT
              JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
              WHERE k.place <= i.KEYATTS ORDER BY k.place)
 FROM pg_catalog.pg_index i
-WHERE i.indrelid = TABLE_OID AND i.indisunique AND i.indimmediate AND i.indisvalid
-  AND i.indpred IS NULL AND i.indexprs IS NULL
+WHERE i.indrelid = TABLE_OID AND IS_UNIQUE_OF_ALL
   AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
                   JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                   WHERE k.place <= i.KEYATTS AND NOT a.attnotnull)
@@ -197,7 +197,7 @@ impl TargetTable {
         let generated = if session.version() >= 120_000 { "a.attgenerated::text" } else { "''::text" };
         let key_atts = if session.version() >= 110_000 { "indnkeyatts" } else { "indnatts" };
         let columns_sql = COLUMNS_SQL.replace("ATTGENERATED", generated).replace("BELOW_DOMAINS", BELOW_DOMAINS);
-        let key_sql = KEY_SQL.replace("KEYATTS", key_atts);
+        let key_sql = KEY_SQL.replace("KEYATTS", key_atts).replace("IS_UNIQUE_OF_ALL", IS_UNIQUE_OF_ALL);
         let foreign_keys = match role {
             ReplicaRole::Set => "false, '{}'::oid[]",
             ReplicaRole::Refused => FOREIGN_KEYS,

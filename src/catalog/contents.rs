@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use super::named;
 use super::tables::{Shape, only};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -16,12 +17,6 @@ use crate::sql::{TableName, ident};
 /// Tables asked about in one statement: enough to save round trips, few enough
 /// for the planner.
 const TABLES_PER_QUERY: usize = 200;
-
-/// The kind of each of these tables that there is.
-const KINDS: &str = "SELECT n.nspname::text, c.relname::text, c.relkind = 'r' \
-    FROM unnest($1::text[], $2::text[]) AS asked (schema, name) \
-    JOIN pg_catalog.pg_namespace n ON n.nspname = asked.schema \
-    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = asked.name AND c.relkind IN ('r', 'p', 'f')";
 
 /// A table that holds rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,17 +129,17 @@ pub async fn checksum(
 
 /// How a statement names each table that is there, itself alone.
 async fn names(session: &Session, tables: &[&TableName]) -> Result<HashMap<TableName, String>, DbError> {
-    let (schemas, names): (Vec<&str>, Vec<&str>) =
-        tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
-    let rows = session.query(KINDS, &[&schemas, &names]).await.during(session.side(), "look for the tables")?;
-    let mut found = HashMap::new();
-    for row in &rows {
-        let table = TableName::new(row.take::<&str>(0)?, row.take::<&str>(1)?);
-        let only = if row.take(2)? { "ONLY " } else { "" };
+    let kinds = named::kinds(session, tables.iter().copied()).await?;
+    let name = |(table, kind): (TableName, char)| {
+        let only = match kind {
+            'r' => "ONLY ",
+            'p' | 'f' => "",
+            _ => return None,
+        };
         let sql = format!("{only}{}", table.sql());
-        found.insert(table, sql);
-    }
-    Ok(found)
+        Some((table, sql))
+    };
+    Ok(kinds.into_iter().filter_map(name).collect())
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 
+use super::named::oid_of;
 use super::objects::ObjectId;
 use crate::session::{DbContext, DbError, Session};
-use crate::sql::{TableName, oid_of};
+use crate::sql::TableName;
 
 /// Relations, constraints, triggers, rules and policies: the oids of their catalogs,
 /// which are the same everywhere (`src/include/catalog`).

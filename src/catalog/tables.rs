@@ -11,9 +11,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::named::{NAMED, lists, oid_of};
 use super::types::{BELOW_DOMAINS, ColumnType};
 use crate::session::{DbContext, DbError, Row, Session};
-use crate::sql::{TableName, ident, oid_of};
+use crate::sql::{TableName, ident};
 
 /// Whether a table holds rows itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +240,12 @@ pub(super) fn ancestors(oids: Vec<u32>, schemas: Vec<String>, names: Vec<String>
     oids.into_iter().zip(schemas).zip(names).map(named).collect()
 }
 
-/// ABOVE, SIZE and WANTED are filled in.
+/// Whether the index `i` keeps every row apart from every other at once, by columns alone:
+/// it is neither partial nor deferrable nor over an expression.
+pub const IS_UNIQUE_OF_ALL: &str =
+    "i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL";
+
+/// In capitals is what [`tables_sql`] fills in.
 const TABLES: &str = "\
     WITH RECURSIVE ABOVE \
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind = 'p' AS partitioned, \
@@ -253,7 +259,7 @@ const TABLES: &str = "\
             AND i.indisvalid AND i.indimmediate AND (c.relreplident = 'd' AND i.indisprimary \
                 OR c.relreplident = 'i' AND i.indisreplident)) AS has_identity, \
         (SELECT ic.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
-            WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL \
+            WHERE i.indrelid = c.oid AND IS_UNIQUE_OF_ALL \
             AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) AND NOT a.attnotnull) \
             ORDER BY i.indisprimary DESC, i.indnatts, ic.relname LIMIT 1) AS unique_index, \
         coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false) AS is_owned, \
@@ -266,6 +272,11 @@ const TABLES: &str = "\
         AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'walferry') \
     ORDER BY n.nspname, c.relname";
 
+fn tables_sql(size: &str, wanted: &str) -> String {
+    let sql = TABLES.replace("ABOVE", ABOVE).replace("IS_UNIQUE_OF_ALL", IS_UNIQUE_OF_ALL);
+    sql.replace("SIZE", size).replace("WANTED", wanted)
+}
+
 /// All tables of a server.
 ///
 /// # Errors
@@ -275,7 +286,7 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
         Detail::Full => "coalesce(pg_catalog.pg_table_size(c.oid), 0)",
         Detail::Columns | Detail::Outline => "0::bigint",
     };
-    let sql = TABLES.replace("ABOVE", ABOVE).replace("SIZE", size).replace("WANTED", "true");
+    let sql = tables_sql(size, "true");
     let rows = session.query(&sql, &[]).await.during(session.side(), "list the tables")?;
     let mut tables = rows.iter().map(table).collect::<Result<Vec<Table>, DbError>>()?;
     if detail != Detail::Outline {
@@ -293,7 +304,7 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn find(session: &Session, oid: u32) -> Result<Option<Table>, DbError> {
-    let sql = TABLES.replace("ABOVE", ABOVE).replace("SIZE", "0::bigint").replace("WANTED", "c.oid = $1");
+    let sql = tables_sql("0::bigint", "c.oid = $1");
     let row = session.query_opt(&sql, &[&oid]).await.during(session.side(), "look for a table by its oid")?;
     row.as_ref().map(table).transpose()
 }
@@ -468,12 +479,12 @@ pub async fn by_name(
     names: impl Iterator<Item = &TableName>,
 ) -> Result<HashMap<TableName, Found>, DbError> {
     let names: HashSet<&TableName> = names.collect();
-    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
-    let sql = "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence = 'u' \
-         FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
-         JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
-         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind IN ('r', 'p', 'f')";
-    let rows = session.query(sql, &[&schemas, &tables]).await.during(session.side(), "look for the tables")?;
+    let (schemas, tables) = lists(names);
+    let sql = format!(
+        "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence = 'u' \
+         FROM {NAMED} WHERE c.relkind IN ('r', 'p', 'f')"
+    );
+    let rows = session.query(&sql, &[&schemas, &tables]).await.during(session.side(), "look for the tables")?;
     let oids = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<u32>, DbError>>()?;
     let mut columns = columns(session, &oids).await?;
     let found = |row: &Row| {

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::tables::{Kind, Tables};
 use super::{CheckError, Findings, trial};
+use crate::catalog::named::{self, NAMED};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::server::Server;
 use crate::catalog::{contents, server};
@@ -156,20 +157,15 @@ struct Landed {
 }
 
 async fn landed(wanted: &[&TableName], session: &Session) -> Result<Vec<Landed>, DbError> {
-    let schemas: Vec<&str> = wanted.iter().map(|name| name.schema.as_str()).collect();
-    let tables: Vec<&str> = wanted.iter().map(|name| name.name.as_str()).collect();
-    let rows = session
-        .query(
-            "SELECT w.schema, w.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
-             AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
-             has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), \
-             pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
-             FROM unnest($1::text[], $2::text[]) AS w (schema, name) JOIN pg_namespace n ON n.nspname = w.schema \
-             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2",
-            &[&schemas, &tables],
-        )
-        .await
-        .during(Side::Target, "look for the tables")?;
+    let (schemas, tables) = named::lists(wanted.iter().copied());
+    let sql = format!(
+        "SELECT named.schema, named.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
+           AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
+           has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), \
+           pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
+         FROM {NAMED} WHERE c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2"
+    );
+    let rows = session.query(&sql, &[&schemas, &tables]).await.during(Side::Target, "look for the tables")?;
     let of_row = |row: &Row| {
         let (may_use_schema, may_select): (bool, bool) = (row.take(3)?, row.take(4)?);
         Ok(Landed {

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
-use crate::catalog::contents;
 use crate::catalog::tables::{Persistence, Shape, by_name, default_partitions, reading_sql};
+use crate::catalog::{contents, foreign_keys};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy};
@@ -48,21 +48,9 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     }
     let there = by_name(target, names.iter()).await?;
     require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there, Hierarchy::of(ctx.settings.schema))?;
-    let (schemas, tables): (Vec<&str>, Vec<&str>) =
-        names.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
-    let rows = target
-        .query(
-            "WITH ours AS (SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (schema, name) \
-                 JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
-                 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name) \
-             SELECT pg_catalog.format('ALTER TABLE %s DROP CONSTRAINT %I;', k.conrelid::regclass, k.conname) \
-             FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' \
-                 AND (k.conrelid IN (SELECT oid FROM ours) OR k.confrelid IN (SELECT oid FROM ours)) ORDER BY 1",
-            &[&schemas, &tables],
-        )
-        .await
-        .during(target.side(), "look for foreign keys in force")?;
-    let keys = rows.iter().map(|row| row.take(0)).collect::<Result<Vec<String>, DbError>>()?;
+    let keys = foreign_keys::of(target, &names.iter().collect::<Vec<_>>()).await?;
+    let mut keys: Vec<String> = keys.into_iter().map(|key| key.drop_sql).collect();
+    keys.sort();
     if keys.is_empty() || emptying::are_keys_silent(ctx).await? { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
 }
 

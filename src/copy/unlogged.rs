@@ -16,14 +16,16 @@ use super::plan::{Copies, copies, paired};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
-use crate::catalog::tables::{Detail, Shape, by_name};
+use crate::catalog::tables::{Detail, Found, Shape, by_name};
+use crate::catalog::triggers::InForce;
+use crate::catalog::{foreign_keys, triggers};
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, SourceTable};
 use crate::schema::{self, tables, without_stream};
-use crate::session::{DbContext, DbError, Row, Session};
-use crate::sql::{TableName, ident};
+use crate::session::{DbContext, Session};
+use crate::sql::TableName;
 use crate::state::State;
 use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
@@ -140,7 +142,7 @@ async fn units<'a>(
     let there = by_name(target.session(), found.iter().map(|(table, _)| &table.name)).await?;
     tables::require_fit(found.iter().map(|(table, _)| *table), &there, hierarchy)?;
     let mut units = Vec::new();
-    for (table, ordinal) in in_order(target.session(), found).await? {
+    for (table, ordinal) in in_order(target.session(), &there, found).await? {
         let Some(there) = there.get(&table.name) else { continue };
         units.push(Unit { table, ordinal, copies: copies(table, None, there, None) });
     }
@@ -152,20 +154,22 @@ async fn units<'a>(
 /// says what it thinks of that.
 async fn in_order<'a>(
     target: &Session,
+    there: &HashMap<TableName, Found>,
     tables: Vec<(&'a SourceTable, i32)>,
 ) -> Result<Vec<(&'a SourceTable, i32)>, CopyError> {
-    let names: Vec<String> = tables.iter().map(|(table, _)| table.name.sql()).collect();
-    let sql = "SELECT t.name, t.name::regclass::oid, \
-         ARRAY(SELECT confrelid FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid = t.name::regclass) \
-         FROM unnest($1::text[]) AS t (name)";
-    let rows = target.query(sql, &[&names]).await.during(target.side(), "look for keys between the unlogged tables")?;
-    let known: HashMap<String, (u32, Vec<u32>)> =
-        rows.iter().map(|row| Ok((row.take(0)?, (row.take(1)?, row.take(2)?)))).collect::<Result<_, DbError>>()?;
-    let references: Vec<References<'_>> = names
+    let names: Vec<&TableName> = tables.iter().map(|(table, _)| &table.name).collect();
+    let keys = foreign_keys::of(target, &names).await?;
+    let oid = |name: &TableName| there.get(name).map(|found| found.oid).unwrap_or_default();
+    let known: Vec<(u32, Vec<u32>)> = names
         .iter()
-        .filter_map(|name| known.get(name))
-        .map(|(table, parents)| References { table: *table, parents })
+        .map(|name| oid(name))
+        .map(|oid| {
+            let own = keys.iter().filter(|key| key.table_oid == oid);
+            (oid, own.map(|key| key.referenced).collect())
+        })
         .collect();
+    let references: Vec<References<'_>> =
+        known.iter().map(|(table, parents)| References { table: *table, parents }).collect();
     let places = parents_first(&references).unwrap_or_else(|| (0..tables.len()).collect());
     Ok(places.into_iter().filter_map(|place| tables.get(place).copied()).collect())
 }
@@ -173,26 +177,16 @@ async fn in_order<'a>(
 /// Triggers and rules come in behind the rows. Those that an earlier end, or
 /// somebody else, has brought in would act on rows that have been through them.
 async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), CopyError> {
-    let names: Vec<String> = units.iter().map(|unit| unit.table.name.sql()).collect();
-    let sql = "SELECT n.nspname::text, c.relname::text, 'TRIGGER', g.tgname::text FROM pg_catalog.pg_trigger g \
-         JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid = ANY ($1::text[]::regclass[]::oid[]) \
-         UNION ALL SELECT n.nspname::text, c.relname::text, 'RULE', r.rulename::text FROM pg_catalog.pg_rewrite r \
-         JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE r.ev_enabled IN ('O', 'A') AND c.oid = ANY ($1::text[]::regclass[]::oid[]) ORDER BY 1, 2, 3, 4";
-    let rows = target.query(sql, &[&names]).await.during(target.side(), "look for triggers of the unlogged tables")?;
-    if rows.is_empty() {
+    let names: Vec<&TableName> = units.iter().map(|unit| &unit.table.name).collect();
+    let found = triggers::in_force(target, &names).await?;
+    if found.is_empty() {
         return Ok(());
     }
-    let alter = |what: &str| -> Result<String, DbError> {
-        let one = |row: &Row| {
-            let table = TableName { schema: row.take(0)?, name: row.take(1)? };
-            let (kind, name): (&str, &str) = (row.take(2)?, row.take(3)?);
-            Ok(format!("ALTER TABLE ONLY {} {what} {kind} {};", table.sql(), ident(name)))
-        };
-        Ok(rows.iter().map(one).collect::<Result<Vec<String>, DbError>>()?.join(" "))
+    let alter = |what: &str| {
+        let one = |one: &InForce| format!("{};", one.alter(what));
+        found.iter().map(one).collect::<Vec<String>>().join(" ")
     };
-    Err(CopyError::Triggers { disable: alter("DISABLE")?, enable: alter("ENABLE")? })
+    Err(CopyError::Triggers { disable: alter("DISABLE"), enable: alter("ENABLE") })
 }
 
 async fn fill(

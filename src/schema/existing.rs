@@ -7,7 +7,10 @@
 //! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
 
 use super::{SchemaError, append, batch, classify, record, tables};
+use crate::catalog::foreign_keys::ForeignKey;
 use crate::catalog::tables::by_name;
+use crate::catalog::triggers::{InForce, Kind};
+use crate::catalog::{foreign_keys, named, triggers};
 use crate::config::Baseline;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
@@ -117,8 +120,9 @@ pub async fn take_away_again(state: &State, keys: Keys) -> Result<usize, SchemaE
 /// These tables and what they are partitions of: a partition that comes later gets
 /// the triggers of its root as they are.
 async fn with_roots(target: &Session, names: &[&TableName]) -> Result<Vec<TableName>, SchemaError> {
+    let ours = named::oids();
     let sql = format!(
-        "WITH RECURSIVE up (oid) AS (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN {OURS} UNION \
+        "WITH RECURSIVE up (oid) AS (SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN {ours} UNION \
             SELECT i.inhparent FROM up JOIN pg_catalog.pg_class c ON c.oid = up.oid AND c.relispartition \
             JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) \
          SELECT n.nspname::text, c.relname::text FROM up JOIN pg_catalog.pg_class c ON c.oid = up.oid \
@@ -156,8 +160,7 @@ async fn take_away(
         removals.extend(unproved_checks(target, names).await?);
     }
     removals.extend(unproved_domains(target, names).await?);
-    removals.extend(switches(target, names, TRIGGERS, "TRIGGER").await?);
-    removals.extend(switches(target, names, RULES, "RULE").await?);
+    removals.extend(switches(target, names).await?);
     // Validations come after all keys: numbers are given in this order.
     let (first, last): (Vec<_>, Vec<_>) =
         removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
@@ -167,13 +170,8 @@ async fn take_away(
     Ok(first.into_iter().chain(last).collect())
 }
 
-/// The relations of these names: parameters $1 and $2 are schemas and names.
-const OURS: &str = "(SELECT c.oid FROM unnest($1::text[], $2::text[]) AS t (schema, name) \
-    JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema \
-    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.name)";
-
 async fn query(target: &Session, names: &[&TableName], sql: &str, action: &str) -> Result<Vec<Row>, SchemaError> {
-    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.iter().map(|t| (t.schema.as_str(), t.name.as_str())).unzip();
+    let (schemas, tables) = named::lists(names.iter().copied());
     Ok(target.query(sql, &[&schemas, &tables]).await.during(target.side(), action)?)
 }
 
@@ -186,37 +184,22 @@ fn with_comment(on: &str, comment: Option<&str>) -> String {
     comment.map_or_else(String::new, |text| format!("\nCOMMENT ON CONSTRAINT {on} IS {};", literal(text)))
 }
 
-/// The foreign keys of these tables and to them. One whose triggers somebody has
-/// disabled, which only a superuser can, is not in force and stays.
+/// The foreign keys of these tables and to them. One that is disabled is not in force and
+/// stays.
 async fn foreign_keys(target: &Session, names: &[&TableName], keys: Keys) -> Result<Vec<Removal>, SchemaError> {
-    let meant = match keys {
-        Keys::All => "true",
-        Keys::Acting => "(k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))",
-    };
-    let top = if target.version() >= 110_000 { "k.conparentid = 0" } else { "true" };
-    let sql = format!(
-        "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, c.relkind = 'p', \
-            pg_catalog.obj_description(k.oid, 'pg_constraint'), k.conrelid, k.confrelid \
-         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype = 'f' AND {top} AND {meant} AND (k.conrelid IN {OURS} OR k.confrelid IN {OURS}) \
-            AND NOT coalesce((SELECT pg_catalog.bool_and(g.tgenabled = 'D') FROM pg_catalog.pg_trigger g WHERE g.tgconstraint = k.oid), false) \
-         ORDER BY 1, 2, 3"
-    );
-    let version = target.version();
-    let rows = query(target, names, &sql, "list the foreign keys").await?;
-    Ok(rows.iter().map(|row| foreign_key(row, version)).collect::<Result<_, DbError>>()?)
+    let is_meant = |key: &ForeignKey| key.is_topmost && !key.is_disabled && (keys == Keys::All || key.acts);
+    let all = foreign_keys::of(target, names).await?;
+    Ok(all.iter().filter(|key| is_meant(key)).map(|key| foreign_key(key, target.version())).collect())
 }
 
-fn foreign_key(row: &Row, version: i32) -> Result<Removal, DbError> {
-    let table = TableName { schema: row.take(0)?, name: row.take(1)? };
-    let (name, definition) = (ident(row.take(2)?), row.take::<&str>(3)?);
+fn foreign_key(key: &ForeignKey, version: i32) -> Removal {
+    let (table, name, definition) = (&key.table, ident(&key.name), &key.definition);
     let object = format!("foreign key {name} of {table}");
-    let of = (&table, Follows::Target { table: row.take(7)?, referenced: Some(row.take(8)?) });
-    let comment = with_comment(&format!("{name} ON {}", table.sql()), row.take(6)?);
+    let of = (table, Follows::Target { table: key.table_oid, referenced: Some(key.referenced) });
+    let comment = with_comment(&format!("{name} ON {}", table.sql()), key.comment.as_deref());
     let add = format!("ALTER TABLE {} ADD CONSTRAINT {name} {definition}", table.sql());
-    let partitioned_now = row.take(5)? && version < classify::PARTITIONED_NOT_VALID;
-    let deferred = if row.take(4)? && !partitioned_now {
+    let partitioned_now = key.is_of_partitioned && version < classify::PARTITIONED_NOT_VALID;
+    let deferred = if key.is_validated && !partitioned_now {
         let validate = format!("ALTER TABLE {} VALIDATE CONSTRAINT {name};", table.sql());
         vec![
             deferred(DeferredKind::ForeignKey, of, object.clone(), format!("{add} NOT VALID;{comment}")),
@@ -225,19 +208,20 @@ fn foreign_key(row: &Row, version: i32) -> Result<Removal, DbError> {
     } else {
         vec![deferred(DeferredKind::ForeignKey, of, object, format!("{add};{comment}"))]
     };
-    Ok(Removal { deferred, sql: format!("ALTER TABLE {} DROP CONSTRAINT {name}", table.sql()) })
+    Removal { deferred, sql: format!("ALTER TABLE {} DROP CONSTRAINT {name}", table.sql()) }
 }
 
 /// CHECK constraints that are NOT VALID, those of parents before the children's
 /// own. They go to the children as well, so they are of no single table.
 async fn unproved_checks(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let ours = named::oids();
     let enforced = if target.version() >= 180_000 { "k.conenforced" } else { "true" };
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), \
             pg_catalog.obj_description(k.oid, 'pg_constraint'), c.oid \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype = 'c' AND NOT k.convalidated AND {enforced} AND k.conislocal AND k.conrelid IN {OURS} \
+         WHERE k.contype = 'c' AND NOT k.convalidated AND {enforced} AND k.conislocal AND k.conrelid IN {ours} \
          ORDER BY (WITH RECURSIVE up (oid) AS (SELECT k.conrelid UNION SELECT i.inhparent FROM up \
             JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.oid) SELECT pg_catalog.count(*) FROM up), 1, 2, 3"
     );
@@ -261,13 +245,14 @@ async fn unproved_checks(target: &Session, names: &[&TableName]) -> Result<Vec<R
 /// Constraints of the columns' domains that are NOT VALID: an UPDATE of another
 /// column passes on a value that violates them, so they wait for the end.
 async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let ours = named::oids();
     let sql = format!(
         "SELECT n.nspname::text, t.typname::text, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid), \
             pg_catalog.obj_description(k.oid, 'pg_constraint') \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_type t ON t.oid = k.contypid \
          JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
          WHERE k.contype = 'c' AND NOT k.convalidated AND EXISTS (SELECT FROM pg_catalog.pg_attribute a \
-            WHERE a.atttypid = t.oid AND NOT a.attisdropped AND a.attrelid IN {OURS}) ORDER BY 1, 2, 3"
+            WHERE a.atttypid = t.oid AND NOT a.attisdropped AND a.attrelid IN {ours}) ORDER BY 1, 2, 3"
     );
     let removal = |row: &Row| {
         let domain = TableName { schema: row.take(0)?, name: row.take(1)? };
@@ -285,32 +270,20 @@ async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<
     Ok(rows.iter().map(removal).collect::<Result<_, DbError>>()?)
 }
 
-/// Triggers that are in force, with the letter that says when.
-const TRIGGERS: &str = "SELECT n.nspname::text, c.relname::text, g.tgname::text, g.tgenabled, c.oid FROM pg_catalog.pg_trigger g \
-     JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND c.oid IN ";
-
-/// The same of rules.
-const RULES: &str = "SELECT n.nspname::text, c.relname::text, r.rulename::text, r.ev_enabled, c.oid FROM pg_catalog.pg_rewrite r \
-     JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-     WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ('O', 'A') AND c.oid IN ";
-
-/// Disables triggers or rules, and enables them again as they were: for every
+/// Disables triggers, and then rules, and enables them again as they were: for every
 /// session, or always.
-async fn switches(target: &Session, names: &[&TableName], sql: &str, what: &str) -> Result<Vec<Removal>, SchemaError> {
-    let switch = |row: &Row| {
-        let table = TableName { schema: row.take(0)?, name: row.take(1)? };
-        let name = ident(row.take(2)?);
-        let always = if row.take::<i8>(3)? == b'A' as i8 { " ALWAYS" } else { "" };
-        let enable = format!("ALTER TABLE ONLY {} ENABLE{always} {what} {name};", table.sql());
-        let object = format!("{} {name} of {table}", what.to_lowercase());
-        let of = (&table, Follows::Target { table: row.take(4)?, referenced: None });
-        Ok(Removal {
-            deferred: vec![deferred(DeferredKind::Trigger, of, object, enable)],
-            sql: format!("ALTER TABLE ONLY {} DISABLE {what} {name}", table.sql()),
-        })
+async fn switches(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let switch = |one: &InForce| {
+        let (what, name, table) = (one.kind.as_str().to_lowercase(), ident(&one.name), &one.table);
+        let enable = if one.is_always { "ENABLE ALWAYS" } else { "ENABLE" };
+        let of = (table, Follows::Target { table: one.table_oid, referenced: None });
+        let enable = format!("{};", one.alter(enable));
+        Removal {
+            deferred: vec![deferred(DeferredKind::Trigger, of, format!("{what} {name} of {table}"), enable)],
+            sql: one.alter("DISABLE"),
+        }
     };
-    let sql = format!("{sql}{OURS} ORDER BY 1, 2, 3");
-    let rows = query(target, names, &sql, &format!("list the {}s", what.to_lowercase())).await?;
-    Ok(rows.iter().map(switch).collect::<Result<_, DbError>>()?)
+    let all = triggers::in_force(target, names).await?;
+    let (triggers, rules): (Vec<&InForce>, Vec<&InForce>) = all.iter().partition(|one| one.kind == Kind::Trigger);
+    Ok(triggers.into_iter().chain(rules).map(switch).collect())
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::SchemaError;
 use crate::catalog::extensions;
+use crate::catalog::named::kinds;
 use crate::catalog::tables::Shape;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Row, Session};
@@ -107,13 +108,8 @@ pub(super) async fn sequences_of_defaults(
          WHERE f.adrelid = ANY ($1::oid[]) ORDER BY 1, 2";
     let rows = source.query(sql, &[&oids]).await.during(source.side(), "list the sequences of the tables' defaults")?;
     let used: Vec<TableName> = rows.iter().map(named).collect::<Result<_, _>>()?;
-    let (schemas, names): (Vec<&str>, Vec<&str>) = used.iter().map(|s| (s.schema.as_str(), s.name.as_str())).unzip();
-    let sql = "SELECT schema, name FROM unnest($1::text[], $2::text[]) AS used (schema, name) WHERE NOT EXISTS \
-         (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-          WHERE n.nspname = used.schema AND c.relname = used.name) ORDER BY 1, 2";
-    let rows =
-        target.query(sql, &[&schemas, &names]).await.during(target.side(), "look for the sequences of defaults")?;
-    rows.iter().map(named).collect()
+    let there = kinds(target, &used).await?;
+    Ok(used.into_iter().filter(|sequence| !there.contains_key(sequence)).collect())
 }
 
 /// The name in the first two columns.

@@ -11,10 +11,11 @@
 //! a session: neither is on the list.
 
 use super::{SchemaError, batch, left_out, source};
+use crate::catalog::named;
 use crate::catalog::tables::Shape;
 use crate::config::{SchemaMode, Settings};
 use crate::membership::{Part, SourceTable};
-use crate::session::{DbContext, DbError, Row, Session};
+use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, Follows};
@@ -86,14 +87,9 @@ async fn views(source: &Session, settings: &Settings, tables: &[SourceTable]) ->
 
 /// Those views that the target has, in the same order.
 async fn there(target: &Session, views: Vec<TableName>) -> Result<Vec<TableName>, SchemaError> {
-    let (schemas, names): (Vec<&str>, Vec<&str>) = views.iter().map(|v| (v.schema.as_str(), v.name.as_str())).unzip();
-    let sql = "SELECT n.nspname::text, c.relname::text FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
-         JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
-         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name AND c.relkind = 'm'";
-    let rows = target.query(sql, &[&schemas, &names]).await.during(target.side(), "look for the materialized views")?;
-    let named = |row: &Row| Ok(TableName { schema: row.take(0)?, name: row.take(1)? });
-    let found: Vec<TableName> = rows.iter().map(named).collect::<Result<_, DbError>>()?;
-    let (there, absent): (Vec<TableName>, Vec<TableName>) = views.into_iter().partition(|view| found.contains(view));
+    let found = named::kinds(target, &views).await?;
+    let (there, absent): (Vec<TableName>, Vec<TableName>) =
+        views.into_iter().partition(|view| found.get(view) == Some(&'m'));
     for view in absent {
         tracing::warn!(%view, "the source has this materialized view, the target does not: it is not refreshed");
     }

@@ -9,9 +9,9 @@
 
 use super::tables::{TableRow, TableState};
 use super::{State, StateError};
+use crate::catalog::named::oid_of;
 use crate::lsn::EndLsn;
 use crate::session::Param;
-use crate::sql::oid_of;
 
 /// What else is set where no rows of a table are left.
 const NO_ROWS: &str = ", rows = 0, bytes = 0, snapshot_lsn = NULL";

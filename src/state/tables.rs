@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::copying::Attempt;
 use super::{State, StateError};
+use crate::catalog::named::oid_of;
 use crate::catalog::types::ColumnType;
 use crate::lsn::{EndLsn, Lsn};
 use crate::session::Row;
-use crate::sql::{TableName, literal, oid_of};
+use crate::sql::{TableName, literal};
 use crate::words::worded;
 
 /// How far a table is, or why it has no stream of its own.
