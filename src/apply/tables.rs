@@ -35,8 +35,8 @@ use crate::relation::Relation;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
-use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
+use crate::state::{SCHEMA, State};
 
 /// What is to be done with a relation's changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ impl Tables {
         state: &State,
     ) -> Result<Admission, ApplyError> {
         // Another migration's state on the source is never part of this one.
-        if relation.table.schema == "walferry" {
+        if relation.table.schema == SCHEMA {
             return Ok(Admission::PassedOver);
         }
         match self.by_oid.get(&relation.id).cloned() {
