@@ -10,6 +10,7 @@ use crate::catalog::objects::create_views;
 use crate::catalog::tables::Detail;
 use crate::config::{SchemaMode, Settings, Side};
 use crate::membership;
+use crate::schema::kind::Kind;
 use crate::schema::taken::Taken;
 use crate::schema::trial::{self, Reason, Refused, Trial, When};
 use crate::schema::{SchemaError, shown, taken};
@@ -175,7 +176,7 @@ fn existing(there: &[&Refused], findings: &mut Findings) {
     if there.is_empty() {
         return;
     }
-    let listed: Vec<String> = there.iter().map(|r| format!("{} {}", r.kind, r.name).trim().to_owned()).collect();
+    let listed: Vec<String> = there.iter().map(|refused| refused.what()).collect();
     let message = format!("on the target already, though the schema brings them: {}", words::listed(&listed));
     let finding = findings.problem(Side::Target, "exists", message);
     finding.remedy(
@@ -188,16 +189,30 @@ fn existing(there: &[&Refused], findings: &mut Findings) {
 
 /// The statement that renames a leftover of a kind whose names no other kind has.
 fn free_by_kind(refused: &Refused) -> String {
-    let kinds = ["collation", "conversion", "statistics", "server", "foreign data wrapper", "event trigger"];
-    let what = refused.kind.to_uppercase();
+    let has_names_of_its_own = matches!(
+        refused.kind,
+        Some(
+            Kind::Collation
+                | Kind::Conversion
+                | Kind::Statistics
+                | Kind::Server
+                | Kind::ForeignDataWrapper
+                | Kind::EventTrigger
+                | Kind::TextSearchConfiguration
+                | Kind::TextSearchDictionary
+                | Kind::TextSearchParser
+                | Kind::TextSearchTemplate
+        )
+    );
+    let what = refused.word().to_uppercase();
     let name = refused.name.strip_prefix(&format!("{}.", refused.schema)).unwrap_or(&refused.name);
-    if kinds.contains(&refused.kind.as_str()) || refused.kind.starts_with("text search ") {
+    if has_names_of_its_own {
         let schema = if refused.schema.is_empty() { String::new() } else { format!("{}.", ident(&refused.schema)) };
         let start: String = name.chars().take(if name.is_ascii() { 50 } else { 12 }).collect();
         let (there, new) = (format!("{schema}{}", ident(name)), ident(&format!("{start}_elsewhere")));
         format!("ALTER {what} {there} RENAME TO {new}; -- or, if it is not needed: DROP {what} IF EXISTS {there};")
     } else {
-        format!("-- rename or drop {} {}", refused.kind, refused.name)
+        format!("-- rename or drop {} {}", refused.word(), refused.name)
     }
 }
 
@@ -208,8 +223,7 @@ fn one(settings: &Settings, refused: &Refused, findings: &mut Findings) {
         When::AfterRows => " (after the rows)",
         When::End | When::Administrator => " (at the end, catchup --finish)",
     };
-    let what = format!("{} {}", refused.kind, refused.name);
-    let message = format!("cannot create {}{when}: {}", what.trim(), words(&refused.error));
+    let message = format!("cannot create {}{when}: {}", refused.what(), words(&refused.error));
     let finding = match refused.reason {
         // Comes last of all, and keeps nothing else back.
         Reason::Right | Reason::Follows(_) if refused.when == When::Administrator => {

@@ -15,6 +15,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::archive::{Entry, Told};
+use super::kind::Kind;
 use crate::catalog::holders::{self, Wanted};
 use crate::catalog::objects::{self, ObjectId};
 use crate::catalog::settings;
@@ -30,7 +31,7 @@ pub(super) async fn others(source: &Session, target: &Session, entries: &[Entry]
         return Ok(HashSet::new());
     }
     let families = families(entries, &objects::of_tables_alone(source).await?);
-    let created = entries.iter().filter(|entry| entry.kind == "SCHEMA").map(|entry| entry.name.as_str()).collect();
+    let created = entries.iter().filter(|entry| entry.kind == Kind::Schema).map(|entry| entry.name.as_str()).collect();
     let mut shapes = HashSet::new();
     let alike: Vec<&Vec<usize>> =
         families.iter().filter(|places| shape(entries, places, &created).is_some_and(|s| !shapes.insert(s))).collect();
@@ -44,7 +45,7 @@ pub(super) async fn others(source: &Session, target: &Session, entries: &[Entry]
 /// Locks that the transaction has at its end, at most: a table with its TOAST table
 /// and that one's index.
 fn locks(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| if entry.kind == "TABLE" { 3 } else { 1 }).sum()
+    entries.iter().map(|entry| if entry.kind == Kind::Table { 3 } else { 1 }).sum()
 }
 
 /// Locks that the server has room for, at least.
@@ -111,7 +112,7 @@ fn shape(entries: &[Entry], places: &[usize], created: &HashSet<&str>) -> Option
 
 /// The name of a table or sequence.
 fn relation(entry: &Entry) -> Option<TableName> {
-    let is_one = matches!(entry.kind.as_str(), "TABLE" | "SEQUENCE");
+    let is_one = matches!(entry.kind, Kind::Table | Kind::Sequence);
     is_one.then(|| TableName::new(entry.schema.as_str(), entry.name.as_str()))
 }
 
@@ -142,7 +143,7 @@ mod tests {
     use crate::schema::archive::Identity;
 
     fn entry((kind, schema, name): (&str, &str, &str), sql: &str, identity: Identity) -> Entry {
-        let (name, kind, schema) = (name.to_owned(), kind.to_owned(), schema.to_owned());
+        let (name, kind, schema) = (name.to_owned(), kind.into(), schema.to_owned());
         Entry { name, kind, schema, owner: String::new(), sql: sql.to_owned(), identity }
     }
 

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use super::SchemaError;
+use super::kind::Kind;
 use crate::catalog::objects::{ObjectId, PG_CLASS};
 
 /// One entry of the archive.
@@ -18,8 +19,8 @@ use crate::catalog::objects::{ObjectId, PG_CLASS};
 pub(super) struct Entry {
     /// The name in the header: "items items_pkey".
     pub(super) name: String,
-    /// pg_dump's word: "TABLE", "FK CONSTRAINT".
-    pub(super) kind: String,
+    /// What it is.
+    pub(super) kind: Kind,
     /// The schema, empty where there is none.
     pub(super) schema: String,
     /// Its owner, empty where none is told.
@@ -167,7 +168,7 @@ fn parse_name(line: &str) -> Option<Entry> {
     let some = |text: &str| if text == "-" { String::new() } else { text.to_owned() };
     Some(Entry {
         name: name.to_owned(),
-        kind: kind.to_owned(),
+        kind: kind.into(),
         schema: some(schema),
         owner: some(owner),
         ..Entry::default()

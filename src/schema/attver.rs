@@ -10,15 +10,16 @@
 
 use super::archive::{Entry, statement_length};
 use super::classify::{identifier, qualified};
+use super::kind::Kind;
 
 const OPTION: &str = "pg_attver";
 
 /// The kinds of entries whose columns have options.
-const KINDS: [&str; 4] = ["TABLE", "FOREIGN TABLE", "MATERIALIZED VIEW", "VIEW"];
+const KINDS: [Kind; 4] = [Kind::Table, Kind::ForeignTable, Kind::MaterializedView, Kind::View];
 
 /// Takes the option out of the entry, and the statement where it says nothing else.
 pub(super) fn strip(entry: &mut Entry) {
-    if !KINDS.contains(&entry.kind.as_str()) || !entry.sql.contains(OPTION) {
+    if !KINDS.contains(&entry.kind) || !entry.sql.contains(OPTION) {
         return;
     }
     let mut kept = String::new();

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 
 use super::archive::{self, Entry};
+use super::kind::Kind;
 use super::source::PartitionedTables;
 use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind, Follows};
@@ -20,23 +21,22 @@ pub(super) const PARTITIONED_NOT_VALID: i32 = 180_000;
 /// extensions and on the schema "public" belong to those who made them.
 pub(super) fn is_wanted(entry: &Entry) -> bool {
     let is_foreign_comment =
-        entry.kind == "COMMENT" && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public");
-    let is_publishing = entry.kind.starts_with("PUBLICATION") || entry.kind.starts_with("SUBSCRIPTION");
-    !(is_foreign_comment || is_publishing || (entry.kind == "SCHEMA" && entry.name == "public"))
+        entry.kind == Kind::Comment && (entry.name.starts_with("EXTENSION ") || entry.name == "SCHEMA public");
+    !(is_foreign_comment || entry.kind.is_of_publishing() || (entry.kind == Kind::Schema && entry.name == "public"))
 }
 
 /// Kinds that only a superuser may create.
-const SUPERUSERS: [&str; 10] = [
-    "ACCESS METHOD",
-    "CAST",
-    "FOREIGN DATA WRAPPER",
-    "OPERATOR CLASS",
-    "OPERATOR FAMILY",
-    "PROCEDURAL LANGUAGE",
-    "SHELL TYPE",
-    "TEXT SEARCH PARSER",
-    "TEXT SEARCH TEMPLATE",
-    "TRANSFORM",
+const SUPERUSERS: [Kind; 10] = [
+    Kind::AccessMethod,
+    Kind::Cast,
+    Kind::ForeignDataWrapper,
+    Kind::OperatorClass,
+    Kind::OperatorFamily,
+    Kind::ProceduralLanguage,
+    Kind::ShellType,
+    Kind::TextSearchParser,
+    Kind::TextSearchTemplate,
+    Kind::Transform,
 ];
 
 /// Whether only a superuser may create it: somebody else may have done so
@@ -45,18 +45,21 @@ pub(super) fn needs_superuser(entry: &Entry) -> bool {
     let natives = ["LANGUAGE c ", "LANGUAGE c\n", "LANGUAGE internal ", "LANGUAGE internal\n"];
     let is_native = || natives.iter().any(|language| entry.sql.contains(language));
     let is_base_type = || entry.sql.contains("\n    INTERNALLENGTH = ");
-    match entry.kind.as_str() {
-        "FUNCTION" => is_native(),
-        "TYPE" => is_base_type(),
-        kind => SUPERUSERS.contains(&kind),
+    match &entry.kind {
+        Kind::Function => is_native(),
+        Kind::Type => is_base_type(),
+        kind => SUPERUSERS.contains(kind),
     }
 }
 
 /// What an object that is an administrator's own is: pg_dump's word and its name.
 /// Comments on it and the like are none.
-pub(super) fn administrators_own(object: &Deferred) -> Option<(&'static str, &str)> {
-    let kinds = SUPERUSERS.into_iter().chain(["FUNCTION", "TYPE"]);
-    let named = |kind: &'static str| Some((kind, object.object.strip_prefix(&format!("{} ", kind.to_lowercase()))?));
+pub(super) fn administrators_own(object: &Deferred) -> Option<(Kind, &str)> {
+    let kinds = SUPERUSERS.into_iter().chain([Kind::Function, Kind::Type]);
+    let named = |kind: Kind| {
+        let name = object.object.strip_prefix(&format!("{} ", kind.shown()))?;
+        Some((kind, name))
+    };
     let (kind, name) = kinds.filter_map(named).next()?;
     let place = format!(" in {}", object.table.schema);
     Some((kind, name.strip_suffix(&place).filter(|_| !object.table.schema.is_empty()).unwrap_or(name)))
@@ -66,8 +69,8 @@ pub(super) fn administrators_own(object: &Deferred) -> Option<(&'static str, &st
 /// event triggers and what belongs to them. `others` are the entries that need a
 /// superuser.
 pub(super) fn is_administrators(entry: &Entry, others: &HashSet<u32>) -> bool {
-    let is_note = matches!(entry.kind.as_str(), "COMMENT" | "SECURITY LABEL" | "ACL");
-    entry.kind == "EVENT TRIGGER"
+    let is_note = matches!(entry.kind, Kind::Comment | Kind::SecurityLabel | Kind::Acl);
+    entry.kind == Kind::EventTrigger
         || (is_note && entry.name.starts_with("EVENT TRIGGER "))
         || (is_note && entry.identity.belongs_to.iter().any(|id| others.contains(id)))
 }
@@ -75,8 +78,7 @@ pub(super) fn is_administrators(entry: &Entry, others: &HashSet<u32>) -> bool {
 /// Whether it says something of one of these schemas.
 pub(super) fn is_note_on(entry: &Entry, schemas: &HashSet<String>) -> bool {
     let schema = entry.name.strip_prefix("SCHEMA ").and_then(identifier);
-    matches!(entry.kind.as_str(), "COMMENT" | "SECURITY LABEL")
-        && schema.is_some_and(|(name, _)| schemas.contains(&name))
+    matches!(entry.kind, Kind::Comment | Kind::SecurityLabel) && schema.is_some_and(|(name, _)| schemas.contains(&name))
 }
 
 /// pg_dump's numbers of the entries that need a superuser.
@@ -86,17 +88,19 @@ pub(super) fn superusers(entries: &[Entry]) -> HashSet<u32> {
 
 /// When an entry of post-data comes in.
 pub(super) fn kind_of(entry: &Entry) -> DeferredKind {
-    match entry.kind.as_str() {
+    match entry.kind {
         // An UPDATE of another column passes on a value that violates it.
-        "CHECK CONSTRAINT" if entry.sql.starts_with("ALTER DOMAIN ") => DeferredKind::Other,
-        "CONSTRAINT" | "CHECK CONSTRAINT" | "INDEX" | "INDEX ATTACH" | "STATISTICS" => DeferredKind::AfterRows,
+        Kind::CheckConstraint if entry.sql.starts_with("ALTER DOMAIN ") => DeferredKind::Other,
+        Kind::Constraint | Kind::CheckConstraint | Kind::Index | Kind::IndexAttach | Kind::Statistics => {
+            DeferredKind::AfterRows
+        }
         // Their queries need a primary key (GROUP BY id), so pg_dump puts them
         // off; indexes and triggers may be theirs.
-        "MATERIALIZED VIEW" | "VIEW" | "FUNCTION" | "PROCEDURE" => DeferredKind::AfterRows,
+        Kind::MaterializedView | Kind::View | Kind::Function | Kind::Procedure => DeferredKind::AfterRows,
         // A view whose query needed a primary key: other objects may need the view.
-        "RULE" if entry.name.ends_with(" _RETURN") => DeferredKind::AfterRows,
-        "FK CONSTRAINT" => DeferredKind::ForeignKey,
-        "TRIGGER" | "RULE" => DeferredKind::Trigger,
+        Kind::Rule if entry.name.ends_with(" _RETURN") => DeferredKind::AfterRows,
+        Kind::FkConstraint => DeferredKind::ForeignKey,
+        Kind::Trigger | Kind::Rule => DeferredKind::Trigger,
         _ if is_administrators(entry, &HashSet::new()) => DeferredKind::Administrator,
         _ => DeferredKind::Other,
     }
@@ -167,7 +171,7 @@ pub(super) fn number(objects: &mut [Deferred]) {
 /// For people: "constraint items items_pkey in shop".
 pub(super) fn describe(entry: &Entry) -> String {
     let place = if entry.schema.is_empty() { String::new() } else { format!(" in {}", entry.schema) };
-    format!("{} {}{place}", entry.kind.to_lowercase(), entry.name)
+    format!("{} {}{place}", entry.kind.shown(), entry.name)
 }
 
 /// The key as NOT VALID, and the statement that validates it; `None` when it
@@ -191,21 +195,21 @@ fn without_validation(entry: &Entry, table: &TableName) -> Option<(String, Strin
 /// read from its first statement.
 fn table_of(entry: &Entry) -> Option<TableName> {
     let sql = entry.sql.as_str();
-    let rest = match entry.kind.as_str() {
+    let rest = match entry.kind {
         // A CHECK goes to the children as well, whose rows may not be there yet: it is
         // of no single table.
-        "CONSTRAINT" | "FK CONSTRAINT" | "ROW SECURITY" => {
+        Kind::Constraint | Kind::FkConstraint | Kind::RowSecurity => {
             let rest = sql.strip_prefix("ALTER ").and_then(|rest| rest.split_once("TABLE "))?.1;
             rest.strip_prefix("ONLY ").unwrap_or(rest)
         }
-        "INDEX" => {
+        Kind::Index => {
             let (_, rest) = sql.split_once("INDEX ")?;
             let (_, rest) = identifier(rest)?;
             let rest = rest.strip_prefix(" ON ")?;
             rest.strip_prefix("ONLY ").unwrap_or(rest)
         }
-        "STATISTICS" => sql.rsplit_once(" FROM ")?.1,
-        "POLICY" => {
+        Kind::Statistics => sql.rsplit_once(" FROM ")?.1,
+        Kind::Policy => {
             let (_, rest) = identifier(sql.strip_prefix("CREATE POLICY ")?)?;
             rest.strip_prefix(" ON ")?
         }

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use super::along::Along;
 use super::archive::Entry;
 use super::dump::{Dump, Patience, Scope};
+use super::kind::Kind;
 use super::{SchemaError, append, batch, classify, database, find_pg_dump, ownership, record, source, taken};
 use crate::catalog::roles;
 use crate::config::Settings;
@@ -201,12 +202,16 @@ pub(super) fn is_administrators(error: &DbError, others_are_left: bool) -> bool 
 
 pub(super) async fn execute(target: &Session, age: Age, entry: &Entry) -> Result<(), SchemaError> {
     let action = format!("execute \"{}\"", shown(&entry.sql));
-    if entry.kind == "SCHEMA" && is_there(target, &entry.name).await? {
+    if entry.kind == Kind::Schema && is_there(target, &entry.name).await? {
         return Ok(());
     }
     if classify::needs_superuser(entry) && is_made(target, &entry.kind, (&entry.schema, &entry.name)).await? {
         // Somebody who may has created it beforehand, as the error asks for.
-        tracing::warn!(kind = entry.kind, object = entry.name, "it is on the target already and is taken as it is");
+        tracing::warn!(
+            kind = entry.kind.as_str(),
+            object = entry.name,
+            "it is on the target already and is taken as it is"
+        );
         return Ok(());
     }
     batch(target, &entry.sql, &action).await.map_err(|source| refused(age, entry, source))
@@ -214,41 +219,41 @@ pub(super) async fn execute(target: &Session, age: Age, entry: &Entry) -> Result
 
 /// Whether the target is asked about it before it is executed.
 pub(super) fn needs_a_look(entry: &Entry) -> bool {
-    entry.kind == "SCHEMA" || classify::needs_superuser(entry)
+    entry.kind == Kind::Schema || classify::needs_superuser(entry)
 }
 
 /// Whether an object of a superuser's kind is there. Asked beforehand, as the
 /// right to create it is looked at before its name.
-pub(super) async fn is_made(target: &Session, kind: &str, (schema, name): (&str, &str)) -> Result<bool, DbError> {
+pub(super) async fn is_made(target: &Session, kind: &Kind, (schema, name): (&str, &str)) -> Result<bool, DbError> {
     let found = match kind {
-        "ACCESS METHOD" => "pg_catalog.pg_am WHERE amname = $2::text",
-        "CAST" => {
+        Kind::AccessMethod => "pg_catalog.pg_am WHERE amname = $2::text",
+        Kind::Cast => {
             "pg_catalog.pg_cast WHERE pg_catalog.format('CAST (%s AS %s)', pg_catalog.format_type(castsource, NULL), \
              pg_catalog.format_type(casttarget, NULL)) = $2::text"
         }
-        "FOREIGN DATA WRAPPER" => "pg_catalog.pg_foreign_data_wrapper WHERE fdwname = $2::text",
-        "FUNCTION" => {
+        Kind::ForeignDataWrapper => "pg_catalog.pg_foreign_data_wrapper WHERE fdwname = $2::text",
+        Kind::Function => {
             "pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1::text \
              AND pg_catalog.format('%s(%s)', p.proname, (SELECT pg_catalog.string_agg(pg_catalog.format_type(a.type, NULL), ', ' ORDER BY a.n) \
                 FROM pg_catalog.unnest(p.proargtypes) WITH ORDINALITY AS a (type, n))) = $2::text"
         }
-        "OPERATOR CLASS" => {
+        Kind::OperatorClass => {
             "pg_catalog.pg_opclass JOIN pg_catalog.pg_namespace n ON n.oid = opcnamespace WHERE n.nspname = $1::text AND opcname = $2::text"
         }
-        "OPERATOR FAMILY" => {
+        Kind::OperatorFamily => {
             "pg_catalog.pg_opfamily JOIN pg_catalog.pg_namespace n ON n.oid = opfnamespace WHERE n.nspname = $1::text AND opfname = $2::text"
         }
-        "PROCEDURAL LANGUAGE" => "pg_catalog.pg_language WHERE lanname = $2::text",
-        "TEXT SEARCH PARSER" => {
+        Kind::ProceduralLanguage => "pg_catalog.pg_language WHERE lanname = $2::text",
+        Kind::TextSearchParser => {
             "pg_catalog.pg_ts_parser JOIN pg_catalog.pg_namespace n ON n.oid = prsnamespace WHERE n.nspname = $1::text AND prsname = $2::text"
         }
-        "TEXT SEARCH TEMPLATE" => {
+        Kind::TextSearchTemplate => {
             "pg_catalog.pg_ts_template JOIN pg_catalog.pg_namespace n ON n.oid = tmplnamespace WHERE n.nspname = $1::text AND tmplname = $2::text"
         }
-        "TYPE" | "SHELL TYPE" => {
+        Kind::Type | Kind::ShellType => {
             "pg_catalog.pg_type JOIN pg_catalog.pg_namespace n ON n.oid = typnamespace WHERE n.nspname = $1::text AND typname = $2::text"
         }
-        "TRANSFORM" => {
+        Kind::Transform => {
             "pg_catalog.pg_transform JOIN pg_catalog.pg_language l ON l.oid = trflang WHERE pg_catalog.format('TRANSFORM FOR %s LANGUAGE %I', \
              pg_catalog.format_type(trftype, NULL), l.lanname) = $2::text"
         }
@@ -256,7 +261,7 @@ pub(super) async fn is_made(target: &Session, kind: &str, (schema, name): (&str,
     };
     // Both parameters have a use, whatever the kind.
     let sql = format!("SELECT $1::text IS NOT NULL AND $2::text IS NOT NULL AND EXISTS (SELECT FROM {found})");
-    let action = || format!("look for {} {name}", kind.to_lowercase());
+    let action = || format!("look for {} {name}", kind.shown());
     target.query_one(&sql, &[&schema, &name]).await.during(target.side(), action())?.take(0)
 }
 
@@ -303,5 +308,5 @@ pub fn is_taken(error: &DbError) -> bool {
 fn refused(age: Age, entry: &Entry, source: DbError) -> SchemaError {
     let advice = source.sqlstate().map_or("", |code| sqlstate::advice_on_creating(code, age == Age::Older));
     let schema = if entry.schema.is_empty() { String::new() } else { format!("{}.", entry.schema) };
-    SchemaError::Object { kind: entry.kind.to_lowercase(), object: format!("{schema}{}", entry.name), advice, source }
+    SchemaError::Object { kind: entry.kind.shown(), object: format!("{schema}{}", entry.name), advice, source }
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::archive::{self, Entry};
+use super::kind::Kind;
 use super::ownership::Given;
 use super::{PgDump, SchemaError, attver, classify, left_out, older, source};
 use crate::catalog::objects::TakenAlong;
@@ -106,7 +107,7 @@ impl Dump {
     /// with something else.
     pub(super) fn drop_indexes(&mut self, inherited: &HashSet<(String, String)>) {
         self.post_data.retain(|entry| {
-            let is_of_index = matches!(entry.kind.as_str(), "CONSTRAINT" | "INDEX" | "INDEX ATTACH");
+            let is_of_index = matches!(entry.kind, Kind::Constraint | Kind::Index | Kind::IndexAttach);
             !(is_of_index && inherited.contains(&(entry.schema.clone(), entry.name.clone())))
         });
     }

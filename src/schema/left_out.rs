@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use super::archive::{Entry, Told};
 use crate::catalog;
+use super::kind::Kind;
 use crate::catalog::objects::{PG_CLASS, TakenAlong, taken_along};
 use crate::catalog::tables::{Other, OtherKind};
 use crate::config::TableFilter;
@@ -41,7 +42,7 @@ pub(crate) fn comes(filter: &TableFilter, other: &Other) -> bool {
 /// Takes the entries of a section out that are, or belong to, what is left out.
 pub(super) fn remove(taken: &TakenAlong, entries: &mut Vec<Entry>) {
     let is_gone = |entry: &Entry| {
-        let is_attachment = matches!(entry.kind.as_str(), "TABLE ATTACH" | "INDEX ATTACH");
+        let is_attachment = matches!(entry.kind, Kind::TableAttach | Kind::IndexAttach);
         match entry.identity.told {
             Told::Nothing if is_attachment => {
                 taken.detached.contains(&TableName::new(entry.schema.as_str(), entry.name.as_str()))

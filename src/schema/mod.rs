@@ -19,6 +19,7 @@ pub(crate) mod database;
 mod dump;
 mod existing;
 mod follow;
+pub(crate) mod kind;
 mod left_out;
 mod older;
 mod order;

@@ -7,6 +7,7 @@
 
 use super::archive::{Entry, token_length};
 use super::classify::{identifier, qualified};
+use super::kind::Kind;
 use crate::sql::ident;
 
 /// The first PostgreSQL (`server_version_num`) with NOT NULL as a constraint of a table.
@@ -14,7 +15,7 @@ const NOT_NULL_OF_TABLES: i32 = 180_000;
 
 /// Rewrites the entry's SQL for a target of this version.
 pub(super) fn rewrite(entry: &mut Entry, target_version: i32) {
-    if target_version >= NOT_NULL_OF_TABLES || !matches!(entry.kind.as_str(), "TABLE" | "FOREIGN TABLE") {
+    if target_version >= NOT_NULL_OF_TABLES || !matches!(entry.kind, Kind::Table | Kind::ForeignTable) {
         return;
     }
     if let Some(sql) = without_table_not_nulls(&entry.sql) {

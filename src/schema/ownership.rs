@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::archive::{Entry, statement_length};
+use super::kind::Kind;
 use super::{SchemaError, classify};
 use crate::config::Keep;
 use crate::membership::{Part, SourceTable};
@@ -48,10 +49,10 @@ impl Given {
             if !classify::is_wanted(entry) {
                 return true;
             }
-            let rank = match entry.kind.as_str() {
-                "ACL" if entry.name.starts_with("SCHEMA ") => Rank::PrivilegesOfSchema,
-                "ACL" => Rank::Privileges,
-                "DEFAULT ACL" => Rank::DefaultPrivileges,
+            let rank = match entry.kind {
+                Kind::Acl if entry.name.starts_with("SCHEMA ") => Rank::PrivilegesOfSchema,
+                Kind::Acl => Rank::Privileges,
+                Kind::DefaultAcl => Rank::DefaultPrivileges,
                 _ => {
                     self.take_owner(entry);
                     return true;
@@ -72,13 +73,13 @@ impl Given {
             return;
         }
         let Some((before, statement, behind)) = owner_statement(&entry.sql, &entry.owner) else { return };
-        let rank = match entry.kind.as_str() {
-            "SCHEMA" => Rank::OwnerOfSchema,
-            "SEQUENCE" => Rank::OwnerOfSequence,
+        let rank = match entry.kind {
+            Kind::Schema => Rank::OwnerOfSchema,
+            Kind::Sequence => Rank::OwnerOfSequence,
             _ => Rank::Owner,
         };
         let mut owner = deferred(&format!("owner of {}", classify::describe(entry)), entry, statement.to_owned());
-        if classify::needs_superuser(entry) || entry.kind == "EVENT TRIGGER" {
+        if classify::needs_superuser(entry) || entry.kind == Kind::EventTrigger {
             owner.kind = DeferredKind::Administrator;
         }
         let rest = format!("{}{behind}", before.trim_end());

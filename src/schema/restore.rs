@@ -231,7 +231,7 @@ async fn restore_one(session: &Session, migration: &str, object: &Deferred, sett
         classify::administrators_own(object).filter(|_| object.kind == DeferredKind::Administrator)
     {
         // The server has no words for most of these that could be compared.
-        let is_made = create::is_made(session, kind, (&object.table.schema, name)).await?;
+        let is_made = create::is_made(session, &kind, (&object.table.schema, name)).await?;
         return if is_made { attempt(session, migration, object, "", settings).await } else { Err(error) };
     }
     match same::look(session, &object.sql).await? {

@@ -6,6 +6,7 @@
 
 use super::archive::Entry;
 use super::classify;
+use super::kind::Kind;
 use super::same::{self, There};
 use crate::catalog::holders::{self, Wanted};
 use crate::session::{DbContext, DbError, Session};
@@ -67,8 +68,8 @@ pub(super) async fn of(
 /// # Errors
 /// When the catalog cannot be read.
 pub(super) async fn of_tables(target: &Session, entries: &[Entry], later: &[Deferred]) -> Result<Vec<Taken>, DbError> {
-    let relation = |entry: &Entry| match entry.kind.as_str() {
-        "TABLE" | "SEQUENCE" => Some(Wanted::Relation(TableName::new(&entry.schema, &entry.name))),
+    let relation = |entry: &Entry| match entry.kind {
+        Kind::Table | Kind::Sequence => Some(Wanted::Relation(TableName::new(&entry.schema, &entry.name))),
         _ => None,
     };
     let names: Vec<Wanted> = entries.iter().filter_map(relation).collect();

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::archive::split;
 use super::classify::{deferred, is_wanted, number};
+use super::kind::Kind;
 use crate::sql::TableName;
 use crate::state::deferred::{Deferred, DeferredKind};
 
@@ -25,7 +26,7 @@ fn named<'a>(objects: &'a [Deferred], name: &str) -> &'a Deferred {
 #[test]
 fn a_header_inside_a_function_body_does_not_tear_it_apart() {
     let entries = split(PRE_DATA).unwrap();
-    let function = entries.iter().find(|entry| entry.kind == "FUNCTION").unwrap();
+    let function = entries.iter().find(|entry| entry.kind == Kind::Function).unwrap();
     assert_eq!((function.name.as_str(), function.schema.as_str()), ("f()", "shop"));
     assert!(
         function.sql.contains("-- Name: fake") && function.sql.ends_with("RETURN NEW; END $$;"),
@@ -53,13 +54,15 @@ fn every_header_of_the_dump_becomes_an_entry_and_nothing_is_lost() {
 #[test]
 fn a_setting_before_a_header_belongs_to_the_entry_behind_it() {
     let entries = split(PRE_DATA).unwrap();
-    let first_table = entries.iter().find(|entry| entry.kind == "TABLE").unwrap();
+    let first_table = entries.iter().find(|entry| entry.kind == Kind::Table).unwrap();
     assert!(
         first_table.sql.starts_with("SET default_table_access_method = heap;\nCREATE TABLE"),
         "{}",
         first_table.sql
     );
-    assert!(entries.iter().filter(|entry| entry.kind == "FUNCTION").all(|entry| !entry.sql.contains("SET default_")));
+    assert!(
+        entries.iter().filter(|entry| entry.kind == Kind::Function).all(|entry| !entry.sql.contains("SET default_"))
+    );
 }
 
 #[test]

@@ -26,6 +26,7 @@ use futures_util::future::join_all;
 use super::archive::{Entry, Identity, Told};
 use super::create::{self, Age, PIPELINED, SETTINGS};
 use super::dump::{Dump, Patience, Scope};
+use super::kind::Kind;
 use super::same::{self, There};
 use super::taken::{self, Taken};
 use super::{SchemaError, alike, batch, classify, find_pg_dump, order, ownership, source as source_facts};
@@ -81,8 +82,8 @@ pub(crate) struct Trial {
 /// An object that the target refuses.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// pg_dump's word, in lower case.
-    pub(crate) kind: String,
+    /// What it is; nothing of what waits for the rows or the end.
+    pub(crate) kind: Option<Kind>,
     /// Its name with the schema.
     pub(crate) name: String,
     /// Its schema; empty where it has none of its own.
@@ -102,6 +103,16 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    /// pg_dump's word for what it is, for people; empty where there is none.
+    pub(crate) fn word(&self) -> String {
+        self.kind.as_ref().map(Kind::shown).unwrap_or_default()
+    }
+
+    /// Word and name.
+    pub(crate) fn what(&self) -> String {
+        format!("{} {}", self.word(), self.name).trim().to_owned()
+    }
+
     /// The foreign data wrapper that it is one of, or needs, quoted.
     pub(crate) fn wrapper(&self) -> Option<String> {
         let words = " FOREIGN DATA WRAPPER ";
@@ -146,7 +157,7 @@ pub(crate) enum Reason {
 
 /// One statement to try.
 struct Piece<'a> {
-    kind: String,
+    kind: Option<Kind>,
     name: String,
     schema: &'a str,
     sql: &'a str,
@@ -247,7 +258,7 @@ fn leave_to_administrators(refused: &mut [Refused]) {
 /// What an administrator has given already counts as restored at the end.
 async fn leave_out_what_is_there(target: &Session, refused: &mut Vec<Refused>) -> Result<(), DbError> {
     for one in std::mem::take(refused) {
-        let is_theirs = one.when == When::Administrator && one.kind.is_empty();
+        let is_theirs = one.when == When::Administrator && one.kind.is_none();
         if !(is_theirs && matches!(same::look(target, &one.sql).await?, There::Same { .. })) {
             refused.push(one);
         }
@@ -275,7 +286,7 @@ async fn explain(
     // A table that is renamed keeps its indexes and sequences under their names.
     let is_in_question = |one: &Refused| match one.reason {
         Reason::Exists => true,
-        Reason::Follows(_) => NAMED.contains(&one.kind.as_str()),
+        Reason::Follows(_) => is_named(one.kind.as_ref()),
         _ => false,
     };
     let wanted = |one: &Refused| wanted_of(one).filter(|_| is_in_question(one));
@@ -289,8 +300,8 @@ async fn explain(
             _ if state_of(&one.error) == Some(sqlstate::READ_ONLY_SQL_TRANSACTION) => Reason::Missing,
             Reason::Right if schemas.contains(&one.schema) => Reason::Schema,
             Reason::Right | Reason::Other if is_late && !roles.is_empty() => Reason::Missing,
-            Reason::Other if is_unknown && !roles.is_empty() && one.kind == "user mapping" => Reason::Missing,
-            Reason::Right | Reason::Other if one.kind == "extension" && extensions.contains(&one.name) => {
+            Reason::Other if is_unknown && !roles.is_empty() && one.kind == Some(Kind::UserMapping) => Reason::Missing,
+            Reason::Right | Reason::Other if one.kind == Some(Kind::Extension) && extensions.contains(&one.name) => {
                 Reason::Missing
             }
             reason => reason.clone(),
@@ -299,22 +310,24 @@ async fn explain(
     Ok(())
 }
 
-/// What creates something under a name of its own: keys and indexes (which have no kind
-/// here, as they wait for the rows) and these.
-const NAMED: [&str; 6] = ["", "table", "sequence", "view", "materialized view", "type"];
+/// Whether it creates something under a name of its own: keys and indexes do (which have
+/// no kind here, as they wait for the rows), and these.
+fn is_named(kind: Option<&Kind>) -> bool {
+    matches!(kind, None | Some(Kind::Table | Kind::Sequence | Kind::View | Kind::MaterializedView | Kind::Type))
+}
 
 /// The name that an object was to have.
 fn wanted_of(refused: &Refused) -> Option<Wanted> {
     let name = refused.name.strip_prefix(&format!("{}.", refused.schema)).unwrap_or(&refused.name);
     let name = TableName::new(refused.schema.as_str(), name);
-    match refused.kind.as_str() {
-        "function" | "procedure" | "aggregate" => Some(Wanted::Routine(name)),
-        "" => same::name_taken_by(&refused.sql),
-        _ => Some(Wanted::Relation(name)),
+    match refused.kind {
+        Some(Kind::Function | Kind::Procedure | Kind::Aggregate) => Some(Wanted::Routine(name)),
+        None => same::name_taken_by(&refused.sql),
+        Some(_) => Some(Wanted::Relation(name)),
     }
 }
 
-fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
+fn pieces_of_entries<'a>(entries: &'a [Entry]) -> Vec<Piece<'a>> {
     // Comments and the like are known by the entry that they belong to.
     let by_dump_id: HashMap<u32, ObjectId> =
         entries.iter().filter_map(|e| Some((e.identity.dump_id, object_of(&e.identity)?))).collect();
@@ -322,8 +335,8 @@ fn pieces_of_entries(entries: &[Entry]) -> Vec<Piece<'_>> {
         Told::Nothing => identity.belongs_to.iter().find_map(|id| by_dump_id.get(id)).copied(),
         Told::RowSecurityOf(_) | Told::Object(_) => object_of(identity),
     };
-    let piece = |entry| Piece {
-        kind: entry_kind(entry),
+    let piece = |entry: &'a Entry| Piece {
+        kind: Some(entry.kind.clone()),
         name: entry_name(entry),
         schema: &entry.schema,
         sql: &entry.sql,
@@ -341,10 +354,6 @@ fn object_of(identity: &Identity) -> Option<ObjectId> {
     }
 }
 
-fn entry_kind(entry: &Entry) -> String {
-    entry.kind.to_lowercase()
-}
-
 fn entry_name(entry: &Entry) -> String {
     if entry.schema.is_empty() { entry.name.clone() } else { format!("{}.{}", entry.schema, entry.name) }
 }
@@ -356,7 +365,7 @@ fn pieces_of_objects<'a>(objects: &'a [Deferred], known: &HashMap<String, Identi
         let of = ["validation of ", "owner of "].iter().find_map(|words| object.object.strip_prefix(words));
         let identity = known.get(of.unwrap_or(&object.object));
         pieces.push(Piece {
-            kind: String::new(),
+            kind: None,
             name: object.object.clone(),
             schema: &object.table.schema,
             sql: &object.sql,
@@ -519,7 +528,7 @@ fn is_part(cause: &Refused, own: &Reason) -> bool {
 fn root(cause: &Refused) -> String {
     match &cause.reason {
         Reason::Follows(first) => first.clone(),
-        _ => format!("{} {}", cause.kind, cause.name).trim().to_owned(),
+        _ => cause.what(),
     }
 }
 
