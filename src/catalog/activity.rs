@@ -85,6 +85,38 @@ pub async fn replicating(session: &Session) -> Result<i64, DbError> {
     session.query_one(sql, &[]).await.during(session.side(), "count the walsenders")?.take(0)
 }
 
+/// Connections in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Of the server.
+    pub of_server: i64,
+    /// Of our database.
+    pub of_database: i64,
+    /// Of our role.
+    pub of_role: i64,
+}
+
+/// How many connections are in use, our own among them.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn connections(session: &Session) -> Result<Connections, DbError> {
+    let sql = "SELECT (SELECT coalesce(pg_catalog.sum(numbackends), 0)::bigint FROM pg_catalog.pg_stat_database), \
+         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()), \
+         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = current_user)";
+    let row = session.query_one(sql, &[]).await.during(session.side(), "count the connections")?;
+    Ok(Connections { of_server: row.take(0)?, of_database: row.take(1)?, of_role: row.take(2)? })
+}
+
+/// Whether the server has a session with this process.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn has_process(session: &Session, pid: i32) -> Result<bool, DbError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1)";
+    session.query_one(sql, &[&pid]).await.during(session.side(), "look for a process")?.take(0)
+}
+
 /// Who holds tables of the database so that they cannot even be read: what pg_dump
 /// waits for.
 ///

@@ -7,9 +7,9 @@
 
 use super::patience;
 use super::{CheckError, Findings, Place};
-use crate::catalog;
 use crate::catalog::roles::Role;
 use crate::catalog::server::Server;
+use crate::catalog::{self, activity};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
@@ -62,18 +62,13 @@ async fn pooler(settings: &Settings, session: &Session, findings: &mut Findings)
 /// what these leave; the last came with 16.
 const SETTINGS: [&str; 3] = ["max_connections", "superuser_reserved_connections", "reserved_connections"];
 
-/// Connections in use: of the server, the database and the role.
-const CONNECTIONS: &str = "SELECT (SELECT coalesce(sum(numbackends), 0)::bigint FROM pg_stat_database), \
-    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()), \
-    (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user)";
-
 async fn connections(settings: &Settings, session: &Session, findings: &mut Findings) -> Result<(), DbError> {
     let side = session.side();
-    let row = session.query_one(CONNECTIONS, &[]).await.during(side, "count the connections")?;
+    let used = activity::connections(session).await?;
     let server = catalog::settings::read(session, &SETTINGS).await?;
     // Nothing is reserved by a setting that the server does not have.
     let [most, for_superusers, reserved] = SETTINGS.map(|name| server.number(name).unwrap_or_default());
-    let server_free = most - for_superusers - reserved - row.take::<i64>(0)?;
+    let server_free = most - for_superusers - reserved - used.of_server;
     let role = catalog::roles::current(session).await?;
     let left = |limit: Option<u32>, used: i64| limit.map(|limit| i64::from(limit) - used);
     let needed = i64::try_from(settings.jobs).unwrap_or(i64::MAX).saturating_add(CONNECTIONS_BESIDE_JOBS);
@@ -81,12 +76,12 @@ async fn connections(settings: &Settings, session: &Session, findings: &mut Find
     let kinds = [
         (Some(server_free), "the server".to_owned(), "ALTER SYSTEM SET max_connections = …; -- and restart".to_owned()),
         (
-            left(role.database_connection_limit, row.take(1)?),
+            left(role.database_connection_limit, used.of_database),
             format!("database {}", role.database),
             format!("ALTER DATABASE {} CONNECTION LIMIT -1;", ident(&role.database)),
         ),
         (
-            left(role.connection_limit, row.take(2)?),
+            left(role.connection_limit, used.of_role),
             format!("role {}", role.name),
             format!("ALTER ROLE {} CONNECTION LIMIT -1;", ident(&role.name)),
         ),
@@ -142,8 +137,7 @@ pub(super) async fn are_different(source: &Session, target: &Session, findings: 
 
 /// Whether the server has this process; one that does not answer is taken to.
 async fn knows(session: &Session, pid: i32) -> bool {
-    let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
-    session.query_one(sql, &[&pid]).await.ok().and_then(|row| row.take(0).ok()).unwrap_or(true)
+    activity::has_process(session, pid).await.unwrap_or(true)
 }
 
 /// Tables of nobody's but the database's own; an extension's are none.
