@@ -8,6 +8,7 @@ use super::tables::{Kind, Tables};
 use super::{CheckError, Findings, trial};
 use crate::catalog::named::{self, NAMED};
 use crate::catalog::publication::{self, Published};
+use crate::catalog::roles::{self, Role};
 use crate::catalog::server::Server;
 use crate::catalog::{contents, server};
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
@@ -66,7 +67,8 @@ pub(super) async fn check(
     if let Some(standing) = standing.filter(|standing| standing.schema_restored || standing.is_set_up()) {
         // The tables are there and have rows: that is how it goes on.
         let tables: Vec<TableName> = standing.names(session).await?;
-        denied(&landed(&tables.iter().collect::<Vec<_>>(), session).await?, findings);
+        let landed = landed(&tables.iter().collect::<Vec<_>>(), session).await?;
+        denied(&roles::current(session).await?, &landed, findings);
         return trial::waiting(standing, session, findings).await;
     }
     owners_of_large_objects(content, session, findings).await?;
@@ -152,8 +154,6 @@ struct Landed {
     may_read: bool,
     /// No foreign keys or triggers, or the right to alter them.
     may_hold_back: bool,
-    /// The role of the connection.
-    role: String,
 }
 
 async fn landed(wanted: &[&TableName], session: &Session) -> Result<Vec<Landed>, DbError> {
@@ -162,7 +162,7 @@ async fn landed(wanted: &[&TableName], session: &Session) -> Result<Vec<Landed>,
         "SELECT named.schema, named.name, has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') \
            AND has_table_privilege(c.oid, 'DELETE') AND has_table_privilege(c.oid, 'TRUNCATE'), \
            has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'), NOT row_security_active(c.oid), \
-           pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers, current_user::text \
+           pg_has_role(c.relowner, 'USAGE') OR NOT c.relhastriggers \
          FROM {NAMED} WHERE c.relkind IN ('r', 'p', 'f') ORDER BY 1, 2"
     );
     let rows = session.query(&sql, &[&schemas, &tables]).await.during(Side::Target, "look for the tables")?;
@@ -174,7 +174,6 @@ async fn landed(wanted: &[&TableName], session: &Session) -> Result<Vec<Landed>,
             may_use_schema,
             may_read: may_use_schema && may_select && row.take::<bool>(5)?,
             may_hold_back: row.take(6)?,
-            role: row.take(7)?,
         })
     };
     rows.iter().map(of_row).collect()
@@ -188,9 +187,10 @@ async fn tables(
 ) -> Result<(), CheckError> {
     let wanted: Vec<&TableName> = content.wanted.iter().collect();
     let landed = landed(&wanted, session).await?;
-    all_there(&wanted, &landed, findings);
+    let role = roles::current(session).await?;
+    all_there(&role, &wanted, &landed, findings);
     if settings.schema == SchemaMode::Existing {
-        alterable(&landed, findings);
+        alterable(&role, &landed, findings);
     }
     if let Baseline::Restored { .. } = settings.baseline {
         findings.ok(
@@ -203,7 +203,7 @@ async fn tables(
     empty(&landed, session, findings).await
 }
 
-fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) {
+fn all_there(role: &Role, wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) {
     let found: HashSet<&TableName> = landed.iter().map(|table| &table.name).collect();
     let absent: Vec<&&TableName> = wanted.iter().filter(|name| !found.contains(**name)).collect();
     if !absent.is_empty() {
@@ -211,11 +211,11 @@ fn all_there(wanted: &[&TableName], landed: &[Landed], findings: &mut Findings) 
             .problem(Side::Target, "tables", format!("tables are not there: {}", words::listed(&absent)))
             .remedy("create them, use --schema create, or leave them out with --exclude-tables");
     }
-    denied(landed, findings);
+    denied(role, landed, findings);
 }
 
 /// Tables that the role may not write to, or not find.
-fn denied(landed: &[Landed], findings: &mut Findings) {
+fn denied(role: &Role, landed: &[Landed], findings: &mut Findings) {
     let denied: Vec<&Landed> = landed.iter().filter(|table| !(table.may_write && table.may_use_schema)).collect();
     if denied.is_empty() {
         return;
@@ -225,19 +225,19 @@ fn denied(landed: &[Landed], findings: &mut Findings) {
         findings.problem(Side::Target, "write", format!("the role may not write to {}", words::listed(&listed)));
     finding.remedy("let their owner run this:");
     let hidden = denied.iter().filter(|table| !table.may_use_schema);
-    let schemas: BTreeSet<(&str, &str)> =
-        hidden.map(|table| (table.name.schema.as_str(), table.role.as_str())).collect();
-    for (schema, role) in schemas {
-        finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {};", ident(schema), ident(role)));
+    let schemas: BTreeSet<&str> = hidden.map(|table| table.name.schema.as_str()).collect();
+    let role = ident(&role.name);
+    for schema in schemas {
+        finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {role};", ident(schema)));
     }
     for table in denied.iter().filter(|table| !table.may_write) {
-        let (name, role) = (table.name.sql(), ident(&table.role));
+        let name = table.name.sql();
         finding.sql(format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {name} TO {role};"));
     }
 }
 
 /// Foreign keys and triggers of existing tables are held back by altering them.
-fn alterable(landed: &[Landed], findings: &mut Findings) {
+fn alterable(role: &Role, landed: &[Landed], findings: &mut Findings) {
     let foreign: Vec<&Landed> = landed.iter().filter(|table| !table.may_hold_back).collect();
     if foreign.is_empty() {
         return;
@@ -250,7 +250,7 @@ fn alterable(landed: &[Landed], findings: &mut Findings) {
     );
     finding.remedy("let their owner run this, or use the role that owns them:");
     for table in foreign {
-        finding.sql(format!("ALTER TABLE {} OWNER TO {};", table.name.sql(), ident(&table.role)));
+        finding.sql(format!("ALTER TABLE {} OWNER TO {};", table.name.sql(), ident(&role.name)));
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use super::archive::{Entry, statement_length};
 use super::kind::Kind;
 use super::{SchemaError, classify};
+use crate::catalog::roles;
 use crate::config::Keep;
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
@@ -210,18 +211,19 @@ pub(crate) async fn missing_roles(
     // Membership with SET is what ALTER … OWNER asks for from 16 on.
     let right = if target.version() >= 160_000 { "SET" } else { "MEMBER" };
     let sql = format!(
-        "SELECT w.name, r.oid IS NULL, w.name = ANY ($2::text[]) AND NOT coalesce(pg_catalog.pg_has_role(current_user, r.oid, '{right}'), false), \
-         current_user::text FROM unnest($1::text[]) AS w (name) LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.name ORDER BY 1"
+        "SELECT w.name, r.oid IS NULL, w.name = ANY ($2::text[]) AND NOT coalesce(pg_catalog.pg_has_role(current_user, r.oid, '{right}'), false) \
+         FROM unnest($1::text[]) AS w (name) LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.name ORDER BY 1"
     );
     let rows = target.query(&sql, &[&all, &owners]).await.during(target.side(), "look for the roles")?;
+    let ours = roles::current(target).await?.name;
     let mut missing = Vec::new();
     for row in &rows {
-        let (name, ours): (&str, &str) = (row.take(0)?, row.take(3)?);
+        let name: &str = row.take(0)?;
         if row.take(1)? {
             missing.push(format!("CREATE ROLE {};", ident(name)));
         }
         if row.take(2)? {
-            missing.push(format!("GRANT {} TO {};", ident(name), ident(ours)));
+            missing.push(format!("GRANT {} TO {};", ident(name), ident(&ours)));
         }
     }
     Ok(missing)
