@@ -32,6 +32,41 @@ fn a_sqlstate_means_the_same_whoever_meets_it() {
     assert_eq!(sqlstate::trouble("25006", ""), Trouble::ReadOnly);
 }
 
+#[test]
+fn what_is_missing_and_what_is_there_already_have_the_codes_of_the_drivers_names() {
+    use tokio_postgres::error::SqlState;
+    let missing = [
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::INVALID_SCHEMA_NAME,
+        SqlState::WRONG_OBJECT_TYPE,
+        SqlState::INVALID_FOREIGN_KEY,
+    ];
+    let there = [
+        SqlState::DUPLICATE_TABLE,
+        SqlState::DUPLICATE_OBJECT,
+        SqlState::DUPLICATE_FUNCTION,
+        SqlState::DUPLICATE_SCHEMA,
+    ];
+    let given_up = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED];
+    assert!(missing.iter().all(|code| sqlstate::is_missing(code.code())));
+    assert!(there.iter().all(|code| sqlstate::is_already_there(code.code())));
+    assert!(given_up.iter().all(|code| sqlstate::is_given_up(code.code())));
+    assert!(!missing.iter().chain(&given_up).any(|code| sqlstate::is_already_there(code.code())));
+    assert!(sqlstate::is_second_key(SqlState::INVALID_TABLE_DEFINITION.code()));
+    assert!(sqlstate::is_overlapping(SqlState::INVALID_OBJECT_DEFINITION.code()));
+    for (ours, theirs) in [
+        (sqlstate::OUT_OF_MEMORY, SqlState::OUT_OF_MEMORY),
+        (sqlstate::SYNTAX_ERROR, SqlState::SYNTAX_ERROR),
+        (sqlstate::FEATURE_NOT_SUPPORTED, SqlState::FEATURE_NOT_SUPPORTED),
+        (sqlstate::DEADLOCK_DETECTED, SqlState::T_R_DEADLOCK_DETECTED),
+    ] {
+        assert_eq!(ours, theirs.code());
+    }
+}
+
 /// The story: a publication that was dropped while a look read the catalog ended the
 /// daemon with the server's riddle.
 #[test]
