@@ -8,12 +8,13 @@ use std::collections::{HashMap, HashSet};
 
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
+use crate::catalog::publication::Partitions;
 use crate::catalog::tables::{Persistence, Shape, by_name, default_partitions, reading_sql};
 use crate::catalog::{contents, foreign_keys};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy};
-use crate::membership::publishing::root_in_name;
+use crate::membership::publishing::{self, root_in_name};
 use crate::membership::{self, Part, SourceTable};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::{self, SchemaError};
@@ -101,14 +102,42 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     if ctx.settings.schema == SchemaMode::Create {
         log_what_was_unlogged(target, &new).await?;
     }
-    let copied: Vec<&TableName> = wanted.new.iter().map(|table| &table.name).collect();
-    require_fit(
-        wanted.new.iter(),
-        &by_name(target, copied.iter().copied()).await?,
-        Hierarchy::of(ctx.settings.schema),
-    )?;
+    let landing = landing(ctx, source, &tables, &wanted.new).await?;
+    let copied: Vec<&TableName> = landing.iter().map(|table| &table.name).collect();
+    let there = by_name(target, copied.iter().copied()).await?;
+    require_fit(landing.iter().copied(), &there, Hierarchy::of(ctx.settings.schema))?;
     require_empty(target, &copied).await?;
     enter_roots(ctx, wanted).await
+}
+
+/// Those of the new tables that the target has to have by their names: where its schema
+/// is the operator's, not what comes in the name of a root, or will once that is published.
+async fn landing<'t>(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    new: &'t [SourceTable],
+) -> Result<Vec<&'t SourceTable>, DbError> {
+    if ctx.settings.schema == SchemaMode::Create {
+        return Ok(new.iter().collect());
+    }
+    let names = ctx.settings.publications.names();
+    let published = publication_facts::tables(source, names).await?;
+    let found = publication_facts::find(source, names).await?;
+    let lists = publishing::lists_for_new(&found);
+    let is_rooted = found.iter().any(|one| lists.contains(&one.name) && one.partitions == Partitions::InTheirRootsName);
+    let is_new = |oid| new.iter().any(|table| table.oid == oid);
+    let roots: HashSet<u32> = match is_rooted {
+        true => {
+            publishing::entries(tables).into_iter().map(|(table, _)| table.oid).filter(|oid| is_new(*oid)).collect()
+        }
+        false => HashSet::new(),
+    };
+    let is_below_one = |table: &SourceTable| table.ancestors.iter().any(|above| roots.contains(&above.oid));
+    let comes_in_its_name = |table: &&SourceTable| {
+        published.contains_key(&table.oid) || (root_in_name(&published, table).is_none() && !is_below_one(table))
+    };
+    Ok(new.iter().filter(comes_in_its_name).collect())
 }
 
 /// Enters partitioned tables that have their place, below a root that is known: they have

@@ -4,6 +4,7 @@
 //! different rows.
 
 use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::migration::streaming;
 use crate::story::Story;
 use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::Walferry;
@@ -126,8 +127,12 @@ async fn an_unlogged_table_that_is_logged_by_the_end_is_named() {
     let mut journey = Journey::of(&[tables]).await;
     journey.write(&["ALTER TABLE u SET LOGGED"]).await;
     let said = journey.catch_up_with(&[]).code(8).stderr;
-    assert!(said.contains("public.u was unlogged and is logged by now"), "{said}");
+    let words = "public.u was unlogged and is logged by now";
+    assert!(said.contains(words), "{said}");
     journey.stopped(0);
+    // A daemon says so before it streams.
+    let daemon = streaming(&journey.pair, &[]).await.terminate(PATIENCE).code(0);
+    assert!(daemon.stderr.contains(words), "{}", daemon.stderr);
     // The target's table, which walferry has made, becomes one that keeps its rows.
     Walferry::run(&journey.pair, &["add", "u"], PATIENCE).code(0);
     journey.start();
@@ -174,6 +179,27 @@ async fn a_target_that_parts_its_rows_otherwise_gets_them_through_the_root() {
     let resync: Vec<&str> = ["resync", "root"].into_iter().chain(arguments).collect();
     Walferry::run(&journey.pair, &resync, PATIENCE).code(0);
     Walferry::run(&journey.pair, &with("catchup"), PATIENCE).code(0);
+    assert_eq!(journey.value(rows).await, value(&journey.source, rows).await);
+    // So do those that are taken in later, whoever publishes them.
+    for later in ["mine", "ours"] {
+        let root = format!("CREATE TABLE public.{later} (id int, r text, PRIMARY KEY (id, r)) PARTITION BY");
+        let here = format!(
+            "{root} LIST (r); CREATE TABLE {later}_x PARTITION OF {later} FOR VALUES IN ('x'); INSERT INTO {later} VALUES (1, 'x'), (2, 'x'); \
+             CREATE TABLE {later}_y PARTITION OF {later} FOR VALUES IN ('y')"
+        );
+        let there = format!("{root} RANGE (id); CREATE TABLE public.all_{later} PARTITION OF public.{later} DEFAULT");
+        journey.write(&[&here]).await;
+        execute(&journey.target, &[&there]).await;
+    }
+    journey.write(&["ALTER PUBLICATION rooted ADD TABLE mine"]).await;
+    let add: Vec<&str> = ["add", "mine", "ours"].into_iter().chain(arguments).collect();
+    Walferry::run(&journey.pair, &add, PATIENCE).code(0);
+    for later in ["mine", "ours"] {
+        journey.write(&[&format!("UPDATE {later} SET r = 'y' WHERE id = 2; DELETE FROM {later} WHERE id = 1")]).await;
+    }
+    Walferry::run(&journey.pair, &with("catchup"), PATIENCE).code(0);
+    let rows = "SELECT concat_ws(' ', mine, ours) FROM mine, ours";
+    assert_eq!(journey.value(rows).await, "(2,y) (2,y)");
     assert_eq!(journey.value(rows).await, value(&journey.source, rows).await);
 }
 
