@@ -61,8 +61,8 @@ pub enum MappingError {
     },
     /// Which columns a change has cannot be told.
     #[error(
-        "table {table}, or which of its columns are published, was altered more than once on the source, and which columns this change \
-         is of cannot be told any more: copy it anew: walferry resync '{table}'; then start again"
+        "only some columns of table {table} are published by now, or it was altered more than once on the source: which columns \
+         this change is of cannot be told; copy it anew: walferry resync '{table}'; then start again"
     )]
     Layout {
         /// The table.

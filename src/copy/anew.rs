@@ -324,6 +324,7 @@ pub async fn empty(ctx: &CopyContext<'_>, tables: &[TableRow]) -> Result<(), Cop
 pub async fn begin(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted) -> Result<(), CopyError> {
     let is_again = |table: &SourceTable| wanted.again.iter().any(|row| row.source_oid == table.oid);
     let again: Vec<SourceTable> = ctx.tables(source).await?.into_iter().filter(|table| is_again(table)).collect();
+    plan::require_published_columns(ctx, source, &again).await?;
     let added = publication::include(ctx, source, &again).await?;
     let begun = async {
         enter(ctx, source, &wanted.new).await?;

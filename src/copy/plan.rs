@@ -311,6 +311,17 @@ fn require_columns(
     }
 }
 
+/// The same, before anything is done about these tables.
+pub(super) async fn require_published_columns(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+) -> Result<(), CopyError> {
+    let published = publication::tables(source, ctx.settings.publications.names()).await?;
+    let there = by_name(ctx.state.session(), tables.iter().map(|table| &table.name)).await?;
+    require_columns(ctx, &published, tables, &there)
+}
+
 async fn require_published(
     ctx: &CopyContext<'_>,
     source: &Session,

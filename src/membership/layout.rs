@@ -20,7 +20,8 @@ pub enum Layout {
     Known(Vec<Column>),
     /// These, as far as names tell.
     Guessed(Vec<Column>),
-    /// The table was altered more than once, and nothing tells.
+    /// The table was altered more than once, or not all of its columns are published,
+    /// and nothing tells.
     Unknown,
 }
 

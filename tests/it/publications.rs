@@ -332,6 +332,26 @@ async fn a_table_that_moves_from_one_to_the_other_is_compared_and_named_if_it_di
     with(&journey.pair, &["resync", "t"], "a,b").code(0);
     journey.write(&["UPDATE t SET v = 'seen again' WHERE id < 9"]).await;
     journey.finish().await;
+    only_some_columns_of_it_are_published_for_a_while(&mut journey).await;
+}
+
+/// The story: the resync that was advised emptied the table, and said what is to be
+/// mended first when it had.
+async fn only_some_columns_of_it_are_published_for_a_while(journey: &mut Journey) {
+    journey.write(&["ALTER PUBLICATION a SET TABLE t (id)"]).await;
+    let said = journey.catch_up_again().code(8).stderr;
+    assert!(said.contains("public.t was taken out of the publication and put back"), "{said}");
+    journey.write(&["UPDATE t SET v = 'unseen', id = id + 1000 WHERE id < 5"]).await;
+    let said = journey.catch_up_again().code(7).stderr;
+    assert!(said.contains("only some columns of table public.t are published"), "{said}");
+    let resync = || with(&journey.pair, &["resync", "t"], "a,b");
+    let said = resync().code(3).stderr;
+    let sql = said.lines().map(str::trim).find(|line| line.starts_with("ALTER PUBLICATION")).unwrap();
+    assert_eq!(journey.value("SELECT count(*) FROM t").await, "100");
+    journey.write(&[sql]).await;
+    resync().code(0);
+    journey.write(&["UPDATE t SET v = 'seen at last' WHERE id > 90"]).await;
+    journey.finish().await;
 }
 
 /// Before 18 the server decodes nothing with a publication that is not there; from
