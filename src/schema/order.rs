@@ -136,11 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_an_object_comes_after_it_whatever_the_numbers() {
-        use DeferredKind::{ForeignKey, Other, Trigger};
+    fn what_belongs_to_an_object_comes_after_it_and_what_an_administrator_gives_last_whatever_the_numbers() {
+        use DeferredKind::{Administrator, ForeignKey, Other, Trigger};
         let (key, domain, trigger) =
             (Follows::Source((2606, 1)), Follows::Source((2606, 2)), Follows::Source((2620, 3)));
         let objects = [
+            object(0, Administrator, Follows::Nothing, "event trigger e", "CREATE EVENT TRIGGER e ON sql_drop;"),
             object(
                 1,
                 ForeignKey,
@@ -169,12 +170,12 @@ mod tests {
             ),
         ];
         let order: Vec<i32> = in_order(&objects).iter().map(|object| object.ordinal).collect();
-        assert_eq!(order, [8, 1, 6, 5, 4, 7, 2, 3]);
+        assert_eq!(order, [8, 1, 6, 5, 4, 7, 2, 3, 0]);
         let wholes = Wholes::among(&objects);
         let whole_of = |place: usize| wholes.whole_of(&objects[place]).map(|whole| whole.ordinal);
         assert_eq!(
-            (0..8).map(whole_of).collect::<Vec<_>>(),
-            [Some(8), Some(7), Some(8), Some(6), None, None, None, None]
+            (0..9).map(whole_of).collect::<Vec<_>>(),
+            [None, Some(8), Some(7), Some(8), Some(6), None, None, None, None]
         );
     }
 }

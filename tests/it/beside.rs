@@ -22,6 +22,11 @@ const EXTENSION: &str = "
     UPDATE pg_extension SET extconfig = ARRAY['public.conf'::regclass::oid, 'public.conf_seq'::regclass::oid],
         extcondition = ARRAY['WHERE own', ''] WHERE extname = 'hstore'";
 
+/// What the extension keeps for itself, and a role that may not read it.
+const NOT_THE_USERS: &str = "CREATE SCHEMA within; CREATE TABLE within.keyless (a int); CREATE SEQUENCE within.numbers;
+    ALTER EXTENSION hstore ADD SCHEMA within; ALTER EXTENSION hstore ADD TABLE within.keyless; ALTER EXTENSION hstore ADD SEQUENCE within.numbers;
+    CREATE ROLE reader LOGIN REPLICATION PASSWORD 'of-rows'; GRANT SELECT ON t, conf, conf_seq TO reader";
+
 /// The story: rows of cron.job, partman.part_config and the like stayed behind,
 /// and nothing said so.
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +35,7 @@ async fn rows_of_extensions_come_along_as_pg_dump_takes_them_and_are_exact_at_th
     let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
     pair.source_sql(EXTENSION).await;
     pair.source_sql("INSERT INTO conf VALUES (1, 'mine', true), (2, 'theirs', false); SELECT setval('conf_seq', 41); CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION prepared FOR TABLE t").await;
+    connect(&pair.source.socket_uri(SUPERUSER, DATABASE)).await.batch_execute(NOT_THE_USERS).await.unwrap();
     admin.batch_execute(EXTENSION).await.unwrap();
     admin.batch_execute("INSERT INTO conf VALUES (2, 'theirs', false), (3, 'stale', true)").await.unwrap();
     // A list of tables is published, without the extension's.
@@ -38,6 +44,14 @@ async fn rows_of_extensions_come_along_as_pg_dump_takes_them_and_are_exact_at_th
     let check = run(&["check"]).stdout;
     let grant = "GRANT SELECT, INSERT, DELETE ON \"public\".\"conf\" TO \"doadmin\";";
     assert!(check.contains("rows that belong to extensions stay behind") && check.contains(grant), "{check}");
+    // What it keeps for itself is nobody's business, where all tables take part and where we may not read it.
+    let reader = pair.source.uri("reader", "of-rows", DATABASE);
+    let arguments = ["check", "--publication", "prepared"];
+    let checks =
+        [Walferry::run(&pair, &["check"], PATIENCE), run_between(&reader, &pair.target_uri(), &arguments, PATIENCE)];
+    let said = checks.each_ref().map(|check| check.stdout.as_str()).concat();
+    assert!(!said.contains("keyless") && !said.contains("numbers"), "{said}");
+    assert!(checks.iter().all(|check| check.status.success()), "{said}");
     let begun = run(&["run", "--until", "caught-up"]);
     assert!(begun.stderr.contains("permission denied for table conf"), "{}", begun.stderr);
     admin.batch_execute("GRANT ALL ON conf, conf_seq TO doadmin").await.unwrap();

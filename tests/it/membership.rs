@@ -269,6 +269,15 @@ async fn a_sequence_goes_with_every_member_that_owns_or_uses_it() {
         SELECT last_value FROM leaf_id_seq UNION ALL SELECT last_value FROM pgboss.job_id_seq) AS s";
     assert_eq!(journey.value(values).await, value(&journey.source, values).await);
     assert_eq!(journey.value("SELECT last_value FROM orders_id_seq").await, "50");
+    // And when the member has got the owner's name.
+    let swap = "ALTER TABLE orders RENAME TO orders_x; ALTER TABLE orders_new RENAME TO orders";
+    journey.write(&[swap, "INSERT INTO orders (v) VALUES ('y')"]).await;
+    let replaced = ["--tables", "orders*,root,pgboss.job", "--exclude-tables", "*_x"];
+    let said = catch_up(&mut journey, &replaced, 7);
+    assert!(said.contains("\"orders\" RENAME TO \"orders_x\""), "{said}");
+    execute(&journey.target, &[swap]).await;
+    catch_up(&mut journey, &replaced, 0);
+    assert_eq!(journey.value(values).await, value(&journey.source, values).await);
 }
 
 #[tokio::test]

@@ -417,7 +417,14 @@ const UNUSED: &str = "
     CREATE OPERATOR FAMILY public.family USING btree; COMMENT ON OPERATOR FAMILY public.family USING btree IS 'f';
     CREATE TYPE public.base; CREATE FUNCTION public.base_in(cstring) RETURNS public.base LANGUAGE internal IMMUTABLE STRICT AS 'textin';
     CREATE FUNCTION public.base_out(public.base) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
-    CREATE TYPE public.base (INPUT = public.base_in, OUTPUT = public.base_out, LIKE = text); COMMENT ON TYPE public.base IS 'b'";
+    CREATE TYPE public.base (INPUT = public.base_in, OUTPUT = public.base_out, LIKE = text); COMMENT ON TYPE public.base IS 'b';
+    CREATE FUNCTION public.plain(point) RETURNS text LANGUAGE sql RETURN 'p'; CREATE CAST (point AS text) WITH FUNCTION public.plain(point);
+    COMMENT ON CAST (point AS text) IS 'c';
+    CREATE TRANSFORM FOR int LANGUAGE sql (FROM SQL WITH FUNCTION prsd_lextype(internal), TO SQL WITH FUNCTION int4recv(internal));
+    CREATE OPERATOR CLASS public.backwards FOR TYPE int USING btree AS
+        OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <, FUNCTION 1 btint4cmp(int, int);
+    CREATE FUNCTION public.speak() RETURNS language_handler LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
+    CREATE LANGUAGE tongue HANDLER public.speak; COMMENT ON LANGUAGE tongue IS 't'";
 
 /// The story: a function in C that nothing used kept a whole migration back.
 #[tokio::test(flavor = "multi_thread")]
@@ -426,7 +433,15 @@ async fn what_only_an_administrator_may_create_keeps_nothing_back_that_does_not_
     let pair = pair_of(&crate::support::server(), &crate::support::server(), UNUSED).await;
     pair.source_sql(tables).await;
     let check = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
-    for part in ["AS $$lower$$;", "CREATE OPERATOR FAMILY public.family USING btree;", "INPUT = public.base_in"] {
+    for part in [
+        "AS $$lower$$;",
+        "CREATE OPERATOR FAMILY public.family USING btree;",
+        "INPUT = public.base_in",
+        "CREATE CAST (point AS text)",
+        "CREATE TRANSFORM FOR integer LANGUAGE sql",
+        "CREATE OPERATOR CLASS public.backwards",
+        "LANGUAGE tongue HANDLER public.speak",
+    ] {
         assert_eq!(check.matches(part).count(), 1, "{part}:\n{check}");
     }
     Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
