@@ -2,7 +2,7 @@
 # machine with Rust; PostgreSQL is found or fetched (scripts/postgres.sh).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint
+.PHONY: help demo test storms bench lint
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,10 @@ demo: ## move a database that is being written to, and compare both ends
 test: ## all tests, against real throwaway clusters
 	@scripts/postgres.sh --newer
 	@scripts/test.sh
+
+storms: ## the tests of random cases, with many more of them: half an hour; CASES=2 for two of each
+	@scripts/postgres.sh >/dev/null
+	@scripts/storms.sh
 
 bench: ## decoder, copy, sweeps and catch-up beside the others; ARGS="--quick", "--rtt 20ms"
 	@scripts/postgres.sh >/dev/null

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The tests whose cases are random, with many more of them than `make test` has, one
+# after the other and all of them; CASES=2 makes two of each. A case that fails names
+# its seed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+failed=()
+storm() {
+    printf 'storms.sh: %s, cases: %s\n' "$1" "$2" >&2
+    # Not nextest, which ends a test after its three minutes.
+    WALFERRY_TEST_CASES=$2 cargo test --locked --test it -- --test-threads 1 "$1::" || failed+=("$1")
+}
+storm ready "${CASES:-200}"
+storm catalogs "${CASES:-40}"
+storm random "${CASES:-10}"
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'storms.sh: failed: %s\n' "${failed[*]}" >&2
+    exit 1
+fi
