@@ -8,8 +8,8 @@
 use std::collections::HashSet;
 
 use super::archive::{Entry, Told};
-use crate::catalog;
 use super::kind::Kind;
+use crate::catalog;
 use crate::catalog::objects::{PG_CLASS, TakenAlong, taken_along};
 use crate::catalog::tables::{Other, OtherKind};
 use crate::config::TableFilter;
