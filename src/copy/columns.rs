@@ -7,7 +7,7 @@ use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::catalog::types::{Made, is_built_in, made};
 use crate::membership::alter::{self, Altered};
-use crate::membership::columns::{self, Compared, Difference, Pair};
+use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::made;
 use crate::membership::placement::Hierarchy;
@@ -29,6 +29,9 @@ pub struct Found {
     /// Gaps of tables whose types differ and lose nothing: they count where the rows are
     /// not equal, as the source's may have been altered with them.
     pub retyped: HashMap<u32, Gap>,
+    /// Gaps of tables whose types the source has altered, and that lose nothing: they count
+    /// once the rows are equal, which can be cast then.
+    pub altered: Vec<Gap>,
     /// Whether rows are to be compared by now that were not in doubt before.
     pub has_new_doubts: bool,
 }
@@ -57,7 +60,7 @@ pub async fn look(
     let mut doubted: HashSet<u32> =
         all.iter().filter(|table| types.are_doubted(table)).map(|table| table.oid).collect();
     let (mut found, mut met, mut said) = (Found::default(), Vec::new(), HashSet::new());
-    let mut differences: HashMap<u32, Vec<Difference<'_>>> = HashMap::new();
+    let (mut differences, mut altered) = (HashMap::new(), HashMap::new());
     let known = |table: &SourceTable, theirs: &tables::Found| {
         pairs.get(&table.oid).map(|pairs| pairs.with(theirs.oid)).unwrap_or_default()
     };
@@ -79,24 +82,27 @@ pub async fn look(
             met.push((table.oid, Pairs { of: theirs.oid, pairs, parents, last }));
             // Another table of that name has other rows.
             let is_another = pairs_of.is_some_and(|pairs| pairs.of != theirs.oid);
-            doubted.extend((compared.is_doubted || is_another).then_some(table.oid));
+            doubted.extend(is_another.then_some(table.oid));
         }
+        doubted.extend(compared.is_doubted.then_some(table.oid));
         if !compared.retyped.is_empty() {
-            let top = table.ancestors.iter().rev().find_map(|above| names.get(&above.oid));
-            let name = top.or_else(|| names.get(&table.oid)).unwrap_or(&table.name);
-            let cause = Cause::Columns(alter::sql(name, &compared.retyped, &HashMap::new()));
-            found.retyped.insert(table.oid, Gap { source_oid: table.oid, table: name.clone(), cause });
+            found.retyped.insert(table.oid, retyped(table, &names, &compared.retyped));
         }
-        let mut unlike = types.unlike(table);
-        if !unlike.is_empty() {
-            found.differing.insert(table.oid);
-            unlike.retain(|sql| said.insert(sql.clone()));
-        }
-        if !unlike.is_empty() {
+        let unlike = types.unlike(table);
+        found.differing.extend((!unlike.is_empty()).then_some(table.oid));
+        let unsaid: Vec<String> = unlike.into_iter().filter(|sql| said.insert(sql.clone())).collect();
+        if !unsaid.is_empty() {
             let name = names.get(&table.oid).unwrap_or(&table.name).clone();
-            found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unlike) });
+            found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unsaid) });
         }
-        let of_table = to_be_mended(table, compared, hierarchy);
+        if !compared.altered.is_empty() {
+            altered.insert(table.oid, compared.altered);
+        }
+        let mut of_table = compared.differences;
+        // A partition that comes later has to have the very types of its root.
+        if table.shape == Shape::Partitioned && hierarchy == Hierarchy::Same {
+            of_table.extend(&compared.retyped);
+        }
         if !of_table.is_empty() {
             found.differing.insert(table.oid);
             differences.insert(table.oid, of_table);
@@ -104,26 +110,21 @@ pub async fn look(
     }
     found.has_new_doubts = state.keep_pairs(&met, &doubted).await?;
     types.keep(state).await?;
-    let differing = tables.iter().filter_map(|table| {
+    let counterparts = tables.iter().filter_map(|table| {
         let name = names.get(&table.oid)?;
         Some((*table, name, there.get(name)?.oid))
     });
-    found.gaps.extend(gaps(differing, &differences, (source, target), state).await?);
+    let counterparts: Vec<(&SourceTable, &TableName, u32)> = counterparts.collect();
+    found.gaps.extend(gaps(&counterparts, &differences, (source, target), state).await?);
+    found.altered = gaps(&counterparts, &altered, (source, target), state).await?;
     Ok(found)
 }
 
-/// What of a table's columns is to be made the source's.
-fn to_be_mended<'a>(table: &SourceTable, compared: Compared<'a>, hierarchy: Hierarchy) -> Vec<Difference<'a>> {
-    let mut wanted = compared.differences;
-    // A partition that comes later has to have the very types of its root.
-    let is_strict = table.shape == Shape::Partitioned && hierarchy == Hierarchy::Same;
-    let others = if is_strict { compared.retyped } else { Vec::new() };
-    for one in others.into_iter().chain(compared.altered) {
-        if !wanted.contains(&one) {
-            wanted.push(one);
-        }
-    }
-    wanted
+/// What gives a table's columns, or those of the one at its top, the source's types.
+fn retyped(table: &SourceTable, names: &HashMap<u32, TableName>, of: &[Difference<'_>]) -> Gap {
+    let top = table.ancestors.iter().rev().find_map(|above| names.get(&above.oid));
+    let name = top.or_else(|| names.get(&table.oid)).unwrap_or(&table.name);
+    Gap { source_oid: table.oid, table: name.clone(), cause: Cause::Columns(alter::sql(name, of, &HashMap::new())) }
 }
 
 /// The names that the source's tables have on the target.
@@ -153,14 +154,14 @@ fn tops(tables: &[&SourceTable]) -> HashMap<u32, u32> {
 
 /// The gaps of `differences`, what several tables have with the topmost. `tables` are those
 /// of the source, each with its counterpart's name and oid.
-async fn gaps<'a>(
-    tables: impl Iterator<Item = (&'a SourceTable, &'a TableName, u32)>,
+async fn gaps(
+    tables: &[(&SourceTable, &TableName, u32)],
     differences: &HashMap<u32, Vec<Difference<'_>>>,
     sessions: (&Session, &Session),
     state: &State,
 ) -> Result<Vec<Gap>, CopyError> {
     let (mut gaps, mut said) = (Vec::new(), HashSet::new());
-    for (table, name, there) in tables {
+    for &(table, name, there) in tables {
         let Some(of_table) = differences.get(&table.oid) else { continue };
         let above = table.ancestors.iter().map(|above| &above.oid).chain(&table.parents);
         let above: Vec<&[Difference<'_>]> = above.filter_map(|oid| differences.get(oid)).map(Vec::as_slice).collect();

@@ -247,6 +247,8 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
             (false, Some(lacks_place), Hierarchy::Own) => left.extend([lacks_place, gap.clone()]),
         }
     }
+    let unequal: HashSet<u32> = left.iter().map(|gap| gap.source_oid).collect();
+    left.extend(columns.altered.into_iter().filter(|gap| !unequal.contains(&gap.source_oid)));
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
     Ok(left)
