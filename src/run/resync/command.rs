@@ -42,6 +42,9 @@ pub enum Kind {
 pub struct ResyncReport {
     /// The tables.
     pub tables: Vec<ResyncedTable>,
+    /// Tables that were to be taken in, and that the migration has already, whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub present: Vec<String>,
     /// Whether a running daemon did it, beside its stream.
     pub by_daemon: bool,
     /// How long it took.
@@ -72,6 +75,13 @@ impl fmt::Display for ResyncReport {
                 None => writeln!(f, "{}: emptied; the next \"walferry run\" copies it anew", table.table)?,
             }
         }
+        if !self.present.is_empty() {
+            write!(f, "{}: the migration has it already", words::listed(&self.present))?;
+            match self.tables.is_empty() {
+                true => return Ok(()),
+                false => writeln!(f)?,
+            }
+        }
         let by = if self.by_daemon { "beside the running stream" } else { "no daemon is running" };
         write!(f, "{} in {:.1} s, {by}", words::count(self.tables.len(), "table"), self.seconds)
     }
@@ -99,9 +109,15 @@ pub async fn command(
         let waiting =
             |table: TableName| ResyncedTable { table: table.to_string(), rows: 0, bytes: 0, snapshot_lsn: None };
         let tables = again::let_wait(&ctx, &state, &patterns).await?.into_iter().map(waiting).collect();
-        return Ok(ResyncReport { tables, by_daemon: false, seconds: begun.elapsed().as_secs_f64() });
+        let seconds = begun.elapsed().as_secs_f64();
+        return Ok(ResyncReport { tables, present: Vec::new(), by_daemon: false, seconds });
     }
-    let names = names(&ctx, kind, &patterns).await?;
+    let Meant { names, present } = names(&ctx, kind, &patterns).await?;
+    let present: Vec<String> = present.iter().map(ToString::to_string).collect();
+    if names.is_empty() {
+        let seconds = begun.elapsed().as_secs_f64();
+        return Ok(ResyncReport { tables: Vec::new(), present, by_daemon: false, seconds });
+    }
     let (names, bytes): (Vec<TableName>, Vec<u64>) = names.into_iter().unzip();
     ctx.progress.begin(names.len(), bytes.iter().sum());
     let sizes = names.iter().cloned().zip(bytes).collect();
@@ -114,7 +130,8 @@ pub async fn command(
         bytes: row.bytes,
         snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.lsn().to_string()),
     };
-    Ok(ResyncReport { tables: copied.map(table).collect(), by_daemon, seconds: begun.elapsed().as_secs_f64() })
+    let seconds = begun.elapsed().as_secs_f64();
+    Ok(ResyncReport { tables: copied.map(table).collect(), present, by_daemon, seconds })
 }
 
 /// Whether the migration's first copy is complete.
@@ -129,9 +146,17 @@ async fn state(ctx: &Context) -> Result<State, Error> {
     Ok(State::open(session, &ctx.settings.name).await?)
 }
 
-/// The tables that fit the patterns, with their sizes in bytes; each pattern has
-/// one at least.
-async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> Result<Vec<(TableName, u64)>, Error> {
+/// The tables that fit patterns.
+#[derive(Debug, Default)]
+struct Meant {
+    /// Those to be copied, with their sizes in bytes.
+    names: Vec<(TableName, u64)>,
+    /// Those to be taken in that are there already.
+    present: Vec<TableName>,
+}
+
+/// The tables that fit the patterns; each pattern has one at least.
+async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> Result<Meant, Error> {
     let state = state(ctx).await?;
     let migration = state.load().await?.ok_or_else(|| StateError::NoMigration(state.name().to_owned()))?;
     if !migration.copied {
@@ -157,7 +182,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
             && !has_state(table, |_| true)
             && publishing::root_in_name(&published, table).is_none()
     };
-    let mut names = Vec::new();
+    let (mut names, mut present) = (Vec::new(), Vec::new());
     for (text, pattern) in patterns {
         let is_meant = |table: &&SourceTable| {
             pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(&a.name))
@@ -175,11 +200,17 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         if fit.len() > 1 {
             fit.retain(|table| !is_passed_over(table));
         }
+        if fit.is_empty() && kind == Kind::Add && !meant.is_empty() && are_whole(&meant, &tables, &rows) {
+            present.extend(meant.iter().filter(|t| pattern.includes(&t.name)).map(|table| table.name.clone()));
+            continue;
+        }
         if fit.is_empty() {
             let why = match (meant.is_empty(), kind) {
+                (_, Kind::Resync) if !tables.iter().any(is_ours) => NONE_LEFT,
+                (false, Kind::Resync) if meant.iter().any(|table| is_ours(table)) => ALL_UNLOGGED,
                 (true, _) => "no table of the source fits it",
                 (false, Kind::Resync) => "the migration does not have it: see \"walferry add\"",
-                (false, Kind::Add) => "the migration has it: see \"walferry resync\"",
+                (false, Kind::Add) => "the migration has it, and it is not complete: see \"walferry resync\"",
             };
             return Err(Error::Usage(format!("{text}: {why}")));
         }
@@ -187,6 +218,9 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     }
     names.sort();
     names.dedup();
+    if names.is_empty() {
+        return Ok(Meant { names: Vec::new(), present });
+    }
     let copy = ctx.copy(&state);
     let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
     if kind == Kind::Resync {
@@ -194,7 +228,24 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     }
     room::require_possible(&copy, &source, &wanted).await?;
     let size = |name: &TableName| tables.iter().find(|table| table.name == *name).map_or(0, |table| table.bytes);
-    Ok(wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect())
+    let names = wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect();
+    Ok(Meant { names, present })
+}
+
+/// Why there is nothing to copy anew.
+const NONE_LEFT: &str = "no table is left in the migration: those that it had are gone from the source, or left out by now; \
+     \"walferry add\" takes in others";
+
+/// The same of what the migration has.
+const ALL_UNLOGGED: &str = "what fits it is unlogged on the source by now, so its changes are in no stream";
+
+/// Whether these tables, what is below them and what they are partitions of are complete.
+fn are_whole(meant: &[&SourceTable], tables: &[SourceTable], rows: &[TableRow]) -> bool {
+    let is_in = |oid: u32| {
+        meant.iter().any(|table| table.oid == oid || table.is_below(oid))
+            || tables.iter().any(|table| table.oid == oid && meant.iter().any(|above| table.is_below(above.oid)))
+    };
+    !rows.iter().any(|row| row.is_unfinished() && is_in(row.source_oid))
 }
 
 /// Takes away again what an end has brought in that did not end well, as every run does
