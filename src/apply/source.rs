@@ -154,7 +154,7 @@ impl Source {
                     Pairs {
                         of: there.oid,
                         pairs: columns::with_met(pairs, &compared.met),
-                        parents: known.parents.clone(),
+                        formerly: known.formerly.clone(),
                         last: known.last.or_else(|| pairs.iter().map(|pair| pair.ours).max()),
                     },
                 )

@@ -457,6 +457,7 @@ impl Tables {
         warn!(table = %table, "a table that was created on the source after the copy is taken in: all its rows come with the stream");
         let row = TableRow { snapshot_lsn: self.start, ..TableRow::new(table.clone(), now.oid, TableState::Ready) };
         state.enter_tables(std::slice::from_ref(&row)).await?;
+        state.came_later(&[row.source_oid]).await?;
         state.journal(&format!("took in table {table}, first changed at {at}")).await?;
         self.by_oid.insert(row.source_oid, row);
         Ok(Admission::Apply { from: self.start, there: table.clone() })

@@ -7,6 +7,7 @@
 
 pub mod activity;
 pub mod added;
+pub mod bounds;
 pub mod contents;
 pub mod database;
 pub mod extensions;

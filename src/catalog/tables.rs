@@ -148,6 +148,8 @@ pub struct Table {
     /// The versions of the links to these (`pg_inherits.xmin`): others when it was
     /// detached and attached again.
     pub links: Vec<String>,
+    /// Its bounds as a partition, in the server's words.
+    pub bounds: Option<String>,
     /// The tables it inherits from by INHERITS, by oid.
     pub parents: Vec<u32>,
     /// Its file (`relfilenode`): another one after each rewrite and TRUNCATE. 0
@@ -254,6 +256,7 @@ const TABLES: &str = "\
             AND d.objsubid = 0 AND d.deptype = 'e') AS extension, \
         coalesce(above.oids, '{}') AS ancestor_oids, coalesce(above.schemas, '{}') AS ancestor_schemas, \
         coalesce(above.names, '{}') AS ancestor_names, coalesce(above.versions, '{}') AS links, \
+        pg_catalog.pg_get_expr(c.relpartbound, 0) AS bounds, \
         ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND NOT c.relispartition) AS parents, \
         c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
             AND i.indisvalid AND i.indimmediate AND (c.relreplident = 'd' AND i.indisprimary \
@@ -318,6 +321,7 @@ fn table(row: &Row) -> Result<Table, DbError> {
         is_of_extension: row.take("extension")?,
         ancestors: ancestors(row.take("ancestor_oids")?, row.take("ancestor_schemas")?, row.take("ancestor_names")?),
         links: row.take("links")?,
+        bounds: row.take("bounds")?,
         parents: row.take("parents")?,
         filenode: row.take("filenode")?,
         identity: match (row.take("has_identity")?, row.take("unique_index")?) {
@@ -521,22 +525,6 @@ pub struct Other {
     pub kind: OtherKind,
     /// What our role may do with it.
     pub rights: Rights,
-}
-
-/// The bounds of all partitions, in the server's words, with their oids.
-///
-/// # Errors
-/// When the catalog cannot be read.
-pub async fn bounds(session: &Session) -> Result<HashMap<TableName, (u32, String)>, DbError> {
-    let sql = "SELECT n.nspname::text, c.relname::text, c.oid, pg_catalog.pg_get_expr(c.relpartbound, c.oid) \
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relispartition AND c.relkind IN ('r', 'p')";
-    let rows = session.query(sql, &[]).await.during(session.side(), "read the bounds of the partitions")?;
-    let bound = |row: &Row| {
-        let name = TableName { schema: row.take(0)?, name: row.take(1)? };
-        Ok((name, (row.take(2)?, row.take(3)?)))
-    };
-    rows.iter().map(bound).collect()
 }
 
 /// The default partitions.

@@ -10,8 +10,9 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::types::Type;
 
 use super::{CheckError, Findings, known, landing};
+use crate::catalog::bounds::{are_alike, bounds as by_bounds};
 use crate::catalog::extensions::{self, ConfigTable, config_tables};
-use crate::catalog::tables::{Column, Detail, Found, bounds as by_bounds, by_name};
+use crate::catalog::tables::{Column, Detail, Found, by_name};
 use crate::catalog::{database, large_objects, publication};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::sqlstate;
@@ -66,7 +67,7 @@ async fn bounds(
         all.iter().filter(|table| table.part == Part::Included).map(|table| table.oid).collect();
     let comes_as_root = |oid: u32| !published.is_empty() && !published.contains_key(&oid);
     let differs = |name: &TableName, oid: u32, bound: &str| {
-        let other = there.get(name).filter(|(_, other)| other != bound);
+        let other = there.get(name).filter(|(_, other)| !are_alike(other, bound));
         other.is_some() && members.contains(&oid) && !comes_as_root(oid)
     };
     let mut names: Vec<&TableName> =

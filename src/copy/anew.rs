@@ -358,6 +358,10 @@ pub async fn enter(ctx: &CopyContext<'_>, source: &Session, new: &[SourceTable])
                 return Err(CopyError::Elsewhere(table.name.clone()));
             }
             ctx.state.enter_tables(std::slice::from_ref(&row)).await?;
+            // How the rows of a root that is published as one are parted is the target's.
+            if root_in_name(&published, table).is_none() {
+                ctx.state.came_later(&[table.oid]).await?;
+            }
             ctx.state.journal(&format!("took in {}", row.table)).await?;
         }
         let present: Vec<u32> = ctx.tables(source).await?.iter().map(|table| table.oid).collect();

@@ -54,6 +54,7 @@ pub async fn look(
     let all: Vec<&SourceTable> = tables.iter().filter(takes_part).collect();
     let tables: Vec<&SourceTable> = all.iter().copied().filter(|table| !others.contains(&table.oid)).collect();
     let there = tables::by_name(target, all.iter().filter_map(|table| names.get(&table.oid))).await?;
+    let formerly = state.former_places().await?;
     let pairs = state.column_pairs(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
     let types = Types::of(&all, there.values(), (source, target), state).await?;
     // Also of tables that have something else to mend first: it is not found again.
@@ -76,10 +77,10 @@ pub async fn look(
         let (known, called) = (known(table, theirs), &called[&tops[&table.oid]]);
         let compared = columns::compare(&table.columns, &theirs.columns, (known, called), hierarchy);
         if !compared.met.is_empty() {
+            let formerly = formerly.get(&table.oid).cloned().unwrap_or_else(|| table.place());
             let pairs = columns::with_met(known, &compared.met);
-            let parents = pairs_of.map_or_else(|| table.above(), |pairs| pairs.parents.clone());
             let last = pairs_of.map_or_else(|| columns::newest(&table.columns), |pairs| pairs.last);
-            met.push((table.oid, Pairs { of: theirs.oid, pairs, parents, last }));
+            met.push((table.oid, Pairs { of: theirs.oid, pairs, formerly, last }));
             // Another table of that name has other rows.
             let is_another = pairs_of.is_some_and(|pairs| pairs.of != theirs.oid);
             doubted.extend(is_another.then_some(table.oid));
@@ -110,11 +111,8 @@ pub async fn look(
     }
     found.has_new_doubts = state.keep_pairs(&met, &doubted).await?;
     types.keep(state).await?;
-    let counterparts = tables.iter().filter_map(|table| {
-        let name = names.get(&table.oid)?;
-        Some((*table, name, there.get(name)?.oid))
-    });
-    let counterparts: Vec<(&SourceTable, &TableName, u32)> = counterparts.collect();
+    let counterparts: Vec<(&SourceTable, &TableName, u32)> =
+        tables.iter().filter_map(|table| Some((*table, names.get(&table.oid)?, beside(table)?.oid))).collect();
     found.gaps.extend(gaps(&counterparts, &differences, (source, target), state).await?);
     found.altered = gaps(&counterparts, &altered, (source, target), state).await?;
     Ok(found)

@@ -27,7 +27,7 @@ use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind};
-use crate::state::tables::{Origin, Pair, Pairs, TableRow, TableState};
+use crate::state::tables::{Former, Origin, Pair, Pairs, TableRow, TableState};
 use crate::words::listed;
 
 /// How rows are written on the wire.
@@ -132,7 +132,7 @@ pub(super) async fn register(
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
-    own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new())).await?;
+    own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new(), Coming::AtFirst)).await?;
     pair_types(&own, tables.iter().filter(takes_part), &there, (source, target)).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings).await?;
@@ -253,7 +253,7 @@ pub(super) async fn plans(
     require_fit(units.iter().map(|(_, unit)| *unit), &there, Hierarchy::of(ctx.settings.schema))?;
     require_columns(ctx, &published, &tables, &there)?;
     let known = ctx.state.column_pairs(&units.iter().map(|(_, unit)| unit.oid).collect::<Vec<_>>()).await?;
-    ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there, &known)).await?;
+    ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there, &known, Coming::Later)).await?;
     pair_types(ctx.state, units.iter().map(|(_, unit)| *unit), &there, (source, target)).await?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
@@ -265,13 +265,28 @@ pub(super) async fn plans(
     Ok(planned)
 }
 
+/// When tables are paired that nobody has paired before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coming {
+    /// With the first copy.
+    AtFirst,
+    /// After it.
+    Later,
+}
+
 /// The columns of one name: as long as nothing is copied yet, that is what makes two of
 /// them one. A column that the target has kept of one that is gone is still that one's.
 pub(super) fn paired<'a>(
     tables: impl Iterator<Item = &'a SourceTable>,
     there: &HashMap<TableName, Found>,
     known: &HashMap<u32, Pairs>,
+    coming: Coming,
 ) -> Vec<(u32, Pairs)> {
+    let formerly = |table: &SourceTable| match (known.get(&table.oid), coming) {
+        (Some(known), _) => known.formerly.clone(),
+        (None, Coming::AtFirst) => table.place(),
+        (None, Coming::Later) => Former { parents: Vec::new(), ..table.place() },
+    };
     let of_table = |table: &SourceTable| {
         let Found { oid, columns, .. } = there.get(&table.name)?;
         let paired = |column: &Column| Some(pair(column, columns.iter().find(|other| other.name == column.name)?));
@@ -285,7 +300,7 @@ pub(super) fn paired<'a>(
             known.get(&table.oid).map_or(&[][..], |known| known.with(*oid)).iter().filter(is_left).copied().collect();
         Some((
             table.oid,
-            Pairs { of: *oid, pairs: [pairs, left].concat(), parents: table.above(), last: newest(&table.columns) },
+            Pairs { of: *oid, pairs: [pairs, left].concat(), formerly: formerly(table), last: newest(&table.columns) },
         ))
     };
     tables.filter_map(of_table).collect()

@@ -8,12 +8,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
+use crate::catalog::bounds::{DEFAULT, are_alike};
 use crate::catalog::publication::Partitions;
-use crate::catalog::tables::{Persistence, Shape, by_name, default_partitions, reading_sql};
+use crate::catalog::tables::{Detail, Persistence, Shape, by_name, default_partitions, list, reading_sql};
 use crate::catalog::{contents, foreign_keys};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
-use crate::membership::placement::{self, Hierarchy};
+use crate::membership::placement::{self, Hierarchy, Rules};
+use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::publishing::{self, root_in_name};
 use crate::membership::{self, Part, SourceTable};
 use crate::schema::tables::{require_empty, require_fit};
@@ -228,6 +230,10 @@ async fn require_placed(
 ) -> Result<(), CopyError> {
     let there = ctx.state.target_tables().await?;
     let there: HashMap<u32, TargetTable> = there.into_iter().map(|there| (there.source_oid, there)).collect();
+    let (formerly, published) =
+        (ctx.state.former_places().await?, publication_facts::tables(source, ctx.settings.publications.names()).await?);
+    let hierarchy = Hierarchy::of(ctx.settings.schema);
+    let rules = Rules { hierarchy, formerly: &formerly, published: &published, is_refused: false };
     let known = membership::known(ctx.state).await?;
     let takes_part = |oid| wanted.contains(&oid) || known.get(&oid).is_some_and(|state| state.takes_part());
     // Rows of a root go on to what is below it.
@@ -240,7 +246,6 @@ async fn require_placed(
         let parent = there.get(&table.oid).and_then(|there| there.parent.as_ref());
         parent.is_some_and(|(oid, _)| oid.is_some_and(|oid| roots.contains(&oid)))
     };
-    let hierarchy = Hierarchy::of(ctx.settings.schema);
     // What is to become a partition of a new table has its place once that is there, with the
     // indexes that its own are attached to.
     let waits = |table: &SourceTable| {
@@ -248,11 +253,66 @@ async fn require_placed(
         parent.is_some_and(|parent| wanted.contains(&parent) && !there.contains_key(&parent))
             && stands_alone(table, &there)
     };
-    let looked_at = tables.iter().filter(|table| (is_wanted(table) || is_in_the_way(table)) && !waits(table));
-    let misplaced = looked_at.filter_map(|table| placement::misplaced(hierarchy, table, &there, takes_part)).next();
-    let Some(mut gap) = misplaced else { return Ok(()) };
-    placement::with_bounds(source, std::slice::from_mut(&mut gap)).await?;
-    Err(CopyError::Misplaced(Box::new(gap)))
+    let is_looked_at = |table: &&SourceTable| (is_wanted(table) || is_in_the_way(table)) && !waits(table);
+    let misplaced = |table: &SourceTable| placement::misplaced(&rules, table, &there, takes_part);
+    let looked_at: HashSet<u32> = tables.iter().filter(is_looked_at).map(|table| table.oid).collect();
+    let mut gaps: Vec<Gap> = tables.iter().filter(|table| !waits(table)).filter_map(misplaced).collect();
+    if gaps.iter().any(|gap| looked_at.contains(&gap.source_oid)) {
+        let target = ctx.state.session();
+        let sides = Sides { tables, there: &there, published: &published };
+        let in_the_way = placing::in_the_way((source, target), &gaps, sides).await?;
+        placing::doubt(ctx.state, tables, &in_the_way).await?;
+        say_how_to_place(&mut gaps, sides, &in_the_way);
+    }
+    let found = gaps.iter().find(|gap| looked_at.contains(&gap.source_oid));
+    // What is to be done is said with the first of those that are in each other's way.
+    let with = found.and_then(Gap::placed_with).and_then(|other| gaps.iter().find(|gap| gap.table == *other));
+    match with.or(found) {
+        Some(gap) => Err(CopyError::Misplaced(Box::new(gap.clone()))),
+        None => require_places_of_rows(ctx, source, tables, (wanted, &published)).await,
+    }
+}
+
+/// Where the schema is the operator's, rows of a root that no partition there takes would
+/// end its copy once it is emptied. That is known where the partitions there are those of the
+/// source, but for one that has rows.
+async fn require_places_of_rows(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    (wanted, published): (&HashSet<u32>, &HashMap<u32, publication_facts::Published>),
+) -> Result<(), CopyError> {
+    let comes_as_wanted = |table: &&SourceTable| {
+        let above = table.ancestors.iter().find(|above| published.contains_key(&above.oid));
+        !published.contains_key(&table.oid) && above.is_some_and(|above| wanted.contains(&above.oid))
+    };
+    let mut leaves = tables.iter().filter(|table| table.shape == Shape::Plain).filter(comes_as_wanted).peekable();
+    if ctx.settings.schema == SchemaMode::Create || leaves.peek().is_none() {
+        return Ok(());
+    }
+    let there = list(ctx.state.session(), Detail::Outline).await?;
+    let there: HashMap<&TableName, _> = there.iter().map(|table| (&table.name, table)).collect();
+    let is_taken_elsewhere = |parent: &TableName| {
+        let mut beside = there.values().filter(|t| t.ancestors.first().is_some_and(|above| above.name == *parent));
+        let is_the_sources = |name: &TableName, bounds: &str| {
+            let ours = tables.iter().find(|table| table.name == *name);
+            let is_beside = ours.and_then(|table| table.ancestors.first()).is_some_and(|above| above.name == *parent);
+            let words = ours.and_then(|table| table.bounds.as_deref());
+            is_beside && bounds != DEFAULT && words.is_some_and(|words| are_alike(words, bounds))
+        };
+        beside.any(|table| !table.bounds.as_deref().is_some_and(|bounds| is_the_sources(&table.name, bounds)))
+    };
+    let lacks = |table: &&SourceTable| {
+        let parent = table.ancestors.first().map(|above| &above.name);
+        let is_parted = |parent: &TableName| there.get(parent).is_some_and(|root| root.shape == Shape::Partitioned);
+        !there.contains_key(&table.name)
+            && parent.is_some_and(|parent| is_parted(parent) && !is_taken_elsewhere(parent))
+    };
+    let lacking: Vec<&SourceTable> = leaves.filter(lacks).collect();
+    let filled = contents::filled(source, &lacking.iter().map(|table| &table.name).collect::<Vec<_>>()).await?;
+    let first = lacking.into_iter().find(|table| filled.iter().any(|filled| filled.table == table.name));
+    let gap = first.and_then(|table| placement::lacking(table, root_in_name(published, table)?));
+    gap.map_or(Ok(()), |gap| Err(CopyError::Misplaced(Box::new(gap))))
 }
 
 fn stands_alone(table: &SourceTable, there: &HashMap<u32, TargetTable>) -> bool {

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::emptying;
 use super::pace::Pace;
-use super::plan::{Copies, copies, paired};
+use super::plan::{Coming, Copies, copies, paired};
 use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
@@ -118,7 +118,8 @@ pub async fn take_in(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     ctx.state.enter_tables(&let_in).await?;
     let let_in: HashSet<u32> = let_in.iter().map(|row| row.source_oid).collect();
     let tables = ctx.tables_in(&source, Detail::Columns).await?;
-    let paired = paired(tables.iter().filter(|table| let_in.contains(&table.oid)), &there, &HashMap::new());
+    let paired =
+        paired(tables.iter().filter(|table| let_in.contains(&table.oid)), &there, &HashMap::new(), Coming::Later);
     Ok(ctx.state.pair_columns(&paired).await?)
 }
 

@@ -14,7 +14,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::placement::{self, Hierarchy, attached_otherwise, dropped_above};
+use super::placement::{self, Hierarchy, Home, Rules, attached_otherwise, dropped_above};
+use super::placing::Placing;
 use super::publishing::root_in_name;
 use super::renaming::{Renaming, say_how_to_rename};
 use super::switched::{self, Switched};
@@ -110,16 +111,17 @@ pub enum Cause {
         /// It does on the target, not on the source.
         extra: Vec<TableName>,
     },
-    /// It is a partition of another table than on the target, or of none.
+    /// It is a partition of another table than on the target, or of none, or has other
+    /// bounds.
     Attached {
-        /// The table that it is a partition of on the source.
-        source: Option<TableName>,
+        /// What it is a partition of on the source.
+        source: Option<Home>,
         /// On the target.
-        target: Option<TableName>,
-        /// Its bounds on the source, filled in later ([`super::placement::with_bounds`]).
-        bounds: Option<String>,
+        target: Option<Home>,
         /// Whether the target has that of the source: else that is taken in first.
         is_there: bool,
+        /// What gives it its place, filled in later ([`super::placing`]).
+        how: Placing,
     },
 }
 
@@ -147,6 +149,14 @@ impl Gap {
     /// Whether a rewrite is in doubt, as of a type that was altered.
     pub fn is_of_a_rewrite(&self) -> bool {
         matches!(self.cause, Cause::Rewritten { .. })
+    }
+
+    /// The table that is placed by the same statements, and with which they are said.
+    pub fn placed_with(&self) -> Option<&TableName> {
+        match &self.cause {
+            Cause::Attached { how: Placing::With(other), .. } => Some(other),
+            _ => None,
+        }
     }
 
     /// Whether what mends it renames, drops or places tables of the target: what the
@@ -186,13 +196,7 @@ impl Gap {
                     lacks.join(", ")
                 );
             }
-            Cause::Attached { source, target, .. } => {
-                let of = |parent: &Option<TableName>| match parent {
-                    Some(parent) => format!("a partition of {parent}"),
-                    None => "no partition".to_owned(),
-                };
-                return format!("is {} on the source and {} on the target", of(source), of(target));
-            }
+            Cause::Attached { source, target, .. } => return placement::differing(source.as_ref(), target.as_ref()),
             Cause::NewWithin { root } => {
                 return format!(
                     "was made a partition after the copy, and its rows come in the name of {root} only since then"
@@ -233,7 +237,8 @@ impl Gap {
                  and what that did to its rows may be in no stream"
             }
             Cause::Paired { .. } => {
-                "has columns on the target that were added or made anew there, and its rows are not equal"
+                "has columns on the target that were added or made anew there, or was emptied there for its bounds, and its \
+                 rows are not equal"
             }
         };
         fixed.to_owned()
@@ -280,9 +285,8 @@ impl Gap {
             Cause::LetIn | Cause::New | Cause::NewAndEmpty => {
                 format!("{add}, or leave it out: --exclude-tables '{table}'")
             }
-            Cause::Attached { source, target, bounds, is_there } => {
-                let home = (source.as_ref(), bounds.as_deref(), *is_there);
-                placement::remedy(&sql, home, target.as_ref())
+            Cause::Attached { source, is_there, how, .. } => {
+                how.said(source.as_ref().filter(|_| !is_there).map(|home| &home.parent))
             }
         }
     }
@@ -311,27 +315,7 @@ pub struct Now<'a> {
     /// Whether tables to come are published.
     pub publishes_all: bool,
     /// What partitions have to be.
-    pub hierarchy: Hierarchy,
-    /// What the tables belonged to when they were copied, by oids.
-    pub formerly: &'a HashMap<u32, Vec<u32>>,
-}
-
-impl Now<'_> {
-    /// What the place of a table has to be: also in an own hierarchy the source's, once
-    /// it has got another one there, and if the target parts those rows as well.
-    fn hierarchy_of(&self, table: &SourceTable) -> Hierarchy {
-        let is_moved = || self.formerly.get(&table.oid).is_some_and(|was| *was != table.above());
-        let is_parted = |oid: u32| {
-            let is_of = |there: &TargetTable| there.parent.as_ref().is_some_and(|(parent, _)| *parent == Some(oid));
-            self.there.values().any(is_of)
-        };
-        match self.hierarchy {
-            Hierarchy::Own if is_moved() && table.ancestors.first().is_none_or(|above| is_parted(above.oid)) => {
-                Hierarchy::Same
-            }
-            hierarchy => hierarchy,
-        }
-    }
+    pub rules: Rules<'a>,
 }
 
 /// When rows are copied anew: after all that is about names and places.
@@ -542,11 +526,11 @@ fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &Targe
     // A root that came later takes part as well.
     let is_known = |oid: u32| now.rows.iter().any(|row| row.source_oid == oid);
     let takes_part = |oid: u32| members.all.contains(&oid) || members.let_in.contains(&oid) && !is_known(oid);
-    attached_otherwise(now.hierarchy_of(table), table, (there, now.there), takes_part)
+    attached_otherwise((&now.rules, now.rules.hierarchy_of(table, now.there)), table, (there, now.there), takes_part)
 }
 
 fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {
-    if now.hierarchy_of(table) == Hierarchy::Own {
+    if now.rules.hierarchy_of(table, now.there) == Hierarchy::Own {
         return None;
     }
     let name = |oid: &u32| now.there.get(oid).map(|there| there.name.clone());

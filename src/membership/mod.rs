@@ -20,6 +20,7 @@ pub mod coverage;
 pub mod layout;
 pub mod made;
 pub mod placement;
+pub mod placing;
 pub mod publishing;
 pub mod renaming;
 pub mod switched;
@@ -33,7 +34,7 @@ use crate::catalog::tables::{self, Detail, Persistence, Table};
 use crate::config::{Pattern, Subject, TableFilter, Verdict, near_misses};
 use crate::session::{DbError, Session};
 use crate::sql::{TableName, shown};
-use crate::state::tables::TableState;
+use crate::state::tables::{Former, TableState};
 use crate::state::{State, StateError};
 
 /// What a table is to the migration.
@@ -70,6 +71,11 @@ impl Deref for SourceTable {
 }
 
 impl SourceTable {
+    /// What it belongs to.
+    pub fn place(&self) -> Former {
+        Former { parents: self.above(), bounds: self.bounds.clone() }
+    }
+
     /// What the state is to say of one whose rows come in its own name, or in
     /// that of others.
     pub fn state(&self, rows: Rows) -> TableState {

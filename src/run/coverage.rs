@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 pub(super) use altered::or_altered;
-pub(super) use places::or_named;
+pub(super) use places::{or_named, or_named_of_copy};
 use tracing::{debug, info, warn};
 
 use super::{Context, Error};
@@ -24,12 +24,13 @@ use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Now};
-use crate::membership::placement::{self, Hierarchy};
+use crate::membership::placement::{Hierarchy, Rules};
+use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::{self, Part, SourceTable, narrowed, publishing};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
-use crate::state::tables::{Origin, TableRow, TableState};
+use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
 
 /// Pause between two looks beside the stream.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -46,17 +47,31 @@ struct Look {
     published: HashMap<u32, Published>,
     /// What the tables are on the source just now.
     origins: HashMap<u32, Origin>,
+    /// Those that are to be emptied on the target: nothing is equal before that.
+    emptied: HashSet<u32>,
+}
+
+/// What a look is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To know, beside the stream: no row is read for it.
+    Watch,
+    /// To say what mends it.
+    Mend,
+    /// The same, as the target has refused a row.
+    Refused,
 }
 
 /// Compares, and records what was found.
-async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Look, Error> {
+async fn look(settings: &Settings, state: &State, source: &Session, purpose: Purpose) -> Result<Look, Error> {
     let publishes_all = membership::publishes_all(source, settings.publications.names(), state).await?;
     let known = membership::known(state).await?;
     let tables = membership::read(source, &settings.filter, &known, Detail::Outline).await?;
     state.forget_displaced(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
     let rows = state.tables().await?;
     let published = publication::tables(source, settings.publications.names()).await?;
-    let there = state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
+    let there: HashMap<u32, TargetTable> =
+        state.target_tables().await?.into_iter().map(|there| (there.source_oid, there)).collect();
     let strangers = if publishes_all { strangers(&tables, &rows) } else { Vec::new() };
     let names: Vec<&TableName> = strangers.iter().map(|table| &table.name).collect();
     let filled = contents::filled(source, &names).await?;
@@ -64,9 +79,10 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let awaited = tables::by_name(state.session(), names.into_iter()).await?;
     let awaited = of_names(&strangers, &awaited.keys().collect());
     let hierarchy = Hierarchy::of(settings.schema);
-    let formerly = state.former_parents().await?;
+    let formerly = state.former_places().await?;
+    let is_refused = purpose == Purpose::Refused;
+    let rules = Rules { hierarchy, formerly: &formerly, published: &published, is_refused };
     let now = Now {
-        formerly: &formerly,
         rows: &rows,
         tables: &tables,
         published: &published,
@@ -74,10 +90,16 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
         filled: &filled,
         awaited: &awaited,
         publishes_all,
-        hierarchy,
+        rules,
     };
     let mut gaps = coverage::compare(&now);
-    placement::with_bounds(source, &mut gaps).await?;
+    let sides = Sides { tables: &tables, there: &there, published: &published };
+    let in_the_way = match purpose {
+        Purpose::Watch => Vec::new(),
+        Purpose::Mend | Purpose::Refused => placing::in_the_way((source, state.session()), &gaps, sides).await?,
+    };
+    let emptied = placing::doubt(state, &tables, &in_the_way).await?;
+    say_how_to_place(&mut gaps, sides, &in_the_way);
     let origins: HashMap<u32, Origin> =
         tables.iter().map(|table| (table.oid, coverage::origin(table, &published))).collect();
     let unrecorded =
@@ -90,7 +112,7 @@ async fn look(settings: &Settings, state: &State, source: &Session) -> Result<Lo
     let problems: Vec<(u32, String)> =
         gaps.iter().filter(|gap| is_sure(gap)).map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
-    Ok(Look { rows, tables, gaps, published, origins })
+    Ok(Look { rows, tables, gaps, published, origins, emptied })
 }
 
 fn is_sure(gap: &Gap) -> bool {
@@ -118,7 +140,7 @@ fn of_names(tables: &[&SourceTable], names: &HashSet<&TableName>) -> HashSet<u32
 pub(super) async fn at_start(ctx: &Context, state: &State) -> Result<(), Error> {
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let mut said = HashSet::new();
-    say(&look(&ctx.settings, state, &source).await?.gaps, &mut said);
+    say(&look(&ctx.settings, state, &source, Purpose::Watch).await?.gaps, &mut said);
     Ok(())
 }
 
@@ -184,7 +206,7 @@ async fn look_alone(ctx: &Context) -> Result<Look, Error> {
     let (settings, name) = (&ctx.settings, &ctx.settings.name);
     let (source, target) =
         tokio::try_join!(Session::connect(&settings.source, name), Session::connect(&settings.target, name))?;
-    look(settings, &State::open(target, name).await?, &source).await
+    look(settings, &State::open(target, name).await?, &source, Purpose::Watch).await
 }
 
 /// Says what has not been said yet; what is gone is forgotten.
@@ -208,13 +230,13 @@ fn say(gaps: &[Gap], said: &mut HashSet<Gap>) {
 pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Error> {
     let (settings, name) = (&ctx.settings, &ctx.settings.name);
     let source = Session::connect(&settings.source, name).await?;
-    let look = look(settings, state, &source).await?;
+    let look = look(settings, state, &source, Purpose::Mend).await?;
     forget_dropped(state, &look.rows, &look.tables).await?;
     let target = Session::connect(&settings.target, name).await?;
     let others: HashSet<u32> = look.gaps.iter().filter(|gap| is_sure(gap)).map(|gap| gap.source_oid).collect();
     // Rows are compared by all their columns.
     let columns = copy::columns::look(&ctx.copy(state), &others, (&source, &target)).await?;
-    let look = if columns.has_new_doubts { self::look(settings, state, &source).await? } else { look };
+    let look = if columns.has_new_doubts { self::look(settings, state, &source, Purpose::Mend).await? } else { look };
     let (mut left, mut compared) = (columns.gaps, HashMap::new());
     let hierarchy = Hierarchy::of(settings.schema);
     let is_to_change = look.gaps.iter().any(Gap::is_of_names_and_places);
@@ -222,13 +244,14 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         if gap.is_doubt() && look.is_of(gap, &columns.differing) {
             continue;
         }
-        // A DETACH or DROP on the target may take rows of a root away that are equal now.
-        if gap.is_doubt() && is_to_change && look.comes_in_anothers_name(gap) {
+        // A DETACH, DROP or TRUNCATE on the target may take rows away that are equal now.
+        let is_emptied = look.emptied.contains(&gap.source_oid);
+        if gap.is_doubt() && (is_emptied || is_to_change && look.comes_in_anothers_name(gap)) {
             debug!(table = %gap.table, "its rows are compared once names and places on the target are the source's");
             continue;
         }
         let is_equal = gap.is_doubt() && look.is_equal((&source, &target), gap, &mut compared).await?;
-        let lacks_place = places::lacking(hierarchy, gap, &look.tables, (&source, &target)).await?;
+        let lacks_place = places::lacking(hierarchy, gap, &look.tables, &target).await?;
         match (is_equal, lacks_place, hierarchy) {
             // How the target parts the rows of a root is the operator's, if they are equal.
             (true, lacks_place, Hierarchy::Own) => {

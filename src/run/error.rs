@@ -96,7 +96,8 @@ pub enum Error {
         /// What was left out: it may want the tables first.
         left_out: Option<SweepError>,
     },
-    /// A row has no place on the target, where partitions are not those of the source.
+    /// A row has no place on the target, where partitions are not those of the source, or
+    /// meets rows there that are in doubt.
     #[error("{source}; {}", .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
     NotPlaced {
         /// They.

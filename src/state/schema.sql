@@ -1,6 +1,6 @@
 -- walferry's durable state: everything a process needs to go on from where
--- another one stopped. Version 4. Readable with psql; written by walferry only.
--- What changes here goes into upgrade_4.sql as well (from version 4 to 5).
+-- another one stopped. Version 6. Readable with psql; written by walferry only.
+-- What changes here goes into upgrade_5.sql as well (from version 5 to 6).
 CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
@@ -74,6 +74,7 @@ CREATE TABLE walferry.tables (
     columns_of     oid,                     -- the target's numbers are of this table
     parents        oid[],                   -- what it was a partition of or inherited from, then
     last_column    smallint,                -- the highest number of a column on the source, then
+    bounds         text,                    -- those of a partition on the source, then
     attempt        bigint,                  -- at its copy: the transaction here that began it
     PRIMARY KEY (migration, source_oid)
 );

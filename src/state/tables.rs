@@ -94,6 +94,10 @@ pub struct TargetTable {
     pub name: TableName,
     /// The table that it is a partition of: by the oid of that one's counterpart, and by name.
     pub parent: Option<(Option<u32>, TableName)>,
+    /// Its bounds as a partition, in the server's words.
+    pub bounds: Option<String>,
+    /// Whether it is a partitioned table without a partition.
+    pub is_bare_root: bool,
     /// The counterparts, by oid, of the tables that it inherits from.
     pub inherits: Vec<u32>,
 }
@@ -136,11 +140,19 @@ pub struct Pairs {
     pub of: u32,
     /// The columns.
     pub pairs: Vec<Pair>,
-    /// The tables that it was a partition of, or inherited from, when it was copied, by
-    /// their oids on the source.
-    pub parents: Vec<u32>,
+    /// What it belonged to on the source when it was copied first.
+    pub formerly: Former,
     /// The highest number of a column on the source, then.
     pub last: Option<i16>,
+}
+
+/// What a table belonged to on the source: nothing, if it came after the first copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Former {
+    /// The tables that it was a partition of, or inherited from, by their oids.
+    pub parents: Vec<u32>,
+    /// Its bounds, in the server's words, as far as they are known.
+    pub bounds: Option<String>,
 }
 
 impl Pairs {
@@ -237,7 +249,7 @@ impl State {
              ON CONFLICT (migration, source_oid) DO UPDATE SET schema = excluded.schema, name = excluded.name, \
                  state = excluded.state, target_oid = excluded.target_oid, snapshot_lsn = excluded.snapshot_lsn, rows = 0, \
                  bytes = 0, filenode = excluded.filenode, via = excluded.via, problem = NULL, \
-                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, parents = NULL, last_column = NULL, \
+                 source_columns = NULL, target_columns = NULL, source_types = NULL, source_modifiers = NULL, columns_of = NULL, parents = NULL, bounds = NULL, last_column = NULL, \
                  changed_at = pg_catalog.clock_timestamp()", oid_of("t.schema", "t.name")),
             &[&self.name(), &schemas, &names, &oids, &states, &points, &files, &vias],
             "write the list of tables",
@@ -375,7 +387,9 @@ impl State {
             .query(
                 &format!("SELECT t.source_oid, n.nspname::text, c.relname::text, p.source_oid, pn.nspname::text, pc.relname::text, \
                      ARRAY(SELECT o.source_oid FROM pg_catalog.pg_inherits h JOIN walferry.tables o ON o.migration = t.migration \
-                         AND o.target_oid = h.inhparent WHERE h.inhrelid = c.oid AND NOT c.relispartition) \
+                         AND o.target_oid = h.inhparent WHERE h.inhrelid = c.oid AND NOT c.relispartition), \
+                     pg_catalog.pg_get_expr(c.relpartbound, 0), \
+                     c.relkind = 'p' AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid) \
                  FROM (SELECT source_oid, migration, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_class o WHERE o.oid = target_oid) \
                      THEN target_oid ELSE (SELECT named.oid FROM {} \
                          AS named (oid) WHERE NOT EXISTS (SELECT FROM walferry.tables o WHERE o.target_oid = named.oid)) END AS oid \
@@ -398,6 +412,8 @@ impl State {
                 name: TableName { schema: row.take(1)?, name: row.take(2)? },
                 parent: parent.map(|name| (counterpart, name)),
                 inherits: row.take(6)?,
+                bounds: row.take(7)?,
+                is_bare_root: row.take(8)?,
             })
         };
         rows.iter().map(table).collect()
@@ -410,7 +426,7 @@ impl State {
     /// When it cannot be read.
     pub async fn column_pairs(&self, source_oids: &[u32]) -> Result<HashMap<u32, Pairs>, StateError> {
         let sql = "SELECT source_oid, columns_of, source_columns, target_columns, source_types, source_modifiers, \
-                 coalesce(parents, '{}'), last_column FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
+                 coalesce(parents, '{}'), last_column, bounds FROM walferry.tables WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND columns_of IS NOT NULL";
         let rows = self.query(sql, &[&self.name(), &source_oids], "read the pairs of columns").await?;
         let pairs = |row: &Row| {
             let (ours, theirs): (Vec<i16>, Vec<i16>) = (row.take(2)?, row.take(3)?);
@@ -418,19 +434,38 @@ impl State {
             let types = oids.into_iter().zip(modifiers).map(|(oid, modifier)| ColumnType { oid, modifier });
             let pairs = ours.into_iter().zip(theirs).zip(types);
             let pairs = pairs.map(|((ours, theirs), was)| Pair { ours, theirs, was }).collect();
-            Ok((row.take(0)?, Pairs { of: row.take(1)?, pairs, parents: row.take(6)?, last: row.take(7)? }))
+            Ok((
+                row.take(0)?,
+                Pairs {
+                    of: row.take(1)?,
+                    pairs,
+                    formerly: Former { parents: row.take(6)?, bounds: row.take(8)? },
+                    last: row.take(7)?,
+                },
+            ))
         };
         rows.iter().map(pairs).collect()
     }
 
-    /// What each table was a partition of, or inherited from, when it was copied, by oids.
+    /// What each table belonged to when it was copied first, by oids.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn former_parents(&self) -> Result<HashMap<u32, Vec<u32>>, StateError> {
-        let sql = "SELECT source_oid, parents FROM walferry.tables WHERE migration = $1 AND parents IS NOT NULL";
+    pub async fn former_places(&self) -> Result<HashMap<u32, Former>, StateError> {
+        let sql =
+            "SELECT source_oid, parents, bounds FROM walferry.tables WHERE migration = $1 AND parents IS NOT NULL";
         let rows = self.query(sql, &[&self.name()], "read what the tables belonged to").await?;
-        rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
+        rows.iter().map(|row| Ok((row.take(0)?, Former { parents: row.take(1)?, bounds: row.take(2)? }))).collect()
+    }
+
+    /// Records that tables came after the first copy: they belonged to nothing then.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn came_later(&self, source_oids: &[u32]) -> Result<(), StateError> {
+        let sql = "UPDATE walferry.tables SET parents = '{}' WHERE migration = $1 AND source_oid = ANY ($2::oid[])";
+        self.execute(sql, &[&self.name(), &source_oids], "record tables that came later").await?;
+        Ok(())
     }
 
     /// Records which column is which, in place of what was recorded of these tables, by
@@ -453,19 +488,20 @@ impl State {
         // An array has no arrays of its own length.
         let list = |parents: &[u32]| parents.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let all: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
-        let parents: Vec<String> = tables.iter().map(|(_, pairs)| list(&pairs.parents)).collect();
+        let parents: Vec<String> = tables.iter().map(|(_, pairs)| list(&pairs.formerly.parents)).collect();
+        let bounds: Vec<Option<&str>> = tables.iter().map(|(_, pairs)| pairs.formerly.bounds.as_deref()).collect();
         let last: Vec<Option<i16>> = tables.iter().map(|(_, pairs)| pairs.last).collect();
         self.execute(
-            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[], last_column = p.last, \
+            "UPDATE walferry.tables t SET parents = pg_catalog.string_to_array(p.parents, ',')::oid[], last_column = p.last, bounds = p.bounds, \
                  columns_of = c.of, source_columns = c.ours, target_columns = c.theirs, \
                  source_types = c.types, source_modifiers = c.modifiers \
-             FROM unnest($8::oid[], $9::text[], $10::int2[]) AS p (oid, parents, last) LEFT JOIN ( \
+             FROM unnest($8::oid[], $9::text[], $10::int2[], $11::text[]) AS p (oid, parents, last, bounds) LEFT JOIN ( \
                  SELECT oid, of, pg_catalog.array_agg(our ORDER BY our) AS ours, pg_catalog.array_agg(their ORDER BY our) AS theirs, \
                      pg_catalog.array_agg(kind ORDER BY our) AS types, pg_catalog.array_agg(modifier ORDER BY our) AS modifiers \
                  FROM unnest($2::oid[], $3::oid[], $4::int2[], $5::int2[], $6::oid[], $7::int4[]) \
                      AS u (oid, of, our, their, kind, modifier) GROUP BY oid, of) AS c ON c.oid = p.oid \
              WHERE t.migration = $1 AND t.source_oid = p.oid",
-            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers, &all, &parents, &last],
+            &[&self.name(), &oids, &of, &ours, &theirs, &types, &modifiers, &all, &parents, &last, &bounds],
             "record the pairs of columns",
         )
         .await?;

@@ -8,5 +8,6 @@ CREATE TABLE walferry.types (
     target_parts bigint[] NOT NULL,
     PRIMARY KEY (migration, source_oid)
 );
+ALTER TABLE walferry.tables ADD COLUMN bounds text;
 
 UPDATE walferry.version SET version = 6;

@@ -9,6 +9,7 @@ mod support;
 
 mod baseline;
 mod beside;
+mod bounds;
 mod catalogs;
 mod cleanup;
 mod column_identity;

@@ -318,7 +318,7 @@ async fn between_runs(ctx: &Context, state: &Arc<State>, names: &[TableName]) ->
     room::make_room(&copy, &source, &wanted).await?;
     anew::begin(&copy, &source, &wanted).await?;
     drop(source);
-    anew::between_runs(&copy).await?;
+    super::between_runs(ctx, state).await?;
     ahead::leave_behind(ctx, state).await?;
     state.release_lease().await?;
     Ok(())

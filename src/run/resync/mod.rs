@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 pub use command::{Kind, ResyncReport, command};
 
 use super::retry::Retry;
-use super::{Context, Error};
+use super::{Context, Error, coverage};
 use crate::apply::steering::Steering;
 use crate::copy::{CopyContext, anew, room};
 use crate::fault::chain;
@@ -143,7 +143,10 @@ impl Desk<'_> {
         }
         drop(source);
         crate::failpoint::hit("resync-emptied");
-        let copied = anew::beside_stream(&copy).await?;
+        let copied = match anew::beside_stream(&copy).await {
+            Ok(copied) => copied,
+            Err(error) => return Err(coverage::or_named_of_copy(ctx, self.state, error.into()).await),
+        };
         crate::failpoint::hit("resync-copied");
         Box::pin(join::join(self, copied)).await
     }
@@ -199,7 +202,15 @@ pub(super) async fn finish_between_runs(ctx: &Context, state: &State) -> Result<
     let unfinished = state.tables().await?.iter().any(TableRow::is_unfinished);
     if unfinished {
         info!("tables are not finished: copying them first");
-        anew::between_runs(&ctx.copy(state)).await?;
+        between_runs(ctx, state).await?;
     }
     Ok(unfinished)
+}
+
+/// Copies what is not finished, no stream being at work.
+async fn between_runs(ctx: &Context, state: &State) -> Result<(), Error> {
+    match anew::between_runs(&ctx.copy(state)).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(coverage::or_named_of_copy(ctx, state, error.into()).await),
+    }
 }
