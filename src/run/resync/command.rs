@@ -205,13 +205,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
             continue;
         }
         if fit.is_empty() {
-            let why = match (meant.is_empty(), kind) {
-                (_, Kind::Resync) if !tables.iter().any(is_ours) => NONE_LEFT,
-                (false, Kind::Resync) if meant.iter().any(|table| is_ours(table)) => ALL_UNLOGGED,
-                (true, _) => "no table of the source fits it",
-                (false, Kind::Resync) => "the migration does not have it: see \"walferry add\"",
-                (false, Kind::Add) => "the migration has it, and it is not complete: see \"walferry resync\"",
-            };
+            let why = none_fits(kind, &meant, tables.iter().any(is_ours), is_ours);
             return Err(Error::Usage(format!("{text}: {why}")));
         }
         names.extend(fit.into_iter().map(|table| table.name.clone()));
@@ -230,6 +224,22 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     let size = |name: &TableName| tables.iter().find(|table| table.name == *name).map_or(0, |table| table.bytes);
     let names = wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect();
     Ok(Meant { names, present })
+}
+
+/// Why no table of these is to be copied.
+fn none_fits(
+    kind: Kind,
+    meant: &[&SourceTable],
+    is_any_left: bool,
+    is_ours: impl Fn(&SourceTable) -> bool,
+) -> &'static str {
+    match kind {
+        Kind::Resync if !is_any_left => NONE_LEFT,
+        _ if meant.is_empty() => "no table of the source fits it",
+        Kind::Resync if meant.iter().any(|table| is_ours(table)) => ALL_UNLOGGED,
+        Kind::Resync => "the migration does not have it: see \"walferry add\"",
+        Kind::Add => "the migration has it, and it is not complete: see \"walferry resync\"",
+    }
 }
 
 /// Why there is nothing to copy anew.
