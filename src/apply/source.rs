@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::types::Type;
 
 use super::target::{Generation, TargetColumn, TargetTable};
-use crate::catalog::added::add_column_sql;
 use crate::catalog::tables::{self, Column, Table};
 use crate::catalog::types::{BELOW_DOMAINS, ColumnType};
 use crate::config::{Settings, Side};
@@ -199,12 +198,9 @@ impl Source {
         Ok(match error {
             MappingError::NoColumn { table, column, left_over, remedy, .. } => {
                 let session = self.session().await?;
-                let now = tables::columns(session, &[relation]).await?.remove(&relation).unwrap_or_default();
-                let altered = alter::extended(session, (relation, &table), &column, state).await?;
-                let known = match now.iter().find(|now| now.name == column) {
-                    Some(now) => add_column_sql(session, relation, &altered, (now.number, &column)).await?,
-                    None => None,
-                };
+                let top = alter::top(session, (relation, &table), &column, state).await?;
+                let known = alter::addition((session, state.session()), &top, &column, state).await?;
+                let altered = top.there;
                 MappingError::NoColumn { table, column, left_over, remedy: known.unwrap_or(remedy), altered }
             }
             other => other,

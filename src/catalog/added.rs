@@ -3,9 +3,11 @@
 //! Invariant: rows that were there before the column get what they have on the source
 //! as far as the source's catalog has it (`pg_attribute.attmissingval`); a default that
 //! gave each row a value of its own wrote the table anew, which is noticed by itself.
+//! A table below that has another default, or other older values by an ADD COLUMN of its
+//! own, keeps these.
 
 use super::tables;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident, literal};
 
 /// The statements that add the column of this number, of the table with this oid, to
@@ -20,13 +22,14 @@ pub async fn add_column_sql(
     table: &TableName,
     (number, name): (i16, &str),
 ) -> Result<Option<String>, DbError> {
-    // A partitioned table has no rows that were there before; they are below it.
+    // A partitioned table has no rows that were there before, and another one may have been
+    // written anew since: those below it that have the column by it know the same.
     let missing = format!(
-        "(WITH RECURSIVE below (oid, name) AS (SELECT a.attrelid, a.attname UNION ALL SELECT i.inhrelid, below.name FROM below \
-             JOIN pg_catalog.pg_class c ON c.oid = below.oid AND c.relkind = 'p' \
-             JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid) \
-         SELECT value FROM (SELECT {} AS value FROM pg_catalog.pg_attribute a JOIN below \
-             ON below.oid = a.attrelid AND below.name = a.attname) AS of_all WHERE value IS NOT NULL LIMIT 1)",
+        "(WITH RECURSIVE below (oid, name, depth) AS (SELECT a.attrelid, a.attname, 0 UNION ALL \
+             SELECT i.inhrelid, below.name, below.depth + 1 FROM below JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid \
+             JOIN pg_catalog.pg_attribute c ON c.attrelid = i.inhrelid AND c.attname = below.name AND NOT c.attislocal) \
+         SELECT value FROM (SELECT {} AS value, below.depth FROM pg_catalog.pg_attribute a JOIN below \
+             ON below.oid = a.attrelid AND below.name = a.attname) AS of_all WHERE value IS NOT NULL ORDER BY depth LIMIT 1)",
         tables::missing(source)
     );
     let generated = if source.version() >= 120_000 { "a.attgenerated::text" } else { "''::text" };
@@ -72,6 +75,54 @@ pub async fn default_sql(source: &Session, oid: u32, number: i16) -> Result<Opti
     row.map_or(Ok(None), |row| row.take(0))
 }
 
+/// A table below another one whose column is not what an ALTER TABLE of that one makes it.
+#[derive(Clone, Debug)]
+pub struct Below {
+    /// Its oid.
+    pub oid: u32,
+    /// The column's number there.
+    pub number: i16,
+    /// Whether older rows have other values there, by an ADD COLUMN of its own.
+    pub has_own_values: bool,
+    /// Its default as SQL, where it has another one.
+    pub own_default: Option<Option<String>>,
+}
+
+/// Those below the table with this oid, by partition or inheritance, whose column of the
+/// name that this one has is not what an ALTER TABLE of this table makes it; the deepest first.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn otherwise_below(source: &Session, oid: u32, number: i16) -> Result<Vec<Below>, DbError> {
+    let generated = if source.version() >= 120_000 { "a.attgenerated = ''" } else { "true" };
+    let sql = format!(
+        "WITH RECURSIVE below (oid, depth) AS (SELECT $1::oid, 0 UNION ALL SELECT i.inhrelid, below.depth + 1 FROM below \
+             JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid), \
+         named AS (SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum = $2), \
+         of_all AS (SELECT a.attrelid, a.attnum, b.depth, a.attislocal, {} AS missing, pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS given \
+             FROM (SELECT oid, max(depth) AS depth FROM below GROUP BY oid) AS b CROSS JOIN named \
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = b.oid AND a.attname = named.attname AND {generated} \
+             LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum) \
+         SELECT c.attrelid, c.attnum, c.has_own_values, c.has_own_default, c.given FROM (SELECT o.attrelid, o.attnum, o.depth, o.given, \
+             o.attislocal AND o.missing IS DISTINCT FROM top.missing AS has_own_values, o.given IS DISTINCT FROM top.given AS has_own_default \
+             FROM of_all o JOIN of_all top ON top.depth = 0 AND o.depth > 0) AS c \
+         WHERE c.has_own_values OR c.has_own_default ORDER BY c.depth DESC, c.attrelid",
+        tables::missing(source)
+    );
+    let rows = source.query(&sql, &[&oid, &number]).await;
+    let below = |row: &Row| {
+        let has_own_default: bool = row.take(3)?;
+        let default: Option<String> = row.take(4)?;
+        Ok(Below {
+            oid: row.take(0)?,
+            number: row.take(1)?,
+            has_own_values: row.take(2)?,
+            own_default: has_own_default.then_some(default),
+        })
+    };
+    rows.during(source.side(), "look at the defaults of the tables below")?.iter().map(below).collect()
+}
+
 /// Where the values of new rows come from.
 #[derive(Debug)]
 enum Fill {
@@ -114,11 +165,11 @@ impl Added {
                 if self.not_null { " NOT NULL" } else { "" },
                 sequence.sql()
             ),
-            Fill::Default => self.plain_sql(add, &column),
+            Fill::Default => self.plain_sql(add, &table, &column),
         }
     }
 
-    fn plain_sql(&self, add: String, column: &str) -> String {
+    fn plain_sql(&self, add: String, table: &str, column: &str) -> String {
         let mut sql = add;
         if let Some(earlier) = &self.earlier {
             sql.push_str(&format!(" DEFAULT {}", literal(earlier)));
@@ -130,6 +181,10 @@ impl Added {
             sql.push_str(&format!(", ALTER COLUMN {column} SET DEFAULT {default}"));
         }
         sql.push(';');
+        if self.earlier.is_some() && self.default.is_none() {
+            // In one statement it would come before the column.
+            sql.push_str(&format!(" ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT;"));
+        }
         if self.default.is_some() && self.earlier.is_none() {
             sql.push_str(COMPARED);
         }
@@ -153,6 +208,10 @@ mod tests {
         assert_eq!(
             sql(true, Some("1.5"), Some("1.50"), Fill::Default),
             r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2) DEFAULT '1.50' NOT NULL, ALTER COLUMN "a" SET DEFAULT 1.5;"#
+        );
+        assert_eq!(
+            sql(false, None, Some("1.50"), Fill::Default),
+            r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2) DEFAULT '1.50'; ALTER TABLE "public"."t" ALTER COLUMN "a" DROP DEFAULT;"#
         );
         let bare = r#"ALTER TABLE "public"."t" ADD COLUMN "a" numeric(10,2);"#;
         assert_eq!(sql(false, None, None, Fill::Default), bare);

@@ -15,6 +15,7 @@ pub mod foreign_keys;
 pub mod holders;
 pub mod large_objects;
 pub mod named;
+pub mod needed;
 pub mod objects;
 pub mod present;
 pub mod publication;

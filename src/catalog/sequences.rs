@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use super::tables::Named;
 use crate::session::{DbContext, DbError, Row, Session};
-use crate::sql::{TableName, ident};
+use crate::sql::{TableName, ident, oid_of};
 
 /// The column a sequence belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,15 +91,7 @@ impl Sequence {
             name: TableName { schema: row.take("schema")?, name: row.take("name")? },
             owner: None,
             tied: Vec::new(),
-            definition: Definition {
-                kind: row.take("type")?,
-                start: row.take("seqstart")?,
-                increment: row.take("seqincrement")?,
-                min: row.take("seqmin")?,
-                max: row.take("seqmax")?,
-                cache: row.take("seqcache")?,
-                cycles: row.take("seqcycle")?,
-            },
+            definition: Definition::of(row)?,
             may_read,
             may_update,
             may_alter,
@@ -217,6 +209,54 @@ pub async fn list(session: &Session) -> Result<Vec<Sequence>, DbError> {
     Ok(sequences)
 }
 
+/// How the sequence with this oid counts; `None` when there is none.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn definition(session: &Session, oid: u32) -> Result<Option<Definition>, DbError> {
+    let sql = "SELECT pg_catalog.format_type(seqtypid, NULL) AS type, seqstart, seqincrement, seqmin, seqmax, seqcache, seqcycle \
+        FROM pg_catalog.pg_sequence WHERE seqrelid = $1";
+    let row = session.query_opt(sql, &[&oid]).await.during(session.side(), "look at a sequence")?;
+    row.as_ref().map(Definition::of).transpose()
+}
+
+/// What lets go of the sequences of these tables that defaults of others call, as SQL that
+/// goes before a DROP TABLE: that is refused without it.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn releases(
+    session: &Session,
+    tables: impl Iterator<Item = &TableName>,
+) -> Result<HashMap<TableName, String>, DbError> {
+    let (schemas, names): (Vec<String>, Vec<String>) = tables.map(|t| (t.schema.clone(), t.name.clone())).unzip();
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = format!(
+        "WITH RECURSIVE below (top, oid) AS (SELECT asked.oid, asked.oid FROM (SELECT {} AS oid \
+                 FROM unnest($1::text[], $2::text[]) AS named_there (schema, name)) AS asked WHERE asked.oid IS NOT NULL \
+             UNION ALL SELECT below.top, i.inhrelid FROM below JOIN pg_catalog.pg_inherits i ON i.inhparent = below.oid) \
+         SELECT DISTINCT tn.nspname::text, t.relname::text, sn.nspname::text, s.relname::text FROM below \
+             JOIN pg_catalog.pg_depend o ON o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refobjid = below.oid \
+                 AND o.refobjsubid > 0 AND o.classid = o.refclassid AND o.deptype = 'a' \
+             JOIN pg_catalog.pg_class s ON s.oid = o.objid AND s.relkind = 'S' JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace \
+             JOIN pg_catalog.pg_class t ON t.oid = below.top JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace \
+         WHERE EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef e ON e.oid = d.objid \
+             WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.refclassid = o.refclassid AND d.refobjid = s.oid \
+                 AND NOT EXISTS (SELECT FROM below b WHERE b.top = below.top AND b.oid = e.adrelid)) ORDER BY 1, 2, 3, 4",
+        oid_of("named_there.schema", "named_there.name")
+    );
+    let rows = session.query(&sql, &[&schemas, &names]).await;
+    let mut found: HashMap<TableName, String> = HashMap::new();
+    for row in rows.during(session.side(), "look for sequences that others call")? {
+        let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+        let sequence = TableName { schema: row.take(2)?, name: row.take(3)? };
+        found.entry(table).or_default().push_str(&format!("ALTER SEQUENCE {} OWNED BY NONE; ", sequence.sql()));
+    }
+    Ok(found)
+}
+
 /// Enters the tables that sequences are tied to, the owner's first.
 async fn tie(session: &Session, sequences: &mut [Sequence], ties: &Ties) -> Result<(), DbError> {
     let places: HashMap<u32, usize> = sequences.iter().enumerate().map(|(place, s)| (s.oid, place)).collect();
@@ -285,6 +325,18 @@ pub struct Definition {
 }
 
 impl Definition {
+    fn of(row: &Row) -> Result<Self, DbError> {
+        Ok(Definition {
+            kind: row.take("type")?,
+            start: row.take("seqstart")?,
+            increment: row.take("seqincrement")?,
+            min: row.take("seqmin")?,
+            max: row.take("seqmax")?,
+            cache: row.take("seqcache")?,
+            cycles: row.take("seqcycle")?,
+        })
+    }
+
     /// The bound that it begins anew from.
     pub fn first(&self) -> i64 {
         if self.increment < 0 { self.max } else { self.min }

@@ -448,6 +448,16 @@ pub async fn with_column_above(session: &Session, oid: u32, column: &str) -> Res
     rows.iter().map(named).collect()
 }
 
+/// The number of a table's column of this name, if it has one.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn column_number(session: &Session, oid: u32, name: &str) -> Result<Option<i16>, DbError> {
+    let sql = "SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attname = $2::text AND attnum > 0";
+    let row = session.query_opt(sql, &[&oid, &name]).await.during(session.side(), "look for a column")?;
+    row.map(|row| row.take(0)).transpose()
+}
+
 /// The table with all above it and all below those, by partition or inheritance.
 ///
 /// # Errors

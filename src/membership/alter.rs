@@ -3,15 +3,18 @@
 //! Invariant: each is printed at the topmost table that has the column, as PostgreSQL
 //! refuses an ALTER TABLE of a column that is inherited (`renameatt_internal`,
 //! `ATExecDropColumn`, `ATPrepAlterColumnType` in `tablecmds.c`), and the same statement
-//! stands there once.
+//! stands there once. What it adds or sets there is what the source has there, not what a
+//! table below has; what that one has for itself comes with it. What a column needs and the
+//! target lacks (types, functions, sequences) is created before.
 
 use std::collections::HashMap;
 
 use super::columns::Difference;
-use crate::catalog::added::{add_column_sql, default_sql};
+use crate::catalog::added::{Below, add_column_sql, default_sql, otherwise_below};
+use crate::catalog::needed::needed_sql;
 use crate::catalog::tables::{self, Column};
 use crate::catalog::types::has_cast;
-use crate::session::{DbError, Session};
+use crate::session::Session;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident};
 use crate::state::{State, StateError};
@@ -32,6 +35,17 @@ pub struct Altered<'a> {
     pub name: &'a TableName,
 }
 
+/// A column of the source where an ALTER TABLE reaches it on both sides.
+#[derive(Clone, Debug)]
+pub struct Top {
+    /// The table of the source.
+    pub oid: u32,
+    /// The column's number there; `None` when it is gone.
+    pub number: Option<i16>,
+    /// The table on the target.
+    pub there: TableName,
+}
+
 /// The statements that mend these differences of a table, each where an ALTER TABLE reaches
 /// the column.
 ///
@@ -44,49 +58,73 @@ pub async fn mended(
     state: &State,
 ) -> Result<Vec<String>, StateError> {
     let mut by_table: Vec<(TableName, Vec<Difference<'_>>)> = Vec::new();
+    let mut definitions = Definitions::default();
     for difference in differences {
         let there = match difference {
             Difference::Renamed { from: name, .. } | Difference::InTheWay(name) => Some(*name),
             Difference::Unlike { there, .. } => Some(there.name.as_str()),
             Difference::Lacks(_) => None,
         };
-        let altered = match (there, difference) {
-            (Some(name), _) => tables::top_with_column(target, table.there, name).await?,
-            (None, Difference::Lacks(column)) => {
-                let now = table.columns.iter().find(|now| now.number == column.number);
-                let name = now.map_or(&column.name, |now| &now.name);
-                Some(extended(source, (table.oid, table.name), name, state).await?)
-            }
-            (None, _) => None,
+        let mut altered = match there {
+            Some(name) => tables::top_with_column(target, table.there, name).await?,
+            None => None,
         };
+        if let Difference::Lacks(column) | Difference::Unlike { column, .. } = difference {
+            let now = table.columns.iter().find(|now| now.number == column.number);
+            let name = now.map_or(&column.name, |now| &now.name);
+            let mut top = top(source, (table.oid, table.name), name, state).await?;
+            // Another one may have its name by now.
+            top.number = now.and(top.number);
+            let altered = altered.get_or_insert_with(|| top.there.clone());
+            definitions.add((source, target), (&top, altered), difference, state).await?;
+        }
         let altered = altered.unwrap_or_else(|| table.name.clone());
         match by_table.iter_mut().find(|(table, _)| *table == altered) {
             Some((_, of_table)) => of_table.push(*difference),
             None => by_table.push((altered, vec![*difference])),
         }
     }
-    let mut statements = Vec::new();
+    let mut statements = definitions.needed;
     for (altered, differences) in &by_table {
-        let definitions = definitions((source, target), table.oid, altered, differences).await?;
-        statements.extend(sql(altered, differences, &definitions));
+        statements.extend(sql(altered, differences, &definitions.columns));
     }
     Ok(statements)
 }
 
-/// The table on the target that is to get a column which this table of the source, whose
-/// counterpart is `there`, has under this name by now: the topmost one that has it on the source.
+/// Where an ALTER TABLE reaches the column that this table of the source, whose counterpart
+/// is `there`, has under this name by now: the topmost one that has it on the source.
 ///
 /// # Errors
 /// When the source cannot be asked.
-pub async fn extended(
+pub async fn top(
     source: &Session,
     (oid, there): (u32, &TableName),
     column: &str,
     state: &State,
-) -> Result<TableName, StateError> {
+) -> Result<Top, StateError> {
     let above = tables::with_column_above(source, oid, column).await?;
     let names = state.target_names(&above.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
-    Ok(above.iter().find_map(|table| names.get(&table.oid)).unwrap_or(there).clone())
+    let known = above.iter().find_map(|table| Some((table.oid, names.get(&table.oid)?)));
+    let (oid, there) = known.unwrap_or((oid, there));
+    Ok(Top { oid, number: tables::column_number(source, oid, column).await?, there: there.clone() })
+}
+
+/// The statements that add the column of the source at this top, under this name, with what
+/// it needs; `None` when the source has dropped it again.
+///
+/// # Errors
+/// When either side cannot be asked.
+pub async fn addition(
+    sessions: (&Session, &Session),
+    top: &Top,
+    name: &str,
+    state: &State,
+) -> Result<Option<String>, StateError> {
+    let Some(number) = top.number else { return Ok(None) };
+    let add = added(sessions.0, top, (&top.there, name), state).await?;
+    let mut statements = needed_sql(sessions, (top.oid, number)).await?;
+    statements.extend(add);
+    Ok(Some(statements.join(" ")))
 }
 
 /// The statements that mend it, in their order. `table` is where an ALTER reaches the
@@ -158,52 +196,99 @@ fn retype(table: &TableName, (column, there): (&Column, &Column), values: Values
     }
 }
 
-/// What [`sql`] wants of the source: the statements that add columns, and those that give
-/// them another type, by the columns' names. `oid` is the source's table.
-///
-/// # Errors
-/// When the source cannot be asked.
-async fn definitions(
-    (source, target): (&Session, &Session),
-    oid: u32,
-    table: &TableName,
-    differences: &[Difference<'_>],
-) -> Result<HashMap<String, String>, DbError> {
-    let mut found = HashMap::new();
-    for difference in differences {
-        let (name, sql) = match difference {
+/// What [`sql`] wants of the source.
+#[derive(Debug, Default)]
+struct Definitions {
+    /// The statements that add columns, and those that give them another type, by the
+    /// columns' names.
+    columns: HashMap<String, String>,
+    /// What creates what these need.
+    needed: Vec<String>,
+}
+
+impl Definitions {
+    /// Asks for those of one difference: of what the source has at the `top`, for the table
+    /// of the target that is altered.
+    async fn add(
+        &mut self,
+        (source, target): (&Session, &Session),
+        (top, altered): (&Top, &TableName),
+        difference: &Difference<'_>,
+        state: &State,
+    ) -> Result<(), StateError> {
+        let (column, sql) = match difference {
             Difference::Lacks(column) => {
-                let sql = add_column_sql(source, oid, table, (column.number, &column.name)).await?;
                 // The source has dropped it again; its changes before that still come.
-                let gone =
-                    || format!("ALTER TABLE {} ADD COLUMN {} {};", table.sql(), ident(&column.name), column.below_sql);
-                (&column.name, Some(sql.unwrap_or_else(gone)))
+                let (table, name, kind) = (altered.sql(), ident(&column.name), &column.below_sql);
+                let gone = format!("ALTER TABLE {table} ADD COLUMN {name} {kind};");
+                let sql = added(source, top, (altered, &column.name), state).await?;
+                (column, Some(sql.unwrap_or(gone)))
             }
             Difference::Unlike { column, there } if column.is_generated() && !there.is_generated() => {
-                (&column.name, add_column_sql(source, oid, table, (column.number, &column.name)).await?)
+                (column, added(source, top, (altered, &column.name), state).await?)
             }
-            Difference::Unlike { there, column } if there.is_generated() == column.is_generated() => {
-                (&column.name, Some(retyped((source, target), oid, table, (column, there)).await?))
+            Difference::Unlike { column, there } if there.is_generated() == column.is_generated() => {
+                (column, Some(retyped((source, target), top, altered, (column, there), state).await?))
             }
-            _ => continue,
+            _ => return Ok(()),
         };
-        found.extend(sql.map(|sql| (name.clone(), sql)));
+        self.columns.extend(sql.map(|sql| (column.name.clone(), sql)));
+        if let Some(number) = top.number {
+            let needed = needed_sql((source, target), (top.oid, number)).await?;
+            self.needed.extend(needed.into_iter().filter(|sql| !self.needed.contains(sql)).collect::<Vec<_>>());
+        }
+        Ok(())
     }
-    Ok(found)
+}
+
+/// The statements that add the source's column at this top to `table` of the target under
+/// this name: with those below that had it by themselves first, and their own
+/// defaults last, as the other way round an ALTER TABLE would give them those of the top.
+async fn added(
+    source: &Session,
+    top: &Top,
+    (table, name): (&TableName, &str),
+    state: &State,
+) -> Result<Option<String>, StateError> {
+    let Some(number) = top.number else { return Ok(None) };
+    let Some(add) = add_column_sql(source, top.oid, table, (number, name)).await? else { return Ok(None) };
+    let below = otherwise_below(source, top.oid, number).await?;
+    let names = state.target_names(&below.iter().map(|one| one.oid).collect::<Vec<_>>()).await?;
+    let mut statements = Vec::new();
+    for (one, there) in below.iter().filter_map(|one| Some((one, names.get(&one.oid)?))) {
+        if one.has_own_values {
+            let own = add_column_sql(source, one.oid, there, (one.number, name)).await?;
+            statements.extend(own.map(|sql| sql.replacen(" ADD COLUMN ", " ADD COLUMN IF NOT EXISTS ", 1)));
+        }
+    }
+    statements.push(add);
+    statements.extend(defaults(&below, &names, name));
+    Ok(Some(statements.join(" ")))
+}
+
+/// The statements that give tables below the defaults of their own.
+fn defaults(below: &[Below], names: &HashMap<u32, TableName>, column: &str) -> Vec<String> {
+    let set = |one: &Below| {
+        let (there, default) = (names.get(&one.oid)?.sql(), one.own_default.as_ref()?);
+        let what = default.as_ref().map_or_else(|| "DROP DEFAULT".to_owned(), |sql| format!("SET DEFAULT {sql}"));
+        Some(format!("ALTER TABLE ONLY {there} ALTER COLUMN {} {what};", ident(column)))
+    };
+    below.iter().filter_map(set).collect()
 }
 
 async fn retyped(
     (source, target): (&Session, &Session),
-    oid: u32,
+    top: &Top,
     table: &TableName,
     (column, there): (&Column, &Column),
-) -> Result<String, DbError> {
+    state: &State,
+) -> Result<String, StateError> {
     if let Some(expression) = &column.expression {
         let (sql, name) = (table.sql(), ident(&column.name));
         return Ok(if target.version() >= SETS_EXPRESSIONS {
             format!("ALTER TABLE {sql} ALTER COLUMN {name} SET EXPRESSION AS ({expression});")
         } else {
-            let add = add_column_sql(source, oid, table, (column.number, &column.name)).await?.unwrap_or_default();
+            let add = added(source, top, (table, &column.name), state).await?.unwrap_or_default();
             format!("ALTER TABLE {sql} DROP COLUMN {name}; {add}")
         });
     }
@@ -216,8 +301,15 @@ async fn retyped(
         _ if has_cast(source, &there.below_sql, &column.below_sql).await? => Values::Cast,
         _ => Values::Lost,
     };
-    let default = if there.has_default { default_sql(source, oid, column.number).await? } else { None };
-    Ok(drops + &retype(table, (column, there), values, default.as_deref()))
+    let (mut default, mut others) = (None, Vec::new());
+    if let Some(number) = top.number.filter(|_| there.has_default && values != Values::Kept) {
+        default = default_sql(source, top.oid, number).await?;
+        let below = otherwise_below(source, top.oid, number).await?;
+        let names = state.target_names(&below.iter().map(|one| one.oid).collect::<Vec<_>>()).await?;
+        others = defaults(&below, &names, &column.name);
+    }
+    let retype = retype(table, (column, there), values, default.as_deref());
+    Ok(std::iter::once(drops + &retype).chain(others).collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod added;
 mod baseline;
 mod beside;
 mod bounds;

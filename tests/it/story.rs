@@ -92,9 +92,14 @@ impl Story {
         let verbs = [
             "ALTER TABLE \"",
             "ALTER TYPE ",
+            "ALTER TABLE ONLY \"",
             "ALTER SEQUENCE \"",
+            "CREATE DOMAIN ",
+            "CREATE FUNCTION ",
+            "CREATE SCHEMA ",
             "CREATE SEQUENCE ",
             "CREATE TABLE \"",
+            "CREATE TYPE ",
             "DROP TABLE \"",
             "TRUNCATE \"",
         ];
