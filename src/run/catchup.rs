@@ -17,13 +17,14 @@ use super::stream::{self, Reason, Start, end_as_of_now, stream};
 use super::{
     Context, Error, begin, coverage, extensions, finish, leave, position, prepare, resync, retrying, wait_for_lease,
 };
+use crate::catalog::sequences::Owner;
 use crate::config::Settings;
 use crate::copy;
 use crate::lsn::EndLsn;
 use crate::membership::coverage::{Cause, Gap};
 use crate::schema::Leftover;
 use crate::session::Session;
-use crate::sql::TableName;
+use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::position::Claim;
@@ -204,10 +205,13 @@ async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Resu
 fn beside(error: SweepError, gaps: &[Gap]) -> Option<SweepError> {
     let SweepError::Sequences(problems) = error else { return Some(error) };
     let comes_with = |problem: &SequenceProblem, gap: &Gap| match (&problem.cause, &gap.cause) {
-        (SequenceCause::Missing(sql), Cause::Columns(columns)) => {
-            let of_column = format!("ALTER TABLE {} ALTER COLUMN", gap.table.sql());
+        (SequenceCause::Missing(_), Cause::Columns(columns)) => {
             let created = format!("CREATE SEQUENCE IF NOT EXISTS {} ", problem.sequence.sql());
-            sql.starts_with(&of_column) || columns.iter().any(|sql| sql.contains(&created))
+            columns.iter().any(|sql| sql.contains(&created))
+        }
+        (SequenceCause::WithColumn(Owner { table, column }), Cause::Columns(columns)) => {
+            let added = format!("ALTER TABLE {} ADD COLUMN {} ", table.sql(), ident(column));
+            columns.iter().any(|sql| sql.contains(&added))
         }
         _ => false,
     };

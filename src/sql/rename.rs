@@ -2,7 +2,7 @@
 //!
 //! Invariant: the statements can be run as they are, in their order. What is in
 //! the way goes first; of relations that exchange names one goes by a name that
-//! nobody has. A table's new schema is created unless it is there, as the whole
+//! nobody has. A new schema is created unless it is there, as the whole
 //! schema may have been renamed.
 
 use std::collections::HashMap;
@@ -108,7 +108,7 @@ impl<F: Fn(&TableName) -> bool> Writer<'_, F> {
     fn write(&mut self, Rename { from, to }: Rename) {
         let under_its_new_name = TableName::new(&from.schema, &to.name);
         let in_its_new_schema = TableName::new(&to.schema, &from.name);
-        if from.schema != to.schema && self.what == Renamed::Table {
+        if from.schema != to.schema {
             let create = format!("CREATE SCHEMA IF NOT EXISTS {};", ident(&to.schema));
             if !self.sql.contains(&create) {
                 self.sql.push(create);

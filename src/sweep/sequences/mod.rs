@@ -31,10 +31,12 @@ mod write;
 use std::collections::{HashMap, HashSet};
 
 use self::catalog::{IfGone, Sequence, is_gone};
-use self::pairs::{Match, Records, matches};
+use self::pairs::{Home, Match, Records, matches};
 use self::plan::{Change, plan};
 use self::value::Value;
 use super::SweepError;
+use crate::catalog::sequences::Owner;
+use crate::catalog::tables;
 use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::membership::{self, Known};
 use crate::session::{DbContext, DbError, Session};
@@ -132,8 +134,9 @@ pub async fn pass(
     let found = gather(source, target, state, rules.filter).await?;
     let (changes, mut problems) = decide(&found, rules.schema, kind);
     let written = write::write(target, state, &changes).await?;
-    for sequence in written.altered.iter().filter_map(|place| found.ours.get(*place)) {
-        tracing::info!(sequence = %sequence.name, "altered as on the source: {}", sequence.definition.sql());
+    for change in changes.iter().filter(|change| written.altered.contains(&change.place)) {
+        let sequence = found.ours.get(change.place).map(|sequence| sequence.name.to_string());
+        tracing::info!(sequence, "altered as on the source: {}", change.alter.as_deref().unwrap_or_default());
     }
     problems.extend(written.refused.into_iter().map(|(place, words)| (place, SequenceCause::Refused(words))));
     let problems = named(&found, problems);
@@ -157,6 +160,8 @@ async fn limit(session: &Session, kind: SequencePass) -> Result<(), DbError> {
 struct Found {
     ours: Vec<Sequence>,
     theirs: Vec<Option<(Sequence, Match)>>,
+    /// What those of the target have to belong to.
+    homes: Vec<Home>,
     records: Records,
 }
 
@@ -183,8 +188,8 @@ async fn gather_once(
     let known = async { Ok(membership::known(state).await?) };
     let (ours, theirs, pairs, known) = futures_util::try_join!(list(source), list(target), pairs, known)?;
     let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
-    let owners: Vec<u32> = ours.iter().filter_map(|sequence| Some(sequence.owner_table()?.oid)).collect();
-    let records = Records { pairs, tables: state.target_names(&owners).await? };
+    let tables = state.target_names(&known.keys().copied().collect::<Vec<_>>()).await?;
+    let records = Records { pairs, tables };
     let matched = matches(&ours, &theirs, &records);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
     let theirs = matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched)));
@@ -198,7 +203,39 @@ async fn gather_once(
         catalog::read(source, ours.iter_mut().collect(), if_gone),
         catalog::read(target, theirs.iter_mut().flatten().map(|(sequence, _)| sequence).collect(), if_gone),
     )?;
-    Ok(Found { ours, theirs, records })
+    let homes = homes(target, (&ours, &theirs), &records).await?;
+    Ok(Found { ours, theirs, homes, records })
+}
+
+/// What the target's counterparts have to belong to; where they do not, it is looked for there.
+async fn homes(
+    target: &Session,
+    (ours, theirs): (&[Sequence], &[Option<(Sequence, Match)>]),
+    records: &Records,
+) -> Result<Vec<Home>, DbError> {
+    let mut homes: Vec<Home> = ours.iter().map(|ours| Home::of(ours, records)).collect();
+    let belongs = |theirs: &Option<(Sequence, Match)>, owner: &Owner| {
+        theirs.as_ref().and_then(|(theirs, _)| theirs.owner.as_ref()).is_some_and(|(there, _)| there == owner)
+    };
+    let mut others: Vec<&mut Home> = homes
+        .iter_mut()
+        .zip(theirs)
+        .filter(|(home, theirs)| matches!(home, Home::Column(owner) if !belongs(theirs, owner)))
+        .map(|(home, _)| home)
+        .collect();
+    if others.is_empty() {
+        return Ok(homes);
+    }
+    let names: HashSet<TableName> = others.iter().filter_map(|home| Some(home.column()?.table.clone())).collect();
+    let there = tables::by_name(target, names.iter()).await?;
+    for home in &mut others {
+        let Some(owner) = home.column().cloned() else { continue };
+        let columns = there.get(&owner.table).map_or(&[][..], |found| &found.columns);
+        if !columns.iter().any(|column| column.name == owner.column) {
+            **home = Home::Lacking(owner);
+        }
+    }
+    Ok(homes)
 }
 
 /// What the end will want of the target's sequences, as far as it is known beforehand:
@@ -233,9 +270,10 @@ fn takes_part(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool 
 fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>, Vec<(usize, SequenceCause)>) {
     let (mut changes, mut problems, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     let mut renames = Vec::new();
-    for (place, (ours, theirs)) in found.ours.iter().zip(&found.theirs).enumerate() {
+    let all = found.ours.iter().zip(&found.theirs).zip(&found.homes);
+    for (place, ((ours, theirs), home)) in all.enumerate() {
         let theirs = theirs.as_ref().map(|(sequence, matched)| (sequence, *matched));
-        let decided = plan(place, ours, theirs, schema, kind);
+        let decided = plan(place, ours, theirs, home, (schema, kind));
         if let Some(steps) = decided.cut_to {
             cut.push(format!("{} ({steps})", ours.name));
         }

@@ -10,6 +10,36 @@ use super::catalog::Sequence;
 use crate::catalog::sequences::Owner;
 use crate::sql::TableName;
 
+/// The column that a sequence of the target has to belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// This one; the target has it.
+    Column(Owner),
+    /// This one, which the target lacks so far.
+    Lacking(Owner),
+    /// None.
+    Nowhere,
+    /// The column's table is not taken in so far.
+    Unknown,
+}
+
+impl Home {
+    /// That of a sequence of the source. Whether the target has the column is seen later.
+    pub fn of(ours: &Sequence, records: &Records) -> Self {
+        let Some((owner, _)) = &ours.owner else { return Home::Nowhere };
+        let there = ours.owner_table().and_then(|table| records.tables.get(&table.oid));
+        there.map_or(Home::Unknown, |table| Home::Column(Owner { table: table.clone(), column: owner.column.clone() }))
+    }
+
+    /// The column, if the target has it.
+    pub fn column(&self) -> Option<&Owner> {
+        match self {
+            Home::Column(owner) => Some(owner),
+            Home::Lacking(_) | Home::Nowhere | Home::Unknown => None,
+        }
+    }
+}
+
 /// The target's counterpart of a source's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
@@ -38,7 +68,7 @@ impl Match {
 pub(super) struct Records {
     /// The target's oid of a sequence by the source's, as of earlier passes.
     pub pairs: HashMap<u32, u32>,
-    /// The target's present names of the tables that own sequences, by the source's oids.
+    /// The target's present names of all tables that are known, by the source's oids.
     pub tables: HashMap<u32, TableName>,
 }
 

@@ -5,11 +5,10 @@
 
 use super::SequencePass;
 use super::catalog::Sequence;
-use super::pairs::Match;
+use super::pairs::{Home, Match};
 use super::problem::{Blame, SequenceCause};
 use super::value::{Value, is_ahead, with_margin};
-use crate::catalog::sequences::Bond;
-use crate::catalog::sequences::Definition;
+use crate::catalog::sequences::{Bond, Definition, Owner};
 use crate::config::SchemaMode;
 use crate::sql::ident;
 use crate::sql::rename::Rename;
@@ -62,10 +61,15 @@ pub(super) fn plan(
     place: usize,
     ours: &Sequence,
     theirs: Option<(&Sequence, Match)>,
-    schema: SchemaMode,
-    pass: SequencePass,
+    home: &Home,
+    (schema, pass): (SchemaMode, SequencePass),
 ) -> Plan {
-    let Some((theirs, matched)) = theirs else { return Plan::problem(SequenceCause::Missing(create_sql(ours))) };
+    let Some((theirs, matched)) = theirs else {
+        return Plan::problem(match home {
+            Home::Lacking(owner) => SequenceCause::WithColumn(owner.clone()),
+            _ => SequenceCause::Missing(create_sql(ours)),
+        });
+    };
     let value = match &ours.value {
         Ok(value) => *value,
         Err(cause) => return Plan::problem(cause.clone()),
@@ -82,7 +86,7 @@ pub(super) fn plan(
             return plan;
         }
     };
-    let (alter, found) = follow(ours, theirs, (value, found), schema, &mut plan.problems);
+    let (alter, found) = follow((ours, theirs, home), (value, found), schema, &mut plan.problems);
     let bounds = if alter.is_some() { &ours.definition } else { &theirs.definition };
     let wanted = match pass {
         SequencePass::Periodic => Some(value).filter(|value| is_ahead(*value, found, ours.definition.increment)),
@@ -122,21 +126,28 @@ fn rename(ours: &Sequence, theirs: &Sequence, matched: Match, schema: SchemaMode
 /// Compares the definitions: the ALTER SEQUENCE, if it is ours to do, and the
 /// value that the target's sequence has after it.
 fn follow(
-    ours: &Sequence,
-    theirs: &Sequence,
+    (ours, theirs, home): (&Sequence, &Sequence, &Home),
     (value, found): (Value, Value),
     schema: SchemaMode,
     problems: &mut Vec<SequenceCause>,
 ) -> (Option<String>, Value) {
-    let there = theirs.definition.differences(&ours.definition);
-    if there.is_empty() {
+    let mut there = theirs.definition.differences(&ours.definition);
+    let owner = owner_sql((ours, theirs, home), schema);
+    if there.is_empty() && owner.is_none() {
         return (None, found);
     }
-    let mut sql = format!("ALTER SEQUENCE {} {}", theirs.name.sql(), ours.definition.sql());
+    let mut sql = format!("ALTER SEQUENCE {}", theirs.name.sql());
     let mut after = found;
-    if !ours.definition.admits(found.0) {
-        sql.push_str(&format!(" RESTART WITH {}", value.0));
-        after = (value.0, false);
+    if !there.is_empty() {
+        sql.push_str(&format!(" {}", ours.definition.sql()));
+        if !ours.definition.admits(found.0) {
+            sql.push_str(&format!(" RESTART WITH {}", value.0));
+            after = (value.0, false);
+        }
+    }
+    if let Some((is, to_be)) = owner {
+        there = [there, is].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
+        sql.push_str(&format!(" {to_be}"));
     }
     match (schema, theirs.may_alter) {
         (SchemaMode::Create, true) => (Some(sql), after),
@@ -149,6 +160,29 @@ fn follow(
             (None, found)
         }
     }
+}
+
+/// The OWNED BY that the target's has, and the one that it has to get: a sequence keeps a
+/// table from being dropped that it does not belong to on the source any more. In a schema
+/// of the operator's it may belong to no column. An identity column's cannot get another.
+fn owner_sql((ours, theirs, home): (&Sequence, &Sequence, &Home), schema: SchemaMode) -> Option<(String, String)> {
+    let is_owned_by = |sequence: &Sequence| sequence.owner.as_ref().is_none_or(|(_, bond)| *bond == Bond::OwnedBy);
+    if !is_owned_by(ours) || !is_owned_by(theirs) {
+        return None;
+    }
+    let there = theirs.owner.as_ref().map(|(owner, _)| owner);
+    let wanted = match home {
+        // One that is in another schema is moved first.
+        Home::Column(owner) if owner.table.schema == theirs.name.schema => Some(owner),
+        Home::Nowhere => None,
+        Home::Column(_) | Home::Lacking(_) | Home::Unknown => return None,
+    };
+    let sql = |owner: Option<&Owner>| match owner {
+        Some(owner) => format!("OWNED BY {}.{}", owner.table.sql(), ident(&owner.column)),
+        None => "OWNED BY NONE".to_owned(),
+    };
+    let is_to_change = there != wanted && (schema == SchemaMode::Create || there.is_some());
+    is_to_change.then(|| (sql(there), sql(wanted)))
 }
 
 /// The SQL that makes a sequence like this one on the target.

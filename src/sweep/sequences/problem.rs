@@ -3,9 +3,10 @@
 
 use std::fmt;
 
+use crate::catalog::sequences::Owner;
 use crate::config::Side;
 use crate::session::DbContext;
-use crate::sql::TableName;
+use crate::sql::{TableName, ident};
 
 /// A sequence that a pass could not make equal, or found otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct SequenceProblem {
 pub enum SequenceCause {
     /// The target has no such sequence; the SQL that creates it.
     Missing(String),
+    /// The target has neither it nor this column, which it belongs to.
+    WithColumn(Owner),
     /// The target has it under another name.
     Renamed {
         /// How it gets this one.
@@ -95,6 +98,13 @@ impl fmt::Display for SequenceCause {
         match self {
             SequenceCause::Missing(sql) => {
                 write!(f, "does not exist on the target (run there: {sql}; or leave it out with --exclude-tables)")
+            }
+            SequenceCause::WithColumn(Owner { table, column }) => {
+                write!(
+                    f,
+                    "does not exist on the target; it comes with column {} of {table}, which is not there so far",
+                    ident(column)
+                )
             }
             SequenceCause::Renamed { how, blame } => {
                 let whose = match blame {
