@@ -26,8 +26,8 @@ use tracing::{info, warn};
 use super::ApplyError;
 use super::source::Source;
 use crate::catalog::contents::{self, Contents, Filled};
-use crate::catalog::publication;
 use crate::catalog::tables::Table;
+use crate::catalog::{publication, sequences};
 use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::membership::{self, Known, Part};
@@ -412,7 +412,8 @@ impl Tables {
                 Some(now) if now.name != to => renames.push(Rename { from: to, to: now.name }),
                 Some(_) => break,
                 None => {
-                    dropped = format!("DROP TABLE {}; ", to.sql());
+                    let release = sequences::releases(state.session(), [&to].into_iter()).await?.remove(&to);
+                    dropped = format!("{}DROP TABLE {}; ", release.unwrap_or_default(), to.sql());
                     break;
                 }
             }

@@ -12,9 +12,10 @@
 
 use std::collections::HashMap;
 
+use super::named::oid_of;
 use super::tables::Named;
 use crate::session::{DbContext, DbError, Row, Session};
-use crate::sql::{TableName, ident, oid_of};
+use crate::sql::{TableName, ident};
 
 /// The column a sequence belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -192,11 +192,13 @@ async fn in_the_way(
         !is_there.contains(&there.source_oid) && parent.is_some_and(|oid| above.contains(&oid))
     };
     let dropped = |there: TargetTable| {
-        let cause = Cause::Dropped { within: None };
+        let cause = Cause::Dropped { within: None, release: String::new() };
         Gap { source_oid: there.source_oid, table: there.name, cause }
     };
     let there = ctx.state.target_tables().await?;
-    let dropped: Vec<Gap> = there.iter().filter(|_| overlaps).filter(|t| is_beside(t)).cloned().map(dropped).collect();
+    let dropped = there.iter().filter(|_| overlaps).filter(|t| is_beside(t)).cloned().map(dropped);
+    let mut dropped: Vec<Gap> = dropped.collect();
+    placement::with_releases(ctx.state.session(), &mut dropped).await?;
     if !dropped.is_empty() {
         return Ok(CopyError::Overlaps { source: error, dropped });
     }

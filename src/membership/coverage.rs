@@ -16,7 +16,7 @@ use std::fmt;
 
 use super::placement::{self, Hierarchy, Home, Rules, attached_otherwise, dropped_above};
 use super::placing::Placing;
-use super::publishing::root_in_name;
+use super::publishing::{of_publication, published_as, root_in_name};
 use super::renaming::{Renaming, say_how_to_rename};
 use super::switched::{self, Switched};
 use super::{Part, SourceTable};
@@ -33,9 +33,14 @@ pub enum Cause {
     Dropped {
         /// The table that it is a partition of on the target, when that is to go, too.
         within: Option<TableName>,
+        /// What lets go of its sequences that others call, filled in later.
+        release: String,
     },
     /// The source has another table of its name.
-    CreatedAgain,
+    CreatedAgain {
+        /// The same.
+        release: String,
+    },
     /// The source has it under another name than the target.
     Renamed {
         /// The name there.
@@ -56,7 +61,10 @@ pub enum Cause {
     /// Those of one kind come of other rows than those of another.
     OtherRows,
     /// It is unlogged by now.
-    Unlogged,
+    Unlogged {
+        /// Its name on the source.
+        now: TableName,
+    },
     /// It was unlogged and is not any more: its rows are in no stream.
     Logged,
     /// The filter left it out and does not any more.
@@ -218,7 +226,9 @@ impl Gap {
                  may be lost"
             }
             Cause::Dropped { .. } => "was dropped on the source, and the target still has it",
-            Cause::CreatedAgain => "was dropped on the source and created again, and the target still has the old one",
+            Cause::CreatedAgain { .. } => {
+                "was dropped on the source and created again, and the target still has the old one"
+            }
             Cause::MissingOnTarget => "is not on the target any more",
             Cause::NotPublished => "is not published any more, and its changes since then are lost",
             Cause::Alone => {
@@ -227,7 +237,7 @@ impl Gap {
             Cause::PublishedAgain => {
                 "was taken out of the publication and put back, and its changes in between are lost"
             }
-            Cause::Unlogged => "is unlogged on the source by now, so its changes are in no stream",
+            Cause::Unlogged { .. } => "is unlogged on the source by now, so its changes are in no stream",
             Cause::Logged => "was unlogged and is logged by now, so its earlier rows are in no stream",
             Cause::LetIn => "was left out when the rows were copied, and is not any more",
             Cause::New => "was created on the source after the copy, and its rows are not on the target",
@@ -250,9 +260,11 @@ impl Gap {
         let again = format!("copy it anew: walferry resync '{table}'");
         let add = format!("take it in: walferry add '{table}'");
         match &self.cause {
-            Cause::Dropped { within: Some(parent) } => format!("it goes with {parent}"),
-            Cause::Dropped { within: None } => format!("if it can go, on the target: DROP TABLE {sql};"),
-            Cause::CreatedAgain => format!("on the target: DROP TABLE {sql}; then {add}"),
+            Cause::Dropped { within: Some(parent), .. } => format!("it goes with {parent}"),
+            Cause::Dropped { within: None, release } => {
+                format!("if it can go, on the target: {release}DROP TABLE {sql};")
+            }
+            Cause::CreatedAgain { release } => format!("on the target: {release}DROP TABLE {sql}; then {add}"),
             Cause::Renamed { how, .. } => how.to_string(),
             Cause::Switched(switched) => switched.remedy(),
             Cause::Inherits { missing, extra } => {
@@ -280,7 +292,10 @@ impl Gap {
             }
             Cause::Operations(_) => format!("mend the publication, and {again}"),
             Cause::OtherRows => format!("let each publication that has it publish every kind of change, and {again}"),
-            Cause::Unlogged => format!("make it logged on the source (ALTER TABLE {sql} SET LOGGED;) and {again}"),
+            Cause::Unlogged { now } => format!(
+                "make it logged on the source (ALTER TABLE {} SET LOGGED;) and copy it anew: walferry resync '{now}'",
+                now.sql()
+            ),
             Cause::Logged => add,
             Cause::LetIn | Cause::New | Cause::NewAndEmpty => {
                 format!("{add}, or leave it out: --exclude-tables '{table}'")
@@ -356,9 +371,16 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
             Some(table) => of_table(now, &members, row, table, there),
             None if !row.state.takes_part() || there.is_none() => Vec::new(),
             None if let Some(stranger) = there.and_then(|there| strangers.get(&there.name)) => {
-                if takes_its_place(row, stranger) { Vec::new() } else { vec![Cause::CreatedAgain] }
+                if takes_its_place(row, stranger) {
+                    Vec::new()
+                } else {
+                    vec![Cause::CreatedAgain { release: String::new() }]
+                }
             }
-            None => vec![Cause::Dropped { within: there.and_then(|there| dropped_above(&by_oid, there)) }],
+            None => {
+                let within = there.and_then(|there| dropped_above(&by_oid, there));
+                vec![Cause::Dropped { within, release: String::new() }]
+            }
         };
         // One without a table there, as it was left out, goes by its present name.
         let here = by_oid.get(&row.source_oid).map_or(&row.table, |table| &table.name);
@@ -366,7 +388,7 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
         gaps.extend(causes.into_iter().map(|cause| Gap { source_oid: row.source_oid, table: name.clone(), cause }));
     }
     let mut of_strangers: HashMap<u32, Gap> = HashMap::new();
-    let again = |gap: &Gap| (gap.cause == Cause::CreatedAgain).then(|| gap.table.clone());
+    let again = |gap: &Gap| matches!(gap.cause, Cause::CreatedAgain { .. }).then(|| gap.table.clone());
     let again: HashSet<TableName> = gaps.iter().filter_map(again).collect();
     for table in now.tables.iter().filter(|table| !known.contains(&table.oid) && !again.contains(&table.name)) {
         let Some(gap) = of_stranger(now, (&known, &members), &by_oid, table) else { continue };
@@ -388,7 +410,7 @@ impl Gap {
     fn turn(&self) -> u8 {
         match self.cause {
             Cause::Switched(_) | Cause::Attached { .. } | Cause::Inherits { .. } => 0,
-            Cause::Dropped { .. } | Cause::CreatedAgain => 1,
+            Cause::Dropped { .. } | Cause::CreatedAgain { .. } => 1,
             Cause::Renamed { .. } => 2,
             _ => TURN_OF_ROWS,
         }
@@ -415,7 +437,10 @@ fn of_table(
             return one(there.and_then(|there| renamed(table, there)).or(logged));
         }
         TableState::Unlogged => {}
-        _ if table.persistence == Persistence::Unlogged => return vec![Cause::Unlogged],
+        _ if table.persistence == Persistence::Unlogged => {
+            let renamed = there.and_then(|there| renamed(table, there));
+            return renamed.into_iter().chain([Cause::Unlogged { now: table.name.clone() }]).collect();
+        }
         _ => {}
     }
     let Some(there) = there else {
@@ -430,7 +455,7 @@ fn of_table(
         return vec![cause];
     }
     let is_alone = switched::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
-    let of_rows = || of_publication(row, published_as(now, table)).or_else(|| doubt(now, row, table));
+    let of_rows = || of_publication(row, published_as(now.published, table)).or_else(|| doubt(now, row, table));
     let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
     let of_place = attached(now, members, table, there).or_else(|| inherits(now, members, table, there));
     of_place.into_iter().chain(of_rows).collect()
@@ -497,29 +522,6 @@ fn left_out_within(now: &Now<'_>, members: &Members, table: &SourceTable) -> Opt
 fn takes_part(members: &Members, table: &SourceTable, root: &TableName) -> bool {
     let oid = table.ancestors.iter().find(|above| above.name == *root).map(|above| above.oid);
     oid.is_some_and(|oid| members.all.contains(&oid) || members.let_in.contains(&oid))
-}
-
-/// How its changes come: in its own name, or in that of a table above it.
-fn published_as<'n>(now: &'n Now<'_>, table: &SourceTable) -> Option<&'n Published> {
-    let above = || table.ancestors.iter().find_map(|above| now.published.get(&above.oid));
-    now.published.get(&table.oid).or_else(above)
-}
-
-fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause> {
-    // Its rows come as others'; those are looked at.
-    if !row.state.is_streamed() || row.is_unfinished() {
-        return None;
-    }
-    let Some(published) = published else { return Some(Cause::NotPublished) };
-    let since = row.origin.via.as_deref().map(|before| publication::since(before, &published.via));
-    if since == Some(Since::Broken) {
-        return Some(Cause::PublishedAgain);
-    }
-    let lacks = published.lacks();
-    if !lacks.is_empty() {
-        return Some(Cause::Operations(lacks));
-    }
-    published.parts_kinds().then_some(Cause::OtherRows)
 }
 
 fn attached(now: &Now<'_>, members: &Members, table: &SourceTable, there: &TargetTable) -> Option<Cause> {

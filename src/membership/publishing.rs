@@ -12,12 +12,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::coverage::Cause;
 use super::{Part, SourceTable};
-use crate::catalog::publication::{AllTables, Operation, Partitions, Portion, Publication, Published, RowsOfKind};
+use crate::catalog::publication::{
+    self, AllTables, Operation, Partitions, Portion, Publication, Published, RowsOfKind, Since,
+};
 use crate::catalog::tables::{Identity, Shape};
 use crate::config::publications::who;
 use crate::config::{Publications, SchemaMode, near_misses};
 use crate::sql::{TableName, ident, shown};
+use crate::state::tables::TableRow;
 use crate::words::listed;
 
 /// The entries that a list of tables has for those who take part, as SQL.
@@ -44,6 +48,30 @@ pub fn root_in_name<'t>(published: &HashMap<u32, Published>, table: &'t SourceTa
     let is_own = published.contains_key(&table.oid);
     let above = table.ancestors.iter().find(|above| published.contains_key(&above.oid));
     above.filter(|_| !is_own).map(|above| &above.name)
+}
+
+/// How its changes come: in its own name, or in that of a table above it.
+pub(super) fn published_as<'p>(published: &'p HashMap<u32, Published>, table: &SourceTable) -> Option<&'p Published> {
+    let above = || table.ancestors.iter().find_map(|above| published.get(&above.oid));
+    published.get(&table.oid).or_else(above)
+}
+
+/// What changes of a table do not come, or did not for a while, by how it is published.
+pub(super) fn of_publication(row: &TableRow, published: Option<&Published>) -> Option<Cause> {
+    // Its rows come as others'; those are looked at.
+    if !row.state.is_streamed() || row.is_unfinished() {
+        return None;
+    }
+    let Some(published) = published else { return Some(Cause::NotPublished) };
+    let since = row.origin.via.as_deref().map(|before| publication::since(before, &published.via));
+    if since == Some(Since::Broken) {
+        return Some(Cause::PublishedAgain);
+    }
+    let lacks = published.lacks();
+    if !lacks.is_empty() {
+        return Some(Cause::Operations(lacks));
+    }
+    published.parts_kinds().then_some(Cause::OtherRows)
 }
 
 /// Those whose rows come in their own name, or in that of their partitions: how a

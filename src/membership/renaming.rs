@@ -39,7 +39,7 @@ impl fmt::Display for Renaming {
 pub(super) fn say_how_to_rename(gaps: &mut [Gap], now: &Now<'_>) {
     // Those that are left out may be in the way as well.
     let renames: Vec<Rename> = now.tables.iter().filter_map(|table| rename(table, now)).collect();
-    let dropped = |gap: &Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain);
+    let dropped = |gap: &Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain { .. });
     let dropped: HashSet<TableName> = gaps.iter().filter(|gap| dropped(gap)).map(|gap| gap.table.clone()).collect();
     let names: HashSet<&TableName> = now.there.values().map(|there| &there.name).collect();
     let connected = Renames::of(&renames);

@@ -24,7 +24,7 @@ use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Now};
-use crate::membership::placement::{Hierarchy, Rules};
+use crate::membership::placement::{self, Hierarchy, Rules};
 use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::{self, Part, SourceTable, narrowed, publishing};
 use crate::session::Session;
@@ -100,6 +100,7 @@ async fn look(settings: &Settings, state: &State, source: &Session, purpose: Pur
     };
     let emptied = placing::doubt(state, &tables, &in_the_way).await?;
     say_how_to_place(&mut gaps, sides, &in_the_way);
+    placement::with_releases(state.session(), &mut gaps).await?;
     let origins: HashMap<u32, Origin> =
         tables.iter().map(|table| (table.oid, coverage::origin(table, &published))).collect();
     let unrecorded =

@@ -428,3 +428,29 @@ async fn a_partition_without_its_root_is_refused_where_its_rows_come_in_the_root
     let target = pair.target_client().await;
     assert_eq!(value(&target, "SELECT string_agg(id::text, ' ') FROM p").await, "1");
 }
+
+/// The story: ALTER TABLE … SET LOGGED was printed with the name that the source's has no
+/// more, and resync with one that fits none; the rename was not said.
+#[tokio::test]
+async fn a_table_that_was_set_unlogged_and_renamed_is_named_as_it_is_called_now() {
+    let setup = "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO t VALUES (1); \
+         CREATE PUBLICATION own FOR ALL TABLES";
+    for rename_first in [true, false] {
+        let story = Story::of(setup, &["--publication", "own"]).await;
+        story.source("ALTER TABLE t SET UNLOGGED; ALTER TABLE t RENAME TO tr; INSERT INTO tr VALUES (2)").await;
+        let said = story.run(&["catchup"], 8).stderr;
+        let (_, error) = said.split_once("error: ").unwrap();
+        let (rename, logged) =
+            ("ALTER TABLE \"public\".\"t\" RENAME TO \"tr\";", "ALTER TABLE \"public\".\"tr\" SET LOGGED;");
+        let (first, then) = error.split_once(rename).unwrap();
+        assert!(then.contains(logged) && then.contains("walferry resync 'public.tr'"), "{said}");
+        assert!(!first.contains("SET LOGGED"), "{said}");
+        if rename_first {
+            story.target.batch_execute(rename).await.unwrap();
+            let said = story.run(&["catchup"], 8).stderr;
+            assert!(said.contains(logged) && said.contains("walferry resync 'public.tr'"), "{said}");
+        }
+        story.source(logged).await;
+        story.leads_to_the_end().await;
+    }
+}
