@@ -155,11 +155,14 @@ async fn limit(session: &Session, kind: SequencePass) -> Result<(), DbError> {
     session.batch_execute(&sql).await.during(session.side(), "limit the statements about sequences")
 }
 
+/// A sequence of the target and what it was found by, if there is one.
+type Counterpart = Option<(Sequence, Match)>;
+
 /// Both sides' sequences, with values; those of the target are the
 /// counterparts, each at the place of its own.
 struct Found {
     ours: Vec<Sequence>,
-    theirs: Vec<Option<(Sequence, Match)>>,
+    theirs: Vec<Counterpart>,
     /// What those of the target have to belong to.
     homes: Vec<Home>,
     records: Records,
@@ -210,11 +213,11 @@ async fn gather_once(
 /// What the target's counterparts have to belong to; where they do not, it is looked for there.
 async fn homes(
     target: &Session,
-    (ours, theirs): (&[Sequence], &[Option<(Sequence, Match)>]),
+    (ours, theirs): (&[Sequence], &[Counterpart]),
     records: &Records,
 ) -> Result<Vec<Home>, DbError> {
     let mut homes: Vec<Home> = ours.iter().map(|ours| Home::of(ours, records)).collect();
-    let belongs = |theirs: &Option<(Sequence, Match)>, owner: &Owner| {
+    let belongs = |theirs: &Counterpart, owner: &Owner| {
         theirs.as_ref().and_then(|(theirs, _)| theirs.owner.as_ref()).is_some_and(|(there, _)| there == owner)
     };
     let mut others: Vec<&mut Home> = homes
