@@ -5,7 +5,7 @@
 //! `logicalrep_rel_open` in `src/backend/replication/logical/relation.c`.
 
 use super::actions::Action;
-use crate::catalog::foreign_keys::{ACTS_ON_DELETE, ACTS_ON_UPDATE};
+use crate::catalog::foreign_keys::{self, ACTS_ON_DELETE, ACTS_ON_UPDATE};
 use crate::catalog::named::oid_of;
 use crate::catalog::tables::IS_UNIQUE_OF_ALL;
 use crate::catalog::triggers::firing;
@@ -149,15 +149,9 @@ const ACTIONS: &str = "SELECT k.confrelid IN (SELECT oid FROM below), cn.nspname
     WHERE k.contype = 'f' AND (k.confrelid IN (SELECT oid FROM below) OR k.conrelid IN (SELECT oid FROM below)) \
         AND (ON_DELETE OR ON_UPDATE)";
 
-/// The topmost constraint of `k`. conparentid came with 11.
-const TOPMOST: &str = "(WITH RECURSIVE up (oid, parent) AS (SELECT k.oid, k.conparentid UNION ALL \
-    SELECT p.oid, p.conparentid FROM up JOIN pg_catalog.pg_constraint p ON p.oid = up.parent) \
-    SELECT oid FROM up WHERE parent = 0)";
-
 fn actions_sql(version: i32) -> String {
-    let topmost = if version >= 110_000 { TOPMOST } else { "k.oid" };
     let actions = ACTIONS.replace("ON_DELETE", ACTS_ON_DELETE).replace("ON_UPDATE", ACTS_ON_UPDATE);
-    format!("{WITH_BELOW} {}", actions.replace("PARENT", topmost))
+    format!("{WITH_BELOW} {}", actions.replace("PARENT", foreign_keys::topmost(version)))
 }
 
 fn active_sql(role: ReplicaRole) -> String {

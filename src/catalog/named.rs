@@ -19,6 +19,15 @@ pub fn oids() -> String {
     format!("(SELECT c.oid FROM {NAMED})")
 }
 
+/// The same with the partitions that their rows go to.
+pub fn oids_below() -> String {
+    format!(
+        "(WITH RECURSIVE below (oid) AS (SELECT c.oid FROM {NAMED} UNION \
+         SELECT i.inhrelid FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid AND c.relkind = 'p' \
+         JOIN pg_catalog.pg_inherits i ON i.inhparent = b.oid) SELECT oid FROM below)"
+    )
+}
+
 /// Schemas and names, as [`NAMED`] takes them.
 pub fn lists<'n>(names: impl IntoIterator<Item = &'n TableName>) -> (Vec<&'n str>, Vec<&'n str>) {
     names.into_iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()

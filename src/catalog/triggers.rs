@@ -16,6 +16,24 @@ pub fn firing(role: ReplicaRole) -> &'static str {
     }
 }
 
+/// How ENABLE is said, so that it fires as this letter says.
+fn enable(letter: i8) -> &'static str {
+    match u8::try_from(letter) {
+        Ok(b'A') => "ENABLE ALWAYS",
+        Ok(b'R') => "ENABLE REPLICA",
+        _ => "ENABLE",
+    }
+}
+
+/// In which sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fires {
+    /// In such a one.
+    In(ReplicaRole),
+    /// In some session.
+    Somewhere,
+}
+
 /// What is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -35,7 +53,7 @@ impl Kind {
     }
 }
 
-/// A trigger or a rule that fires in ordinary sessions.
+/// A trigger or a rule that fires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// Which of the two.
@@ -46,31 +64,54 @@ pub struct InForce {
     pub table_oid: u32,
     /// Its name.
     pub name: String,
-    /// Whether it fires in a replica's sessions as well.
-    pub is_always: bool,
+    /// In which sessions, as the catalog has it.
+    letter: i8,
 }
 
 impl InForce {
-    /// The statement that does this (ENABLE, DISABLE) with it, on its table alone.
-    pub fn alter(&self, what: &str) -> String {
-        format!("ALTER TABLE ONLY {} {what} {} {}", self.table.sql(), self.kind.as_str(), ident(&self.name))
+    fn alter(&self, what: &str) -> String {
+        format!("ALTER TABLE ONLY {} {what} {} {};", self.table.sql(), self.kind.as_str(), ident(&self.name))
+    }
+
+    /// What silences it, on its table alone.
+    pub fn disable_sql(&self) -> String {
+        self.alter("DISABLE")
+    }
+
+    /// What lets it fire as it does now.
+    pub fn enable_sql(&self) -> String {
+        self.alter(enable(self.letter))
     }
 }
 
-/// The triggers and rules of these tables that fire in ordinary sessions, by table, and of
-/// each the rules first.
+/// The triggers and rules of these tables that fire, by table, and of each the rules first.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn in_force(session: &Session, tables: &[&TableName]) -> Result<Vec<InForce>, DbError> {
-    let (named, firing) = (named::oids(), firing(ReplicaRole::Refused));
+pub async fn in_force(session: &Session, tables: &[&TableName], fires: Fires) -> Result<Vec<InForce>, DbError> {
+    query(session, tables, fires, &named::oids()).await
+}
+
+/// The same, with those of the partitions that the tables' rows go to.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn in_force_below(session: &Session, tables: &[&TableName], fires: Fires) -> Result<Vec<InForce>, DbError> {
+    query(session, tables, fires, &named::oids_below()).await
+}
+
+async fn query(session: &Session, tables: &[&TableName], fires: Fires, oids: &str) -> Result<Vec<InForce>, DbError> {
+    let letters = match fires {
+        Fires::In(role) => format!("IN ({})", firing(role)),
+        Fires::Somewhere => "<> 'D'".to_owned(),
+    };
     let sql = format!(
-        "SELECT n.nspname::text, c.relname::text, true, g.tgname::text, g.tgenabled = 'A', c.oid FROM pg_catalog.pg_trigger g \
+        "SELECT n.nspname::text, c.relname::text, true, g.tgname::text, g.tgenabled, c.oid FROM pg_catalog.pg_trigger g \
          JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE NOT g.tgisinternal AND g.tgenabled IN ({firing}) AND c.oid IN {named} \
-         UNION ALL SELECT n.nspname::text, c.relname::text, false, r.rulename::text, r.ev_enabled = 'A', c.oid FROM pg_catalog.pg_rewrite r \
+         WHERE NOT g.tgisinternal AND g.tgenabled {letters} AND c.oid IN {oids} \
+         UNION ALL SELECT n.nspname::text, c.relname::text, false, r.rulename::text, r.ev_enabled, c.oid FROM pg_catalog.pg_rewrite r \
          JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE r.rulename <> '_RETURN' AND r.ev_enabled IN ({firing}) AND c.oid IN {named} ORDER BY 1, 2, 3, 4"
+         WHERE r.rulename <> '_RETURN' AND r.ev_enabled {letters} AND c.oid IN {oids} ORDER BY 1, 2, 3, 4"
     );
     let (schemas, names) = named::lists(tables.iter().copied());
     let rows = session.query(&sql, &[&schemas, &names]).await.during(session.side(), "list the triggers and rules")?;
@@ -79,7 +120,7 @@ pub async fn in_force(session: &Session, tables: &[&TableName]) -> Result<Vec<In
             table: TableName { schema: row.take(0)?, name: row.take(1)? },
             kind: if row.take(2)? { Kind::Trigger } else { Kind::Rule },
             name: row.take(3)?,
-            is_always: row.take(4)?,
+            letter: row.take(4)?,
             table_oid: row.take(5)?,
         })
     };

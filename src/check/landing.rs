@@ -12,7 +12,7 @@ use crate::catalog::roles::{self, Role};
 use crate::catalog::server::Server;
 use crate::catalog::{contents, server};
 use crate::config::{Baseline, Keep, SchemaMode, Settings, Side};
-use crate::membership::publishing;
+use crate::membership::{Part, publishing};
 use crate::schema;
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
@@ -24,7 +24,9 @@ use crate::words;
 pub(super) struct Content {
     tables: Tables,
     /// Those whose rows land in the target's tables of their names.
-    wanted: Vec<TableName>,
+    pub(super) wanted: Vec<TableName>,
+    /// Those of them that are copied at the beginning.
+    pub(super) copied: Vec<TableName>,
     encoding: String,
     /// Roles that large objects are to be given to.
     owners: Vec<String>,
@@ -40,8 +42,10 @@ impl Content {
         };
         let published = published(settings, session).await?;
         let wanted = publishing::landing(&tables.all, published.as_ref(), settings.schema);
+        let copied = wanted.iter().filter(|table| table.part == Part::Included);
+        let copied = copied.map(|table| table.name.clone()).collect();
         let wanted = wanted.into_iter().map(|table| table.name.clone()).collect();
-        Ok(Content { tables, wanted, encoding, owners })
+        Ok(Content { tables, wanted, copied, encoding, owners })
     }
 }
 

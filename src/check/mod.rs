@@ -8,13 +8,14 @@
 //!
 //! One file a group: [`findings`] (what a check says), `server` (both ends:
 //! pooler, connections), `source`, `tables`, `publication`, `slot`, `contents`
-//! (large objects, sequences), `target`, `landing` (tables that are to exist, what
-//! is not replicated), `meeting` (what both ends are asked for together), `trial`
+//! (large objects, sequences), `target`, `acting` (what is at work there while rows
+//! come), `landing` (tables that are to exist, what is not replicated), `meeting` (what both ends are asked for together), `trial`
 //! (the schema, tried on the target). `patience` bounds them all.
 //!
 //! `run` asks the same before a first start creates anything: a problem here refuses
 //! it, and what does not refuse it is a warning here.
 
+mod acting;
 mod contents;
 pub mod findings;
 mod landing;
@@ -33,9 +34,10 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 
+use acting::Acting;
 pub use findings::{Finding, Findings, Place, Severity};
 
-use crate::config::{Settings, Side};
+use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::{Exit, Fault};
 use crate::membership::Known;
 use crate::session::{DbContext, DbError, Session};
@@ -217,7 +219,7 @@ async fn predicates(settings: &Settings, source: Option<&Session>, target: Optio
     if let Some(role) = installer.flatten() {
         target::try_state(&role, target, findings).await;
     }
-    target::probe_replication_role(settings, target, findings).await;
+    let acting = acting(settings, (content.as_ref(), standing), target, findings).await;
     let Some(source) = source else { return };
     // Remedies for the target would hit the source if the two were one.
     if !server::are_different(source, target, findings).await {
@@ -228,11 +230,29 @@ async fn predicates(settings: &Settings, source: Option<&Session>, target: Optio
     {
         findings.unfinished(Place::Here, &error.into());
     }
+    acting.say(findings);
     if let Some(content) = &content {
         group(settings, target, findings, async |s, f| landing::check(settings, content, standing, s, f).await).await;
         meet(settings, standing, (source, target), findings).await;
         group(settings, source, findings, async |s, f| trial::check(settings, standing, s, f).await).await;
     }
+}
+
+/// What is kept quiet on the target while rows come, and what is at work all the same.
+async fn acting(
+    settings: &Settings,
+    (content, standing): (Option<&landing::Content>, Option<&Standing>),
+    target: &Session,
+    findings: &mut Findings,
+) -> Acting {
+    let Some((role, message)) = target::replication_role(target, findings).await else { return Acting::default() };
+    let mut found = Acting::default();
+    if let (Some(content), SchemaMode::None) = (content, settings.schema) {
+        let looked = async |s: &Session, _: &mut Findings| Acting::find(settings, (content, standing), s, role).await;
+        found = group(settings, target, findings, looked).await.unwrap_or_default();
+    }
+    target::say_replication_role(settings, message, !found.firing.is_empty(), findings);
+    found
 }
 
 /// All groups of the source; what the target has to take is given back.
@@ -328,7 +348,7 @@ async fn meet(
 
 /// pg_dump brings the schema over, so it is only needed when that is asked for.
 fn pg_dump(settings: &Settings, source_version: i32, findings: &mut Findings) {
-    if settings.schema != crate::config::SchemaMode::Create {
+    if settings.schema != SchemaMode::Create {
         return;
     }
     match crate::schema::find_pg_dump(settings.pg_bin.as_deref(), source_version) {

@@ -6,7 +6,7 @@ use crate::catalog;
 use crate::catalog::roles::{self, Role};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::Fault;
-use crate::session::replica_role::{self, WAYS};
+use crate::session::replica_role::{self, ReplicaRole, WAYS};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
 use crate::state::resume::Standing;
@@ -88,20 +88,45 @@ pub(super) async fn try_state(role: &Role, session: &Session, findings: &mut Fin
     }
 }
 
-/// How foreign keys and triggers are kept quiet: by the setting, by a
-/// provider's function, or by holding them back. Tried in transactions that
-/// are rolled back, and the setting with them.
-pub(super) async fn probe_replication_role(settings: &Settings, session: &Session, findings: &mut Findings) {
-    let messages = [
-        "session_replication_role can be set: foreign keys and triggers are quiet while rows come and changes are applied",
-        "session_replication_role can be set through aiven_extras",
-    ];
-    for (way, message) in WAYS.into_iter().zip(messages) {
+/// The ways to set session_replication_role, in words.
+const MESSAGES: [&str; 2] =
+    ["session_replication_role can be set", "session_replication_role can be set through aiven_extras"];
+
+/// Whether foreign keys and triggers can be kept quiet by the setting or by a provider's
+/// function, in words. Tried in transactions that are rolled back, and the setting with
+/// them.
+pub(super) async fn replication_role(
+    session: &Session,
+    findings: &mut Findings,
+) -> Option<(ReplicaRole, Option<&'static str>)> {
+    for (way, message) in WAYS.into_iter().zip(MESSAGES) {
         match probe(session, way).await {
-            Ok(true) => return findings.ok(Side::Target, "session_replication_role", message),
+            Ok(true) => return Some((ReplicaRole::Set, Some(message))),
             Ok(false) => {}
-            Err(error) => return findings.unfinished(Side::Target.into(), &error.into()),
+            Err(error) => {
+                findings.unfinished(Side::Target.into(), &error.into());
+                return None;
+            }
         }
+    }
+    Some((ReplicaRole::Refused, None))
+}
+
+/// Says how foreign keys and triggers are kept quiet, or held back. `some_fire` all the
+/// same, where the schema is the operator's.
+pub(super) fn say_replication_role(
+    settings: &Settings,
+    message: Option<&str>,
+    some_fire: bool,
+    findings: &mut Findings,
+) {
+    if let Some(message) = message {
+        let quiet = if some_fire {
+            "what is for ordinary sessions does not act while rows come and changes are applied"
+        } else {
+            "foreign keys and triggers are quiet while rows come and changes are applied"
+        };
+        return findings.ok(Side::Target, "session_replication_role", format!("{message}: {quiet}"));
     }
     if settings.schema == SchemaMode::None {
         findings

@@ -1,6 +1,7 @@
 //! Why a copy did not come to its end.
 
 use super::cuts::Failure;
+use crate::catalog::foreign_keys::KeyInForce;
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
@@ -169,10 +170,12 @@ pub enum CopyError {
     },
     /// Foreign keys of the target are in the way of a table that comes anew.
     #[error(
-        "foreign keys in force on the target would refuse the table's rows, or carry its emptying to other tables; drop \
-         them there and add them again at the end:\n  {}", .0.join("\n  ")
+        "foreign keys in force on the target would refuse rows that are copied, or carry the emptying of a table to others; drop \
+         them there:\n  {}\nand, when the migration has ended, add them again:\n  {}",
+        .0.iter().map(KeyInForce::drop_sql).collect::<Vec<_>>().join("\n  "),
+        .0.iter().map(KeyInForce::add_sql).collect::<Vec<_>>().join("\n  ")
     )]
-    KeysInForce(Vec<String>),
+    KeysInForce(Vec<KeyInForce>),
     /// Another process has moved a table on.
     #[error("table {0} is not where this copy left it: another process is at work on the migration")]
     Elsewhere(TableName),

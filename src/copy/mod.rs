@@ -74,7 +74,7 @@ use crate::state::{State, StateError};
 use crate::sweep::extension_rows::{Stage, carry};
 use crate::sweep::large_objects::{self, Ends};
 use crate::sweep::sequences::{Newly, SequencePass, SequenceSweep};
-use board::Board;
+use board::{Board, Seed};
 use keep::{Held, Snapshots};
 use pace::Pace;
 use plan::Job;
@@ -140,6 +140,7 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<EndLsn, CopyError> {
                 ctx.state.set_phase(Phase::Copy).await?;
                 let tables = ctx.tables(&source).await?;
                 plan::require_no_wider_filter(&tables)?;
+                hold_back(ctx, &source, &tables).await?;
                 resume::name_new_tables(ctx, &tables).await?;
                 Ok(tables)
             };
@@ -226,6 +227,16 @@ async fn prepare_schema(
     Ok(())
 }
 
+/// A copy that began with `--schema none` and goes on with `existing`: what would be in
+/// the way of its rows waits for the end from here on.
+async fn hold_back(ctx: &CopyContext<'_>, source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
+    if ctx.settings.schema == SchemaMode::Existing {
+        let tables = plan::in_their_own_name(ctx, source, tables).await?;
+        schema::hold_back(ctx.settings, ctx.state, &tables).await?;
+    }
+    Ok(())
+}
+
 /// Gives work up when the process shall end: its sessions are dropped, and the
 /// servers roll back.
 async fn until_stopped<T>(
@@ -253,6 +264,8 @@ async fn rest(
     let waiting: Vec<&TableName> =
         rows.iter().filter(|row| row.state == TableState::Waiting).map(|row| &row.table).collect();
     schema::tables::require_empty(ctx.state.session(), &waiting).await?;
+    let filled = jobs.iter().filter(|job| matches!(job.seed, Seed::Rows(_))).map(|job| &job.table);
+    emptying::require_no_keys(ctx, &filled.collect::<Vec<_>>()).await?;
     let snapshots = Snapshots::new(ctx);
     let tables = jobs.iter().map(|job| (job.seed, ctx.memory.of(&job.table)));
     let board = Board::new(tables, ctx.settings.index_jobs);

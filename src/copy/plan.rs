@@ -138,9 +138,7 @@ pub(super) async fn register(
     without_stream::list(&own, source, tables, ctx.settings).await?;
     own.commit("register the tables").await?;
     if ctx.settings.schema == SchemaMode::None {
-        tracing::info!(
-            "the schema on the target is taken as it is; its triggers fire and its foreign keys are checked"
-        );
+        tracing::info!("the schema on the target is taken as it is");
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
 use crate::catalog::bounds::{DEFAULT, are_alike};
+use crate::catalog::contents;
 use crate::catalog::publication::Partitions;
 use crate::catalog::tables::{Detail, Persistence, Shape, by_name, default_partitions, list, reading_sql};
-use crate::catalog::{contents, foreign_keys};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy, Rules};
@@ -51,10 +51,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     }
     let there = by_name(target, names.iter()).await?;
     require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there, Hierarchy::of(ctx.settings.schema))?;
-    let keys = foreign_keys::of(target, &names.iter().collect::<Vec<_>>()).await?;
-    let mut keys: Vec<String> = keys.into_iter().map(|key| key.drop_sql).collect();
-    keys.sort();
-    if keys.is_empty() || emptying::are_keys_silent(ctx).await? { Ok(()) } else { Err(CopyError::KeysInForce(keys)) }
+    emptying::require_no_keys(ctx, &names.iter().collect::<Vec<_>>()).await
 }
 
 /// What is to be copied can be read, its definition as well.

@@ -17,13 +17,14 @@ use super::rows::{self, Tally, Within};
 use super::{CopyContext, CopyError, snapshot};
 use crate::apply::order::{References, parents_first};
 use crate::catalog::tables::{Detail, Found, Shape, by_name};
-use crate::catalog::triggers::InForce;
+use crate::catalog::triggers::{Fires, InForce};
 use crate::catalog::{foreign_keys, triggers};
 use crate::config::{SchemaMode, Side};
 use crate::failpoint;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, SourceTable};
 use crate::schema::{self, tables, without_stream};
+use crate::session::replica_role::ReplicaRole;
 use crate::session::{DbContext, Session};
 use crate::sql::TableName;
 use crate::state::State;
@@ -179,15 +180,12 @@ async fn in_order<'a>(
 /// somebody else, has brought in would act on rows that have been through them.
 async fn refuse_triggers(target: &Session, units: &[Unit<'_>]) -> Result<(), CopyError> {
     let names: Vec<&TableName> = units.iter().map(|unit| &unit.table.name).collect();
-    let found = triggers::in_force(target, &names).await?;
+    let found = triggers::in_force(target, &names, Fires::In(ReplicaRole::Refused)).await?;
     if found.is_empty() {
         return Ok(());
     }
-    let alter = |what: &str| {
-        let one = |one: &InForce| format!("{};", one.alter(what));
-        found.iter().map(one).collect::<Vec<String>>().join(" ")
-    };
-    Err(CopyError::Triggers { disable: alter("DISABLE"), enable: alter("ENABLE") })
+    let all = |sql: fn(&InForce) -> String| found.iter().map(sql).collect::<Vec<String>>().join(" ");
+    Err(CopyError::Triggers { disable: all(InForce::disable_sql), enable: all(InForce::enable_sql) })
 }
 
 async fn fill(

@@ -6,10 +6,10 @@
 //! transaction that takes it away. Source: an ordinary owner may `DISABLE
 //! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
 
-use super::{SchemaError, append, batch, classify, record, tables};
+use super::{SchemaError, append, batch, classify, is_ready, record, tables};
 use crate::catalog::foreign_keys::ForeignKey;
 use crate::catalog::tables::by_name;
-use crate::catalog::triggers::{InForce, Kind};
+use crate::catalog::triggers::{Fires, InForce, Kind};
 use crate::catalog::{foreign_keys, named, triggers};
 use crate::config::Baseline;
 use crate::membership::placement::Hierarchy;
@@ -54,6 +54,20 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
     record(state, &objects).await?;
     state.commit("commit the preparation of the schema").await?;
     tracing::info!(objects = objects.len(), "foreign keys and triggers of the target wait until the end");
+    Ok(())
+}
+
+/// The same for a copy that is under way, with rows that are there: see [`super::hold_back`].
+pub(super) async fn late(state: &State, tables: &[SourceTable]) -> Result<(), SchemaError> {
+    let target = state.session();
+    let included = tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let names: Vec<&TableName> = included.map(|table| &table.name).collect();
+    batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
+    let objects = take_away(target, &names, (Keys::All, Checks::Away)).await?;
+    tracing::info!(objects = objects.len(), "foreign keys and triggers of the target wait until the end");
+    append(state, objects).await?;
+    is_ready(state).await?;
+    state.commit("commit the preparation of the schema").await?;
     Ok(())
 }
 
@@ -270,20 +284,19 @@ async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<
     Ok(rows.iter().map(removal).collect::<Result<_, DbError>>()?)
 }
 
-/// Disables triggers, and then rules, and enables them again as they were: for every
-/// session, or always.
+/// Disables triggers, and then rules, and enables them again as they were: for ordinary
+/// sessions, a replica's, as ours may be one, or always.
 async fn switches(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
     let switch = |one: &InForce| {
         let (what, name, table) = (one.kind.as_str().to_lowercase(), ident(&one.name), &one.table);
-        let enable = if one.is_always { "ENABLE ALWAYS" } else { "ENABLE" };
         let of = (table, Follows::Target { table: one.table_oid, referenced: None });
-        let enable = format!("{};", one.alter(enable));
+        let object = format!("{what} {name} of {table}");
         Removal {
-            deferred: vec![deferred(DeferredKind::Trigger, of, format!("{what} {name} of {table}"), enable)],
-            sql: one.alter("DISABLE"),
+            deferred: vec![deferred(DeferredKind::Trigger, of, object, one.enable_sql())],
+            sql: one.disable_sql(),
         }
     };
-    let all = triggers::in_force(target, names).await?;
+    let all = triggers::in_force(target, names, Fires::Somewhere).await?;
     let (triggers, rules): (Vec<&InForce>, Vec<&InForce>) = all.iter().partition(|one| one.kind == Kind::Trigger);
     Ok(triggers.into_iter().chain(rules).map(switch).collect())
 }

@@ -191,6 +191,19 @@ pub async fn prepare(
     }
 }
 
+/// Holds back what is in the way of the rows of these tables, of a copy that is under way,
+/// if the schema has not been made ready.
+///
+/// # Errors
+/// When the target refuses it; nothing is held back then.
+pub async fn hold_back(settings: &Settings, state: &State, tables: &[SourceTable]) -> Result<(), SchemaError> {
+    if state.load().await?.is_some_and(|migration| migration.schema_restored) {
+        return Ok(());
+    }
+    let session = Session::connect(&settings.target, &settings.name).await?;
+    existing::late(&state.beside(session).await?, tables).await
+}
+
 /// Brings over, or makes ready as they are, tables that come later than the
 /// others; as [`prepare`] does for all. `tables` are all tables of the source.
 ///
@@ -233,13 +246,13 @@ async fn record(state: &State, objects: &[Deferred]) -> Result<(), SchemaError> 
         .execute("DELETE FROM walferry.deferred WHERE migration = $1", &[&state.name()], "clear the deferred objects")
         .await?;
     state.add_deferred(objects).await?;
-    state
-        .execute(
-            "UPDATE walferry.migration SET schema_restored = true WHERE name = $1",
-            &[&state.name()],
-            "record that the schema is ready",
-        )
-        .await?;
+    is_ready(state).await
+}
+
+/// Records the schema as ready; inside the caller's transaction.
+async fn is_ready(state: &State) -> Result<(), SchemaError> {
+    let sql = "UPDATE walferry.migration SET schema_restored = true WHERE name = $1";
+    state.execute(sql, &[&state.name()], "record that the schema is ready").await?;
     Ok(())
 }
 

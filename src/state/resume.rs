@@ -152,8 +152,19 @@ impl Standing {
     /// # Errors
     /// When the state cannot be read.
     pub async fn names(&self, session: &Session) -> Result<Vec<TableName>, DbError> {
-        let brought =
-            |oid: &u32| self.tables.get(oid).is_some_and(|state| state.is_streamed() || *state == TableState::Unlogged);
+        self.names_of(session, |state| state.is_streamed() || state == TableState::Unlogged).await
+    }
+
+    /// The names on the target of the tables in states that are meant.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn names_of(
+        &self,
+        session: &Session,
+        is_meant: impl Fn(TableState) -> bool,
+    ) -> Result<Vec<TableName>, DbError> {
+        let brought = |oid: &u32| self.tables.get(oid).is_some_and(|state| is_meant(*state));
         let sql = "SELECT source_oid, schema, name FROM walferry.tables WHERE migration = $1";
         let rows = session.query(sql, &[&self.name]).await.during(Side::Target, "read the list of tables")?;
         let named = |row: &Row| Ok((row.take(0)?, TableName { schema: row.take(1)?, name: row.take(2)? }));

@@ -24,6 +24,7 @@ mod environment;
 mod existing;
 mod exits;
 mod fallback;
+mod firing;
 mod followed;
 mod gentle;
 mod held_back;

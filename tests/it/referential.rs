@@ -1,6 +1,6 @@
-//! Foreign keys of the operator's (`--schema none`), that act on rows of other tables: in
-//! force while changes are applied where there is no way to be silent, and silent in the
-//! copy as in the stream where there is.
+//! Foreign keys of the operator's (`--schema none`) that act on rows of other tables: in
+//! force behind the copy, while changes are applied, where there is no way to be silent,
+//! and silent in the copy as in the stream where there is.
 
 use crate::journey::{PATIENCE, execute, value};
 use crate::support::pair::{Pair, TargetRole};
@@ -9,24 +9,30 @@ use crate::support::process::{Walferry, command_for};
 const RUN: [&str; 5] = ["run", "--until", "caught-up", "--schema", "none"];
 
 /// A pair whose copy was killed between the parent's rows and the child's, so
-/// that the child's are of a later point once it has gone on.
+/// that the child's are of a later point once it has gone on. The key was brought in by
+/// hand behind them.
 async fn cut_off_between(action: &str, changes: &[&str]) -> Pair {
     let pair = Pair::builder().start().await;
-    let tables = format!(
-        "CREATE TABLE parent (id int PRIMARY KEY, filler text); \
-         CREATE TABLE child (id int PRIMARY KEY, parent int CONSTRAINT acts REFERENCES parent {action})"
-    );
+    let tables =
+        "CREATE TABLE parent (id int PRIMARY KEY, filler text); CREATE TABLE child (id int PRIMARY KEY, parent int)";
+    let key = format!("ALTER TABLE child ADD CONSTRAINT acts FOREIGN KEY (parent) REFERENCES parent {action}");
     let (source, target) = (pair.source_client().await, pair.target_client().await);
-    execute(&source, &[&tables, "INSERT INTO parent SELECT i, md5(i::text) FROM generate_series(1, 20000) i"]).await;
+    execute(&source, &[tables, &key, "INSERT INTO parent SELECT i, md5(i::text) FROM generate_series(1, 20000) i"])
+        .await;
     execute(&source, &["INSERT INTO child SELECT i, i FROM generate_series(1, 20) i"]).await;
-    execute(&target, &[&tables]).await;
-    let mut command = command_for(&pair, &["run", "--schema", "none", "--jobs", "1"]);
+    execute(&target, &[tables]).await;
+    let killed_at = async |failpoint: &str, expected: &str| {
+        let mut command = command_for(&pair, &["run", "--schema", "none", "--jobs", "1"]);
+        command.env("WALFERRY_FAILPOINT", failpoint);
+        Walferry::spawn(command).wait(PATIENCE);
+        let states = "SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM walferry.tables";
+        assert_eq!(value(&target, states).await, expected);
+    };
     // The larger table comes first.
-    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
-    Walferry::spawn(command).wait(PATIENCE);
-    let states = "SELECT string_agg(name || ' ' || state, ', ' ORDER BY name) FROM walferry.tables";
-    assert_eq!(value(&target, states).await, "child copying, parent ready");
+    killed_at("copy-before-commit:2", "child copying, parent ready").await;
     execute(&source, changes).await;
+    killed_at("copy-rows:1", "child indexing, parent ready").await;
+    execute(&target, &[&key]).await;
     pair
 }
 

@@ -423,7 +423,7 @@ async fn what_cannot_be_copied_anew_is_refused_before_a_row_is_touched() {
         .unwrap();
     let cases: [(&[&str], i32, &str); 4] = [
         (&["resync", "nothing_like_it"], 2, "no table of the source fits it"),
-        (&["resync", "account"], 7, "ALTER TABLE public.item DROP CONSTRAINT in_force;"),
+        (&["resync", "account"], 7, "ALTER TABLE \"public\".\"item\" DROP CONSTRAINT \"in_force\";"),
         (&["add", "account"], 2, "walferry resync"),
         (&["resync", "a.b.c"], 2, "a.b.c"),
     ];

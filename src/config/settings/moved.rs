@@ -74,9 +74,10 @@ super::settings! {
                   are compared with the source's by name, missing ones and ones that no row would have a value for \
                   are an error that names them all, other types, expressions and NOT NULLs a warning each; its \
                   foreign keys are dropped and its triggers and rules disabled until --finish, all recorded with \
-                  their SQL. none: triggers fire and foreign keys are checked while changes are applied; tables with \
-                  triggers go row by row then. Foreign keys with ON DELETE CASCADE and the like are better not in \
-                  force this way: where they would do harm the run stops.",
+                  their SQL. none: what fires there goes over each row (check names it; unless session_replication_role can \
+                  be set, all triggers do), and tables with triggers go row by row then. Foreign keys at work there \
+                  refuse a copy. With --no-copy they are checked while changes are applied; those with ON DELETE \
+                  CASCADE and the like are better not in force this way: where they would do harm the run stops.",
             ..MOVED
         },
         Words("create; existing with --no-copy"),
