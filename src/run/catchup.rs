@@ -168,8 +168,9 @@ async fn attempt(
         return Ok(report);
     }
     let stay = finish::copied_by_an_earlier_end(&state).await?;
-    let done = finish::finish(ctx, &state).await?;
+    // Before row security that is forced upon the owner is in force.
     let differ = finish::unlogged_that_differ(ctx, &stay).await?;
+    let done = finish::finish(ctx, &state).await?;
     let (restored, unlogged_tables) = (Some(done.restored), Some(done.unlogged_tables));
     let administrators = Some(done.administrators);
     let report = CatchupReport { restored, unlogged_tables, administrators, ..report };

@@ -117,7 +117,7 @@ pub(super) async fn copied_by_an_earlier_end(state: &State) -> Result<Vec<TableN
 /// # Errors
 /// When the target refuses it.
 pub(super) async fn reopen(ctx: &Context, state: &State, finish: Finish) -> Result<(), Error> {
-    if !schema::has_an_end_begun(&state.deferred_settled().await?) {
+    if !schema::is_to_be_reopened(&state.deferred_settled().await?) {
         return Ok(());
     }
     let keys = match finish {

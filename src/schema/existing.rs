@@ -112,7 +112,7 @@ enum Checks {
 /// When the target refuses it; nothing has been taken away then.
 pub async fn take_away_again(state: &State, keys: Keys) -> Result<usize, SchemaError> {
     let listed = state.deferred().await?;
-    if !has_an_end_begun(&listed) {
+    if !is_to_be_reopened(&listed) {
         return Ok(0);
     }
     let rows = state.tables().await?;
@@ -150,6 +150,20 @@ async fn with_roots(target: &Session, names: &[&TableName]) -> Result<Vec<TableN
     Ok(rows.iter().map(named).collect::<Result<_, DbError>>()?)
 }
 
+/// What forces row security upon the owner, behind the table's name.
+const FORCE: &str = " FORCE ROW LEVEL SECURITY;";
+
+/// Whether an end has brought something in that has to be taken away before anything is
+/// applied: what acts on rows, or refuses some, or row security.
+pub fn is_to_be_reopened(listed: &[Deferred]) -> bool {
+    // What forces it comes with the table, and is in force with this.
+    let is_row_security = |object: &Deferred| {
+        object.kind == DeferredKind::Other
+            && (object.sql.ends_with(FORCE) || object.object.starts_with("row security "))
+    };
+    has_an_end_begun(listed) || listed.iter().any(|object| object.is_restored && is_row_security(object))
+}
+
 /// Whether an end has brought something in that acts on rows, or refuses some.
 pub fn has_an_end_begun(listed: &[Deferred]) -> bool {
     // A domain's constraint is of no kind of its own.
@@ -175,6 +189,7 @@ async fn take_away(
     }
     removals.extend(unproved_domains(target, names).await?);
     removals.extend(switches(target, names).await?);
+    removals.extend(forced_row_security(target, names).await?);
     // Validations come after all keys: numbers are given in this order.
     let (first, last): (Vec<_>, Vec<_>) =
         removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
@@ -281,6 +296,30 @@ async fn unproved_domains(target: &Session, names: &[&TableName]) -> Result<Vec<
         })
     };
     let rows = query(target, names, &sql, "list the constraints of domains that are not valid").await?;
+    Ok(rows.iter().map(removal).collect::<Result<_, DbError>>()?)
+}
+
+/// Row security that is forced upon the owner, whom we are or belong to: with it in force
+/// our statements are refused.
+async fn forced_row_security(target: &Session, names: &[&TableName]) -> Result<Vec<Removal>, SchemaError> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text, c.oid FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relforcerowsecurity AND pg_catalog.row_security_active(c.oid) AND pg_catalog.pg_has_role(c.relowner, 'USAGE') \
+            AND c.oid IN {} ORDER BY 1, 2",
+        named::oids()
+    );
+    let removal = |row: &Row| {
+        let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+        let only = format!("ALTER TABLE ONLY {}", table.sql());
+        let of = (&table, Follows::Target { table: row.take(2)?, referenced: None });
+        let force = format!("{only}{FORCE}");
+        Ok(Removal {
+            deferred: vec![deferred(DeferredKind::Other, of, format!("forced row security of {table}"), force)],
+            sql: format!("{only} NO{}", FORCE.trim_end_matches(';')),
+        })
+    };
+    let rows = query(target, names, &sql, "list the tables with forced row security").await?;
     Ok(rows.iter().map(removal).collect::<Result<_, DbError>>()?)
 }
 

@@ -39,7 +39,7 @@ use std::path::PathBuf;
 
 pub(crate) use create::shown;
 pub use create::{is_held_by_default, is_missing, is_overlapping, is_taken};
-pub use existing::{Keys, has_an_end_begun, take_away_again};
+pub use existing::{Keys, has_an_end_begun, is_to_be_reopened, take_away_again};
 pub use follow::follow;
 pub(crate) use left_out::comes;
 pub(crate) use order::in_order;
