@@ -186,16 +186,21 @@ fn cut_off(pair: &Pair, mode: &str) {
 async fn keys_that_would_refuse_rows_that_are_copied_are_said_before_anything_is_created() {
     let pair = Pair::builder().start().await;
     let target = pair.target_client().await;
-    pair.source_sql(KEYS).await;
-    pair.source_sql(ROWS).await;
-    execute(&target, &[KEYS]).await;
+    let parted = "CREATE TABLE parted (id int PRIMARY KEY, p int REFERENCES par) PARTITION BY RANGE (id);
+        CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (9)";
+    for sql in [KEYS, parted, ROWS] {
+        pair.source_sql(sql).await;
+    }
+    execute(&target, &[KEYS, parted]).await;
     let said = none(&pair, &["check"], 3).stdout;
     let refused = none(&pair, &["run", "--until", "caught-up"], 3).stderr;
     let drop = |table: &str, key: &str| format!("ALTER TABLE \"public\".\"{table}\" DROP CONSTRAINT \"{key}\";");
     let add = "ALTER TABLE \"public\".\"chi\" ADD CONSTRAINT \"chi_p_fkey\" FOREIGN KEY (p) REFERENCES public.par(id);";
-    for words in [&drop("chi", "chi_p_fkey"), &drop("self", "self_up_fkey"), add, "--schema existing"] {
+    let (of_self, of_parted) = (drop("self", "self_up_fkey"), drop("parted", "parted_p_fkey"));
+    for words in [&drop("chi", "chi_p_fkey"), &of_self, &of_parted, add, "--schema existing"] {
         assert!(said.contains(words) && refused.contains(words), "no {words} in:\n{said}\n{refused}");
     }
+    assert_eq!(said.matches(" DROP CONSTRAINT ").count(), 3, "{said}");
     assert_untouched(&pair).await;
     // What it prints leads to the end, also where the copy is cut off.
     do_what_check_says(&target, &said, " DROP CONSTRAINT ").await;
