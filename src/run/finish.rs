@@ -10,7 +10,7 @@
 
 use tracing::{info, warn};
 
-use super::{Context, Error, Finish, coverage};
+use super::{Context, Error, Finish, coverage, going_on};
 use crate::copy;
 use crate::schema::without_stream::Copied;
 use crate::schema::{self, Keys, Leftover, without_stream};
@@ -115,8 +115,11 @@ pub(super) async fn copied_by_an_earlier_end(state: &State) -> Result<Vec<TableN
 /// anything is applied; the lease is held.
 ///
 /// # Errors
-/// When the target refuses it.
+/// [`Error::Ended`] where an end has ended well, also since the caller last looked; when
+/// the target refuses it.
 pub(super) async fn reopen(ctx: &Context, state: &State, finish: Finish) -> Result<(), Error> {
+    // Nobody ends it from here on: with the lease lost nothing is committed below.
+    going_on(state).await?;
     if !schema::is_to_be_reopened(&state.deferred_settled().await?) {
         return Ok(());
     }

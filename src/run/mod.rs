@@ -278,6 +278,7 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     if let Some(end) = taken_over(ctx, &state).await? {
         return Ok(end);
     }
+    enter(ctx, &state, &found).await?;
     let migration = prepare(ctx, &state, &found).await?;
     begin(ctx, &state).await?;
     coverage::apply_filter(ctx, &state).await?;
@@ -444,25 +445,35 @@ pub(crate) async fn identify(settings: &Settings) -> Result<(Replication, Source
     Ok((replication, found))
 }
 
-/// Enters the migration, or makes sure that it is the one that began here and
-/// has not ended.
+/// Enters the migration where it has not begun: `run` alone does, so that a name that was
+/// mistyped elsewhere leaves nothing behind.
+async fn enter(ctx: &Context, state: &State, found: &SourceIdentity) -> Result<(), Error> {
+    if state.load().await?.is_none() {
+        state.begin(found, &ctx.settings.slot, &ctx.settings.publications).await?;
+        state.journal(&format!("began, from {}", ctx.settings.source)).await?;
+    }
+    Ok(())
+}
+
+/// Makes sure that the migration is the one that began here and has not ended.
 pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity) -> Result<Migration, Error> {
-    let migration = match state.load().await? {
-        Some(migration) => {
-            compare_source(&migration.source, found)?;
-            same_objects(&ctx.settings, &migration)?;
-            if migration.finished {
-                return Err(Error::Ended { name: ctx.settings.name.clone() });
-            }
-            migration
-        }
-        None => {
-            state.begin(found, &ctx.settings.slot, &ctx.settings.publications).await?;
-            state.journal(&format!("began, from {}", ctx.settings.source)).await?;
-            load(state).await?
-        }
-    };
+    let migration = load(state).await?;
+    compare_source(&migration.source, found)?;
+    same_objects(&ctx.settings, &migration)?;
+    require_not_ended(&migration, state)?;
     Ok(migration)
+}
+
+/// The migration as it is with the lease held, if it has not ended: asked before anything
+/// of it is taken away, as what was known before the lease was had may be long over.
+async fn going_on(state: &State) -> Result<Migration, Error> {
+    let migration = load(state).await?;
+    require_not_ended(&migration, state)?;
+    Ok(migration)
+}
+
+fn require_not_ended(migration: &Migration, state: &State) -> Result<(), Error> {
+    if migration.finished { Err(Error::Ended { name: state.name().to_owned() }) } else { Ok(()) }
 }
 
 /// Enters this process as the one at work.

@@ -254,3 +254,19 @@ async fn what_was_held_back_is_printed_in_an_order_in_which_it_can_be_run() {
     assert_eq!(target.query_one(keys, &[]).await.unwrap().get::<_, String>(0), source);
     pair.assert_equal().await;
 }
+
+/// The story: `catchup --name` with a typing error entered a migration of that name, for whose
+/// sake `cleanup` of the right one then left the state's schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_run_enters_a_migration_that_is_not_there() {
+    let pair = caught_up().await;
+    for command in [&["catchup"][..], &["catchup", "--finish"], &["resync", "orders"], &["add", "orders"]] {
+        let refused = Walferry::run(&pair, &[command, &["--name", "typo"]].concat(), PATIENCE).code(2);
+        assert!(refused.stderr.contains("there is no migration \"typo\""), "{}", refused.stderr);
+    }
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+    Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    assert_eq!(traces(&pair).await, [""; 0]);
+    assert!(!has_state(&pair).await);
+}

@@ -1,12 +1,17 @@
-//! The lease while the daemon is without its connections: somebody else may
+//! The lease while a process is held up or without its connections: somebody else may
 //! have taken it meanwhile, and may have ended the migration.
 
+use rustix::process::Signal;
 use tokio_postgres::Client;
 use walferry::state::lease::LOCK_CLASS;
 
-use crate::migration::{Load, NAME, PATIENCE, catch_up, compare, is_active, source_admin, until_applied, usual_pair};
+use crate::journey::value;
+use crate::migration::{
+    Load, NAME, PATIENCE, catch_up, compare, is_active, source_admin, until_applied, usual_pair,
+};
 use crate::network::Proxied;
 use crate::support::pair::Pair;
+use crate::support::process::{Walferry, command_for};
 use crate::support::proxy::Mode;
 use crate::support::wait_until;
 
@@ -89,4 +94,55 @@ async fn a_lease_that_is_held_when_the_connection_comes_back_is_waited_for_as_lo
     drop(holder);
     until_applied(&ends.pair).await;
     ends.settle(daemon, load).await;
+}
+
+/// A key, a trigger and a rule, and how many of them are in force.
+const ACTING: &str = "
+    CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE);
+    CREATE FUNCTION quiet() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER quiet AFTER INSERT ON parent FOR EACH ROW EXECUTE FUNCTION quiet();
+    CREATE RULE quiet AS ON INSERT TO child DO ALSO NOTIFY quiet;
+    INSERT INTO parent SELECT generate_series(1, 100); INSERT INTO child SELECT i, i FROM generate_series(1, 100) i";
+const IN_FORCE: &str =
+    "SELECT (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace)
+    + (SELECT count(*) FROM pg_trigger WHERE tgname = 'quiet' AND tgenabled = 'O')
+    + (SELECT count(*) FROM pg_rewrite WHERE rulename = 'quiet' AND ev_enabled = 'O')";
+
+/// A command that knows how far the migration is, and stands still before it has the lease.
+async fn held_before_the_lease(pair: &Pair, command: &[&str]) -> Walferry {
+    let (lock, looks) = (pair.target_client().await, pair.target_client().await);
+    lock.batch_execute("BEGIN; LOCK TABLE walferry.tables").await.unwrap();
+    let mut held = Walferry::on(pair, command);
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'walferry.tables'::regclass";
+    wait_until("it asks for its tables", PATIENCE, || async { value(&looks, waits).await == "1" }).await;
+    held.signal(Signal::STOP);
+    lock.batch_execute("ROLLBACK").await.unwrap();
+    held
+}
+
+/// The story: a `resync` that was held up went on when `catchup --finish` had ended with 0,
+/// took keys, triggers and rules off the finished target, and only then saw that it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_that_has_the_lease_only_after_the_end_changes_nothing() {
+    for is_copied in [true, false] {
+        let pair = Pair::builder().start().await;
+        pair.source_sql(ACTING).await;
+        let mut run = command_for(&pair, &["run", "--until", "caught-up"]);
+        if !is_copied {
+            run.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+        }
+        let ran = Walferry::spawn(run).wait(PATIENCE);
+        assert_eq!(ran.status.success(), is_copied, "{}", ran.stderr);
+        let mut late = held_before_the_lease(&pair, &["resync", "parent", "child"]).await;
+        Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+        Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+        let target = pair.target_client().await;
+        assert_eq!(value(&target, IN_FORCE).await, "3");
+        late.signal(Signal::CONT);
+        let refused = late.wait(PATIENCE).code(3);
+        assert!(refused.stderr.contains("has ended"), "{}", refused.stderr);
+        assert_eq!(value(&target, IN_FORCE).await, "3", "copied: {is_copied}");
+        pair.assert_equal().await;
+        Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    }
 }

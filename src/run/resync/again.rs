@@ -10,27 +10,33 @@ use tracing::info;
 
 use crate::config::TableFilter;
 use crate::copy::anew;
-use crate::run::{Context, Error};
+use crate::run::{Context, Error, going_on};
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
 
 /// Empties the tables of the first copy that fit the patterns, each of which has
-/// one at least; says which they are.
+/// one at least; says which they are. `None` where that copy is complete by now: nothing
+/// has been done.
 ///
 /// # Errors
 /// [`Error::Usage`] for a pattern without a table, [`Error::NotCopied`] where no
-/// copy has begun; when a command is at work on the migration.
+/// copy has begun, [`Error::Ended`]; when a command is at work on the migration.
 pub(super) async fn let_wait(
     ctx: &Context,
     state: &State,
     patterns: &[(&str, TableFilter)],
-) -> Result<Vec<TableName>, Error> {
-    let rows: Vec<TableRow> = state.tables().await?.into_iter().filter(|row| row.state.is_streamed()).collect();
-    if rows.is_empty() {
+) -> Result<Option<Vec<TableName>>, Error> {
+    if !state.tables().await?.iter().any(|row| row.state.is_streamed()) {
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     state.take_lease().await?;
+    if going_on(state).await?.copied {
+        state.release_lease().await?;
+        return Ok(None);
+    }
+    // Others may have been at work since.
+    let rows: Vec<TableRow> = state.tables().await?.into_iter().filter(|row| row.state.is_streamed()).collect();
     let mut wanted: Vec<&TableRow> = Vec::new();
     for (text, pattern) in patterns {
         let before = wanted.len();
@@ -51,5 +57,5 @@ pub(super) async fn let_wait(
         info!(%table, "emptied; the next \"walferry run\" copies it anew, with what is left");
     }
     state.release_lease().await?;
-    Ok(names)
+    Ok(Some(names))
 }

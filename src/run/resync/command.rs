@@ -17,7 +17,7 @@ use crate::config::{Settings, TableFilter};
 use crate::copy::{anew, room};
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
-use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, retried, same_objects};
+use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, require_not_ended, retried, same_objects};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::Answer;
@@ -108,9 +108,11 @@ pub async fn command(
         let state = state(&ctx).await?;
         let waiting =
             |table: TableName| ResyncedTable { table: table.to_string(), rows: 0, bytes: 0, snapshot_lsn: None };
-        let tables = again::let_wait(&ctx, &state, &patterns).await?.into_iter().map(waiting).collect();
-        let seconds = begun.elapsed().as_secs_f64();
-        return Ok(ResyncReport { tables, present: Vec::new(), by_daemon: false, seconds });
+        if let Some(tables) = again::let_wait(&ctx, &state, &patterns).await? {
+            let tables = tables.into_iter().map(waiting).collect();
+            let seconds = begun.elapsed().as_secs_f64();
+            return Ok(ResyncReport { tables, present: Vec::new(), by_daemon: false, seconds });
+        }
     }
     let Meant { names, present } = names(&ctx, kind, &patterns).await?;
     let present: Vec<String> = present.iter().map(ToString::to_string).collect();
@@ -163,9 +165,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     same_objects(&ctx.settings, &migration)?;
-    if migration.finished {
-        return Err(Error::Ended { name: ctx.settings.name.clone() });
-    }
+    require_not_ended(&migration, &state)?;
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
