@@ -354,7 +354,8 @@ impl Trouble {
     }
 }
 
-const LEASED: &str = "stop it first. If it is gone and a session of it hangs on, end that on the target: \
+/// What to do about a process that holds the lease.
+pub const LEASED: &str = "stop it first. If it is gone and a session of it hangs on, end that on the target: \
      SELECT DISTINCT pg_terminate_backend(pid) FROM pg_locks WHERE pid <> pg_backend_pid() \
      AND (locktype = 'advisory' AND classid = 2003592825 OR relation IN (SELECT oid FROM pg_class WHERE relnamespace = 'walferry'::regnamespace))";
 

@@ -1,6 +1,6 @@
 //! The migration's own row: where it comes from and how far it is.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -274,6 +274,18 @@ impl State {
             0 => Err(self.leased().await?),
             _ => Ok(()),
         }
+    }
+
+    /// For how long the process at work has given no sign of life.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub async fn silent_for(&self) -> Result<Duration, StateError> {
+        let sql = "SELECT coalesce(pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - daemon_seen), 0)::bigint \
+             FROM walferry.migration WHERE name = $1";
+        let rows = self.query(sql, &[&self.name()], "look for a sign of life").await?;
+        let seconds = rows.first().map_or(Ok(0), |row| row.take::<i64>(0))?;
+        Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
     /// A sign of life of the process at work, with the source's WAL end as it

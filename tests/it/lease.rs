@@ -7,7 +7,7 @@ use walferry::state::lease::LOCK_CLASS;
 
 use crate::journey::value;
 use crate::migration::{
-    Load, NAME, PATIENCE, catch_up, compare, is_active, source_admin, until_applied, usual_pair,
+    Load, NAME, PATIENCE, catch_up, compare, is_active, source_admin, streaming, until_applied, usual_pair,
 };
 use crate::network::Proxied;
 use crate::support::pair::Pair;
@@ -145,4 +145,25 @@ async fn a_resync_that_has_the_lease_only_after_the_end_changes_nothing() {
         pair.assert_equal().await;
         Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
     }
+}
+
+/// The story: `resync` beside a daemon that was frozen waited without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_says_who_holds_the_lease_and_gives_no_sign_of_life() {
+    let pair = usual_pair().await;
+    let mut daemon = streaming(&pair, &[]).await;
+    daemon.signal(Signal::STOP);
+    let resync = Walferry::on(&pair, &["resync", "public.account"]);
+    let words = format!("process {} on ", daemon.pid());
+    wait_until("it says so", PATIENCE, || {
+        let said = resync.stderr();
+        let words = words.clone();
+        async move { said.lines().any(|line| line.contains(&words) && line.contains("no sign of life")) }
+    })
+    .await;
+    daemon.signal(Signal::CONT);
+    resync.wait(PATIENCE).code(0);
+    daemon.terminate(PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
 }

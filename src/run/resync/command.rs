@@ -15,6 +15,7 @@ use crate::catalog::publication;
 use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
 use crate::copy::{anew, room};
+use crate::fault::LEASED;
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
 use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, require_not_ended, retried, same_objects};
@@ -290,6 +291,7 @@ async fn attempt(ctx: &Context, names: &[TableName], sizes: &HashMap<TableName, 
     let id = state.request_resync(names, &format!("process {} on {}", ctx.pid, ctx.hostname)).await?;
     info!(tables = names.len(), "asking the daemon");
     let mut board = Board { sizes, bars: HashMap::new() };
+    let mut silence = Silence::default();
     loop {
         if let Some(answer) = state.answer_to(id).await? {
             return match answer {
@@ -305,6 +307,7 @@ async fn attempt(ctx: &Context, names: &[TableName], sizes: &HashMap<TableName, 
             state.answer_request(id, &Answer::Done).await?;
             return Ok(false);
         }
+        silence.say(&state).await?;
         tokio::select! {
             () = ctx.shutdown.cancelled() => {
                 info!("the daemon goes on with it");
@@ -312,6 +315,36 @@ async fn attempt(ctx: &Context, names: &[TableName], sizes: &HashMap<TableName, 
             }
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+    }
+}
+
+/// A daemon that is at work shows it every few seconds.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// What has been said of a daemon that gives no sign of life.
+#[derive(Default)]
+struct Silence {
+    /// For how long it had given none.
+    said: Option<Duration>,
+}
+
+impl Silence {
+    /// Says so, and again when that has lasted twice as long.
+    async fn say(&mut self, state: &State) -> Result<(), Error> {
+        let silent = state.silent_for().await?;
+        if silent < SILENT {
+            self.said = None;
+        } else if self.said.is_none_or(|said| silent >= 2 * said) {
+            self.said = Some(silent);
+            let holder =
+                state.load().await?.map_or_else(|| "another process".to_owned(), |migration| migration.holder());
+            let seconds = silent.as_secs();
+            warn!(
+                "{holder} holds the lease of the migration and has given no sign of life for {seconds} s: it is waited for; \
+                 to go on without it, {LEASED}"
+            );
+        }
+        Ok(())
     }
 }
 
