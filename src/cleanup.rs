@@ -7,7 +7,8 @@
 //! others have put into the state's schema, or have made of its tables: while any of
 //! it is there, the schema stays as it was created, empty.
 //! Nothing is dropped while another process works on the migration. What the
-//! state alone knows is shown before it goes, and it goes last, so that a
+//! state alone knows is shown before it goes (once the end is over only what that has
+//! left to an administrator and is not there yet), and it goes last, so that a
 //! cleanup that was interrupted can be run again and finds whatever is left.
 
 use std::fmt;
@@ -20,11 +21,11 @@ use crate::catalog::strangers::{Stranger, strangers};
 use crate::catalog::{self, publication};
 use crate::config::{Provenance, Publications, Settings, Side};
 use crate::fault::Fault;
-use crate::schema::in_order;
+use crate::schema::{SchemaError, in_order, restore_deferred};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{ident, literal};
 use crate::state::created::Recognised;
-use crate::state::deferred::Deferred;
+use crate::state::deferred::{Deferred, DeferredKind};
 use crate::state::migration::{Migration, SourceIdentity};
 use crate::state::resume::{ResyncError, compare_source};
 use crate::state::{SCHEMA, State, StateError, TABLES};
@@ -78,6 +79,15 @@ pub enum CleanupError {
         count(.0.len()), deferred_sql(.0)
     )]
     HeldBack(Vec<Deferred>),
+    /// The end is over, and what it left is not there yet.
+    #[error(
+        "{} still left to an administrator of the target, and without the state nobody knows how to bring them in: let an administrator run the SQL below there, and run `walferry cleanup` again, or drop the state all the same with --yes\n{}",
+        count(.0.len()), deferred_sql(.0)
+    )]
+    Left(Vec<Deferred>),
+    /// It could not be looked for.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
     /// What is held back could not be shown.
     #[error("cannot print what is held back, so the state that knows it stays")]
     Unshown(#[source] io::Error),
@@ -121,7 +131,11 @@ impl CleanupError {
             CleanupError::Wire(error) | CleanupError::Source(error) => error.fault(),
             CleanupError::Db(error) => error.fault(),
             CleanupError::State(error) => error.fault(),
-            CleanupError::HeldBack(_) | CleanupError::NoState { .. } | CleanupError::OtherSource { .. } => Fault::Usage,
+            CleanupError::Schema(error) => error.fault(),
+            CleanupError::HeldBack(_)
+            | CleanupError::Left(_)
+            | CleanupError::NoState { .. }
+            | CleanupError::OtherSource { .. } => Fault::Usage,
             CleanupError::Unshown(_) => Fault::Machine,
             CleanupError::SlotInUse { .. } => Fault::lasting(Side::Source),
         }
@@ -228,12 +242,13 @@ pub async fn run(
         None => None,
     };
     let mut held = Vec::new();
-    if let (Some(state), Some(_)) = (&state, &migration) {
-        let listed = state.deferred().await?;
-        held = in_order(listed.iter().filter(|object| !object.is_restored)).into_iter().cloned().collect();
+    let mut is_ended = false;
+    if let (Some(state), Some(migration)) = (&state, &migration) {
+        held = held_back(settings, state, migration).await?;
+        is_ended = migration.finished;
     }
     if !held.is_empty() && request.consent == Consent::Missing {
-        return Err(CleanupError::HeldBack(held));
+        return Err(if is_ended { CleanupError::Left(held) } else { CleanupError::HeldBack(held) });
     }
     match (request.scope, &state, &migration) {
         (Scope::StateOnly, ..) => leave_source(settings, migration.as_ref(), &mut report),
@@ -250,6 +265,18 @@ pub async fn run(
         drop_state(state, migration.as_ref(), &mut report).await?;
     }
     Ok(report)
+}
+
+/// What is held back, in order. Where the end is over it is what that has left to an
+/// administrator, and as an end does it counts once it is there.
+async fn held_back(settings: &Settings, state: &State, migration: &Migration) -> Result<Vec<Deferred>, CleanupError> {
+    let mut listed = state.deferred().await?;
+    if migration.finished && listed.iter().any(|object| !object.is_restored) {
+        let session = Session::connect(&settings.target, &settings.name).await?;
+        restore_deferred(state, &session, &DeferredKind::all().collect::<Vec<_>>()).await?;
+        listed = state.deferred().await?;
+    }
+    Ok(in_order(listed.iter().filter(|object| !object.is_restored)).into_iter().cloned().collect())
 }
 
 fn drop_slot_sql(slot: &str) -> String {
@@ -486,7 +513,7 @@ mod tests {
     use super::*;
     use crate::config::publications::Names;
     use crate::sql::TableName;
-    use crate::state::deferred::{DeferredKind, Follows};
+    use crate::state::deferred::Follows;
 
     #[test]
     fn what_is_held_back_is_shown_with_the_sql_that_brings_it_in() {

@@ -146,10 +146,8 @@ const OWNERS: &str = "
     CREATE TRIGGER audited BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION audited();
     INSERT INTO t VALUES (1, 1)";
 
-/// The story: an end could never come to a good one where the source had an event
-/// trigger, or a comment on something that an administrator had to create.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_only_an_administrator_can_give_is_named_keeps_nothing_back_and_counts_once_it_is_there() {
+/// A pair whose end has left something to an administrator, with the SQL.
+async fn left_to_an_administrator() -> (Pair, Vec<String>) {
     let pair = Pair::builder().start().await;
     pair.source_sql(ADMINISTRATORS).await;
     pair.source_sql(OWNERS).await;
@@ -158,8 +156,16 @@ async fn what_only_an_administrator_can_give_is_named_keeps_nothing_back_and_cou
     let finished = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0);
     assert!(finished.stderr.contains("only an administrator"), "{}", finished.stderr);
     let left = finished.json()["administrators"].as_array().unwrap().clone();
-    let sql: Vec<&str> = left.iter().map(|left| left["sql"].as_str().unwrap()).collect();
+    let sql: Vec<String> = left.iter().map(|left| left["sql"].as_str().unwrap().to_owned()).collect();
     assert_eq!(sql.len(), 3, "{sql:?}");
+    (pair, sql)
+}
+
+/// The story: an end could never come to a good one where the source had an event
+/// trigger, or a comment on something that an administrator had to create.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_an_administrator_can_give_is_named_keeps_nothing_back_and_counts_once_it_is_there() {
+    let (pair, sql) = left_to_an_administrator().await;
     let target = pair.target_client().await;
     let triggers = "SELECT string_agg(tgname, ' ') FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgenabled = 'O'";
     assert_eq!(value(&target, triggers).await, "audited");
@@ -170,6 +176,24 @@ async fn what_only_an_administrator_can_give_is_named_keeps_nothing_back_and_cou
     let again = Walferry::run(&pair, &["catchup", "--finish", "--json"], PATIENCE).code(0);
     assert_eq!(again.json()["administrators"].as_array().unwrap().len(), 0);
     assert_eq!(value(&target, "SELECT count(*) FROM walferry.deferred WHERE restored_at IS NULL").await, "0");
+    pair.assert_equal().await;
+}
+
+/// The story: after an end that had left an event trigger to an administrator, who had created it
+/// since, `cleanup` referred to `catchup --finish` and that to `cleanup`.
+#[tokio::test(flavor = "multi_thread")]
+async fn cleanup_looks_whether_what_was_left_to_an_administrator_is_there_by_now() {
+    let (pair, sql) = left_to_an_administrator().await;
+    let run = |sql: &[String]| pair.target.psql(SUPERUSER, DATABASE, &sql.join(" ")).unwrap();
+    let refused = Walferry::run(&pair, &["cleanup"], PATIENCE).code(2).stderr;
+    assert!(refused.contains("3 objects are") && refused.contains("an administrator"), "{refused}");
+    assert!(!refused.contains("--finish"), "{refused}");
+    run(&sql[..2]);
+    let refused = Walferry::run(&pair, &["cleanup"], PATIENCE).code(2).stderr;
+    assert!(refused.contains("1 object is") && refused.contains(sql[2].trim_end_matches(';')), "{refused}");
+    run(&sql[2..]);
+    let cleaned = Walferry::run(&pair, &["cleanup"], PATIENCE).code(0).stdout;
+    assert!(cleaned.contains("dropped the schema walferry"), "{cleaned}");
     pair.assert_equal().await;
 }
 
