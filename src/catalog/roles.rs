@@ -1,7 +1,8 @@
 //! The role that we are on a server, and what it may do.
 //!
 //! Invariant: our own role and its rights on the database, and on schemas as their
-//! owner, are read here and nowhere else.
+//! owner, are read here and nowhere else. What is granted is granted to it, never to the
+//! connection's user: `ALTER ROLE … SET role` makes another one of that.
 
 use std::collections::HashSet;
 

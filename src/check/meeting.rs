@@ -13,7 +13,7 @@ use super::{CheckError, Findings, known, landing};
 use crate::catalog::bounds::{are_alike, bounds as by_bounds};
 use crate::catalog::extensions::{self, ConfigTable, config_tables};
 use crate::catalog::tables::{Column, Detail, Found, by_name};
-use crate::catalog::{database, large_objects, publication};
+use crate::catalog::{database, large_objects, publication, roles};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::sqlstate;
 use crate::membership::placement::Hierarchy;
@@ -304,10 +304,10 @@ async fn rows_of_extensions(
             ),
         );
         finding.remedy("let an administrator run this:");
-        let info = if side == Side::Source { &settings.source } else { &settings.target };
+        let role = roles::current(if side == Side::Source { source } else { target }).await?.name;
         for table in tables {
-            finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {};", ident(&table.schema), ident(&info.user)));
-            finding.sql(format!("GRANT {rights} ON {} TO {};", table.sql(), ident(&info.user)));
+            finding.sql(format!("GRANT USAGE ON SCHEMA {} TO {};", ident(&table.schema), ident(&role)));
+            finding.sql(format!("GRANT {rights} ON {} TO {};", table.sql(), ident(&role)));
         }
     }
     let listed: Vec<&TableName> = ours.iter().map(|table| &table.table).collect();

@@ -36,7 +36,7 @@ pub(super) async fn check(
     let tables = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
     match trial::run(settings, source, &tables).await {
         Ok(trial) => {
-            say(settings, &trial, findings);
+            say(&trial, findings);
             left_out(source, &trial, findings).await?;
         }
         // Said with the program.
@@ -86,8 +86,8 @@ async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findi
     Ok(())
 }
 
-fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
-    missing(settings, trial, findings);
+fn say(trial: &Trial, findings: &mut Findings) {
+    missing(trial, findings);
     taken_names(&trial.taken_names, findings);
     let (tried, all) = trial.tried;
     let took = format!("{:.1} s, with {}", trial.took.as_secs_f64(), trial.pg_dump.display());
@@ -114,7 +114,7 @@ fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
         Reason::Exists | Reason::Schema | Reason::Missing => false,
     };
     for refused in trial.refused.iter().filter(is_said).take(SHOWN) {
-        one(settings, refused, findings);
+        one(&trial.role, refused, findings);
     }
     let follows = trial.refused.iter().filter(follows).filter(|refused| refused.when != When::Administrator).count();
     if follows > 0 {
@@ -140,7 +140,7 @@ fn say(settings: &Settings, trial: &Trial, findings: &mut Findings) {
 
 /// What many objects need and the target does not have: extensions, roles, the
 /// right to create in a schema.
-fn missing(settings: &Settings, trial: &Trial, findings: &mut Findings) {
+fn missing(trial: &Trial, findings: &mut Findings) {
     if !trial.missing_extensions.is_empty() {
         let message = format!(
             "the target's server does not offer {}: {}",
@@ -163,7 +163,7 @@ fn missing(settings: &Settings, trial: &Trial, findings: &mut Findings) {
         }
     }
     for schema in &trial.closed_schemas {
-        let role = &settings.target.user;
+        let role = &trial.role;
         findings
             .problem(Side::Target, "schemas", format!("role {role} may not create in schema {schema} and use it"))
             .remedy("let its owner run this:")
@@ -217,7 +217,7 @@ fn free_by_kind(refused: &Refused) -> String {
 }
 
 /// One object with the server's words.
-fn one(settings: &Settings, refused: &Refused, findings: &mut Findings) {
+fn one(role: &str, refused: &Refused, findings: &mut Findings) {
     let when = match refused.when {
         When::First => "",
         When::AfterRows => " (after the rows)",
@@ -236,8 +236,7 @@ fn one(settings: &Settings, refused: &Refused, findings: &mut Findings) {
             finding.remedy("let an administrator of the target run this, or grant the role what is missing:");
             finding.sql(refused.sql.clone());
             if let Some(wrapper) = refused.wrapper() {
-                let role = ident(&settings.target.user);
-                finding.sql(format!("GRANT USAGE ON FOREIGN DATA WRAPPER {wrapper} TO {role};"));
+                finding.sql(format!("GRANT USAGE ON FOREIGN DATA WRAPPER {wrapper} TO {};", ident(role)));
             }
         }
         Reason::Locks => {

@@ -9,9 +9,9 @@ use std::collections::{HashMap, HashSet};
 use super::anew::Wanted;
 use super::{CopyContext, CopyError, columns, emptying, publication, publication_facts};
 use crate::catalog::bounds::{DEFAULT, are_alike};
-use crate::catalog::contents;
 use crate::catalog::publication::Partitions;
 use crate::catalog::tables::{Detail, Persistence, Shape, by_name, default_partitions, list, reading_sql};
+use crate::catalog::{contents, roles};
 use crate::config::SchemaMode;
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy, Rules};
@@ -38,7 +38,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let tables = ctx.tables(source).await?;
     let oids = wanted.again.iter().map(|row| row.source_oid).chain(wanted.new.iter().map(|table| table.oid));
     let oids: HashSet<u32> = oids.collect();
-    require_readable(ctx, &wanted.new)?;
+    require_readable(source, &wanted.new).await?;
     publication::require_sound(ctx, source, &tables, &oids).await?;
     let parts = wanted.parts.iter().map(|table| table.oid);
     require_placed(ctx, source, &tables, &oids.iter().copied().chain(parts).collect()).await?;
@@ -55,12 +55,15 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
 }
 
 /// What is to be copied can be read, its definition as well.
-fn require_readable(ctx: &CopyContext<'_>, tables: &[SourceTable]) -> Result<(), CopyError> {
-    let role = ctx.settings.source.user.clone();
+async fn require_readable(source: &Session, tables: &[SourceTable]) -> Result<(), CopyError> {
     let unreadable: Vec<&SourceTable> = tables.iter().filter(|table| !table.rights.reads()).collect();
+    if unreadable.is_empty() {
+        return Ok(());
+    }
+    let role = roles::current(source).await?.name;
     let sql = reading_sql(unreadable.iter().map(|table| (&table.name, table.rights)), &role);
     let tables: Vec<TableName> = unreadable.iter().map(|table| table.name.clone()).collect();
-    if tables.is_empty() { Ok(()) } else { Err(CopyError::Unreadable { role, tables, sql }) }
+    Err(CopyError::Unreadable { role, tables, sql })
 }
 
 /// Makes sure that new tables have their place on the target, empty.

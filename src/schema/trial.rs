@@ -71,6 +71,8 @@ pub(crate) struct Trial {
     pub(crate) missing_roles: Vec<String>,
     /// Extensions that the server does not offer.
     pub(crate) missing_extensions: Vec<String>,
+    /// The role that the session on the target has.
+    pub(crate) role: String,
     /// Schemas that are there and that the role may not create in or use.
     pub(crate) closed_schemas: Vec<String>,
     /// What waits for the rows and was not tried, and whose name something else has.
@@ -215,6 +217,7 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
     let mut refused = blame(source, &pieces, attempt.refused).await?;
     leave_to_administrators(&mut refused);
     leave_out_what_is_there(&target, &mut refused).await?;
+    let role = roles::current(&target).await?.name;
     let closed_schemas = closed_schemas(&target, &first).await?;
     explain(&target, &mut refused, (&missing_roles, &missing_extensions, &closed_schemas)).await?;
     let (tried, took) = ((tried, all), begun.elapsed());
@@ -227,6 +230,7 @@ pub(crate) async fn run(settings: &Settings, source: &Session, tables: &[SourceT
         refused,
         missing_roles,
         missing_extensions,
+        role,
         closed_schemas,
         taken_names,
         took,

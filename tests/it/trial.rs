@@ -327,3 +327,26 @@ async fn of_many_tables_that_are_alike_one_is_tried_and_a_name_that_is_taken_fou
         target.batch_execute(take_back).await.unwrap();
     }
 }
+
+/// The story: a role that becomes another one in this database was to be granted what that one
+/// lacked, and `check` ended with 3 for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_asked_for_the_role_that_the_session_has() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t VALUES (1)").await;
+    let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let other = format!(
+        "CREATE ROLE becomes; GRANT becomes TO doadmin; GRANT CREATE ON DATABASE {DATABASE} TO becomes; \
+         ALTER SCHEMA public OWNER TO {SUPERUSER}; REVOKE ALL ON SCHEMA public FROM public, doadmin; \
+         ALTER ROLE doadmin IN DATABASE {DATABASE} SET role = becomes"
+    );
+    admin.batch_execute(&other).await.unwrap();
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let grants: Vec<&str> = said.lines().map(str::trim).filter(|line| line.starts_with("GRANT ")).collect();
+    assert_eq!(grants, ["GRANT USAGE, CREATE ON SCHEMA \"public\" TO \"becomes\";"], "{said}");
+    admin.batch_execute(grants[0]).await.unwrap();
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
