@@ -313,7 +313,8 @@ impl Trouble {
             Trouble::ReadOnly => (
                 Operator,
                 "transactions of this role are read-only there (default_transaction_read_only): some providers set \
-                 that when the disk is full. When there is room: ALTER ROLE … SET default_transaction_read_only = off",
+                 that when the disk is full. When there is room: SET default_transaction_read_only = off; \
+                 ALTER ROLE … SET default_transaction_read_only = off",
             ),
             Trouble::NotApplied => (Operator, "nothing was skipped: mend what the target complains of and start again"),
             Trouble::NotRestored => (

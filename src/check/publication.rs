@@ -42,7 +42,10 @@ pub(super) async fn check(
                 finding.remedy(
                     "let them write; or let the owner of the tables create it beforehand, and walferry uses it:",
                 );
-                finding.sql(mending).sql(publishing::create_sql(name, &tables.all, all));
+                for sql in mending {
+                    finding.sql(sql);
+                }
+                finding.sql(publishing::create_sql(name, &tables.all, all));
             }
         }
         return Ok(None);

@@ -105,11 +105,13 @@ async fn connections(settings: &Settings, session: &Session, findings: &mut Find
 /// Whether transactions are read-only unless they say otherwise.
 const READ_ONLY: &str = "default_transaction_read_only";
 
-/// The SQL that lets a role write again whose transactions are read-only.
-pub(super) async fn read_only(session: &Session, role: &Role) -> Result<Option<String>, DbError> {
+/// The SQL that lets a role write again whose transactions are read-only; those of the
+/// session that is to run it are, too.
+pub(super) async fn read_only(session: &Session, role: &Role) -> Result<Option<[String; 2]>, DbError> {
     let server = catalog::settings::read(session, &[READ_ONLY]).await?;
     let (role, database) = (ident(&role.name), ident(&role.database));
-    let sql = || format!("ALTER ROLE {role} IN DATABASE {database} SET {READ_ONLY} = off;");
+    let off = |whose: &str| format!("{whose}SET {READ_ONLY} = off;");
+    let sql = || [off(""), off(&format!("ALTER ROLE {role} IN DATABASE {database} "))];
     Ok((server.shown(READ_ONLY) == "on").then(sql))
 }
 

@@ -64,7 +64,10 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
     }
     if let Some(sql) = read_only {
         let message = format!("transactions of role {} in database {} are read-only", ours.name, ours.database);
-        findings.problem(Side::Target, "writable", message).sql(sql);
+        let finding = findings.problem(Side::Target, "writable", message);
+        for sql in sql {
+            finding.sql(sql);
+        }
         return Ok(None);
     }
     findings.ok(Side::Target, "writable", "the target can be written to");

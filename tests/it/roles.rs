@@ -233,3 +233,22 @@ async fn a_role_whose_transactions_are_read_only_is_told_so() {
     Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
     pair.assert_equal().await;
 }
+
+/// The story: the SQL that was printed where transactions are read-only failed, as its own
+/// transaction was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lets_a_role_write_again_can_be_run_where_it_is_read() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t VALUES (1)").await;
+    let read_only = format!("ALTER DATABASE {DATABASE} SET default_transaction_read_only = on");
+    pair.target.psql(SUPERUSER, "postgres", &read_only).unwrap();
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    let target = pair.target_client().await;
+    let lines = said.lines().map(str::trim).filter(|line| line.contains("default_transaction_read_only = off;"));
+    for sql in lines {
+        target.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+    }
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
