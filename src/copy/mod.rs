@@ -181,6 +181,7 @@ async fn from_the_beginning(ctx: &CopyContext<'_>, source: Session) -> Result<En
         prepare_schema(ctx, session, keeper.snapshot().name(), &tables).await?;
         let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
         plan::register(ctx, session, &target, &tables).await?;
+        resume::name_new_tables(ctx, &tables).await?;
         Ok((keeper, tables))
     };
     let (keeper, tables) = match until_stopped(ctx, listed).await {

@@ -1,8 +1,8 @@
 //! What is copied: every published table with its columns, its format, its
 //! parts, and what is built on it afterwards.
 //!
-//! Invariants: the tables of a migration are those that its first snapshot has
-//! ([`register`]); a table that the source creates later is none of the copy's,
+//! Invariants: the tables of a migration are those that its first snapshot has and
+//! something carries ([`register`]); a table that the source creates later is none of the copy's,
 //! as all its rows come with the stream. How a table's rows are read is planned
 //! in the snapshot they are read in, so a column that was added in between is
 //! never left out ([`plans`]).
@@ -113,6 +113,7 @@ pub(super) async fn register(
     tables: &[SourceTable],
 ) -> Result<(), CopyError> {
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
+    let tables = &in_time(tables, &published);
     let units: Vec<&SourceTable> =
         tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.oid)).collect();
     let unlogged: Vec<&SourceTable> = without_stream::unlogged(tables).collect();
@@ -143,6 +144,13 @@ pub(super) async fn register(
     Ok(())
 }
 
+/// A table that was created between the publication and the slot is like one that is created
+/// later: it has its place with the others, and waits for `walferry add`.
+fn in_time(tables: &[SourceTable], published: &HashMap<u32, Published>) -> Vec<SourceTable> {
+    let late = publishing::came_too_late(tables, published);
+    tables.iter().filter(|table| !late.contains(&table.oid)).cloned().collect()
+}
+
 /// Those whose rows come in their own name, or in that of their partitions.
 pub(super) async fn in_their_own_name(
     ctx: &CopyContext<'_>,
@@ -150,7 +158,7 @@ pub(super) async fn in_their_own_name(
     tables: &[SourceTable],
 ) -> Result<Vec<SourceTable>, DbError> {
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
-    Ok(publishing::in_their_own_name(tables, &published).cloned().collect())
+    Ok(publishing::in_their_own_name(&in_time(tables, &published), &published).cloned().collect())
 }
 
 /// A table as the state is to have it: in its own name, if that is how its rows

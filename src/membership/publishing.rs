@@ -74,6 +74,24 @@ pub(super) fn of_publication(row: &TableRow, published: Option<&Published>) -> O
     published.parts_kinds().then_some(Cause::OtherRows)
 }
 
+/// The tables (oids) that are to take part and whose rows nothing carries ([`uncovered`]), as
+/// they were created when the publication had its tables; a partitioned table with them, if
+/// all of its partitions are such.
+pub fn came_too_late(tables: &[SourceTable], published: &HashMap<u32, Published>) -> HashSet<u32> {
+    let late: HashSet<u32> = uncovered(published, tables).iter().map(|table| table.oid).collect();
+    if late.is_empty() {
+        return late;
+    }
+    let is_late = |root: &&SourceTable| {
+        let mut parts =
+            tables.iter().filter(|table| table.shape == Shape::Plain && table.is_below(root.oid)).peekable();
+        parts.peek().is_some() && parts.all(|part| late.contains(&part.oid))
+    };
+    let roots = tables.iter().filter(|root| root.shape == Shape::Partitioned && root.part == Part::Included);
+    let roots: Vec<u32> = roots.filter(is_late).map(|root| root.oid).collect();
+    late.into_iter().chain(roots).collect()
+}
+
 /// Those whose rows come in their own name, or in that of their partitions: how a
 /// target parts the rows of a root that is published as one is its own business.
 pub fn in_their_own_name<'t>(

@@ -3,6 +3,8 @@
 //! once ended with exit 0 and different rows.
 
 use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::migration::source_admin;
+use crate::story::Story;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
 use crate::support::wait_until;
@@ -333,4 +335,36 @@ async fn a_partition_that_was_detached_stays_a_member_when_it_is_copied_anew() {
     catch_up(&mut journey, &filter, 0);
     same_rows(&journey, "SELECT * FROM parts.a").await;
     assert_eq!(journey.value("SELECT count(*) FROM parts.a WHERE v IN ('alone', 'streamed')").await, "2");
+}
+
+/// The story: a table that was created between publication and slot was taken for a partition,
+/// and was said to be none any more; nothing led on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_created_while_the_slot_is_waited_for_is_a_new_one() {
+    for mode in ["create", "existing"] {
+        let pair = Pair::builder().start().await;
+        let (source, target) = (pair.source_client().await, pair.target_client().await);
+        let (first, late) =
+            ("CREATE TABLE first (id int PRIMARY KEY)", "CREATE TABLE late (id int PRIMARY KEY, v text)");
+        execute(&source, &[first]).await;
+        if mode == "existing" {
+            execute(&target, &[first, late]).await;
+        }
+        // The slot begins when this has ended.
+        execute(&source, &["BEGIN", "INSERT INTO first VALUES (1)"]).await;
+        let (arguments, beside) = (["--schema", mode], source_admin(&pair).await);
+        let run = Walferry::on(&pair, &[&["run", "--until", "caught-up"], &arguments[..]].concat());
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event_type = 'Lock'";
+        wait_until("the slot is waited for", PATIENCE, || async { value(&beside, waits).await == "1" }).await;
+        execute(&beside, &[late, "INSERT INTO late SELECT i, 'early' FROM generate_series(1, 7) i"]).await;
+        execute(&source, &["COMMIT"]).await;
+        let said = run.wait(PATIENCE).code(8).stderr;
+        execute(&source, &["INSERT INTO late VALUES (77, 'later')"]).await;
+        for words in ["public.late was created on the source after", "walferry add 'public.late'"] {
+            assert!(said.contains(words), "{mode}: no \"{words}\" in:\n{said}");
+        }
+        let arguments = arguments.map(str::to_owned).to_vec();
+        Story { pair, source, target, arguments }.leads_to_the_end().await;
+    }
 }
