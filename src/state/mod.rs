@@ -392,7 +392,7 @@ mod tests {
     async fn a_claim_goes_on_from_that_of_the_position() {
         let pair = Pair::new().await;
         let state = begun(pair.target(TARGET_OWNER).await, "source").await;
-        let older = "ALTER TABLE walferry.migration DROP COLUMN claim; ALTER TABLE walferry.tables DROP COLUMN bounds; UPDATE walferry.version SET version = 4; \
+        let older = "ALTER TABLE walferry.migration DROP COLUMN claim; ALTER TABLE walferry.tables DROP COLUMN bounds; DROP TABLE walferry.types; UPDATE walferry.version SET version = 4; \
              INSERT INTO walferry.position (slot, end_lsn, claim) SELECT slot, '0/1', 7 FROM walferry.migration";
         state.session().batch_execute(older).await.unwrap();
         let state = State::open(pair.target(TARGET_OWNER).await, "walferry").await.unwrap();
