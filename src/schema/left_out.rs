@@ -28,7 +28,8 @@ pub(crate) async fn of_filter(
     tables: &[SourceTable],
 ) -> Result<TakenAlong, DbError> {
     let left_out = tables.iter().filter(|table| matches!(table.part, Part::Filtered | Part::LetIn));
-    let others = catalog::tables::others(source).await?.into_iter().filter(|other| !comes(filter, other));
+    let others = if filter.is_empty() { Vec::new() } else { catalog::tables::others(source).await? };
+    let others = others.into_iter().filter(|other| !comes(filter, other));
     let oids: Vec<u32> = left_out.map(|table| table.oid).chain(others.map(|other| other.oid)).collect();
     taken_along(source, &oids).await
 }
