@@ -3,20 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::types::Types;
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Detail, Shape};
-use crate::catalog::types::{Made, is_built_in, made};
 use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
-use crate::membership::made;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{Part, SourceTable};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::Pairs;
-use crate::state::types::TypePairs;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -50,8 +48,7 @@ pub async fn look(
     let state = ctx.state;
     let tables = ctx.tables_in(source, Detail::Columns).await?;
     let names = names_there(state).await?;
-    let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
-    let all: Vec<&SourceTable> = tables.iter().filter(takes_part).collect();
+    let all: Vec<&SourceTable> = tables.iter().filter(|table| takes_part(table)).collect();
     let tables: Vec<&SourceTable> = all.iter().copied().filter(|table| !others.contains(&table.oid)).collect();
     let there = tables::by_name(target, all.iter().filter_map(|table| names.get(&table.oid))).await?;
     let formerly = state.former_places().await?;
@@ -60,7 +57,8 @@ pub async fn look(
     // Also of tables that have something else to mend first: it is not found again.
     let mut doubted: HashSet<u32> =
         all.iter().filter(|table| types.are_doubted(table)).map(|table| table.oid).collect();
-    let (mut found, mut met, mut said) = (Found::default(), Vec::new(), HashSet::new());
+    let (gaps_of_types, differing) = (types.gaps(&tables, &names), types.differing(&tables));
+    let (mut found, mut met) = (Found { gaps: gaps_of_types, differing, ..Found::default() }, Vec::new());
     let (mut differences, mut altered) = (HashMap::new(), HashMap::new());
     let known = |table: &SourceTable, theirs: &tables::Found| {
         pairs.get(&table.oid).map(|pairs| pairs.with(theirs.oid)).unwrap_or_default()
@@ -88,13 +86,6 @@ pub async fn look(
         doubted.extend(compared.is_doubted.then_some(table.oid));
         if !compared.retyped.is_empty() {
             found.retyped.insert(table.oid, retyped(table, &names, &compared.retyped));
-        }
-        let unlike = types.unlike(table);
-        found.differing.extend((!unlike.is_empty()).then_some(table.oid));
-        let unsaid: Vec<String> = unlike.into_iter().filter(|sql| said.insert(sql.clone())).collect();
-        if !unsaid.is_empty() {
-            let name = names.get(&table.oid).unwrap_or(&table.name).clone();
-            found.gaps.push(Gap { source_oid: table.oid, table: name, cause: Cause::Columns(unsaid) });
         }
         if !compared.altered.is_empty() {
             altered.insert(table.oid, compared.altered);
@@ -125,8 +116,13 @@ fn retyped(table: &SourceTable, names: &HashMap<u32, TableName>, of: &[Differenc
     Gap { source_oid: table.oid, table: name.clone(), cause: Cause::Columns(alter::sql(name, of, &HashMap::new())) }
 }
 
+/// Whether a table's columns are compared.
+pub(super) fn takes_part(table: &SourceTable) -> bool {
+    matches!(table.part, Part::Included | Part::Unlogged)
+}
+
 /// The names that the source's tables have on the target.
-async fn names_there(state: &State) -> Result<HashMap<u32, TableName>, CopyError> {
+pub(super) async fn names_there(state: &State) -> Result<HashMap<u32, TableName>, CopyError> {
     Ok(state.target_tables().await?.into_iter().map(|there| (there.source_oid, there.name)).collect())
 }
 
@@ -175,98 +171,4 @@ async fn gaps(
         }
     }
     Ok(gaps)
-}
-
-/// Pairs the types that somebody has made, of columns of tables whose rows are about to be
-/// read: those that are not known yet.
-///
-/// # Errors
-/// When either side cannot be asked.
-pub(super) async fn pair_types<'t>(
-    state: &State,
-    tables: impl Iterator<Item = &'t SourceTable>,
-    there: &HashMap<TableName, tables::Found>,
-    sessions: (&Session, &Session),
-) -> Result<(), CopyError> {
-    let tables: Vec<&SourceTable> = tables.collect();
-    let mut types = Types::of(&tables, there.values(), sessions, state).await?;
-    types.changed.retain(|(oid, _)| !types.known.contains(oid));
-    types.keep(state).await
-}
-
-/// Enums and composite types of columns, against their counterparts.
-#[derive(Default)]
-struct Types {
-    /// What values of a column's type consist of, by the type's oid.
-    of_column: HashMap<u32, Vec<u32>>,
-    /// Of each of the source's: what mends its counterpart, and whether values of it are in
-    /// doubt.
-    compared: HashMap<u32, (Option<String>, bool)>,
-    /// Those that were paired before.
-    known: HashSet<u32>,
-    /// Pairs that are others by now.
-    changed: Vec<(u32, TypePairs)>,
-}
-
-impl Types {
-    async fn of(
-        tables: &[&SourceTable],
-        there: impl Iterator<Item = &tables::Found>,
-        (source, target): (&Session, &Session),
-        state: &State,
-    ) -> Result<Self, CopyError> {
-        let own = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<u32> {
-            let own: HashSet<u32> =
-                columns.map(|column| column.below).filter(|t| !is_built_in(*t)).map(|t| t.oid).collect();
-            own.into_iter().collect()
-        };
-        let ours = own(&mut tables.iter().flat_map(|table| &table.columns));
-        if ours.is_empty() {
-            return Ok(Types::default());
-        }
-        let theirs = own(&mut there.flat_map(|found| &found.columns));
-        let (here, there) = tokio::try_join!(made(source, &ours), made(target, &theirs))?;
-        let known = state.type_pairs().await?;
-        let there: HashMap<&str, &Made> = there.values().flatten().map(|made| (made.name.as_str(), made)).collect();
-        let mut types = Types { known: known.keys().copied().collect(), ..Types::default() };
-        for (column, of_column) in &here {
-            types.of_column.insert(*column, of_column.iter().map(|made| made.oid).collect());
-            for ours in of_column {
-                // Of another name is another type: with its column.
-                let Some(theirs) = there.get(ours.name.as_str()).filter(|theirs| theirs.kind == ours.kind) else {
-                    continue;
-                };
-                let was = known.get(&ours.oid);
-                if types.compared.contains_key(&ours.oid) {
-                    continue;
-                }
-                let compared = made::compare(ours, theirs, was);
-                if was != Some(&compared.pairs) {
-                    types.changed.push((ours.oid, compared.pairs));
-                }
-                types.compared.insert(ours.oid, (compared.sql, compared.is_doubted));
-            }
-        }
-        Ok(types)
-    }
-
-    fn of_table<'s>(&'s self, table: &SourceTable) -> impl Iterator<Item = &'s (Option<String>, bool)> {
-        let columns = table.columns.iter().filter_map(|column| self.of_column.get(&column.below.oid));
-        columns.flatten().filter_map(|made| self.compared.get(made)).collect::<Vec<_>>().into_iter()
-    }
-
-    /// Whether values of a table's columns may be others than on the source.
-    fn are_doubted(&self, table: &SourceTable) -> bool {
-        self.of_table(table).any(|(_, is_doubted)| *is_doubted)
-    }
-
-    /// What makes the counterparts of a table's types as they are.
-    fn unlike(&self, table: &SourceTable) -> Vec<String> {
-        self.of_table(table).filter_map(|(sql, _)| sql.clone()).collect()
-    }
-
-    /// Writes the pairs down, behind the doubts.
-    async fn keep(&self, state: &State) -> Result<(), CopyError> {
-        Ok(state.keep_type_pairs(&self.changed).await?)
-    }
 }

@@ -46,6 +46,7 @@ mod snapshot;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod types;
 pub mod unlogged;
 mod watch;
 mod workers;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
-use super::columns::pair_types;
+use super::types::pair_types;
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Column, Found, Shape, by_name};

@@ -1,7 +1,7 @@
 //! Types that somebody has made, enums and composite ones, whose parts differ between the
 //! sides: nothing of an ALTER TYPE is in the stream, and none of its rows is written anew.
 //!
-//! Invariant: types are the same by name, their parts by their numbers, as they were paired
+//! Invariant: types are the same by name when they are first met, their parts by their numbers, as they were paired
 //! when the rows were copied: a label that was renamed, and one that was added under its old
 //! name, are two things, and so is an attribute that was dropped and added again. An enum
 //! may have more labels on the target, and in another order; a composite type has the same
@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use crate::catalog::types::{Made, MadeKind, PartOfType};
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident, literal};
-use crate::state::types::TypePairs;
+use crate::state::types::{PartPair, TypePairs};
 
 /// What a comparison found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +38,8 @@ pub fn compare(here: &Made, there: &Made, known: Option<&TypePairs>) -> Compared
     let looks_alike = looks(here) == looks(there);
     let (pairs, is_another) = paired(here, there, known, looks_alike || here.kind == MadeKind::Enum);
     let of_pair = |part: &PartOfType| {
-        let (_, theirs) = pairs.parts.iter().find(|(ours, _)| *ours == part.number)?;
-        there.parts.iter().find(|other| other.number == *theirs)
+        let pair = pairs.parts.iter().find(|pair| pair.ours == part.number)?;
+        there.parts.iter().find(|other| other.number == pair.theirs)
     };
     let counterparts: Vec<(&PartOfType, Option<&PartOfType>)> =
         here.parts.iter().map(|part| (part, of_pair(part))).collect();
@@ -54,17 +54,19 @@ pub fn compare(here: &Made, there: &Made, known: Option<&TypePairs>) -> Compared
 }
 
 /// Pairs each part with what it was paired with, others by their names; and whether one that
-/// was paired, or stands for one that was, is paired with another now. What has the name of
-/// one that is gone on the source `may_stand_for` another.
+/// was paired has another name by now, as values that came in between may have been taken for
+/// those of another one, or one that was paired, or stands for one that was, is paired with
+/// another now. What has the name of one that is gone on the source `may_stand_for` another.
 fn paired(here: &Made, there: &Made, known: Option<&TypePairs>, may_stand_for: bool) -> (TypePairs, bool) {
     let was: HashMap<i64, i64> = known
         .filter(|known| known.of == there.oid)
-        .map(|known| known.parts.iter().copied().collect())
+        .map(|known| known.parts.iter().map(|pair| (pair.ours, pair.theirs)).collect())
         .unwrap_or_default();
     let is_here = |number: i64| here.parts.iter().any(|part| part.number == number);
     let owner = |theirs: i64| was.iter().find(|(_, other)| **other == theirs).map(|(ours, _)| *ours);
     // A type that was made anew there.
     let mut is_another = known.is_some_and(|known| known.of != there.oid);
+    let was_called = |number: i64| known?.parts.iter().find(|pair| pair.ours == number).map(|pair| &pair.name);
     let mut parts = Vec::new();
     for part in &here.parts {
         let known = was.get(&part.number).filter(|theirs| there.parts.iter().any(|other| other.number == **theirs));
@@ -75,7 +77,8 @@ fn paired(here: &Made, there: &Made, known: Option<&TypePairs>, may_stand_for: b
         is_another |= theirs.is_some_and(|theirs| {
             known.is_some_and(|known| *known != theirs) || owner(theirs).is_some_and(|ours| ours != part.number)
         });
-        parts.extend(theirs.map(|theirs| (part.number, theirs)));
+        is_another |= was_called(part.number).is_some_and(|name| *name != part.name);
+        parts.extend(theirs.map(|theirs| PartPair { ours: part.number, theirs, name: part.name.clone() }));
     }
     (TypePairs { of: there.oid, parts }, is_another)
 }
@@ -93,11 +96,11 @@ fn renames(what: Renamed<'_>, there: &Made, counterparts: &[(&PartOfType, Option
 
 /// The source's attributes come in the order in which they were added, as the target's do.
 fn of_attributes(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> String {
-    let alter = |what: String| format!("ALTER TYPE {} {what} CASCADE;", here.name);
+    let alter = |what: String| format!("ALTER TYPE {} {what} CASCADE;", there.name);
     let is_left = |part: &&PartOfType| !counterparts.iter().any(|(_, other)| other.is_some_and(|other| other == *part));
     let mut sql: Vec<String> =
         there.parts.iter().filter(is_left).map(|part| alter(format!("DROP ATTRIBUTE {}", ident(&part.name)))).collect();
-    sql.push(renames(Renamed::Attribute(&here.name), there, counterparts));
+    sql.push(renames(Renamed::Attribute(&there.name), there, counterparts));
     for (part, other) in counterparts {
         let name = ident(&part.name);
         match other {
@@ -111,7 +114,7 @@ fn of_attributes(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option
         let of = |made: &Made| made.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", ");
         return format!(
             "-- the attributes of {} are in another order: ({}), here ({});",
-            here.name,
+            there.name,
             of(here),
             of(there)
         );
@@ -120,7 +123,7 @@ fn of_attributes(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option
 }
 
 fn of_labels(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> Option<String> {
-    let mut sql = vec![renames(Renamed::Label(&here.name), there, counterparts)];
+    let mut sql = vec![renames(Renamed::Label(&there.name), there, counterparts)];
     // What a label is called there once that is done.
     let called = |part: &PartOfType| {
         let of = counterparts.iter().find(|(_, other)| other.is_some_and(|other| other == part));
@@ -133,7 +136,7 @@ fn of_labels(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&Pa
                 there.parts.first().map_or_else(String::new, |first| format!(" BEFORE {}", literal(&called(first))))
             }
         };
-        sql.push(format!("ALTER TYPE {} ADD VALUE {}{place};", here.name, literal(&label.name)));
+        sql.push(format!("ALTER TYPE {} ADD VALUE {}{place};", there.name, literal(&label.name)));
     }
     sql.retain(|one| !one.is_empty());
     (!sql.is_empty()).then(|| sql.join(" "))
@@ -149,16 +152,22 @@ mod tests {
         Made { oid: 7, name: "e".to_owned(), kind, parts: parts.iter().map(part).collect() }
     }
 
+    fn pairs(of: &[(i64, i64, &str)]) -> Vec<PartPair> {
+        of.iter()
+            .map(|(ours, theirs, name)| PartPair { ours: *ours, theirs: *theirs, name: (*name).to_owned() })
+            .collect()
+    }
+
     /// What is said, and whether there is a doubt, of labels that were paired so.
-    fn labels(ours: &[(i64, &str)], theirs: &[(i64, &str)], known: &[(i64, i64)]) -> (String, bool) {
-        let known = TypePairs { of: 7, parts: known.to_vec() };
+    fn labels(ours: &[(i64, &str)], theirs: &[(i64, &str)], known: &[(i64, i64, &str)]) -> (String, bool) {
+        let known = TypePairs { of: 7, parts: pairs(known) };
         let compared = compare(&of(MadeKind::Enum, ours), &of(MadeKind::Enum, theirs), Some(&known));
         (compared.sql.unwrap_or_default().replace("ALTER TYPE e ", ""), compared.is_doubted)
     }
 
     #[test]
     fn labels_are_known_by_their_numbers() {
-        let two = [(1, 11), (2, 12)];
+        let two = [(1, 11, "a"), (2, 12, "b")];
         let there = [(11, "a"), (12, "b")];
         let said = |ours: &[(i64, &str)], theirs: &[(i64, &str)]| labels(ours, theirs, &two);
         assert_eq!(said(&[(1, "a"), (2, "b")], &there), (String::new(), false));
@@ -176,6 +185,9 @@ mod tests {
             said(&[(1, "b"), (2, "a")], &there).0,
             "RENAME VALUE 'a' TO 'walferry_aside_1'; RENAME VALUE 'b' TO 'a'; RENAME VALUE 'walferry_aside_1' TO 'b';"
         );
+        // On both sides, and there before the values from before it had come.
+        let both = [(1, "a"), (2, "old"), (3, "b")];
+        assert_eq!(said(&both, &both.map(|(number, name)| (number + 10, name))), (String::new(), true));
         // Somebody has added there what was renamed on the source.
         assert_eq!(said(&[(1, "a"), (2, "old")], &[(11, "a"), (12, "b"), (13, "old")]), (String::new(), true));
     }
@@ -185,10 +197,13 @@ mod tests {
         let here = of(MadeKind::Composite, &[(1, "x"), (3, "y")]);
         let there = of(MadeKind::Composite, &[(1, "x"), (2, "y")]);
         let first = compare(&here, &there, None);
-        assert_eq!((first.sql, first.is_doubted, &first.pairs.parts), (None, false, &vec![(1, 1), (3, 2)]));
-        let known = TypePairs { of: 7, parts: vec![(1, 1), (2, 2)] };
+        assert_eq!(
+            (first.sql, first.is_doubted, &first.pairs.parts),
+            (None, false, &pairs(&[(1, 1, "x"), (3, 2, "y")]))
+        );
+        let known = TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) };
         let again = compare(&here, &there, Some(&known));
-        assert_eq!((again.sql, again.is_doubted, again.pairs.parts), (None, true, vec![(1, 1), (3, 2)]));
+        assert_eq!((again.sql, again.is_doubted, again.pairs.parts), (None, true, pairs(&[(1, 1, "x"), (3, 2, "y")])));
         let elsewhere = TypePairs { of: 8, ..known };
         assert!(compare(&here, &there, Some(&elsewhere)).is_doubted);
         let unlike = compare(&of(MadeKind::Composite, &[(1, "z")]), &there, None);
@@ -198,7 +213,7 @@ mod tests {
             "DROP ATTRIBUTE \"x\" CASCADE; DROP ATTRIBUTE \"y\" CASCADE; ADD ATTRIBUTE \"z\"  CASCADE;"
         );
         let here = of(MadeKind::Composite, &[(2, "y"), (3, "x")]);
-        let unlike = compare(&here, &there, Some(&TypePairs { of: 7, parts: vec![(1, 1), (2, 2)] }));
+        let unlike = compare(&here, &there, Some(&TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) }));
         assert_eq!(
             unlike.sql.unwrap().replace("ALTER TYPE e ", ""),
             "DROP ATTRIBUTE \"x\" CASCADE; ADD ATTRIBUTE \"x\"  CASCADE;"

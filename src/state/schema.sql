@@ -88,6 +88,7 @@ CREATE TABLE walferry.types (
     target_oid   oid NOT NULL,              -- of its counterpart
     source_parts bigint[] NOT NULL,
     target_parts bigint[] NOT NULL,         -- in the same order
+    names        text[] NOT NULL,           -- of the source's, when last looked at
     PRIMARY KEY (migration, source_oid)
 );
 

@@ -13,9 +13,20 @@ use super::{State, StateError};
 pub struct TypePairs {
     /// The counterpart: its oid on the target.
     pub of: u32,
-    /// The numbers of the parts, the source's and the target's: the oids of an enum's labels,
-    /// the numbers of a composite type's attributes.
-    pub parts: Vec<(i64, i64)>,
+    /// The parts.
+    pub parts: Vec<PartPair>,
+}
+
+/// A part of a type, and its counterpart: by the oids of an enum's labels, or the numbers of
+/// a composite type's attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartPair {
+    /// The source's number.
+    pub ours: i64,
+    /// The target's.
+    pub theirs: i64,
+    /// Its name on the source when it was last looked at.
+    pub name: String,
 }
 
 impl State {
@@ -24,12 +35,15 @@ impl State {
     /// # Errors
     /// When they cannot be read.
     pub async fn type_pairs(&self) -> Result<HashMap<u32, TypePairs>, StateError> {
-        let sql = "SELECT source_oid, target_oid, source_parts, target_parts FROM walferry.types WHERE migration = $1";
+        let sql =
+            "SELECT source_oid, target_oid, source_parts, target_parts, names FROM walferry.types WHERE migration = $1";
         let rows = self.query(sql, &[&self.name()], "read the pairs of types").await?;
         let mut found = HashMap::new();
         for row in rows {
-            let (ours, theirs): (Vec<i64>, Vec<i64>) = (row.take(2)?, row.take(3)?);
-            found.insert(row.take(0)?, TypePairs { of: row.take(1)?, parts: ours.into_iter().zip(theirs).collect() });
+            let (ours, theirs, names): (Vec<i64>, Vec<i64>, Vec<String>) = (row.take(2)?, row.take(3)?, row.take(4)?);
+            let parts = ours.into_iter().zip(theirs).zip(names);
+            let parts = parts.map(|((ours, theirs), name)| PartPair { ours, theirs, name }).collect();
+            found.insert(row.take(0)?, TypePairs { of: row.take(1)?, parts });
         }
         Ok(found)
     }
@@ -40,11 +54,13 @@ impl State {
     /// When the target refuses it.
     pub async fn keep_type_pairs(&self, types: &[(u32, TypePairs)]) -> Result<(), StateError> {
         for (oid, pairs) in types {
-            let (ours, theirs): (Vec<i64>, Vec<i64>) = pairs.parts.iter().copied().unzip();
+            let (ours, theirs): (Vec<i64>, Vec<i64>) = pairs.parts.iter().map(|pair| (pair.ours, pair.theirs)).unzip();
+            let names: Vec<&str> = pairs.parts.iter().map(|pair| pair.name.as_str()).collect();
             self.execute(
-                "INSERT INTO walferry.types (migration, source_oid, target_oid, source_parts, target_parts) VALUES ($1, $2, $3, $4, $5) \
-                 ON CONFLICT (migration, source_oid) DO UPDATE SET target_oid = $3, source_parts = $4, target_parts = $5",
-                &[&self.name(), oid, &pairs.of, &ours, &theirs],
+                "INSERT INTO walferry.types (migration, source_oid, target_oid, source_parts, target_parts, names) \
+                 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (migration, source_oid) \
+                 DO UPDATE SET target_oid = $3, source_parts = $4, target_parts = $5, names = $6",
+                &[&self.name(), oid, &pairs.of, &ours, &theirs, &names],
                 "record the pairs of types",
             )
             .await?;

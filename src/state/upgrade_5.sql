@@ -6,6 +6,7 @@ CREATE TABLE walferry.types (
     target_oid   oid NOT NULL,
     source_parts bigint[] NOT NULL,
     target_parts bigint[] NOT NULL,
+    names        text[] NOT NULL,
     PRIMARY KEY (migration, source_oid)
 );
 ALTER TABLE walferry.tables ADD COLUMN bounds text;

@@ -482,6 +482,13 @@ async fn labels_and_attributes_are_told_from_others_of_their_names() {
         }
         story.leads_on().await;
     }
+    // Done on both sides, and there before the change from before it has come.
+    story.source("INSERT INTO t VALUES (3, 'b', '{b}')").await;
+    for sql in ["ALTER TYPE e RENAME VALUE 'b' TO 'was_b'", "ALTER TYPE e ADD VALUE 'b'"] {
+        story.source(sql).await;
+        story.target.batch_execute(sql).await.unwrap();
+    }
+    story.leads_on().await;
     // Somebody makes there by hand what was renamed here.
     story.source("ALTER TYPE e RENAME VALUE 'old' TO 'older'").await;
     story.target.batch_execute("ALTER TYPE e ADD VALUE 'older'").await.unwrap();

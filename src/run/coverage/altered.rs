@@ -3,14 +3,12 @@
 //! Invariant: a value that the target's type does not take is told with what makes the types
 //! of the tables there those of the source, where they are not.
 
-use std::collections::HashSet;
-
 use tracing::debug;
 
 use crate::apply::ApplyError;
 use crate::copy;
 use crate::fault::sqlstate;
-use crate::membership::coverage::{Cause, Gap};
+use crate::membership::coverage::Gap;
 use crate::run::{Context, Error};
 use crate::session::Session;
 use crate::state::State;
@@ -32,11 +30,10 @@ pub(in crate::run) async fn or_altered(ctx: &Context, state: &State, error: Erro
     }
 }
 
-/// Tables whose types, or columns, differ.
+/// Tables with columns of types that differ.
 async fn altered(ctx: &Context, state: &State) -> Result<Vec<Gap>, Error> {
     let (settings, name) = (&ctx.settings, &ctx.settings.name);
     let (source, target) =
         tokio::try_join!(Session::connect(&settings.source, name), Session::connect(&settings.target, name))?;
-    let found = copy::columns::look(&ctx.copy(state), &HashSet::new(), (&source, &target)).await?;
-    Ok(found.gaps.into_iter().filter(|gap| matches!(gap.cause, Cause::Columns(_))).collect())
+    Ok(copy::types::differ(&ctx.copy(state), (&source, &target)).await?)
 }
