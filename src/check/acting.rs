@@ -3,7 +3,7 @@
 //! some.
 
 use super::landing::Content;
-use super::{CheckError, Findings};
+use super::{CheckError, Finding, Findings};
 use crate::catalog::foreign_keys::{self, KeyInForce};
 use crate::catalog::triggers::{self, Fires, InForce};
 use crate::config::{Baseline, Settings, Side};
@@ -55,12 +55,7 @@ impl Acting {
                 format!("triggers or rules of the target act on each row that comes, once more: {}", listed(&tables));
             let finding = findings.warning(Side::Target, "triggers", message);
             finding.remedy("unless that is what they are for, disable them until the migration has ended:");
-            for one in &self.firing {
-                finding.sql(one.disable_sql());
-            }
-            for one in &self.firing {
-                finding.sql(format!("-- when it has ended: {}", one.enable_sql()));
-            }
+            until_the_end(finding, &self.firing, InForce::disable_sql, InForce::enable_sql);
         }
         if !self.keys.is_empty() {
             let tables: Vec<&TableName> = self.keys.iter().map(|key| &key.table).collect();
@@ -70,12 +65,17 @@ impl Acting {
             );
             let finding = findings.problem(Side::Target, "foreign_keys", message);
             finding.remedy("--schema existing holds them back until the end (catchup --finish); or drop them until the migration has ended:");
-            for key in &self.keys {
-                finding.sql(key.drop_sql());
-            }
-            for key in &self.keys {
-                finding.sql(format!("-- when it has ended: {}", key.add_sql()));
-            }
+            until_the_end(finding, &self.keys, KeyInForce::drop_sql, KeyInForce::add_sql);
         }
+    }
+}
+
+/// Adds what silences each of these, and, for later, what brings it back.
+fn until_the_end<T>(finding: &mut Finding, all: &[T], silence: fn(&T) -> String, bring_back: fn(&T) -> String) {
+    for one in all {
+        finding.sql(silence(one));
+    }
+    for one in all {
+        finding.sql(format!("-- when it has ended: {}", bring_back(one)));
     }
 }

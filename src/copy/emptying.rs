@@ -3,8 +3,9 @@
 //!
 //! Invariants: no row is copied into a table with foreign keys at work, nor is one emptied
 //! to which they lead from rows of others: each table is as of its own snapshot, and keys
-//! between two of them hold for certain at the end alone. TRUNCATE is refused of a table that others refer to,
-//! at work or not (`heap_truncate_check_FKs` in `heap.c`): then the rows are deleted.
+//! between two of them hold for certain at the end alone. TRUNCATE is refused of a table that
+//! others refer to, at work or not (`heap_truncate_check_FKs` in `heap.c`): then the rows are
+//! deleted.
 
 use super::{CopyContext, CopyError};
 use crate::catalog::foreign_keys::{self, KeyInForce};

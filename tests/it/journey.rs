@@ -15,6 +15,10 @@ use crate::support::wait_until;
 /// Enough for anything that takes a moment on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many foreign keys there are in the schema public.
+pub const KEYS_OF_PUBLIC: &str =
+    "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace";
+
 /// A pair with a daemon between its two ends.
 pub struct Journey {
     pub pair: Pair,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 use walferry::demo::cluster::SUPERUSER;
 
-use crate::journey::{execute, value};
+use crate::journey::{KEYS_OF_PUBLIC, execute, value};
 use crate::migration::{PATIENCE, streaming, until_applied};
 use crate::support::oldest_and_newest;
 use crate::support::pair::{APP, DATABASE, Pair, PairBuilder, SourceRole, TargetRole};
@@ -206,14 +206,7 @@ async fn an_end_that_is_run_again_leaves_the_rows_of_unlogged_tables_unless_it_i
     }
     assert_same(&pair, &RELATIONS[..7]).await;
     let target = pair.target_client().await;
-    assert_eq!(
-        value(
-            &target,
-            "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace"
-        )
-        .await,
-        "2"
-    );
+    assert_eq!(value(&target, KEYS_OF_PUBLIC).await, "2");
 
     pair.source_sql(
         "DELETE FROM customer WHERE id = 0; INSERT INTO visit (customer, n) SELECT 1, 1 FROM generate_series(1, 10)",
