@@ -124,7 +124,7 @@ async fn xml(
     }
     let all = membership::read(source, &settings.filter, known(standing), Detail::Columns).await?;
     let is_xml = |column: &Column| [Type::XML.oid(), Type::XML_ARRAY.oid()].contains(&column.below.oid);
-    let takes_part = all.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let takes_part = all.iter().filter(|table| table.takes_part());
     let names: Vec<&TableName> =
         takes_part.filter(|table| table.columns.iter().any(is_xml)).map(|table| &table.name).collect();
     if !names.is_empty() {

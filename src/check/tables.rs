@@ -82,7 +82,7 @@ pub(super) async fn check(
         };
         Listed { name: table.name.clone(), kind, rights: table.rights }
     };
-    let takes_part = all.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let takes_part = all.iter().filter(|table| table.takes_part());
     let mut list: Vec<Listed> = takes_part.map(with_kind).collect();
     let included = others.into_iter().filter(|other| schema::comes(&settings.filter, other));
     list.extend(included.filter_map(|other| {
@@ -129,8 +129,7 @@ fn listed(all: Vec<SourceTable>, standing: &Standing, findings: &mut Findings) -
 /// come along.
 fn patterns(settings: &Settings, all: &[SourceTable], others: &[TableName], findings: &mut Findings) {
     let unmatched = membership::unmatched(&settings.filter, all, others);
-    let takes_part = |table: &SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
-    if unmatched.is_empty() && !settings.filter.is_empty() && !all.iter().any(takes_part) {
+    if unmatched.is_empty() && !settings.filter.is_empty() && !all.iter().any(SourceTable::takes_part) {
         findings
             .problem(Side::Source, "patterns", "--tables and --exclude-tables leave not a single table of the source")
             .remedy("name a table, or a schema with tables; patterns fit views and sequences as well");

@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use super::types::Types;
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Detail, Shape};
+use crate::membership::SourceTable;
 use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
-use crate::membership::{Part, SourceTable};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -47,8 +47,8 @@ pub async fn look(
     let hierarchy = Hierarchy::of(ctx.settings.schema);
     let state = ctx.state;
     let tables = ctx.tables_in(source, Detail::Columns).await?;
-    let names = names_there(state).await?;
-    let all: Vec<&SourceTable> = tables.iter().filter(|table| takes_part(table)).collect();
+    let names = state.names_there().await?;
+    let all: Vec<&SourceTable> = tables.iter().filter(|table| table.takes_part()).collect();
     let tables: Vec<&SourceTable> = all.iter().copied().filter(|table| !others.contains(&table.oid)).collect();
     let there = tables::by_name(target, all.iter().filter_map(|table| names.get(&table.oid))).await?;
     let formerly = state.former_places().await?;
@@ -114,16 +114,6 @@ fn retyped(table: &SourceTable, names: &HashMap<u32, TableName>, of: &[Differenc
     let top = table.ancestors.iter().rev().find_map(|above| names.get(&above.oid));
     let name = top.or_else(|| names.get(&table.oid)).unwrap_or(&table.name);
     Gap { source_oid: table.oid, table: name.clone(), cause: Cause::Columns(alter::sql(name, of, &HashMap::new())) }
-}
-
-/// Whether a table's columns are compared.
-pub(super) fn takes_part(table: &SourceTable) -> bool {
-    matches!(table.part, Part::Included | Part::Unlogged)
-}
-
-/// The names that the source's tables have on the target.
-pub(super) async fn names_there(state: &State) -> Result<HashMap<u32, TableName>, CopyError> {
-    Ok(state.target_tables().await?.into_iter().map(|there| (there.source_oid, there.name)).collect())
 }
 
 /// A table's columns on the source and on the target, and their pairs.

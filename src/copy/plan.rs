@@ -27,7 +27,8 @@ use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind};
-use crate::state::tables::{Former, Origin, Pair, Pairs, TableRow, TableState};
+use crate::state::places::Former;
+use crate::state::tables::{Origin, Pair, Pairs, TableRow, TableState};
 use crate::words::listed;
 
 /// How rows are written on the wire.
@@ -118,8 +119,7 @@ pub(super) async fn register(
         tables.iter().filter(|t| t.part == Part::Included && published.contains_key(&t.oid)).collect();
     let unlogged: Vec<&SourceTable> = without_stream::unlogged(tables).collect();
     let all = || units.iter().chain(&unlogged).copied();
-    let takes_part = |table: &&SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
-    let there = by_name(target, tables.iter().filter(takes_part).map(|table| &table.name)).await?;
+    let there = by_name(target, tables.iter().filter(|table| table.takes_part()).map(|table| &table.name)).await?;
     require_fit(all(), &there, Hierarchy::of(ctx.settings.schema))?;
     require_columns(ctx, &published, tables, &there)?;
     if ctx.settings.baseline == Baseline::Copied {
@@ -133,8 +133,14 @@ pub(super) async fn register(
     let run = async |sql| own.session().batch_execute(sql).await.during(target.side(), "register the tables");
     run("BEGIN").await?;
     own.register_tables(&rows).await?;
-    own.pair_columns(&paired(tables.iter().filter(takes_part), &there, &HashMap::new(), Coming::AtFirst)).await?;
-    pair_types(&own, tables.iter().filter(takes_part), &there, (source, target)).await?;
+    own.pair_columns(&paired(
+        tables.iter().filter(|table| table.takes_part()),
+        &there,
+        &HashMap::new(),
+        Coming::AtFirst,
+    ))
+    .await?;
+    pair_types(&own, tables.iter().filter(|table| table.takes_part()), &there, (source, target)).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings).await?;
     own.commit("register the tables").await?;

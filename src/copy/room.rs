@@ -23,7 +23,8 @@ use crate::schema::{self, SchemaError};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
-use crate::state::tables::{TableRow, TableState, TargetTable};
+use crate::state::places::TargetTable;
+use crate::state::tables::{TableRow, TableState};
 
 /// Everything that can be found out before a row is touched: keys in force on
 /// the target would refuse what comes in another order than they want, and

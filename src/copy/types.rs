@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::columns::{names_there, takes_part};
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Detail};
 use crate::catalog::types::{Made, is_built_in, made};
@@ -42,8 +41,8 @@ pub(super) async fn pair_types<'t>(
 /// When either side cannot be asked.
 pub async fn differ(ctx: &CopyContext<'_>, (source, target): (&Session, &Session)) -> Result<Vec<Gap>, CopyError> {
     let tables = ctx.tables_in(source, Detail::Columns).await?;
-    let tables: Vec<&SourceTable> = tables.iter().filter(|table| takes_part(table)).collect();
-    let names = names_there(ctx.state).await?;
+    let tables: Vec<&SourceTable> = tables.iter().filter(|table| table.takes_part()).collect();
+    let names = ctx.state.names_there().await?;
     let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
     let types = Types::of(&tables, there.values(), (source, target), ctx.state).await?;
     Ok(types.gaps(&tables, &names))

@@ -23,7 +23,8 @@ use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
 use crate::sql::TableName;
-use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
+use crate::state::places::TargetTable;
+use crate::state::tables::{Origin, TableRow, TableState};
 use crate::words::listed;
 
 /// What makes the two sides differ, or may.

@@ -34,7 +34,8 @@ use crate::catalog::tables::{self, Detail, Persistence, Table};
 use crate::config::{Pattern, Subject, TableFilter, Verdict, near_misses};
 use crate::session::{DbError, Session};
 use crate::sql::{TableName, shown};
-use crate::state::tables::{Former, TableState};
+use crate::state::places::Former;
+use crate::state::tables::TableState;
 use crate::state::{State, StateError};
 
 /// What a table is to the migration.
@@ -71,6 +72,11 @@ impl Deref for SourceTable {
 }
 
 impl SourceTable {
+    /// Whether it is one of the migration's: its rows are carried.
+    pub fn takes_part(&self) -> bool {
+        matches!(self.part, Part::Included | Part::Unlogged)
+    }
+
     /// What it belongs to.
     pub fn place(&self) -> Former {
         Former { parents: self.above(), bounds: self.bounds.clone() }
@@ -245,10 +251,7 @@ pub fn narrowed<'t>(
     filter: &'t TableFilter,
     known: &'t Known,
 ) -> impl Iterator<Item = &'t SourceTable> {
-    tables.iter().filter(move |table| {
-        let is_member = matches!(table.part, Part::Included | Part::Unlogged);
-        is_member && known.contains_key(&table.oid) && !includes(filter, table)
-    })
+    tables.iter().filter(move |table| table.takes_part() && known.contains_key(&table.oid) && !includes(filter, table))
 }
 
 /// A pattern that fits no table of the source.

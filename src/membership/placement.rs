@@ -19,7 +19,7 @@ use crate::catalog::sequences;
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
-use crate::state::tables::{Former, TargetTable};
+use crate::state::places::{Former, TargetTable};
 
 /// Whether partitions have to be partitions of the same tables on both sides: not
 /// where the schema on the target is the operator's.

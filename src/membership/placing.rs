@@ -17,7 +17,8 @@ use crate::catalog::publication::Published;
 use crate::catalog::tables::Shape;
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
-use crate::state::tables::{Origin, TableState, TargetTable};
+use crate::state::places::TargetTable;
+use crate::state::tables::{Origin, TableState};
 use crate::state::{State, StateError};
 
 /// How a partition on the target gets its place.

@@ -36,10 +36,9 @@ pub fn entries(tables: &[SourceTable]) -> Vec<(&SourceTable, String)> {
 
 /// The partitioned tables that take part with all of their partitions.
 fn wholes(tables: &[SourceTable]) -> HashSet<u32> {
-    let is_in = |table: &SourceTable| matches!(table.part, Part::Included | Part::Unlogged);
     let broken: HashSet<u32> =
-        tables.iter().filter(|t| !is_in(t)).flat_map(|t| t.ancestors.iter().map(|above| above.oid)).collect();
-    let partitioned = tables.iter().filter(|table| table.shape == Shape::Partitioned && is_in(table));
+        tables.iter().filter(|t| !t.takes_part()).flat_map(|t| t.ancestors.iter().map(|above| above.oid)).collect();
+    let partitioned = tables.iter().filter(|table| table.shape == Shape::Partitioned && table.takes_part());
     partitioned.map(|table| table.oid).filter(|oid| !broken.contains(oid)).collect()
 }
 
@@ -111,7 +110,7 @@ pub fn landing<'t>(
 ) -> Vec<&'t SourceTable> {
     let nothing = HashMap::new();
     let takes_part = |table: &&SourceTable| match (schema, table.part, table.shape) {
-        (SchemaMode::Create | SchemaMode::Existing, part, _) => matches!(part, Part::Included | Part::Unlogged),
+        (SchemaMode::Create | SchemaMode::Existing, ..) => table.takes_part(),
         (SchemaMode::None, Part::Included, shape) => {
             published.map_or(shape == Shape::Plain, |published| published.contains_key(&table.oid))
         }

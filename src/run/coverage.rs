@@ -30,7 +30,8 @@ use crate::membership::{self, Part, SourceTable, narrowed, publishing};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
-use crate::state::tables::{Origin, TableRow, TableState, TargetTable};
+use crate::state::places::TargetTable;
+use crate::state::tables::{Origin, TableRow, TableState};
 
 /// Pause between two looks beside the stream.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -12,8 +12,8 @@ use crate::catalog::tables::by_name;
 use crate::catalog::triggers::{Fires, InForce, Kind};
 use crate::catalog::{foreign_keys, named, triggers};
 use crate::config::Baseline;
+use crate::membership::SourceTable;
 use crate::membership::placement::Hierarchy;
-use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident, literal};
 use crate::state::State;
@@ -34,7 +34,7 @@ struct Removal {
 pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baseline) -> Result<(), SchemaError> {
     let target = state.session();
     // Those without a stream are filled at the end, before keys and triggers.
-    let included = || tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let included = || tables.iter().filter(|table| table.takes_part());
     let there = by_name(target, included().map(|table| &table.name)).await?;
     tables::require_fit(included(), &there, Hierarchy::Own)?;
     for difference in tables::differences(included(), &there) {
@@ -60,7 +60,7 @@ pub(super) async fn run(state: &State, tables: &[SourceTable], baseline: Baselin
 /// The same for a copy that is under way, with rows that are there: see [`super::hold_back`].
 pub(super) async fn late(state: &State, tables: &[SourceTable]) -> Result<(), SchemaError> {
     let target = state.session();
-    let included = tables.iter().filter(|table| matches!(table.part, Part::Included | Part::Unlogged));
+    let included = tables.iter().filter(|table| table.takes_part());
     let names: Vec<&TableName> = included.map(|table| &table.name).collect();
     batch(target, &format!("BEGIN; {LOCK_TIMEOUT}"), "begin to prepare the schema").await?;
     let objects = take_away(target, &names, (Keys::All, Checks::Away)).await?;

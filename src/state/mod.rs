@@ -10,6 +10,7 @@ pub mod deferred;
 pub mod large_objects;
 pub mod lease;
 pub mod migration;
+pub mod places;
 pub mod position;
 pub mod resume;
 pub mod sweeps;
