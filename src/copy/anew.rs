@@ -151,7 +151,7 @@ async fn require_mended(
 ) -> Result<(), CopyError> {
     let target = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let again: HashSet<u32> = wanted.again.iter().map(|row| row.source_oid).collect();
-    let found = columns::look(ctx, &HashSet::new(), (source, &target)).await?;
+    let found = columns::look(ctx, tables, &HashSet::new(), (source, &target)).await?;
     if again.is_disjoint(&found.differing) {
         return Ok(());
     }
@@ -392,6 +392,9 @@ pub async fn unknown(ctx: &CopyContext<'_>, source: &Session) -> Result<Vec<Sour
     let is_unknown =
         |table: &SourceTable| table.part == Part::Included && !known.contains(&table.oid) && !is_vouched(table);
     let unknown: Vec<SourceTable> = tables.iter().filter(|table| is_unknown(table)).cloned().collect();
+    if unknown.is_empty() {
+        return Ok(Vec::new());
+    }
     let units: HashSet<u32> = plan::units(ctx, source, &unknown).await?.into_iter().map(|table| table.oid).collect();
     let units: Vec<&SourceTable> = tables.iter().filter(|table| units.contains(&table.oid)).collect();
     let needed = with_what_they_need(&tables, units, |table| known.contains(&table.oid) || is_vouched(table));

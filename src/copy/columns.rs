@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::types::Types;
 use super::{CopyContext, CopyError};
-use crate::catalog::tables::{self, Column, Detail, Shape};
+use crate::catalog::tables::{self, Column, Shape};
 use crate::membership::SourceTable;
 use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
@@ -34,19 +34,19 @@ pub struct Found {
     pub has_new_doubts: bool,
 }
 
-/// Compares the columns of all tables that take part, but for `others`, which have
-/// something else to mend first.
+/// Compares the columns of those of all tables that take part, with the columns that are
+/// published, but for `others`, which have something else to mend first.
 ///
 /// # Errors
 /// When either side cannot be asked.
 pub async fn look(
     ctx: &CopyContext<'_>,
+    tables: &[SourceTable],
     others: &HashSet<u32>,
     (source, target): (&Session, &Session),
 ) -> Result<Found, CopyError> {
     let hierarchy = Hierarchy::of(ctx.settings.schema);
     let state = ctx.state;
-    let tables = ctx.tables_in(source, Detail::Columns).await?;
     let names = state.names_there().await?;
     let all: Vec<&SourceTable> = tables.iter().filter(|table| table.takes_part()).collect();
     let tables: Vec<&SourceTable> = all.iter().copied().filter(|table| !others.contains(&table.oid)).collect();

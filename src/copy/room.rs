@@ -43,7 +43,7 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     publication::require_sound(ctx, source, &tables, &oids).await?;
     let parts = wanted.parts.iter().map(|table| table.oid);
     require_placed(ctx, source, &tables, &oids.iter().copied().chain(parts).collect()).await?;
-    let found = columns::look(ctx, &HashSet::new(), (source, target)).await?;
+    let found = columns::look(ctx, &tables, &HashSet::new(), (source, target)).await?;
     // A new partition or child has the columns of those above it, as the source has them.
     let above = |table: &SourceTable, oid| table.is_below(oid) || table.parents.contains(&oid);
     let is_asked = |oid| oids.contains(&oid) || wanted.new.iter().any(|table| above(table, oid));

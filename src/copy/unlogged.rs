@@ -92,9 +92,8 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
 ///
 /// # Errors
 /// When the target refuses one.
-pub async fn take_in(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
-    let tables = ctx.tables(&source).await?;
+pub async fn take_in(ctx: &CopyContext<'_>, source: &Session) -> Result<(), CopyError> {
+    let tables = ctx.tables(source).await?;
     let unlogged = || without_stream::unlogged(&tables);
     if ctx.settings.schema == SchemaMode::Create {
         let there = by_name(ctx.state.session(), unlogged().map(|table| &table.name)).await?;
@@ -103,7 +102,7 @@ pub async fn take_in(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
         let is_absent = |table: &&SourceTable| !there.contains_key(&table.name) && !known.contains_key(&table.oid);
         let absent: Vec<SourceTable> = unlogged().filter(is_absent).cloned().collect();
         if !absent.is_empty() {
-            schema::add(ctx.settings, ctx.state, &source, &tables, &absent).await?;
+            schema::add(ctx.settings, ctx.state, source, &tables, &absent).await?;
         }
     }
     // What belongs to one that is let in by now takes part with it, and one that came later
@@ -116,9 +115,12 @@ pub async fn take_in(ctx: &CopyContext<'_>) -> Result<(), CopyError> {
     };
     let row = |table: &SourceTable| TableRow::new(table.name.clone(), table.oid, TableState::Unlogged);
     let let_in: Vec<TableRow> = unlogged().filter(is_let_in).map(row).collect();
+    if let_in.is_empty() {
+        return Ok(());
+    }
     ctx.state.enter_tables(&let_in).await?;
     let let_in: HashSet<u32> = let_in.iter().map(|row| row.source_oid).collect();
-    let tables = ctx.tables_in(&source, Detail::Columns).await?;
+    let tables = ctx.tables_in(source, Detail::Columns).await?;
     let paired =
         paired(tables.iter().filter(|table| let_in.contains(&table.oid)), &there, &HashMap::new(), Coming::Later);
     Ok(ctx.state.pair_columns(&paired).await?)

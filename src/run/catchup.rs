@@ -186,7 +186,8 @@ async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Resu
     let gaps = coverage::at_end(ctx, state).await?;
     // A gap may be about the names that they would take.
     if gaps.is_empty() {
-        copy::unlogged::take_in(&ctx.copy(state)).await?;
+        let source = ctx.source().await?;
+        copy::unlogged::take_in(&ctx.copy(state), &source).await?;
     }
     let swept = match sweep(ctx, state).await {
         Err(error) if gaps.is_empty() || !error.is_remainder() => return Err(error.into()),

@@ -67,7 +67,11 @@ enum Purpose {
 async fn look(settings: &Settings, state: &State, source: &Session, purpose: Purpose) -> Result<Look, Error> {
     let publishes_all = membership::publishes_all(source, settings.publications.names(), state).await?;
     let known = membership::known(state).await?;
-    let tables = membership::read(source, &settings.filter, &known, Detail::Outline).await?;
+    let detail = match purpose {
+        Purpose::Watch | Purpose::Refused => Detail::Outline,
+        Purpose::Mend => Detail::Columns,
+    };
+    let tables = membership::read(source, &settings.filter, &known, detail).await?;
     state.forget_displaced(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
     let rows = state.tables().await?;
     let published = publication::tables(source, settings.publications.names()).await?;
@@ -140,7 +144,7 @@ fn of_names(tables: &[&SourceTable], names: &HashSet<&TableName>) -> HashSet<u32
 /// # Errors
 /// When either side cannot be asked.
 pub(super) async fn at_start(ctx: &Context, state: &State) -> Result<(), Error> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     let mut said = HashSet::new();
     say(&look(&ctx.settings, state, &source, Purpose::Watch).await?.gaps, &mut said);
     Ok(())
@@ -159,7 +163,7 @@ pub(super) async fn apply_filter(ctx: &Context, state: &State) -> Result<(), Err
     if known.is_empty() || recorded.as_deref() == Some(text.as_str()) {
         return Ok(());
     }
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     let tables = membership::read(&source, filter, &known, Detail::Outline).await?;
     let left_out: Vec<TableRow> = narrowed(&tables, filter, &known)
         .map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Excluded))
@@ -230,14 +234,15 @@ fn say(gaps: &[Gap], said: &mut HashSet<Gap>) {
 /// # Errors
 /// When either side cannot be asked.
 pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Error> {
-    let (settings, name) = (&ctx.settings, &ctx.settings.name);
-    let source = Session::connect(&settings.source, name).await?;
+    let settings = &ctx.settings;
+    let source = ctx.source().await?;
     let look = look(settings, state, &source, Purpose::Mend).await?;
     forget_dropped(state, &look.rows, &look.tables).await?;
-    let target = Session::connect(&settings.target, name).await?;
+    let target = ctx.target().await?;
     let others: HashSet<u32> = look.gaps.iter().filter(|gap| is_sure(gap)).map(|gap| gap.source_oid).collect();
     // Rows are compared by all their columns.
-    let columns = copy::columns::look(&ctx.copy(state), &others, (&source, &target)).await?;
+    let tables = publishing::with_published_columns(look.tables.clone(), &look.published);
+    let columns = copy::columns::look(&ctx.copy(state), &tables, &others, (&source, &target)).await?;
     let look = if columns.has_new_doubts { self::look(settings, state, &source, Purpose::Mend).await? } else { look };
     let (mut left, mut compared) = (columns.gaps, HashMap::new());
     let hierarchy = Hierarchy::of(settings.schema);

@@ -40,7 +40,7 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
     let unlogged_tables = without_stream(ctx, state).await?;
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let restored = schema::restore_deferred(state, &session, &DeferredKind::all().collect::<Vec<_>>()).await?;
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     let given = large_objects::owners::give(&ctx.settings, &source, &session, state).await?;
     if restored.failures.is_empty() && given.refused.is_empty() {
         for left in &restored.administrators {
@@ -59,7 +59,7 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
 /// Brings what waits up to what its tables are by now, lists what is gone and what has
 /// no stream anew, and copies the unlogged tables.
 async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     // An own session: others' statements must not fall into its transaction.
     let own = state.beside(Session::connect(&ctx.settings.target, &ctx.settings.name).await?).await?;
     let tables = ctx.copy(state).tables(&source).await?;
@@ -86,8 +86,7 @@ pub(super) async fn unlogged_that_differ(ctx: &Context, copied: &[TableName]) ->
     if copied.is_empty() {
         return Ok(Vec::new());
     }
-    let connect = |info| Session::connect(info, &ctx.settings.name);
-    let (source, target) = tokio::try_join!(connect(&ctx.settings.source), connect(&ctx.settings.target))?;
+    let (source, target) = tokio::try_join!(ctx.source(), ctx.target())?;
     let mut differ = Vec::new();
     for table in copied {
         if !coverage::have_equal_rows((&source, table), (&target, table), None).await? {

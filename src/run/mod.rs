@@ -18,6 +18,7 @@ mod error;
 mod extensions;
 mod finish;
 pub mod housekeeping;
+mod looking;
 mod publication;
 pub mod receiver;
 pub mod resync;
@@ -111,6 +112,9 @@ pub struct Context {
     copy_memory: copy::Memory,
     /// What earlier attempts of this process applied.
     totals: Mutex<Totals>,
+    /// Sessions for looks.
+    idle_source: looking::Idle,
+    idle_target: looking::Idle,
 }
 
 impl Context {
@@ -134,6 +138,8 @@ impl Context {
             careful: Arc::default(),
             copy_memory: copy::Memory::default(),
             totals: Mutex::new(Totals::default()),
+            idle_source: looking::Idle::default(),
+            idle_target: looking::Idle::default(),
         })
     }
 
@@ -527,7 +533,7 @@ async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
 pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration) -> Result<DurableLsn, Error> {
     let slot = migration.slot.name();
     let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
-        let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+        let source = ctx.source().await?;
         publication::require_there(ctx, state, migration, &source).await?;
         Ok(catalog::slot::find(&source, slot).await?)
     })?;

@@ -52,7 +52,7 @@ pub(super) async fn or_gone(ctx: &Context, state: &State, migration: &Migration,
         return error;
     }
     let asked = async {
-        let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+        let source = ctx.source().await?;
         missing(ctx, state, migration, &source).await
     };
     let source = Some(Box::new(error));

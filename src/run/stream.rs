@@ -384,6 +384,6 @@ pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error>
 /// # Errors
 /// When the source cannot be asked.
 pub async fn end_as_of_now(ctx: &Context) -> Result<EndLsn, Error> {
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     Ok(EndLsn::of_wal(catalog::wal::flush_to_end(&source).await?))
 }

@@ -13,7 +13,6 @@ use crate::catalog::tables::{Detail, Shape};
 use crate::lsn::EndLsn;
 use crate::membership::{self, Part, SourceTable};
 use crate::run::{Context, Error};
-use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::{TableRow, TableState};
@@ -28,7 +27,7 @@ pub(super) async fn leave_behind(ctx: &Context, state: &State) -> Result<(), Err
     let Some(migration) = state.load().await? else { return Ok(()) };
     let slot = migration.slot.name();
     let Some(position) = state.position(slot).await? else { return Ok(()) };
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     let tables = membership::of(&source, &ctx.settings.filter, state, Detail::Outline).await?;
     let Some(point) = all_are_of(&state.tables().await?, &tables) else { return Ok(()) };
     if point.lsn() <= position.lsn() {

@@ -167,7 +167,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     }
     same_objects(&ctx.settings, &migration)?;
     require_not_ended(&migration, &state)?;
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
     let has_state = |table: &SourceTable, is_it: fn(TableState) -> bool| {

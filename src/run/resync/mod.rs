@@ -169,7 +169,7 @@ pub(super) async fn take_in_published(ctx: &Context, state: &State, migration: &
         return Ok(());
     }
     let copy = ctx.copy(state);
-    let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
+    let source = ctx.source().await?;
     let new = anew::unknown(&copy, &source).await?;
     if new.is_empty() {
         return Ok(());
