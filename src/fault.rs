@@ -316,7 +316,12 @@ impl Trouble {
                  that when the disk is full. When there is room: SET default_transaction_read_only = off; \
                  ALTER ROLE … SET default_transaction_read_only = off",
             ),
-            Trouble::NotApplied => (Operator, "nothing was skipped: mend what the target complains of and start again"),
+            Trouble::NotApplied => (
+                Operator,
+                "nothing was skipped: mend what the target complains of and start again. Where nothing mends it, as the \
+                 source was altered since, have the table copied anew with \"walferry resync TABLE\": its changes up to \
+                 then are passed over",
+            ),
             Trouble::NotRestored => (
                 Operator,
                 "mend what the message names and run \"walferry catchup --finish\" again; what is restored stays",
@@ -364,7 +369,8 @@ impl Difference {
     fn remedy(self) -> &'static str {
         match self {
             Difference::Row => {
-                "the two sides differ in this row: find out what else writes to the target. Nothing was skipped: repair \
+                "the two sides differ in this row: find out what else writes to the target, or what was altered since on \
+                 the source (a label of an enum?). Nothing was skipped: repair \
                  the row on the target, or copy the table anew with \"walferry resync TABLE\", and start again"
             }
             Difference::LeftOut => {

@@ -108,6 +108,8 @@ pub struct PartOfType {
     pub name: String,
     /// An attribute's type; nothing for a label.
     pub of: String,
+    /// The version of its row in the catalog (`xmin`): whatever alters it gives it another one.
+    pub version: String,
 }
 
 /// The enums and composite types that values of these types consist of, by the oids of these:
@@ -127,21 +129,23 @@ pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Ma
                  UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid \
                  UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
                      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS n (oid)) \
-         SELECT r.root, t.oid, pg_catalog.format_type(t.oid, NULL), t.typtype = 'e', p.numbers, p.names, p.types \
+         SELECT r.root, t.oid, pg_catalog.format_type(t.oid, NULL), t.typtype = 'e', p.numbers, p.names, p.types, p.versions \
          FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid AND t.typtype IN ('e', 'c'), LATERAL ( \
              SELECT coalesce(pg_catalog.array_agg(number ORDER BY place), '{}') AS numbers, \
                  coalesce(pg_catalog.array_agg(name ORDER BY place), '{}') AS names, \
-                 coalesce(pg_catalog.array_agg(of ORDER BY place), '{}') AS types FROM ( \
-                 SELECT e.oid::int8, e.enumlabel::text, ''::text, e.enumsortorder::float8 FROM pg_catalog.pg_enum e \
+                 coalesce(pg_catalog.array_agg(of ORDER BY place), '{}') AS types, \
+                 coalesce(pg_catalog.array_agg(version ORDER BY place), '{}') AS versions FROM ( \
+                 SELECT e.oid::int8, e.enumlabel::text, ''::text, e.enumsortorder::float8, e.xmin::text FROM pg_catalog.pg_enum e \
                      WHERE e.enumtypid = t.oid \
-                 UNION ALL SELECT a.attnum::int8, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::float8 \
+                 UNION ALL SELECT a.attnum::int8, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::float8, a.xmin::text \
                      FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 \
-                     AND NOT a.attisdropped) AS part (number, name, of, place)) AS p";
+                     AND NOT a.attisdropped) AS part (number, name, of, place, version)) AS p";
     let rows = session.query(sql, &[&oids]).await.during(session.side(), "look at enums and composite types")?;
     for row in &rows {
-        let (numbers, names, types): (Vec<i64>, Vec<String>, Vec<String>) = (row.take(4)?, row.take(5)?, row.take(6)?);
-        let parts =
-            numbers.into_iter().zip(names).zip(types).map(|((number, name), of)| PartOfType { number, name, of });
+        let (numbers, names): (Vec<i64>, Vec<String>) = (row.take(4)?, row.take(5)?);
+        let (types, versions): (Vec<String>, Vec<String>) = (row.take(6)?, row.take(7)?);
+        let parts = numbers.into_iter().zip(names).zip(types.into_iter().zip(versions));
+        let parts = parts.map(|((number, name), (of, version))| PartOfType { number, name, of, version });
         let kind = if row.take(3)? { MadeKind::Enum } else { MadeKind::Composite };
         let made = Made { oid: row.take(1)?, name: row.take(2)?, kind, parts: parts.collect() };
         found.entry(row.take(0)?).or_default().push(made);

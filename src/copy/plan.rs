@@ -17,7 +17,7 @@ use crate::catalog::publication::{self, Published};
 use crate::catalog::tables::{Column, Found, Shape, by_name};
 use crate::config::{Baseline, SchemaMode};
 use crate::lsn::EndLsn;
-use crate::membership::columns::{newest, pair};
+use crate::membership::columns::{newest, pair_for_copy};
 use crate::membership::coverage::origin;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, Rows, SourceTable, publishing};
@@ -301,15 +301,17 @@ pub(super) fn paired<'a>(
     };
     let of_table = |table: &SourceTable| {
         let Found { oid, columns, .. } = there.get(&table.name)?;
-        let paired = |column: &Column| Some(pair(column, columns.iter().find(|other| other.name == column.name)?));
+        let known = known.get(&table.oid).map_or(&[][..], |known| known.with(*oid));
+        let paired = |column: &Column| {
+            Some(pair_for_copy(column, columns.iter().find(|other| other.name == column.name)?, known))
+        };
         let pairs: Vec<Pair> = table.columns.iter().filter_map(paired).collect();
         let is_left = |pair: &&Pair| {
             !table.columns.iter().any(|column| column.number == pair.ours)
                 && columns.iter().any(|column| column.number == pair.theirs)
                 && !pairs.iter().any(|other| other.theirs == pair.theirs)
         };
-        let left: Vec<Pair> =
-            known.get(&table.oid).map_or(&[][..], |known| known.with(*oid)).iter().filter(is_left).copied().collect();
+        let left: Vec<Pair> = known.iter().filter(is_left).copied().collect();
         Some((
             table.oid,
             Pairs { of: *oid, pairs: [pairs, left].concat(), formerly: formerly(table), last: newest(&table.columns) },

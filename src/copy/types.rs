@@ -91,7 +91,7 @@ impl Types {
                 // One that was renamed is still that one.
                 let theirs = was.and_then(|was| by_oid.get(&was.of)).or_else(|| by_name.get(ours.name.as_str()));
                 // Of another name, or kind, is another type: with its column.
-                let Some(theirs) = theirs.filter(|theirs| theirs.kind == ours.kind) else { continue };
+                let theirs = theirs.filter(|theirs| theirs.kind == ours.kind).copied();
                 if types.compared.contains_key(&ours.oid) {
                     continue;
                 }

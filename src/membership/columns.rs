@@ -17,8 +17,23 @@ pub use crate::state::tables::Pair;
 
 /// These two as they are now.
 pub fn pair(column: &Column, there: &Column) -> Pair {
-    let was = column.expression.as_deref().map_or(column.below, Pair::computed);
+    let was = match (&column.expression, &there.expression) {
+        (Some(expression), _) => Pair::computed(expression),
+        (None, Some(_)) => Pair::COMPUTED_THERE,
+        (None, None) => column.below,
+    };
     Pair { ours: column.number, theirs: there.number, was }
+}
+
+/// The same where rows are about to be copied, and some of the table's columns are `known`: one
+/// that the target computes otherwise than the source does by now is still to be made as that.
+pub fn pair_for_copy(column: &Column, there: &Column, known: &[Pair]) -> Pair {
+    let now = pair(column, there);
+    if there.expression.is_none() || column.expression == there.expression {
+        return now;
+    }
+    let was = known.iter().find(|pair| pair.theirs == there.number && Pair::is_computed(pair.was));
+    was.map_or(now, |was| Pair { was: was.was, ..now })
 }
 
 /// The highest number of these columns.
@@ -129,9 +144,10 @@ pub fn compare<'a>(
                 } else if !is_unlike && was != Some(pair(column, found).was) {
                     compared.met.extend((!is_altered).then(|| pair(column, found)));
                     // The older rows' values were made anew, on each side by itself.
-                    compared.is_doubted |= was.is_some_and(|was| {
-                        Pair::is_computed(was) && !column.is_generated()
-                            || !Pair::is_computed(was) && !was.is_kept_in(column.below)
+                    compared.is_doubted |= was.is_some_and(|was| match () {
+                        () if was == Pair::COMPUTED_THERE => true,
+                        () if Pair::is_computed(was) => !column.is_generated(),
+                        () => !was.is_kept_in(column.below),
                     });
                 }
                 if found.name != column.name {

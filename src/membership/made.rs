@@ -11,8 +11,6 @@
 //! attributes (`src/backend/catalog/pg_enum.c`, `ATTypedTableRecursion` in
 //! `src/backend/commands/tablecmds.c`).
 
-use std::collections::HashMap;
-
 use crate::catalog::types::{Made, MadeKind, PartOfType};
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident, literal};
@@ -30,13 +28,16 @@ pub struct Compared {
     pub pairs: TypePairs,
 }
 
-/// Compares two types of one name, whose parts were paired so before.
-pub fn compare(here: &Made, there: &Made, known: Option<&TypePairs>) -> Compared {
+/// Compares two types of one name, whose parts were paired so before; there is none where the
+/// target's column is of another kind.
+pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>) -> Compared {
     let looks = |made: &Made| -> Vec<(String, String)> {
         made.parts.iter().map(|part| (part.name.clone(), part.of.clone())).collect()
     };
-    let looks_alike = looks(here) == looks(there);
-    let (pairs, is_another) = paired(here, there, known, looks_alike || here.kind == MadeKind::Enum);
+    let looks_alike = there.is_some_and(|there| looks(here) == looks(there));
+    let pairs = paired(here, there, known, looks_alike || here.kind == MadeKind::Enum);
+    let is_another = known.is_some_and(|known| is_another(known, &pairs));
+    let Some(there) = there else { return Compared { sql: None, is_doubted: is_another, pairs } };
     let of_pair = |part: &PartOfType| {
         let pair = pairs.parts.iter().find(|pair| pair.ours == part.number)?;
         there.parts.iter().find(|other| other.number == pair.theirs)
@@ -53,34 +54,59 @@ pub fn compare(here: &Made, there: &Made, known: Option<&TypePairs>) -> Compared
     Compared { sql, is_doubted: is_another || is_unlike || is_renamed, pairs }
 }
 
-/// Pairs each part with what it was paired with, others by their names; and whether one that
-/// was paired has another name by now, as values that came in between may have been taken for
-/// those of another one, or one that was paired, or stands for one that was, is paired with
-/// another now. What has the name of one that is gone on the source `may_stand_for` another.
-fn paired(here: &Made, there: &Made, known: Option<&TypePairs>, may_stand_for: bool) -> (TypePairs, bool) {
-    let was: HashMap<i64, i64> = known
-        .filter(|known| known.of == there.oid)
-        .map(|known| known.parts.iter().map(|pair| (pair.ours, pair.theirs)).collect())
-        .unwrap_or_default();
-    let is_here = |number: i64| here.parts.iter().any(|part| part.number == number);
-    let owner = |theirs: i64| was.iter().find(|(_, other)| **other == theirs).map(|(ours, _)| *ours);
+/// Whether a part that was paired was altered since on either side, or is gone, or is paired
+/// with another one: values that came in between may have been taken for those of another.
+/// One that is new is none that rows had.
+fn is_another(known: &TypePairs, now: &TypePairs) -> bool {
+    let is_as_it_was = |old: &PartPair| {
+        now.parts.iter().any(|new| {
+            (old.ours, old.theirs, &old.name) == (new.ours, new.theirs, &new.name)
+                && (old.versions.is_none() || old.versions == new.versions)
+        })
+    };
     // A type that was made anew there.
-    let mut is_another = known.is_some_and(|known| known.of != there.oid);
-    let was_called = |number: i64| known?.parts.iter().find(|pair| pair.ours == number).map(|pair| &pair.name);
-    let mut parts = Vec::new();
+    known.of != now.of || !known.parts.iter().all(is_as_it_was)
+}
+
+/// Pairs each part with what it was paired with, others by their names. What has the name of
+/// one that is gone on the source `may_stand_for` another; else that one stays paired with
+/// what the target has kept of it.
+fn paired(here: &Made, there: Option<&Made>, known: Option<&TypePairs>, may_stand_for: bool) -> TypePairs {
+    let of = there.map_or(0, |there| there.oid);
+    let Some(there) = there else {
+        let alone = |part: &PartOfType| PartPair {
+            ours: part.number,
+            theirs: 0,
+            name: part.name.clone(),
+            versions: Some((part.version.clone(), String::new())),
+        };
+        return TypePairs { of, parts: here.parts.iter().map(alone).collect() };
+    };
+    let was: &[PartPair] = known.filter(|known| known.of == of).map_or(&[], |known| &known.parts);
+    let is_here = |number: i64| here.parts.iter().any(|part| part.number == number);
+    let there_is = |number: i64| there.parts.iter().find(|other| other.number == number);
+    let mut parts: Vec<PartPair> = Vec::new();
     for part in &here.parts {
-        let known = was.get(&part.number).filter(|theirs| there.parts.iter().any(|other| other.number == **theirs));
-        let is_free = |theirs: i64| owner(theirs).is_none_or(|ours| may_stand_for && !is_here(ours));
+        let known = was.iter().find(|pair| pair.ours == part.number).and_then(|pair| there_is(pair.theirs));
+        let is_free = |theirs: i64| {
+            let owner = was.iter().find(|pair| pair.theirs == theirs);
+            owner.is_none_or(|pair| may_stand_for && !is_here(pair.ours))
+        };
         let of_name = there.parts.iter().find(|other| other.name == part.name && is_free(other.number));
         // What somebody has made there under its new name is the counterpart by now.
-        let theirs = of_name.map(|other| other.number).or(known.copied());
-        is_another |= theirs.is_some_and(|theirs| {
-            known.is_some_and(|known| *known != theirs) || owner(theirs).is_some_and(|ours| ours != part.number)
-        });
-        is_another |= was_called(part.number).is_some_and(|name| *name != part.name);
-        parts.extend(theirs.map(|theirs| PartPair { ours: part.number, theirs, name: part.name.clone() }));
+        parts.extend(of_name.or(known).map(|theirs| PartPair {
+            ours: part.number,
+            theirs: theirs.number,
+            name: part.name.clone(),
+            versions: Some((part.version.clone(), theirs.version.clone())),
+        }));
     }
-    (TypePairs { of: there.oid, parts }, is_another)
+    let is_left = |pair: &&PartPair| {
+        !is_here(pair.ours) && there_is(pair.theirs).is_some() && !parts.iter().any(|new| new.theirs == pair.theirs)
+    };
+    let left = |pair: &PartPair| PartPair { versions: Some(pair.versions.clone().unwrap_or_default()), ..pair.clone() };
+    let left: Vec<PartPair> = was.iter().filter(is_left).map(left).collect();
+    TypePairs { of, parts: [parts, left].concat() }
 }
 
 /// The statements that rename what is called otherwise there.
@@ -147,21 +173,30 @@ mod tests {
     use super::*;
 
     fn of(kind: MadeKind, parts: &[(i64, &str)]) -> Made {
-        let part =
-            |(number, name): &(i64, &str)| PartOfType { number: *number, name: (*name).to_owned(), of: String::new() };
+        let part = |(number, name): &(i64, &str)| PartOfType {
+            number: *number,
+            name: (*name).to_owned(),
+            of: String::new(),
+            version: "1".to_owned(),
+        };
         Made { oid: 7, name: "e".to_owned(), kind, parts: parts.iter().map(part).collect() }
     }
 
     fn pairs(of: &[(i64, i64, &str)]) -> Vec<PartPair> {
         of.iter()
-            .map(|(ours, theirs, name)| PartPair { ours: *ours, theirs: *theirs, name: (*name).to_owned() })
+            .map(|(ours, theirs, name)| PartPair {
+                ours: *ours,
+                theirs: *theirs,
+                name: (*name).to_owned(),
+                versions: Some(("1".to_owned(), "1".to_owned())),
+            })
             .collect()
     }
 
     /// What is said, and whether there is a doubt, of labels that were paired so.
     fn labels(ours: &[(i64, &str)], theirs: &[(i64, &str)], known: &[(i64, i64, &str)]) -> (String, bool) {
         let known = TypePairs { of: 7, parts: pairs(known) };
-        let compared = compare(&of(MadeKind::Enum, ours), &of(MadeKind::Enum, theirs), Some(&known));
+        let compared = compare(&of(MadeKind::Enum, ours), Some(&of(MadeKind::Enum, theirs)), Some(&known));
         (compared.sql.unwrap_or_default().replace("ALTER TYPE e ", ""), compared.is_doubted)
     }
 
@@ -196,27 +231,62 @@ mod tests {
     fn parts_that_are_paired_anew_are_in_doubt_and_the_first_pairs_are_not() {
         let here = of(MadeKind::Composite, &[(1, "x"), (3, "y")]);
         let there = of(MadeKind::Composite, &[(1, "x"), (2, "y")]);
-        let first = compare(&here, &there, None);
+        let first = compare(&here, Some(&there), None);
         assert_eq!(
             (first.sql, first.is_doubted, &first.pairs.parts),
             (None, false, &pairs(&[(1, 1, "x"), (3, 2, "y")]))
         );
         let known = TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) };
-        let again = compare(&here, &there, Some(&known));
+        let again = compare(&here, Some(&there), Some(&known));
         assert_eq!((again.sql, again.is_doubted, again.pairs.parts), (None, true, pairs(&[(1, 1, "x"), (3, 2, "y")])));
         let elsewhere = TypePairs { of: 8, ..known };
-        assert!(compare(&here, &there, Some(&elsewhere)).is_doubted);
-        let unlike = compare(&of(MadeKind::Composite, &[(1, "z")]), &there, None);
+        assert!(compare(&here, Some(&there), Some(&elsewhere)).is_doubted);
+        let unlike = compare(&of(MadeKind::Composite, &[(1, "z")]), Some(&there), None);
         assert!(unlike.is_doubted);
         assert_eq!(
             unlike.sql.unwrap().replace("ALTER TYPE e ", ""),
             "DROP ATTRIBUTE \"x\" CASCADE; DROP ATTRIBUTE \"y\" CASCADE; ADD ATTRIBUTE \"z\"  CASCADE;"
         );
         let here = of(MadeKind::Composite, &[(2, "y"), (3, "x")]);
-        let unlike = compare(&here, &there, Some(&TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) }));
+        let unlike =
+            compare(&here, Some(&there), Some(&TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) }));
         assert_eq!(
             unlike.sql.unwrap().replace("ALTER TYPE e ", ""),
             "DROP ATTRIBUTE \"x\" CASCADE; ADD ATTRIBUTE \"x\"  CASCADE;"
         );
+    }
+
+    #[test]
+    fn what_was_altered_and_altered_back_or_dropped_on_both_sides_is_in_doubt() {
+        let two = TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) };
+        let made = of(MadeKind::Enum, &[(1, "x"), (2, "y")]);
+        let is_doubted =
+            |here: &Made, there: Option<&Made>, known: &TypePairs| compare(here, there, Some(known)).is_doubted;
+        assert!(!is_doubted(&made, Some(&made), &two));
+        let mut altered = made.clone();
+        altered.parts[0].version = "2".to_owned();
+        assert!(is_doubted(&altered, Some(&made), &two) && is_doubted(&made, Some(&altered), &two));
+        let by_an_older = |pairs: &TypePairs| {
+            let parts = pairs.parts.iter().map(|pair| PartPair { versions: None, ..pair.clone() });
+            TypePairs { parts: parts.collect(), ..pairs.clone() }
+        };
+        assert!(!is_doubted(&altered, Some(&made), &by_an_older(&two)));
+        let anew = of(MadeKind::Composite, &[(1, "x"), (3, "y")]);
+        assert!(is_doubted(&anew, Some(&anew), &two));
+        // The target's column is of a type of its own.
+        let first = compare(&made, None, None);
+        assert_eq!((&first.sql, first.is_doubted), (&None, false));
+        assert!(!is_doubted(&made, None, &first.pairs) && is_doubted(&altered, None, &first.pairs));
+    }
+
+    #[test]
+    fn what_is_said_of_an_attribute_that_was_made_anew_is_said_until_it_is_done() {
+        let two = TypePairs { of: 7, parts: pairs(&[(1, 1, "x"), (2, 2, "y")]) };
+        let (here, there) =
+            (of(MadeKind::Composite, &[(2, "y"), (3, "x")]), of(MadeKind::Composite, &[(1, "x"), (2, "y")]));
+        let first = compare(&here, Some(&there), Some(&two));
+        assert!(first.is_doubted && first.sql.as_ref().is_some_and(|sql| sql.contains("DROP ATTRIBUTE")));
+        let again = compare(&here, Some(&there), Some(&first.pairs));
+        assert_eq!((again.sql, again.pairs), (first.sql, first.pairs));
     }
 }

@@ -526,7 +526,10 @@ async fn load(state: &State) -> Result<Migration, Error> {
 async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
     ctx.established();
     ctx.show_phase(Phase::Copy);
-    Ok(copy::run(&ctx.copy(state)).await?)
+    match copy::run(&ctx.copy(state)).await {
+        Ok(point) => Ok(point),
+        Err(error) => Err(coverage::or_named_of_copy(ctx, state, error.into()).await),
+    }
 }
 
 /// Reads the position back and makes sure that the slot is good for it.

@@ -25,7 +25,7 @@ use crate::session::{DbContext, DbError, Param, Session};
 use lease::LOCK_CLASS;
 
 /// The version of the state schema this program writes.
-pub const VERSION: i32 = 6;
+pub const VERSION: i32 = 7;
 
 /// The schema's name.
 pub const SCHEMA: &str = "walferry";
@@ -52,6 +52,7 @@ const UPGRADES: [&str; VERSION as usize - 1] = [
     include_str!("upgrade_3.sql"),
     include_str!("upgrade_4.sql"),
     include_str!("upgrade_5.sql"),
+    include_str!("upgrade_6.sql"),
 ];
 
 /// Second key of the advisory lock under which the schema is created; the

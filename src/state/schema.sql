@@ -1,11 +1,11 @@
 -- walferry's durable state: everything a process needs to go on from where
 -- another one stopped. Version 6. Readable with psql; written by walferry only.
--- What changes here goes into upgrade_5.sql as well (from version 5 to 6).
+-- What changes here goes into upgrade_6.sql as well (from version 6 to 7).
 CREATE SCHEMA walferry;
 COMMENT ON SCHEMA walferry IS 'state of walferry migrations; dropped by "walferry cleanup"';
 
 CREATE TABLE walferry.version (version integer NOT NULL);
-INSERT INTO walferry.version VALUES (6);
+INSERT INTO walferry.version VALUES (7);
 
 -- One row a migration: where it comes from and how far it is.
 CREATE TABLE walferry.migration (
@@ -89,6 +89,8 @@ CREATE TABLE walferry.types (
     source_parts bigint[] NOT NULL,
     target_parts bigint[] NOT NULL,         -- in the same order
     names        text[] NOT NULL,           -- of the source's, when last looked at
+    source_versions text[],                 -- of the parts in the catalog (xmin), then
+    target_versions text[],
     PRIMARY KEY (migration, source_oid)
 );
 

@@ -94,7 +94,8 @@ pub struct Pair {
     /// The counterpart's.
     pub theirs: i16,
     /// Its type on the source below all domains when the two were paired;
-    /// [`Pair::computed`] where the source computed it.
+    /// [`Pair::computed`] where the source computed it, [`Pair::COMPUTED_THERE`] where only the
+    /// target did.
     pub was: ColumnType,
 }
 
@@ -106,9 +107,13 @@ impl Pair {
         ColumnType { oid: 0, modifier: digest & i32::MAX }
     }
 
-    /// Whether this is of a column that was computed.
+    /// No type: of a column that the target computed, and the source did not, so that it has
+    /// nothing of the source's values.
+    pub const COMPUTED_THERE: ColumnType = ColumnType { oid: 0, modifier: -2 };
+
+    /// Whether this is of a column that the source computed.
     pub fn is_computed(was: ColumnType) -> bool {
-        was.oid == 0
+        was.oid == 0 && was != Pair::COMPUTED_THERE
     }
 
     /// Whether it says by which expression.

@@ -518,3 +518,108 @@ async fn a_type_that_loses_nothing_is_named_where_the_source_has_altered_it() {
     assert!(said.stderr.contains(r#"ALTER COLUMN "a" TYPE integer"#), "{}", said.stderr);
     story.leads_to_the_end().await;
 }
+
+/// The stories: exit 0, and other values: labels that exchanged their names and got them back,
+/// an attribute that was made anew on both sides, while changes from before had not come; and
+/// the SQL for one was said once, and a remark that leads nowhere from then on.
+#[tokio::test]
+async fn what_was_altered_back_or_on_both_sides_is_compared() {
+    let setup = "CREATE TYPE e AS ENUM ('a', 'b'); CREATE TYPE c AS (x text, y text); CREATE TYPE d AS (x text, y text); \
+         CREATE TABLE r (x text PRIMARY KEY, y text); \
+         CREATE TABLE t (id int PRIMARY KEY, v e); INSERT INTO t VALUES (1, 'a'); \
+         CREATE TABLE u (id int PRIMARY KEY, v c); INSERT INTO u VALUES (1, ROW('a', 'b')); \
+         CREATE TABLE w (id int PRIMARY KEY, v r); INSERT INTO w VALUES (1, ROW('a', 'b')); \
+         CREATE TABLE z (id int PRIMARY KEY, v d); INSERT INTO z VALUES (1, ROW('a', 'b'))";
+    let story = Story::of(setup, &[]).await;
+    let exchange =
+        ["'a' TO 'aside'", "'b' TO 'a'", "'aside' TO 'b'"].map(|what| format!("ALTER TYPE e RENAME VALUE {what}"));
+    for sql in &exchange {
+        story.source(sql).await;
+    }
+    story.source("INSERT INTO t VALUES (2, 'a')").await;
+    for sql in &exchange {
+        story.source(sql).await;
+    }
+    story.source("INSERT INTO u VALUES (2, ROW('c', 'd')); INSERT INTO w VALUES (2, ROW('c', 'd'))").await;
+    for sql in [
+        "ALTER TYPE c DROP ATTRIBUTE y CASCADE",
+        "ALTER TYPE c ADD ATTRIBUTE y text CASCADE",
+        "ALTER TABLE r DROP COLUMN y",
+        "ALTER TABLE r ADD COLUMN y text",
+    ] {
+        story.source(sql).await;
+        story.target.batch_execute(sql).await.unwrap();
+    }
+    let said = story.run(&["catchup"], 8).stderr;
+    for table in ["t", "u", "w"] {
+        assert!(said.contains(&format!("walferry resync 'public.{table}'")), "{table}:\n{said}");
+    }
+    story.leads_on().await;
+    story.source("ALTER TYPE d DROP ATTRIBUTE x CASCADE; ALTER TYPE d ADD ATTRIBUTE x text CASCADE").await;
+    story.source("INSERT INTO z VALUES (2, ROW('b', 'a'))").await;
+    for _ in 0..2 {
+        let said = story.run(&["catchup"], 8).stderr;
+        assert!(said.contains("ALTER TYPE public.d DROP ATTRIBUTE \"x\" CASCADE"), "{said}");
+    }
+    // Nothing mends a value of an attribute that is gone by now.
+    story.leads_on().await;
+    story.source("ALTER TYPE d ADD ATTRIBUTE q text CASCADE").await;
+    story.source("INSERT INTO z VALUES (3, ROW('b', 'a', 'q'))").await;
+    story.source("ALTER TYPE d DROP ATTRIBUTE q CASCADE").await;
+    let said = story.run(&["catchup"], 7).stderr;
+    assert!(said.contains("walferry resync TABLE"), "{said}");
+    story.run(&["resync", "z"], 0);
+    story.leads_to_the_end().await;
+}
+
+/// The story: exit 0, and the old label for ever in a column that is of text there.
+#[tokio::test]
+async fn labels_are_followed_where_the_target_has_them_as_text() {
+    let setup =
+        "CREATE TYPE e AS ENUM ('a', 'b'); CREATE TABLE t (id int PRIMARY KEY, v e); INSERT INTO t VALUES (1, 'a')";
+    let story = of_the_operator("CREATE TABLE t (id int PRIMARY KEY, v text)", setup).await;
+    story.ends_equal().await;
+    story.source("ALTER TYPE e RENAME VALUE 'a' TO 'z'").await;
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("walferry resync 'public.t'"), "{said}");
+    story.leads_to_the_end().await;
+}
+
+/// The stories: exit 0, and other values in columns that were computed, or are by now; and
+/// a stop at a label that was added, without a word of it.
+#[tokio::test]
+async fn what_is_altered_while_a_copy_is_cut_off_is_followed() {
+    let setup: Vec<String> = (0..3).map(|number| named(COMPUTED, number)).collect();
+    let setup = format!(
+        "{}; CREATE TYPE e AS ENUM ('a', 'b'); CREATE TABLE t (id int PRIMARY KEY, v e); INSERT INTO t VALUES (1, 'a')",
+        setup.join("; ")
+    );
+    let story = Story::cut_off(&setup).await;
+    for ddl in [
+        "ALTER TABLE m0 DROP g, ADD g int GENERATED ALWAYS AS (id * 3) STORED",
+        "ALTER TABLE m1 ALTER g DROP EXPRESSION",
+        "UPDATE m1 SET g = 99 WHERE id = 1",
+        "ALTER TABLE m2 DROP g, ADD g int DEFAULT 3",
+        "ALTER TYPE e ADD VALUE 'c' BEFORE 'b'",
+        "INSERT INTO t VALUES (2, 'c')",
+    ] {
+        story.source(ddl).await;
+    }
+    let said = story.run(&["run", "--until", "caught-up"], 7);
+    story.do_as_printed(&said, "ALTER TYPE public.e ADD VALUE").await;
+    story.leads_through(&["run", "--until", "caught-up"]).await;
+    story.leads_to_the_end().await;
+}
+
+/// The story: exit 0, and in the older rows what the target had computed.
+#[tokio::test]
+async fn a_column_that_the_operator_computes_no_more_is_compared() {
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, g int); INSERT INTO t VALUES (1, 7)";
+    let story =
+        of_the_operator("CREATE TABLE t (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED)", setup).await;
+    story.run(&["catchup"], 0);
+    story.target.batch_execute("ALTER TABLE t ALTER g DROP EXPRESSION").await.unwrap();
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("walferry resync 'public.t'"), "{said}");
+    story.leads_to_the_end().await;
+}

@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use crate::journey::PATIENCE;
 use crate::support::pair::Pair;
-use crate::support::process::{Finished, Walferry};
+use crate::support::process::{Finished, Walferry, command_for};
 
 /// More than any way out is long, of ten tables.
 const ROUNDS: usize = 40;
@@ -33,6 +33,18 @@ impl Story {
         let story = Story { pair, source, target, arguments };
         story.source(setup).await;
         story.run(&["run", "--until", "caught-up"], 0);
+        story
+    }
+
+    /// A migration whose first copy was killed before it had a table.
+    pub async fn cut_off(setup: &str) -> Self {
+        let pair = Pair::builder().start().await;
+        let (source, target) = (pair.source_client().await, pair.target_client().await);
+        let story = Story { pair, source, target, arguments: Vec::new() };
+        story.source(setup).await;
+        let mut command = command_for(&story.pair, &["run", "--jobs", "1"]);
+        command.env("WALFERRY_FAILPOINT", "copy-before-commit:1");
+        Walferry::spawn(command).wait(PATIENCE);
         story
     }
 
@@ -67,8 +79,13 @@ impl Story {
     /// Catches up and does to the letter what is printed, until there is nothing to do.
     /// Both sides are equal then.
     pub async fn leads_on(&self) {
+        self.leads_through(&["catchup"]).await;
+    }
+
+    /// The same with this command.
+    pub async fn leads_through(&self, command: &[&str]) {
         for _ in 0..ROUNDS {
-            let said = self.with(&["catchup"]);
+            let said = self.with(command);
             if said.status.success() {
                 return self.pair.assert_equal().await;
             }
@@ -82,7 +99,7 @@ impl Story {
                 }
             }
         }
-        let said = self.with(&["catchup"]);
+        let said = self.with(command);
         panic!("what is printed leads nowhere:\n{}", said.stderr);
     }
 

@@ -1,4 +1,4 @@
-//! Types that were altered on the source while changes came.
+//! Types that were altered on the source while changes or rows came.
 //!
 //! Invariant: a value that the target's type does not take is told with what makes the types
 //! of the tables there those of the source, where they are not.
@@ -6,18 +6,19 @@
 use tracing::debug;
 
 use crate::apply::ApplyError;
-use crate::copy;
+use crate::copy::{self, CopyError};
 use crate::fault::sqlstate;
 use crate::membership::coverage::Gap;
 use crate::run::{Context, Error};
 use crate::session::Session;
 use crate::state::State;
 
-/// What ended a stream; a value that was refused as no value of its type, with the types that
+/// What ended a stream or a copy; a value that was refused as no value of its type, with the types that
 /// differ.
 pub(in crate::run) async fn or_altered(ctx: &Context, state: &State, error: Error) -> Error {
     match &error {
         Error::Apply(ApplyError::Refused { error, .. }) if error.sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION => {}
+        Error::Copy(CopyError::Db(error)) if error.sqlstate() == Some(sqlstate::INVALID_TEXT_REPRESENTATION) => {}
         _ => return error,
     }
     match altered(ctx, state).await {

@@ -74,11 +74,11 @@ pub(in crate::run) async fn or_named(ctx: &Context, state: &State, error: Error)
     }
 }
 
-/// What ended a copy of tables that are not finished; the same of their rows.
+/// What ended a copy of tables that are not finished; the same of their rows and values.
 pub(in crate::run) async fn or_named_of_copy(ctx: &Context, state: &State, error: Error) -> Error {
     let Error::Copy(CopyError::Db(refused)) = &error else { return error };
-    if refused.sqlstate().is_none_or(|code| code != sqlstate::CHECK_VIOLATION) {
-        return error;
+    if refused.sqlstate() != Some(sqlstate::CHECK_VIOLATION) {
+        return super::or_altered(ctx, state, error).await;
     }
     let unfinished = match state.tables().await {
         Ok(rows) => rows.into_iter().filter(TableRow::is_unfinished).map(|row| row.table).collect::<Vec<_>>(),
