@@ -44,7 +44,8 @@ const SUPERUSERS: [Kind; 10] = [
 pub(super) fn needs_superuser(entry: &Entry) -> bool {
     let natives = ["LANGUAGE c ", "LANGUAGE c\n", "LANGUAGE internal ", "LANGUAGE internal\n"];
     let is_native = || natives.iter().any(|language| entry.sql.contains(language));
-    let is_base_type = || entry.sql.contains("\n    INTERNALLENGTH = ");
+    // Also one of which there is no more than the name.
+    let is_base_type = || entry.sql.contains("\n    INTERNALLENGTH = ") || !entry.sql.contains(['(', '\n']);
     match &entry.kind {
         Kind::Function => is_native(),
         Kind::Type => is_base_type(),

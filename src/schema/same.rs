@@ -99,9 +99,21 @@ pub(super) async fn look(session: &Session, sql: &str) -> Result<There, DbError>
     let found: Vec<String> = rows.iter().map(|row| row.take(0)).collect::<Result<_, _>>()?;
     let wanted = normal(&question.wanted);
     if found.iter().any(|found| normal(found) == wanted) {
-        return Ok(There::Same { rest });
+        // What only a superuser may do is done.
+        let is_done = question.sql == EVENT_TRIGGER && fires_so(session, &question.name, &rest).await?;
+        return Ok(There::Same { rest: if is_done { String::new() } else { rest } });
     }
     Ok(There::Other(found.into_iter().next()))
+}
+
+/// Whether an event trigger fires when this statement lets it.
+async fn fires_so(session: &Session, name: &str, statement: &str) -> Result<bool, DbError> {
+    let firing = [(" DISABLE", "D"), (" ENABLE REPLICA", "R"), (" ENABLE ALWAYS", "A")];
+    let statement = statement.trim_end_matches(';');
+    let Some((_, letter)) = firing.iter().find(|(words, _)| statement.ends_with(words)) else { return Ok(false) };
+    let sql = "SELECT evtenabled::text = $2::text FROM pg_catalog.pg_event_trigger WHERE evtname = $1::text";
+    let rows = session.query(sql, &[&name, letter]).await.during(session.side(), "look when an event trigger fires")?;
+    rows.first().map_or(Ok(false), |row| row.take(0))
 }
 
 /// Whether [`look`] can tell what is there from what is not.

@@ -141,6 +141,9 @@ const OWNERS: &str = "
     CREATE FUNCTION watched() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
     CREATE EVENT TRIGGER watch ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'DROP TABLE') EXECUTE FUNCTION watched();
     COMMENT ON EVENT TRIGGER watch IS 'it''s watched';
+    CREATE EVENT TRIGGER always ON sql_drop EXECUTE FUNCTION watched(); ALTER EVENT TRIGGER always ENABLE ALWAYS;
+    COMMENT ON EVENT TRIGGER always IS 'a';
+    CREATE EVENT TRIGGER never ON sql_drop EXECUTE FUNCTION watched(); ALTER EVENT TRIGGER never DISABLE;
     CREATE TABLE t (id int PRIMARY KEY, n int);
     CREATE FUNCTION audited() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
     CREATE TRIGGER audited BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION audited();
@@ -157,7 +160,7 @@ async fn left_to_an_administrator() -> (Pair, Vec<String>) {
     assert!(finished.stderr.contains("only an administrator"), "{}", finished.stderr);
     let left = finished.json()["administrators"].as_array().unwrap().clone();
     let sql: Vec<String> = left.iter().map(|left| left["sql"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(sql.len(), 3, "{sql:?}");
+    assert_eq!(sql.len(), 6, "{sql:?}");
     (pair, sql)
 }
 
@@ -186,12 +189,12 @@ async fn cleanup_looks_whether_what_was_left_to_an_administrator_is_there_by_now
     let (pair, sql) = left_to_an_administrator().await;
     let run = |sql: &[String]| pair.target.psql(SUPERUSER, DATABASE, &sql.join(" ")).unwrap();
     let refused = Walferry::run(&pair, &["cleanup"], PATIENCE).code(2).stderr;
-    assert!(refused.contains("3 objects are") && refused.contains("an administrator"), "{refused}");
+    assert!(refused.contains("6 objects are") && refused.contains("an administrator"), "{refused}");
     assert!(!refused.contains("--finish"), "{refused}");
-    run(&sql[..2]);
+    run(&sql[..5]);
     let refused = Walferry::run(&pair, &["cleanup"], PATIENCE).code(2).stderr;
-    assert!(refused.contains("1 object is") && refused.contains(sql[2].trim_end_matches(';')), "{refused}");
-    run(&sql[2..]);
+    assert!(refused.contains("1 object is") && refused.contains(sql[5].trim_end_matches(';')), "{refused}");
+    run(&sql[5..]);
     let cleaned = Walferry::run(&pair, &["cleanup"], PATIENCE).code(0).stdout;
     assert!(cleaned.contains("dropped the schema walferry"), "{cleaned}");
     pair.assert_equal().await;

@@ -350,3 +350,20 @@ async fn rights_are_asked_for_the_role_that_the_session_has() {
     Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
     pair.assert_equal().await;
 }
+
+/// The story: the administrator made it as printed, and `check` asked for it ever after.
+#[tokio::test]
+async fn a_type_of_which_there_is_but_a_name_counts_once_an_administrator_has_made_it() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TYPE \"My b\"; CREATE TABLE t (id int PRIMARY KEY)").await;
+    let named = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    let sql = "CREATE TYPE public.\"My b\";";
+    assert!(named.contains(sql), "{named}");
+    pair.target.psql(SUPERUSER, DATABASE, sql).unwrap();
+    let named = Walferry::run(&pair, &["check"], PATIENCE).code(0).stdout;
+    assert!(!named.contains("My b"), "{named}");
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let ended = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    assert!(!ended.stdout.contains("administrator"), "{}", ended.stdout);
+    pair.assert_equal().await;
+}
