@@ -250,6 +250,10 @@ async fn require_reached(ctx: &Context, state: &State, reason: Reason) -> Result
 /// Records that everything is in, and leaves.
 async fn end_well(ctx: &Context, state: &State, ended: Complete) -> Result<CatchupReport, Error> {
     let Complete { report, differ, .. } = ended;
+    let rows = state.tables().await?;
+    let unlike = "its rows are not those of the source; an earlier catchup --finish had copied them";
+    let unlike = rows.iter().filter(|row| differ.contains(&row.table)).map(|row| (row.source_oid, unlike.to_owned()));
+    state.record_problems(&unlike.collect::<Vec<_>>()).await?;
     state.set_finished().await?;
     leave(ctx, state, &format!("caught up to {}", report.end_lsn)).await?;
     if differ.is_empty() {

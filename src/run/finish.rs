@@ -18,6 +18,8 @@ use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind};
+use crate::state::migration::Migration;
+use crate::state::tables::{TableRow, TableState};
 use crate::sweep::large_objects;
 
 /// What was brought in.
@@ -158,4 +160,19 @@ async fn named(state: &State, is_meant: impl Fn(DeferredKind, bool) -> bool) -> 
         text.push(format!("{} more", names.len() - SHOWN));
     }
     Ok(text.join(", "))
+}
+
+/// Refuses to go on with a migration that has ended, and says again what its end has found.
+///
+/// # Errors
+/// [`Error::Ended`], [`Error::UnloggedDiffer`].
+pub(super) async fn require_not_ended(migration: &Migration, state: &State) -> Result<(), Error> {
+    if !migration.finished {
+        return Ok(());
+    }
+    let name = state.name().to_owned();
+    let differing = |row: TableRow| (row.state == TableState::Unlogged && row.problem.is_some()).then_some(row.table);
+    let tables: Vec<TableName> = state.tables().await?.into_iter().filter_map(differing).collect();
+    // Whoever found it may have had no time to say so.
+    if tables.is_empty() { Err(Error::Ended { name }) } else { Err(Error::UnloggedDiffer { name, tables }) }
 }

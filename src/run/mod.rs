@@ -466,7 +466,7 @@ pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity
     let migration = load(state).await?;
     compare_source(&migration.source, found)?;
     same_objects(&ctx.settings, &migration)?;
-    require_not_ended(&migration, state)?;
+    finish::require_not_ended(&migration, state).await?;
     Ok(migration)
 }
 
@@ -474,12 +474,8 @@ pub(crate) async fn prepare(ctx: &Context, state: &State, found: &SourceIdentity
 /// of it is taken away, as what was known before the lease was had may be long over.
 async fn going_on(state: &State) -> Result<Migration, Error> {
     let migration = load(state).await?;
-    require_not_ended(&migration, state)?;
+    finish::require_not_ended(&migration, state).await?;
     Ok(migration)
-}
-
-fn require_not_ended(migration: &Migration, state: &State) -> Result<(), Error> {
-    if migration.finished { Err(Error::Ended { name: state.name().to_owned() }) } else { Ok(()) }
 }
 
 /// Enters this process as the one at work.

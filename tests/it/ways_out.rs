@@ -453,6 +453,11 @@ async fn an_unlogged_table_that_was_written_between_two_ends_is_named_with_what_
     pair.source_sql("INSERT INTO u VALUES (2)").await;
     let said = Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(8).stderr;
     assert!(said.contains("not equal on both sides: public.u."), "{said}");
+    // Whoever has not read it is told again.
+    for command in [&["catchup"][..], &["run", "--until", "caught-up"], &["catchup", "--finish"]] {
+        let again = Walferry::run(&pair, command, PATIENCE).code(8).stderr;
+        assert!(again.contains("not equal on both sides: public.u."), "{again}");
+    }
     let sql = printed(&said, "run on the target: ", "; and then");
     execute(&target, &[sql]).await;
     Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);

@@ -18,7 +18,7 @@ use crate::copy::{anew, room};
 use crate::fault::LEASED;
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
-use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, require_not_ended, retried, same_objects};
+use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, retried, same_objects};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::Answer;
@@ -166,7 +166,7 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         return Err(Error::NotCopied { name: ctx.settings.name.clone() });
     }
     same_objects(&ctx.settings, &migration)?;
-    require_not_ended(&migration, &state)?;
+    finish::require_not_ended(&migration, &state).await?;
     let source = ctx.source().await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
