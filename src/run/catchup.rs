@@ -188,6 +188,7 @@ async fn beside_the_stream(ctx: &Context, state: &State, finish: Finish) -> Resu
     if gaps.is_empty() {
         let source = ctx.source().await?;
         copy::unlogged::take_in(&ctx.copy(state), &source).await?;
+        source.done();
     }
     let swept = match sweep(ctx, state).await {
         Err(error) if gaps.is_empty() || !error.is_remainder() => return Err(error.into()),

@@ -147,6 +147,7 @@ pub(super) async fn at_start(ctx: &Context, state: &State) -> Result<(), Error> 
     let source = ctx.source().await?;
     let mut said = HashSet::new();
     say(&look(&ctx.settings, state, &source, Purpose::Watch).await?.gaps, &mut said);
+    source.done();
     Ok(())
 }
 
@@ -165,6 +166,7 @@ pub(super) async fn apply_filter(ctx: &Context, state: &State) -> Result<(), Err
     }
     let source = ctx.source().await?;
     let tables = membership::read(&source, filter, &known, Detail::Outline).await?;
+    source.done();
     let left_out: Vec<TableRow> = narrowed(&tables, filter, &known)
         .map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Excluded))
         .collect();
@@ -281,6 +283,8 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     left.extend(columns.altered.into_iter().filter(|gap| !unequal.contains(&gap.source_oid)));
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
+    source.done();
+    target.done();
     Ok(left)
 }
 

@@ -44,6 +44,7 @@ pub(super) async fn finish(ctx: &Context, state: &State) -> Result<Finished, Err
     let restored = schema::restore_deferred(state, &session, &DeferredKind::all().collect::<Vec<_>>()).await?;
     let source = ctx.source().await?;
     let given = large_objects::owners::give(&ctx.settings, &source, &session, state).await?;
+    source.done();
     if restored.failures.is_empty() && given.refused.is_empty() {
         for left in &restored.administrators {
             warn!(object = left.object, sql = left.sql, "only an administrator of the target can bring this in");
@@ -69,6 +70,7 @@ async fn without_stream(ctx: &Context, state: &State) -> Result<u64, Error> {
     schema::follow(&ctx.settings, &own, &source, &tables).await?;
     let copied = if schema::has_an_end_begun(&state.deferred().await?) { Copied::Stays } else { Copied::IsForgotten };
     without_stream::list_anew(&own, &source, &tables, &ctx.settings, copied).await?;
+    source.done();
     let copy = ctx.copy(state);
     let copied = tokio::select! {
         biased;
@@ -95,6 +97,8 @@ pub(super) async fn unlogged_that_differ(ctx: &Context, copied: &[TableName]) ->
             differ.push(table.clone());
         }
     }
+    source.done();
+    target.done();
     Ok(differ)
 }
 

@@ -1,10 +1,12 @@
 //! Sessions for looks at either side: each is kept for the next look, as a new one costs
 //! several round trips, and the server a process that has read nothing of its catalog.
 //!
-//! Invariant: what sets anything, locks or begins a transaction has a session of its own.
+//! Invariant: what sets anything, or holds a lock or a transaction, has a session of its own;
+//! and a session is kept only by who has come to the end with it, so that none is left in a
+//! statement that was given up, or in a transaction that has failed.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::Context;
@@ -17,11 +19,11 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// The idle session of a side, and since when it is.
 #[derive(Default)]
-pub(super) struct Idle(Mutex<Option<(Arc<Session>, Instant)>>);
+pub(super) struct Idle(Mutex<Option<(Session, Instant)>>);
 
-/// A session that goes back when it is dropped.
+/// A session that is kept where its user says so ([`Looking::done`]).
 pub(super) struct Looking<'c> {
-    session: Arc<Session>,
+    session: Session,
     place: &'c Idle,
 }
 
@@ -48,7 +50,7 @@ impl Idle {
         let kept = self.0.lock().ok().and_then(|mut kept| kept.take());
         let session = match kept {
             Some((session, since)) if !session.is_closed() && since.elapsed() < KEPT_FOR => session,
-            _ => Arc::new(Session::connect(info, name).await?),
+            _ => Session::connect(info, name).await?,
         };
         Ok(Looking { session, place: self })
     }
@@ -62,12 +64,11 @@ impl Deref for Looking<'_> {
     }
 }
 
-impl Drop for Looking<'_> {
-    fn drop(&mut self) {
-        if let Ok(mut kept) = self.place.0.lock()
-            && !self.session.is_closed()
-        {
-            *kept = Some((Arc::clone(&self.session), Instant::now()));
+impl Looking<'_> {
+    /// Leaves the session to the next one that looks.
+    pub(super) fn done(self) {
+        if let Ok(mut kept) = self.place.0.lock() {
+            *kept = Some((self.session, Instant::now()));
         }
     }
 }

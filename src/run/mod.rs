@@ -534,7 +534,9 @@ pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration
     let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
         let source = ctx.source().await?;
         publication::require_there(ctx, state, migration, &source).await?;
-        Ok(catalog::slot::find(&source, slot).await?)
+        let found = catalog::slot::find(&source, slot).await?;
+        source.done();
+        Ok(found)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };
     compare_slot(slot, &migration.source, found, position.lsn())?;

@@ -385,5 +385,7 @@ pub(super) async fn status_interval(source: &Session) -> Result<Duration, Error>
 /// When the source cannot be asked.
 pub async fn end_as_of_now(ctx: &Context) -> Result<EndLsn, Error> {
     let source = ctx.source().await?;
-    Ok(EndLsn::of_wal(catalog::wal::flush_to_end(&source).await?))
+    let end = catalog::wal::flush_to_end(&source).await?;
+    source.done();
+    Ok(EndLsn::of_wal(end))
 }

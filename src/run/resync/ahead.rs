@@ -29,6 +29,7 @@ pub(super) async fn leave_behind(ctx: &Context, state: &State) -> Result<(), Err
     let Some(position) = state.position(slot).await? else { return Ok(()) };
     let source = ctx.source().await?;
     let tables = membership::of(&source, &ctx.settings.filter, state, Detail::Outline).await?;
+    source.done();
     let Some(point) = all_are_of(&state.tables().await?, &tables) else { return Ok(()) };
     if point.lsn() <= position.lsn() {
         return Ok(());

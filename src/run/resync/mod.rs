@@ -172,6 +172,7 @@ pub(super) async fn take_in_published(ctx: &Context, state: &State, migration: &
     let source = ctx.source().await?;
     let new = anew::unknown(&copy, &source).await?;
     if new.is_empty() {
+        source.done();
         return Ok(());
     }
     let tables = anew::Wanted { new, ..anew::Wanted::default() };
