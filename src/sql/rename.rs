@@ -69,19 +69,29 @@ impl<'r> Renames<'r> {
 /// The statements for these renames, none of which is from or to the same name as
 /// another. `is_taken` says which names there are.
 pub fn rename_sql(what: Renamed<'_>, renames: &[Rename], is_taken: impl Fn(&TableName) -> bool) -> String {
-    let mut writer = Writer { what, is_taken, left: renames.to_vec(), moved: Vec::new(), sql: Vec::new() };
+    let left = renames.to_vec();
+    let mut writer = Writer { what, is_taken, left, moved: Vec::new(), given: Vec::new(), sql: Vec::new() };
     while let Some(next) = writer.next() {
         writer.write(next);
     }
     writer.sql.join(" ")
 }
 
+/// A name of this schema that nobody has.
+pub fn aside(schema: &str, is_taken: impl Fn(&TableName) -> bool) -> TableName {
+    let names = (1u32..).map(|number| TableName::new(schema, format!("walferry_aside_{number}")));
+    let mut free = names.filter(|name| !is_taken(name));
+    free.next().unwrap_or_else(|| TableName::new(schema, "walferry_aside"))
+}
+
 struct Writer<'a, F> {
     what: Renamed<'a>,
     is_taken: F,
     left: Vec<Rename>,
-    /// Names that are free by now.
+    /// Names that were given up.
     moved: Vec<TableName>,
+    /// Names that another one has got by now.
+    given: Vec<TableName>,
     sql: Vec<String>,
 }
 
@@ -135,17 +145,16 @@ impl<F: Fn(&TableName) -> bool> Writer<'_, F> {
             (false, false) => {}
         }
         self.moved.push(from);
+        self.given.push(to);
     }
 
-    /// A name of this schema that nobody has.
     fn aside(&self, schema: &str) -> TableName {
-        let names = (1u32..).map(|number| TableName::new(schema, format!("walferry_aside_{number}")));
-        let mut free = names.filter(|name| !self.is_there(name));
-        free.next().unwrap_or_else(|| TableName::new(schema, "walferry_aside"))
+        aside(schema, |name| self.is_there(name))
     }
 
     fn is_there(&self, name: &TableName) -> bool {
-        (self.is_taken)(name) && !self.moved.contains(name) || self.left.iter().any(|rename| rename.from == *name)
+        let is_of_another = (self.is_taken)(name) && !self.moved.contains(name);
+        is_of_another || self.given.contains(name) || self.left.iter().any(|rename| rename.from == *name)
     }
 
     fn statement(&mut self, relation: &TableName, action: Action<'_>) {
@@ -209,6 +218,16 @@ mod tests {
             sql(&[("s.a", "s.b"), ("s.b", "t.c"), ("t.c", "s.a")], &["s.a", "s.b", "t.c"]),
             "ALTER TABLE s.a RENAME TO walferry_aside_1; CREATE SCHEMA IF NOT EXISTS s; ALTER TABLE t.c RENAME TO a; \
              ALTER TABLE t.a SET SCHEMA s; CREATE SCHEMA IF NOT EXISTS t; ALTER TABLE s.b RENAME TO c; ALTER TABLE s.c SET SCHEMA t; ALTER TABLE s.walferry_aside_1 RENAME TO b;"
+        );
+    }
+
+    /// The story: the name that the first of a circle had given up was another one's by then.
+    #[test]
+    fn tables_that_exchange_schemas_do_not_pass_by_a_name_that_was_given_to_the_other() {
+        assert_eq!(
+            sql(&[("s.a", "t.a"), ("t.a", "s.a")], &["s.a", "t.a"]),
+            "ALTER TABLE s.a RENAME TO walferry_aside_1; CREATE SCHEMA IF NOT EXISTS s; ALTER TABLE t.a SET SCHEMA s; \
+             CREATE SCHEMA IF NOT EXISTS t; ALTER TABLE s.walferry_aside_1 SET SCHEMA t; ALTER TABLE t.walferry_aside_1 RENAME TO a;"
         );
     }
 
