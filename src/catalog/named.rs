@@ -1,8 +1,8 @@
-//! Relations by their names.
+//! Relations, and schemas, by their names.
 //!
 //! Not `to_regclass`: it refuses where the schema may not be used.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::TableName;
@@ -58,4 +58,14 @@ pub async fn kinds(
         Ok((TableName { schema: row.take(0)?, name: row.take(1)? }, letter))
     };
     rows.iter().map(kind).collect()
+}
+
+/// Those of these schemas that are there.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn schemas(session: &Session, names: &[&str]) -> Result<HashSet<String>, DbError> {
+    let sql = "SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname = ANY ($1::text[])";
+    let rows = session.query(sql, &[&names]).await.during(session.side(), "look which schemas are there")?;
+    rows.iter().map(|row| row.take(0)).collect()
 }

@@ -101,6 +101,24 @@ impl Sequence {
     }
 }
 
+#[cfg(test)]
+impl Sequence {
+    /// A plain one of our role's.
+    pub(crate) fn plain(oid: u32, name: TableName) -> Self {
+        let (kind, max) = ("bigint".to_owned(), i64::MAX);
+        let definition = Definition { kind, start: 1, increment: 1, min: 1, max, cache: 1, cycles: false };
+        let (may_read, may_update, may_alter, role) = (true, true, true, "role".to_owned());
+        Sequence { oid, name, owner: None, tied: Vec::new(), definition, may_read, may_update, may_alter, role }
+    }
+
+    /// The same of a column.
+    pub(crate) fn of_column(mut self, table: Named, column: &str, bond: Bond) -> Self {
+        self.owner = Some((Owner { table: table.name.clone(), column: column.to_owned() }, bond));
+        self.tied.push(Tied { table, above: Vec::new() });
+        self
+    }
+}
+
 const LIST: &str = "\
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name, pg_catalog.format_type(s.seqtypid, NULL) AS type, \
         s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle, \

@@ -29,6 +29,7 @@ use crate::state::copying::Attempt;
 use crate::state::deferred::{Deferred, DeferredKind};
 use crate::state::places::Former;
 use crate::state::tables::{Origin, Pair, Pairs, TableRow, TableState};
+use crate::sweep::sequences;
 use crate::words::listed;
 
 /// How rows are written on the wire.
@@ -141,6 +142,7 @@ pub(super) async fn register(
     ))
     .await?;
     pair_types(&own, tables.iter().filter(|table| table.takes_part()), &there, (source, target)).await?;
+    sequences::pair(source, target, &own, &ctx.settings.filter).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings).await?;
     own.commit("register the tables").await?;

@@ -77,7 +77,33 @@ impl State {
         gone.iter().map(name).collect()
     }
 
-    /// The target's oids by the source's, as of earlier passes.
+    /// Replaces the record of the sequences with these: name and oid on the source, and the
+    /// counterpart's oid. Their values are not known yet.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn pair_sequences(&self, pairs: &[(&TableName, u32, u32)]) -> Result<(), StateError> {
+        let schemas: Vec<&str> = pairs.iter().map(|(name, ..)| name.schema.as_str()).collect();
+        let names: Vec<&str> = pairs.iter().map(|(name, ..)| name.name.as_str()).collect();
+        let source_oids: Vec<u32> = pairs.iter().map(|(_, oid, _)| *oid).collect();
+        let target_oids: Vec<u32> = pairs.iter().map(|(.., oid)| *oid).collect();
+        self.execute(
+            "DELETE FROM walferry.sequences WHERE migration = $1",
+            &[&self.name()],
+            "clear the list of sequences",
+        )
+        .await?;
+        self.execute(
+            "INSERT INTO walferry.sequences (migration, schema, name, source_oid, target_oid) \
+             SELECT $1, * FROM unnest($2::text[], $3::text[], $4::oid[], $5::oid[])",
+            &[&self.name(), &schemas, &names, &source_oids, &target_oids],
+            "pair the sequences",
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The target's oids by the source's, as of the copy and earlier passes.
     ///
     /// # Errors
     /// When the rows cannot be read.

@@ -48,6 +48,7 @@ mod resume;
 mod resync;
 mod roles;
 mod schema;
+mod sequence_names;
 mod sequences;
 mod settings;
 mod snapshots;

@@ -104,19 +104,21 @@ impl Story {
     }
 
     /// Runs on the target all SQL that an error has for tables there.
-    async fn do_what_is_printed(&self, said: &Finished) {
+    pub async fn do_what_is_printed(&self, said: &Finished) {
         let error = said.stderr.find("error: ").map_or("", |at| &said.stderr[at..]);
         let verbs = [
             "ALTER TABLE \"",
             "ALTER TYPE ",
             "ALTER TABLE ONLY \"",
             "ALTER SEQUENCE \"",
+            "ALTER SEQUENCE IF EXISTS ",
             "CREATE DOMAIN ",
             "CREATE FUNCTION ",
             "CREATE SCHEMA ",
             "CREATE SEQUENCE ",
             "CREATE TABLE \"",
             "CREATE TYPE ",
+            "DROP SEQUENCE ",
             "DROP TABLE \"",
             "TRUNCATE \"",
         ];

@@ -11,7 +11,7 @@ use super::problem::{SequenceCause, refusal};
 use super::value::Value;
 use crate::catalog::sequences;
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
 
 /// How long a sequence is waited for that is read or set by itself: a statement
 /// over many has waited for it already.
@@ -80,7 +80,7 @@ pub(super) async fn read(session: &Session, sequences: Vec<&mut Sequence>, gone:
 /// the one at fault is known and the others are read.
 async fn read_chunk(session: &Session, chunk: &mut [&mut Sequence], gone: IfGone) -> Result<(), DbError> {
     let branch = |(index, sequence): (usize, &&mut Sequence)| {
-        format!("SELECT {index}, last_value, is_called FROM {}", sequence.name.sql())
+        format!("SELECT {index}, last_value, is_called, tableoid FROM {}", sequence.name.sql())
     };
     let branches: Vec<String> = chunk.iter().enumerate().map(branch).collect();
     let rows = match session.query(&branches.join(" UNION ALL "), &[]).await {
@@ -93,7 +93,7 @@ async fn read_chunk(session: &Session, chunk: &mut [&mut Sequence], gone: IfGone
     for row in &rows {
         let index = usize::try_from(row.take::<i32>(0)?).unwrap_or(usize::MAX);
         if let Some(sequence) = chunk.get_mut(index) {
-            sequence.value = Ok((row.take(1)?, row.take(2)?));
+            sequence.value = value(sequence, row, 1)?;
         }
     }
     Ok(())
@@ -102,9 +102,9 @@ async fn read_chunk(session: &Session, chunk: &mut [&mut Sequence], gone: IfGone
 async fn read_singly(session: &Session, chunk: &mut [&mut Sequence], gone: IfGone) -> Result<(), DbError> {
     wait_less(session).await?;
     let queries = chunk.iter_mut().map(|sequence| async move {
-        let sql = format!("SELECT last_value, is_called FROM {}", sequence.name.sql());
+        let sql = format!("SELECT last_value, is_called, tableoid FROM {}", sequence.name.sql());
         match session.query_one(&sql, &[]).await {
-            Ok(row) => sequence.value = Ok((row.take(0)?, row.take(1)?)),
+            Ok(row) => sequence.value = value(sequence, &row, 0)?,
             Err(error) if error.as_db_error().is_none() || (gone == IfGone::Fail && is_gone(&error)) => {
                 return Err(error).during(session.side(), "read a sequence");
             }
@@ -114,6 +114,13 @@ async fn read_singly(session: &Session, chunk: &mut [&mut Sequence], gone: IfGon
     });
     futures_util::future::try_join_all(queries).await?;
     Ok(())
+}
+
+/// The value in a row, from this column on: a sequence is read by its name, and may have
+/// given that to another one since it was listed.
+fn value(sequence: &Sequence, row: &Row, column: usize) -> Result<Result<Value, SequenceCause>, DbError> {
+    let value = (row.take(column)?, row.take(column + 1)?);
+    Ok(if row.take::<u32>(column + 2)? == sequence.oid { Ok(value) } else { Err(SequenceCause::Another) })
 }
 
 /// From now on single ones are waited for, until the next pass.

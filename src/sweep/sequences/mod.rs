@@ -20,11 +20,14 @@ mod catalog;
 mod pairs;
 mod plan;
 mod problem;
+mod renaming;
 mod sweep;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_ddl;
+#[cfg(test)]
+mod tests_names;
 mod value;
 mod write;
 
@@ -32,16 +35,16 @@ use std::collections::{HashMap, HashSet};
 
 use self::catalog::{IfGone, Sequence, is_gone};
 use self::pairs::{Home, Match, Records, matches};
-use self::plan::{Change, plan};
+use self::plan::{Change, plan, superseded};
+use self::renaming::There;
 use self::value::Value;
 use super::SweepError;
 use crate::catalog::sequences::Owner;
-use crate::catalog::tables;
+use crate::catalog::{named as by_name, tables};
 use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::membership::{self, Known};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
-use crate::sql::rename::{Rename, Renamed, Renames, rename_sql};
 use crate::state::State;
 use crate::state::sweeps::SequenceRow;
 use crate::words::listed;
@@ -163,9 +166,21 @@ type Counterpart = Option<(Sequence, Match)>;
 struct Found {
     ours: Vec<Sequence>,
     theirs: Vec<Counterpart>,
+    /// Those of the target that are the counterparts of none.
+    others: Vec<Sequence>,
+    /// Schemas of sequences that the target lacks, which it lacks as well.
+    lacks: HashSet<String>,
     /// What those of the target have to belong to.
     homes: Vec<Home>,
     records: Records,
+}
+
+impl Found {
+    /// Whether one got another name while it was read.
+    fn is_another(&self) -> bool {
+        let theirs = self.theirs.iter().flatten().map(|(sequence, _)| sequence);
+        self.ours.iter().chain(theirs).any(|sequence| matches!(sequence.value, Err(SequenceCause::Another)))
+    }
 }
 
 async fn gather(source: &Session, target: &Session, state: &State, filter: &TableFilter) -> Result<Found, SweepError> {
@@ -174,6 +189,7 @@ async fn gather(source: &Session, target: &Session, state: &State, filter: &Tabl
         let if_gone = if attempt < LIST_ATTEMPTS { IfGone::Fail } else { IfGone::Name };
         match gather_once(source, target, state, filter, if_gone).await {
             Err(SweepError::Db(error)) if if_gone == IfGone::Fail && is_gone(&error.source) => attempt += 1,
+            Ok(found) if if_gone == IfGone::Fail && found.is_another() => attempt += 1,
             result => return result,
         }
     }
@@ -195,19 +211,33 @@ async fn gather_once(
     let records = Records { pairs, tables };
     let matched = matches(&ours, &theirs, &records);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
-    let theirs = matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched)));
+    let counterparts: Vec<Counterpart> =
+        matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched))).collect();
+    let others = theirs.into_iter().flatten().collect();
     // One of a table that is not taken in yet is no gap of its own.
-    let is_expected = |(ours, theirs): &(Sequence, Option<_>)| {
+    let is_expected = |(ours, theirs): &(Sequence, Counterpart)| {
         theirs.is_some() || !membership::comes_with_its_table(&ours.fact, &known)
     };
-    let (mut ours, mut theirs): (Vec<Sequence>, Vec<Option<(Sequence, Match)>>) =
-        ours.into_iter().zip(theirs).filter(is_expected).unzip();
+    let (mut ours, mut theirs): (Vec<Sequence>, Vec<Counterpart>) =
+        ours.into_iter().zip(counterparts).filter(is_expected).unzip();
     futures_util::try_join!(
         catalog::read(source, ours.iter_mut().collect(), if_gone),
         catalog::read(target, theirs.iter_mut().flatten().map(|(sequence, _)| sequence).collect(), if_gone),
     )?;
     let homes = homes(target, (&ours, &theirs), &records).await?;
-    Ok(Found { ours, theirs, homes, records })
+    let missing = ours.iter().zip(&theirs).filter(|(_, theirs)| theirs.is_none()).map(|(ours, _)| ours);
+    let lacks = lacks(target, missing).await?;
+    Ok(Found { ours, theirs, others, lacks, homes, records })
+}
+
+/// The schemas of these that the target does not have.
+async fn lacks(target: &Session, missing: impl Iterator<Item = &Sequence>) -> Result<HashSet<String>, DbError> {
+    let mut schemas: HashSet<String> = missing.map(|sequence| sequence.name.schema.clone()).collect();
+    if !schemas.is_empty() {
+        let there = by_name::schemas(target, &schemas.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        schemas.retain(|schema| !there.contains(schema));
+    }
+    Ok(schemas)
 }
 
 /// What the target's counterparts have to belong to; where they do not, it is looked for there.
@@ -241,6 +271,22 @@ async fn homes(
     Ok(homes)
 }
 
+/// Records which sequence of the target is which of the source, as of what the two sessions
+/// see: they are known from then on, whatever names they get.
+///
+/// # Errors
+/// When either side cannot be read, or the target refuses it.
+pub async fn pair(source: &Session, target: &Session, state: &State, filter: &TableFilter) -> Result<(), SweepError> {
+    let known = membership::known(state).await?;
+    let tables = state.target_names(&known.keys().copied().collect::<Vec<_>>()).await?;
+    let (ours, theirs) = futures_util::try_join!(catalog::list(source), catalog::list(target))?;
+    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
+    let matched = matches(&ours, &theirs, &Records { tables, ..Records::default() });
+    let counterpart = |matched: Match| theirs.get(matched.place()?).map(|sequence| sequence.oid);
+    let pairs = ours.iter().zip(matched).filter_map(|(ours, m)| Some((&ours.name, ours.oid, counterpart(m)?)));
+    Ok(state.pair_sequences(&pairs.collect::<Vec<_>>()).await?)
+}
+
 /// What the end will want of the target's sequences, as far as it is known beforehand:
 /// those that are not there, or that our role may not read and set.
 ///
@@ -255,9 +301,11 @@ pub async fn foreseen(
     let (ours, theirs) = futures_util::try_join!(catalog::list(source), catalog::list(target))?;
     let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, known)).collect();
     let matched = matches(&ours, &theirs, &Records::default());
+    let missing = ours.iter().zip(&matched).filter(|(_, matched)| **matched == Match::None).map(|(ours, _)| ours);
+    let lacks = lacks(target, missing).await?;
     let problem = |(ours, matched): (&Sequence, Match)| {
         let there = matched.place().and_then(|place| theirs.get(place));
-        let cause = plan::before_any_value(ours, there)?;
+        let cause = plan::before_any_value(ours, there, &lacks)?;
         Some(SequenceProblem { sequence: ours.name.clone(), cause })
     };
     Ok(ours.iter().zip(matched).filter_map(problem).collect())
@@ -272,11 +320,16 @@ fn takes_part(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool 
 /// What has to be changed, and what cannot be, by place.
 fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>, Vec<(usize, SequenceCause)>) {
     let (mut changes, mut problems, mut cut) = (Vec::new(), Vec::new(), Vec::new());
-    let mut renames = Vec::new();
+    let (mut renames, mut wanted) = (Vec::new(), HashSet::new());
     let all = found.ours.iter().zip(&found.theirs).zip(&found.homes);
     for (place, ((ours, theirs), home)) in all.enumerate() {
         let theirs = theirs.as_ref().map(|(sequence, matched)| (sequence, *matched));
-        let decided = plan(place, ours, theirs, home, (schema, kind));
+        if theirs.is_none() {
+            wanted.insert(&ours.name);
+        }
+        let matched = theirs.map_or(Match::None, |(_, matched)| matched);
+        problems.extend(superseded(ours, matched, home, &found.others).map(|cause| (place, cause)));
+        let decided = plan(place, ours, theirs, (home, &found.lacks), (schema, kind));
         if let Some(steps) = decided.cut_to {
             cut.push(format!("{} ({steps})", ours.name));
         }
@@ -287,38 +340,11 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
     if !cut.is_empty() {
         tracing::warn!("the margin is cut to what these have left: sequence {}", listed(&cut));
     }
-    problems.extend(say_how_to_rename(found, renames));
+    let counterparts = found.theirs.iter().flatten().map(|(sequence, _)| sequence);
+    let there = There::of(counterparts, found.others.iter(), schema);
+    problems.extend(there.renaming(renames, &wanted));
+    problems.sort_by_key(|(_, cause)| cause.turn());
     (changes, problems)
-}
-
-/// How sequences of the target get their names: those that are in each other's way by
-/// one text, with the first of them.
-fn say_how_to_rename(found: &Found, renames: Vec<(usize, Rename, Blame)>) -> Vec<(usize, SequenceCause)> {
-    let theirs = || found.theirs.iter().flatten().map(|(sequence, _)| sequence);
-    let names: HashSet<&TableName> = theirs().map(|sequence| &sequence.name).collect();
-    let owned: HashSet<&TableName> = theirs().filter(|s| s.owner.is_some()).map(|sequence| &sequence.name).collect();
-    // A column's sequence is not moved into another schema as long as it is that.
-    let let_go = |rename: &Rename| {
-        let is_held = rename.from.schema != rename.to.schema && owned.contains(&rename.from);
-        is_held.then(|| format!("ALTER SEQUENCE {} OWNED BY NONE; ", rename.from.sql()))
-    };
-    let all: Vec<Rename> = renames.iter().map(|(_, rename, _)| rename.clone()).collect();
-    let connected = Renames::of(&all);
-    let mut said: HashMap<TableName, TableName> = HashMap::new();
-    let mut problems = Vec::new();
-    for (place, Rename { from, to }, blame) in renames {
-        let how = match said.get(&from) {
-            Some(first) => Renaming::With(first.clone()),
-            None => {
-                let group = connected.group(&from);
-                said.extend(group.iter().map(|rename| (rename.from.clone(), to.clone())));
-                let sql = rename_sql(Renamed::Sequence, &group, |name| names.contains(name));
-                Renaming::Sql(group.iter().filter_map(let_go).collect::<String>() + &sql)
-            }
-        };
-        problems.push((place, SequenceCause::Renamed { how, blame }));
-    }
-    problems
 }
 
 /// Problems with their sequences' names.

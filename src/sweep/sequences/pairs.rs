@@ -1,8 +1,10 @@
 //! Which sequence of the target is a sequence of the source: pure.
 //!
-//! Invariant: no sequence of the target is the counterpart of two. The column
-//! goes over the name: a name may be taken by another column's sequence. A column's
-//! table is known by what it was copied to, whatever its name is by now.
+//! Invariant: no sequence of the target is the counterpart of two, and one that was paired
+//! stays with its own as long as both are there: defaults follow a sequence by its oid,
+//! whatever its name is and whatever column it belongs to by now. One that was not paired
+//! yet gets what is nobody's: its column's, or else the one of its name. A column's table
+//! is known by what it was copied to, whatever its name is by now.
 
 use std::collections::{HashMap, HashSet};
 
@@ -40,15 +42,15 @@ impl Home {
     }
 }
 
-/// The target's counterpart of a source's sequence.
+/// The target's counterpart of a source's sequence, by its place in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match {
-    /// By owning column, whatever the name: its place in the list.
+    /// It belongs to the same column, whatever its name.
     OfColumn(usize),
+    /// By what was recorded, whatever its name and whatever it belongs to.
+    Recorded(usize),
     /// By name.
     Named(usize),
-    /// By what was recorded when both had one name.
-    Formerly(usize),
     /// There is none.
     None,
 }
@@ -57,7 +59,7 @@ impl Match {
     /// The counterpart's place in the list.
     pub fn place(self) -> Option<usize> {
         match self {
-            Match::OfColumn(place) | Match::Named(place) | Match::Formerly(place) => Some(place),
+            Match::OfColumn(place) | Match::Recorded(place) | Match::Named(place) => Some(place),
             Match::None => None,
         }
     }
@@ -74,47 +76,79 @@ pub(super) struct Records {
 
 /// Finds the counterparts, each one's at its place.
 pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], records: &Records) -> Vec<Match> {
-    let mut by_name: HashMap<&TableName, usize> = HashMap::new();
-    let mut by_owner: HashMap<&Owner, Vec<usize>> = HashMap::new();
-    let mut by_oid: HashMap<u32, usize> = HashMap::new();
-    for (place, sequence) in theirs.iter().enumerate() {
-        by_name.insert(&sequence.name, place);
-        by_oid.insert(sequence.oid, place);
-        if let Some((owner, _)) = &sequence.owner {
-            by_owner.entry(owner).or_default().push(place);
+    let by_name: HashMap<&TableName, usize> = places(theirs.iter().map(|sequence| &sequence.name));
+    let by_oid: HashMap<u32, usize> = places(theirs.iter().map(|sequence| sequence.oid));
+    let columns = Columns::of(ours, theirs, records);
+    let recorded = |sequence: &Sequence| {
+        let place = by_oid.get(records.pairs.get(&sequence.oid)?).copied()?;
+        let is_of_column = columns.owned_there(sequence).is_some_and(|owned| owned.contains(&place));
+        Some(if is_of_column { Match::OfColumn(place) } else { Match::Recorded(place) })
+    };
+    let mut found = vec![Match::None; ours.len()];
+    let mut taken: HashSet<usize> = HashSet::new();
+    let mut fill = |pick: &dyn Fn(&Sequence) -> Option<Match>| {
+        for (matched, sequence) in found.iter_mut().zip(ours).filter(|(matched, _)| **matched == Match::None) {
+            let free = pick(sequence).filter(|free| free.place().is_some_and(|place| taken.insert(place)));
+            *matched = free.unwrap_or(Match::None);
         }
+    };
+    fill(&recorded);
+    fill(&|sequence| columns.only(sequence).map(Match::OfColumn));
+    fill(&|sequence| by_name.get(&sequence.name).copied().map(Match::Named));
+    found
+}
+
+fn places<K: std::hash::Hash + Eq>(keys: impl Iterator<Item = K>) -> HashMap<K, usize> {
+    keys.enumerate().map(|(place, key)| (key, place)).collect()
+}
+
+/// What belongs to columns, on both sides.
+struct Columns<'s> {
+    theirs: &'s [Sequence],
+    by_owner: HashMap<&'s Owner, Vec<usize>>,
+    /// How many sequences of the source belong to one column.
+    siblings: HashMap<&'s Owner, usize>,
+    /// Where tables that are known are on the target.
+    tables: &'s HashMap<u32, TableName>,
+    /// These names, which are no other table's.
+    anothers: HashSet<&'s TableName>,
+}
+
+impl<'s> Columns<'s> {
+    fn of(ours: &'s [Sequence], theirs: &'s [Sequence], records: &'s Records) -> Self {
+        let mut by_owner: HashMap<&Owner, Vec<usize>> = HashMap::new();
+        for (place, sequence) in theirs.iter().enumerate() {
+            if let Some((owner, _)) = &sequence.owner {
+                by_owner.entry(owner).or_default().push(place);
+            }
+        }
+        let mut siblings: HashMap<&Owner, usize> = HashMap::new();
+        for (owner, _) in ours.iter().filter_map(|sequence| sequence.owner.as_ref()) {
+            *siblings.entry(owner).or_default() += 1;
+        }
+        let tables = &records.tables;
+        Columns { theirs, by_owner, siblings, tables, anothers: tables.values().collect() }
     }
-    // How many sequences of the source belong to one column.
-    let mut siblings: HashMap<&Owner, usize> = HashMap::new();
-    for (owner, _) in ours.iter().filter_map(|sequence| sequence.owner.as_ref()) {
-        *siblings.entry(owner).or_default() += 1;
-    }
-    let anothers: HashSet<&TableName> = records.tables.values().collect();
-    let of_column = |sequence: &Sequence| {
+
+    /// What belongs on the target to the column that a sequence of the source belongs to.
+    fn owned_there(&self, sequence: &Sequence) -> Option<&[usize]> {
         let (owner, _) = sequence.owner.as_ref()?;
-        let known = sequence.owner_table().and_then(|table| records.tables.get(&table.oid));
-        let table = known.or_else(|| Some(&owner.table).filter(|name| !anothers.contains(name)))?;
+        let known = sequence.owner_table().and_then(|table| self.tables.get(&table.oid));
+        let table = known.or_else(|| Some(&owner.table).filter(|name| !self.anothers.contains(name)))?;
         let there = Owner { table: table.clone(), column: owner.column.clone() };
-        let candidates = by_owner.get(&there)?;
+        self.by_owner.get(&there).map(Vec::as_slice)
+    }
+
+    /// Of these the one of the same name, or the only one, if there is one on either side.
+    fn only(&self, sequence: &Sequence) -> Option<usize> {
+        let (owner, _) = sequence.owner.as_ref()?;
+        let owned = self.owned_there(sequence)?;
         // The schema is the table's.
-        let is_namesake = |place: &&usize| theirs.get(**place).is_some_and(|o| o.name.name == sequence.name.name);
-        match (candidates.iter().find(is_namesake), candidates.as_slice(), siblings.get(owner)) {
+        let is_namesake = |place: &&usize| self.theirs.get(**place).is_some_and(|o| o.name.name == sequence.name.name);
+        match (owned.iter().find(is_namesake), owned, self.siblings.get(owner)) {
             (Some(place), _, _) => Some(*place),
             (None, [only], Some(1)) => Some(*only),
             _ => None,
         }
-    };
-    let mut found: Vec<Match> =
-        ours.iter().map(|sequence| of_column(sequence).map_or(Match::None, Match::OfColumn)).collect();
-    let mut taken: HashSet<usize> = found.iter().filter_map(|m| m.place()).collect();
-    let mut fill = |pick: &dyn Fn(&Sequence) -> Option<usize>, kind: fn(usize) -> Match| {
-        for (place, sequence) in found.iter_mut().zip(ours).filter(|(place, _)| **place == Match::None) {
-            if let Some(free) = pick(sequence).filter(|free| taken.insert(*free)) {
-                *place = kind(free);
-            }
-        }
-    };
-    fill(&|sequence| by_name.get(&sequence.name).copied(), Match::Named);
-    fill(&|sequence| by_oid.get(records.pairs.get(&sequence.oid)?).copied(), Match::Formerly);
-    found
+    }
 }

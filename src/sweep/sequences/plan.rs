@@ -3,6 +3,8 @@
 //! Invariant: every sequence of the migration gets what makes it equal, or a
 //! problem that says why there is nothing to do; never neither.
 
+use std::collections::HashSet;
+
 use super::SequencePass;
 use super::catalog::Sequence;
 use super::pairs::{Home, Match};
@@ -10,8 +12,8 @@ use super::problem::{Blame, SequenceCause};
 use super::value::{Value, is_ahead, with_margin};
 use crate::catalog::sequences::{Bond, Definition, Owner};
 use crate::config::SchemaMode;
-use crate::sql::ident;
 use crate::sql::rename::Rename;
+use crate::sql::{ident, literal};
 
 /// What is to be done about one sequence of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,10 +45,15 @@ impl Plan {
     }
 }
 
-/// What is in the way of a sequence whatever its value is.
-pub(super) fn before_any_value(ours: &Sequence, theirs: Option<&Sequence>) -> Option<SequenceCause> {
+/// What is in the way of a sequence whatever its value is. `lacks` has the schemas that are
+/// not on the target.
+pub(super) fn before_any_value(
+    ours: &Sequence,
+    theirs: Option<&Sequence>,
+    lacks: &HashSet<String>,
+) -> Option<SequenceCause> {
     match theirs {
-        None => Some(SequenceCause::Missing(create_sql(ours))),
+        None => Some(SequenceCause::Missing(create_sql(ours, lacks))),
         Some(theirs) if !theirs.may_read || !theirs.may_update => Some(unwritable(theirs)),
         Some(_) => None,
     }
@@ -61,13 +68,13 @@ pub(super) fn plan(
     place: usize,
     ours: &Sequence,
     theirs: Option<(&Sequence, Match)>,
-    home: &Home,
+    (home, lacks): (&Home, &HashSet<String>),
     (schema, pass): (SchemaMode, SequencePass),
 ) -> Plan {
     let Some((theirs, matched)) = theirs else {
         return Plan::problem(match home {
             Home::Lacking(owner) => SequenceCause::WithColumn(owner.clone()),
-            _ => SequenceCause::Missing(create_sql(ours)),
+            _ => SequenceCause::Missing(create_sql(ours, lacks)),
         });
     };
     let value = match &ours.value {
@@ -79,6 +86,10 @@ pub(super) fn plan(
         Ok(found) => *found,
         Err(SequenceCause::Unread(words)) => {
             plan.problems.push(SequenceCause::Refused(words.clone()));
+            return plan;
+        }
+        Err(SequenceCause::Another) => {
+            plan.problems.push(SequenceCause::Another);
             return plan;
         }
         Err(_) => {
@@ -112,7 +123,7 @@ pub(super) fn plan(
 fn rename(ours: &Sequence, theirs: &Sequence, matched: Match, schema: SchemaMode) -> Option<(Rename, Blame)> {
     let is_in_place = match matched {
         Match::OfColumn(_) => ours.name.schema == theirs.name.schema,
-        Match::Named(_) | Match::Formerly(_) | Match::None => true,
+        Match::Recorded(_) | Match::Named(_) | Match::None => true,
     };
     let rename = Rename { from: theirs.name.clone(), to: ours.name.clone() };
     // One that is no column's is found by nothing but its name.
@@ -185,12 +196,34 @@ fn owner_sql((ours, theirs, home): (&Sequence, &Sequence, &Home), schema: Schema
     is_to_change.then(|| (sql(there), sql(wanted)))
 }
 
-/// The SQL that makes a sequence like this one on the target.
-fn create_sql(sequence: &Sequence) -> String {
+/// What a column of the target has in the place of the one that is its on the source by now,
+/// if that is none of its: `others` are the counterparts of none. Its default draws from it.
+pub(super) fn superseded(ours: &Sequence, matched: Match, home: &Home, others: &[Sequence]) -> Option<SequenceCause> {
+    let (Match::Recorded(_), Home::Column(column)) = (matched, home) else { return None };
+    let belongs = |other: &&Sequence| other.owner.as_ref().is_some_and(|(owner, _)| owner == column);
+    let by = others.iter().find(belongs)?;
+    let alter = format!("ALTER TABLE {} ALTER COLUMN {}", column.table.sql(), ident(&column.column));
+    let is_identity = by.owner.as_ref().is_some_and(|(_, bond)| *bond != Bond::OwnedBy);
+    let default = format!("{alter} SET DEFAULT pg_catalog.nextval({})", literal(&ours.name.sql()));
+    let sql = match (is_identity, by.tied.as_slice()) {
+        (true, _) => format!("{alter} DROP IDENTITY; {default};"),
+        (false, [_]) => format!("{default}; DROP SEQUENCE {};", by.name.sql()),
+        // Others' defaults draw from it as well.
+        (false, _) => format!("{default}; ALTER SEQUENCE {} OWNED BY NONE;", by.name.sql()),
+    };
+    Some(SequenceCause::Superseded { column: column.clone(), by: by.name.clone(), sql })
+}
+
+/// The SQL that makes a sequence like this one on the target, which lacks these schemas.
+fn create_sql(sequence: &Sequence, lacks: &HashSet<String>) -> String {
     let (name, definition) = (sequence.name.sql(), &sequence.definition);
     let Some((owner, bond)) = &sequence.owner else {
+        // Where it is there it needs the right to create schemas all the same.
+        let schema = &sequence.name.schema;
+        let schema = lacks.get(schema).map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {}; ", ident(schema)));
         // A table whose default calls it may have brought it by then.
-        return format!("CREATE SEQUENCE IF NOT EXISTS {name} {}", definition.sql());
+        let create = format!("CREATE SEQUENCE IF NOT EXISTS {name} {}", definition.sql());
+        return schema.unwrap_or_default() + &create;
     };
     let (table, column) = (owner.table.sql(), ident(&owner.column));
     let identity = |how: &str| {

@@ -31,10 +31,22 @@ pub enum SequenceCause {
         /// Whether that may be on purpose.
         blame: Blame,
     },
+    /// It is its column's on the source by now; on the target the column has another one,
+    /// which is the counterpart of none.
+    Superseded {
+        /// The column there.
+        column: Owner,
+        /// What the column has.
+        by: TableName,
+        /// The SQL that gives the column this one.
+        sql: String,
+    },
     /// Our role may not read it on the source; the SQL that mends it.
     Unreadable(String),
     /// The server did not give its value, in its words.
     Unread(String),
+    /// Its name was another one's by the time when it was read.
+    Another,
     /// Our role may not read and set it on the target; the SQL that mends it.
     Unwritable(String),
     /// The target refused the value or the definition, in its words.
@@ -77,6 +89,18 @@ pub enum Blame {
     Schema,
 }
 
+impl SequenceCause {
+    /// When its SQL is to be run: first what has the names that the target has by now,
+    /// then what changes these, and then what has those that they are by then.
+    pub(super) fn turn(&self) -> u8 {
+        match self {
+            SequenceCause::Renamed { .. } => 1,
+            SequenceCause::Missing(_) | SequenceCause::Superseded { .. } => 2,
+            _ => 0,
+        }
+    }
+}
+
 impl SequenceProblem {
     /// Whether the sequence cannot be said to be equal; else it is a remark.
     pub fn is_failure(&self) -> bool {
@@ -113,6 +137,11 @@ impl fmt::Display for SequenceCause {
                 };
                 write!(f, "has another name on the target; its value was carried ({whose}{how})")
             }
+            SequenceCause::Superseded { column: Owner { table, column }, by, sql } => {
+                let column = ident(column);
+                write!(f, "is not what column {column} of {table} has on the target, which is {by} (run there: {sql})")
+            }
+            SequenceCause::Another => write!(f, "got another name while it was read"),
             SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run there: {sql})"),
             SequenceCause::Unwritable(sql) => write!(f, "cannot be set on the target (run there: {sql})"),
             SequenceCause::Unread(words) | SequenceCause::Refused(words) => write!(f, "is not equal: {words}"),

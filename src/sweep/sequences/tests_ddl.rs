@@ -186,6 +186,42 @@ async fn no_sequence_of_the_target_is_taken_for_two_of_the_source() {
     assert_eq!(ends.value("public.t_a_seq").await, (7, true), "that of the column");
 }
 
+/// The story: names were exchanged while the schema was brought over, before the first pass.
+#[tokio::test]
+async fn counterparts_are_those_of_the_snapshot_that_the_schema_is_of() {
+    let ends = Ends::new().await;
+    ends.on_both("CREATE SEQUENCE public.a; CREATE SEQUENCE public.b").await;
+    pair(&ends.source, &ends.target, &ends.state, &TableFilter::default()).await.unwrap();
+    ends.source.batch_execute(&format!("SELECT setval('public.a', 7); {EXCHANGE}")).await.unwrap();
+    let report = ends.pass(SchemaMode::Create, SequencePass::Initial).await.unwrap();
+    assert_eq!((report.total, report.behind, report.dropped.len()), (2, 2, 0), "{report:?}");
+    assert_eq!((ends.value("public.a").await, ends.value("public.b").await), ((7, true), (1, false)));
+}
+
+const EXCHANGE: &str =
+    "ALTER SEQUENCE public.a RENAME TO c; ALTER SEQUENCE public.b RENAME TO a; ALTER SEQUENCE public.c RENAME TO b";
+
+#[tokio::test]
+async fn a_value_that_is_read_by_a_name_which_went_to_another_sequence_is_not_taken() {
+    let ends = Ends::new().await;
+    ends.source
+        .batch_execute("CREATE SEQUENCE public.a; CREATE SEQUENCE public.b; CREATE SEQUENCE public.d")
+        .await
+        .unwrap();
+    let (mut together, mut singly) =
+        (catalog::list(&ends.source).await.unwrap(), catalog::list(&ends.source).await.unwrap());
+    ends.source.batch_execute(EXCHANGE).await.unwrap();
+    catalog::read(&ends.source, together.iter_mut().collect(), IfGone::Fail).await.unwrap();
+    // One by one, as there is one that cannot be read.
+    ends.source.batch_execute("DROP SEQUENCE public.d").await.unwrap();
+    catalog::read(&ends.source, singly.iter_mut().collect(), IfGone::Name).await.unwrap();
+    for listed in [&together, &singly] {
+        let values: Vec<_> = listed.iter().take(2).map(|sequence| &sequence.value).collect();
+        assert_eq!(values, [&Err(SequenceCause::Another), &Err(SequenceCause::Another)]);
+    }
+    assert_eq!(together[2].value, Ok((1, false)));
+}
+
 /// A table that came later has the name that a known one has on the target still, and
 /// its sequence is not taken for that one's.
 #[tokio::test]
