@@ -12,10 +12,11 @@ use tokio_postgres::types::Type;
 use super::{CheckError, Findings, known, landing};
 use crate::catalog::bounds::{are_alike, bounds as by_bounds};
 use crate::catalog::extensions::{self, ConfigTable, config_tables};
-use crate::catalog::tables::{Column, Detail, Found, by_name};
+use crate::catalog::tables::{Column, Detail, Found, by_name, list};
 use crate::catalog::{database, large_objects, publication, roles};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::sqlstate;
+use crate::membership::apart::{Apart, apart};
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, SourceTable, publishing};
 use crate::schema::tables;
@@ -53,7 +54,8 @@ pub(super) async fn check(
     }
 }
 
-/// Rows that come in a partition's own name go into the target's table of that name.
+/// Rows that come in a partition's own name go into the target's table of that name,
+/// whatever that is a partition of.
 async fn bounds(
     settings: &Settings,
     standing: Option<&Standing>,
@@ -81,6 +83,19 @@ async fn bounds(
         findings
             .warning(Side::Target, "bounds", message)
             .remedy("give them the same bounds, or publish with publish_via_partition_root: then it is the target that parts the rows");
+    }
+    let apart = apart(&all, &published, &list(target, Detail::Outline).await?);
+    if !apart.is_empty() {
+        let named = |one: &Apart| format!("{} of {}", one.table, one.parent);
+        let message = format!(
+            "tables are partitions or children of others on the source and not here, so that those have fewer rows here: {}",
+            words::listed(&apart.iter().map(named).collect::<Vec<_>>())
+        );
+        let finding = findings.warning(Side::Target, "apart", message);
+        finding.remedy("unless that is on purpose, let their owner run this, before the migration ends:");
+        apart.into_iter().filter_map(|one| one.sql).for_each(|sql| {
+            finding.sql(sql);
+        });
     }
     Ok(())
 }

@@ -133,6 +133,17 @@ impl Report {
         problems.map(|finding| format!("\n{}:\n{finding}", finding.place).trim_end().to_owned()).collect()
     }
 
+    /// The warnings that a migration says as it begins: partitions are not on the target
+    /// what they are on the source, which nothing refuses later.
+    pub fn of_places(&self) -> impl Iterator<Item = String> {
+        let is_one =
+            |finding: &&Finding| finding.severity == Severity::Warning && ["bounds", "apart"].contains(&finding.check);
+        self.findings.iter().filter(is_one).map(|finding| {
+            let remedy = finding.remedy.as_deref().unwrap_or_default();
+            format!("{}; {remedy} {}", finding.message, finding.sql.join(" ")).trim_end().to_owned()
+        })
+    }
+
     /// How the process ends: as `run` would. An end that is out of reach may
     /// come back; anything else stands in the way.
     pub fn exit(&self) -> Exit {

@@ -15,6 +15,7 @@
 //! ([`unmatched`]).
 
 pub mod alter;
+pub mod apart;
 pub mod columns;
 pub mod coverage;
 pub mod layout;

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use catchup::{CatchupReport, Finish, catchup};
 pub use error::Error;
@@ -349,8 +349,11 @@ async fn refuse_what_check_finds(ctx: &Context) -> Result<(), Error> {
     }
 }
 
-/// Refuses a start with what was found.
+/// Refuses a start with what was found; what else is amiss with places is said.
 fn refuse(report: check::Report) -> Result<(), Error> {
+    for place in report.of_places().filter(|_| report.ok) {
+        warn!("{place}");
+    }
     match report.unreached {
         Some(side) => Err(Error::Unchecked(side)),
         None if report.ok => Ok(()),

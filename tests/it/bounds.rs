@@ -1,9 +1,10 @@
 //! The bounds of partitions, and partitions that came later, beside the target's: what is
 //! printed is done to the letter, and leads to the end with both sides equal.
 
-use crate::journey::value;
+use crate::journey::{PATIENCE, value};
 use crate::story::Story;
 use crate::support::pair::Pair;
+use crate::support::process::Walferry;
 
 const PARTED: &str = "CREATE TABLE p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id); \
      CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50)";
@@ -239,4 +240,36 @@ async fn a_copy_of_nothing_and_of_what_is_there_say_what_is_so() {
     story.source("CREATE TABLE n (id int PRIMARY KEY)").await;
     let said = story.run(&["resync", "*"], 2).stderr;
     assert!(said.contains("no table is left") && said.contains("walferry add"), "{said}");
+}
+
+/// The story: ready, 0 and 0 of --finish, and the root had fewer rows there. How it is
+/// there is the operator's, but not without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_no_partition_or_child_there_from_the_beginning_is_warned_of_with_the_sql() {
+    let roots =
+        "CREATE TABLE p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id); CREATE TABLE i (id int PRIMARY KEY)";
+    let apart = "CREATE TABLE p1 (id int PRIMARY KEY, a text); CREATE TABLE i1 (id int PRIMARY KEY)";
+    for mode in ["existing", "none"] {
+        let pair = Pair::builder().start().await;
+        pair.source_sql(&format!(
+            "{PARTED}; INSERT INTO p VALUES (1, 'x'); CREATE TABLE i (id int PRIMARY KEY); \
+             CREATE TABLE i1 (PRIMARY KEY (id)) INHERITS (i); INSERT INTO i1 VALUES (1)"
+        ))
+        .await;
+        let target = pair.target_client().await;
+        target.batch_execute(&format!("{roots}; {apart}")).await.unwrap();
+        let checked = Walferry::run(&pair, &["check", "--schema", mode], PATIENCE).code(0).stdout;
+        let attach = "ALTER TABLE \"public\".\"p\" ATTACH PARTITION \"public\".\"p1\" FOR VALUES FROM (0) TO (50);";
+        let inherit = "ALTER TABLE \"public\".\"i1\" INHERIT \"public\".\"i\";";
+        let said = Walferry::run(&pair, &["run", "--until", "caught-up", "--schema", mode], PATIENCE).code(0).stderr;
+        for text in [&checked, &said] {
+            assert!(text.contains(attach) && text.contains(inherit), "{text}");
+            assert_eq!(text.matches("have fewer rows").count(), 1, "{text}");
+        }
+        target.batch_execute(&format!("{attach} {inherit}")).await.unwrap();
+        let checked = Walferry::run(&pair, &["check", "--schema", mode], PATIENCE).code(0).stdout;
+        assert!(!checked.contains("fewer rows"), "{checked}");
+        Walferry::run(&pair, &["catchup", "--finish", "--schema", mode], PATIENCE).code(0);
+        pair.assert_equal().await;
+    }
 }
