@@ -18,7 +18,8 @@ use crate::membership::layout::{Layout, Numbers};
 use crate::membership::placement::Hierarchy;
 use crate::pgoutput::RelationColumn;
 use crate::relation::Relation;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, DbError, Row, Session};
+use crate::sql::TableName;
 use crate::state::State;
 use crate::state::tables::Pairs;
 
@@ -55,6 +56,20 @@ impl Source {
     /// When the source cannot be asked.
     pub async fn table(&mut self, oid: u32) -> Result<Option<Table>, ApplyError> {
         Ok(tables::find(self.session().await?, oid).await?)
+    }
+
+    /// The names of these tables, by oid, as far as the source still has them.
+    ///
+    /// # Errors
+    /// When the source cannot be asked.
+    pub async fn names(&mut self, oids: impl Iterator<Item = u32>) -> Result<HashMap<u32, TableName>, ApplyError> {
+        let oids: Vec<u32> = oids.collect();
+        let sql = "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::oid[])";
+        let rows =
+            self.session().await?.query(sql, &[&oids]).await.during(Side::Source, "look for the tables' names")?;
+        let name = |row: &Row| Ok((row.take(0)?, TableName { schema: row.take(1)?, name: row.take(2)? }));
+        Ok(rows.iter().map(name).collect::<Result<_, DbError>>()?)
     }
 }
 

@@ -26,15 +26,16 @@ use tracing::{info, warn};
 use super::ApplyError;
 use super::source::Source;
 use crate::catalog::contents::{self, Contents, Filled};
+use crate::catalog::publication;
 use crate::catalog::tables::Table;
-use crate::catalog::{publication, sequences};
 use crate::config::{SchemaMode, Settings, TableFilter};
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
-use crate::membership::{self, Known, Part};
+use crate::membership::{self, Known, Part, letting_go};
 use crate::relation::Relation;
 use crate::session::Session;
 use crate::sql::TableName;
-use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::sql::rename::{Rename, Renames};
+use crate::state::places::TargetTable;
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{SCHEMA, State};
 
@@ -377,10 +378,15 @@ impl Tables {
                 None => Ok(()),
             },
             // Empty it may be, and yet have other keys and indexes than the new one.
-            (None, true) if self.schema == SchemaMode::Create => Err(unknown(table, at, &created_again(table, None))),
+            (None, true) if self.schema == SchemaMode::Create => {
+                let there = state.target_tables().await?;
+                let here = source.names(there.iter().map(|there| there.source_oid)).await?;
+                let sql = letting_go::drop_sql(state.session(), table, &there, |oid| here.contains_key(&oid)).await?;
+                Err(unknown(table, at, &created_again(table, Old::Drop(sql))))
+            }
             (None, in_the_way) => {
                 if let (true, Contents::Rows(rows)) = (in_the_way, contents::of(target, table).await?) {
-                    return Err(unknown(table, at, &created_again(table, Some(rows))));
+                    return Err(unknown(table, at, &created_again(table, Old::Empty(rows))));
                 }
                 // Nothing of the old one is left.
                 state.forget_tables(&[holder.source_oid]).await?;
@@ -400,25 +406,19 @@ impl Tables {
         source: &mut Source,
         state: &State,
     ) -> Result<String, ApplyError> {
-        let oids: Vec<u32> = self.by_oid.keys().copied().collect();
-        let there = state.target_names(&oids).await?;
-        let (mut renames, mut dropped) = (vec![Rename { from, to }], String::new());
-        while let Some(to) = renames.last().map(|last| last.to.clone()) {
-            if renames.iter().any(|known| known.from == to) {
-                break;
-            }
-            let Some((oid, _)) = there.iter().find(|(_, name)| **name == to) else { break };
-            match source.table(*oid).await? {
-                Some(now) if now.name != to => renames.push(Rename { from: to, to: now.name }),
-                Some(_) => break,
-                None => {
-                    let release = sequences::releases(state.session(), [&to].into_iter()).await?.remove(&to);
-                    dropped = format!("{}DROP TABLE {}; ", release.unwrap_or_default(), to.sql());
-                    break;
-                }
-            }
+        let there = state.target_tables().await?;
+        let here = source.names(there.iter().map(|there| there.source_oid)).await?;
+        let rename = |there: &TargetTable| {
+            let to = here.get(&there.source_oid).filter(|to| **to != there.name)?;
+            Some(Rename { from: there.name.clone(), to: to.clone() })
+        };
+        let all: Vec<Rename> = there.iter().filter_map(rename).collect();
+        let mut group = Renames::of(&all).group(&from);
+        if group.is_empty() {
+            group.push(Rename { from, to });
         }
-        Ok(dropped + &rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name)))
+        let has = |oid| here.contains_key(&oid);
+        Ok(letting_go::rename_sql_with_drops(state.session(), &group, &there, has).await?)
     }
 
     async fn rename(&mut self, row: TableRow, to: TableName, state: &State) -> Result<(), ApplyError> {
@@ -518,16 +518,23 @@ fn occupied(table: &TableName, rows: Filled) -> String {
     )
 }
 
+/// What is to be done with an old table.
+enum Old {
+    /// Drop it, by this SQL.
+    Drop(String),
+    /// Empty it of these rows.
+    Empty(Filled),
+}
+
 /// What an old table there is of, keys and indexes, is not what the new one is to have.
-fn created_again(table: &TableName, rows: Option<Filled>) -> String {
+fn created_again(table: &TableName, old: Old) -> String {
     let what = "it was dropped and created again on the source after the copy, and the target still has the old one";
-    match rows {
-        None => format!(
-            "{what}. If that can go, run on the target: DROP TABLE {}; then take the new one in by walferry add '{table}', \
-             and start again",
-            table.sql()
+    match old {
+        Old::Drop(sql) => format!(
+            "{what}. If that can go, run on the target: {sql} then take the new one in by walferry add '{table}', \
+             and start again"
         ),
-        Some(rows) => format!(
+        Old::Empty(rows) => format!(
             "{what} with its rows, while all rows of the new one come with the stream. Run on the target: {} then start \
              again, once its columns, keys and indexes are those of the new one",
             contents::truncate(&[rows])

@@ -22,7 +22,7 @@ use super::board::Board;
 use super::emptying;
 use super::keep::{Held, Snapshots};
 use super::pace::Pace;
-use super::room::require_names;
+use super::room::{refuse_those_of_dropped_tables, require_names};
 use super::slot::Need;
 use super::snapshot::Keeper;
 use super::workers::{self, Crew, Purpose};
@@ -111,8 +111,8 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         let is_known = |table: &SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.takes_part());
         let needed = with_what_they_need(&tables, meant, is_known);
         let is_streamed = |table: &&SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.is_streamed());
-        require_names(ctx, &tables, needed.iter().copied().filter(is_streamed), |table, other, _| {
-            table.oid == other.oid
+        require_names(ctx, &tables, needed.iter().copied().filter(is_streamed), |table, other, there| {
+            table.oid == other.oid || table.name == *there
         })
         .await?;
         if let Some(switched) = needed.iter().find_map(|table| switched(table, &rows, (&published, &tables))) {
@@ -137,6 +137,8 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
             });
         }
     }
+    let is_again = |table: &&SourceTable| wanted.again.iter().any(|row| row.source_oid == table.oid);
+    refuse_those_of_dropped_tables(ctx, &tables, &tables.iter().filter(is_again).collect::<Vec<_>>()).await?;
     require_mended(ctx, source, &wanted, &tables).await?;
     Ok(wanted)
 }
@@ -233,19 +235,26 @@ fn with_what_they_need<'t>(
 }
 
 /// Tables that have the same new name on both sides get it in the state: the stream
-/// follows a rename only when it meets a change.
+/// follows a rename only when it meets a change. So do those that are gone on the target,
+/// where nothing but that name tells the one that somebody makes there for them.
 async fn follow_renames(ctx: &CopyContext<'_>, tables: &[SourceTable], rows: &mut [TableRow]) -> Result<(), CopyError> {
     let names: HashMap<u32, &TableName> = tables.iter().map(|table| (table.oid, &table.name)).collect();
     let has_another = |row: &&mut TableRow| names.get(&row.source_oid).is_some_and(|name| **name != row.table);
-    let renamed: Vec<&mut TableRow> = rows.iter_mut().filter(has_another).collect();
-    let oids: Vec<u32> = renamed.iter().map(|row| row.source_oid).collect();
-    let there = ctx.state.target_names(&oids).await?;
+    let mut renamed = rows.iter_mut().filter(has_another).peekable();
+    if renamed.peek().is_none() {
+        return Ok(());
+    }
+    let there = ctx.state.names_there().await?;
+    let taken: HashSet<&TableName> = there.values().collect();
     for row in renamed {
-        if let (Some(here), Some(there)) = (names.get(&row.source_oid), there.get(&row.source_oid))
-            && *here == there
-        {
-            ctx.state.rename_table(row.source_oid, there).await?;
-            row.table = there.clone();
+        let Some(here) = names.get(&row.source_oid) else { continue };
+        let is_followed = match there.get(&row.source_oid) {
+            Some(there) => there == *here,
+            None => !taken.contains(here),
+        };
+        if is_followed {
+            ctx.state.rename_table(row.source_oid, here).await?;
+            row.table = (*here).clone();
         }
     }
     Ok(())

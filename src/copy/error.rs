@@ -265,10 +265,14 @@ pub enum CopyError {
     /// The target has the table that was dropped on the source, not the new one.
     #[error(
         "table {table} was dropped on the source and created again, and the target still has the old one; if that can go, on the \
-         target: DROP TABLE {sql}; (with --schema existing create the new one there, too), then run this again",
-        table = .0, sql = .0.sql()
+         target: {sql} (with --schema existing create the new one there, too), then run this again"
     )]
-    CreatedAgain(TableName),
+    CreatedAgain {
+        /// Its name.
+        table: TableName,
+        /// The SQL that drops the old one.
+        sql: String,
+    },
     /// A table is a partition of another table than on the target, or of none.
     #[error("{0} (then run this again)")]
     Misplaced(Box<Gap>),
@@ -394,7 +398,7 @@ impl CopyError {
             CopyError::Overlaps { .. }
             | CopyError::HeldByDefault { .. }
             | CopyError::RenameFirst { .. }
-            | CopyError::CreatedAgain(_)
+            | CopyError::CreatedAgain { .. }
             | CopyError::Misplaced(_)
             | CopyError::Elsewhere(_)
             | CopyError::KeysInForce(_)

@@ -17,12 +17,12 @@ use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy, Rules};
 use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::publishing::{self, root_in_name};
-use crate::membership::{self, Part, SourceTable};
+use crate::membership::{self, Part, SourceTable, letting_go};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::{self, SchemaError};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
-use crate::sql::rename::{Rename, Renamed, rename_sql};
+use crate::sql::rename::Rename;
 use crate::state::places::TargetTable;
 use crate::state::tables::{TableRow, TableState};
 
@@ -87,7 +87,7 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     let oids: HashSet<u32> = new.iter().map(|table| table.oid).collect();
     let is_new = |table: &&SourceTable| oids.contains(&table.oid);
     require_names(ctx, &tables, tables.iter().filter(is_new), |table, _, there| table.name == *there).await?;
-    refuse_those_of_dropped_tables(ctx, &tables, &new).await?;
+    refuse_those_of_dropped_tables(ctx, &tables, &new.iter().collect::<Vec<_>>()).await?;
     let names: Vec<&TableName> = new.iter().map(|table| &table.name).collect();
     if ctx.settings.schema == SchemaMode::Create {
         let there = by_name(target, names.iter().copied()).await?;
@@ -155,14 +155,16 @@ async fn enter_roots(ctx: &CopyContext<'_>, wanted: &Wanted) -> Result<(), CopyE
 
 /// A table that was dropped on the source and created again has its name on the target
 /// taken by the old one.
-async fn refuse_those_of_dropped_tables(
+pub(super) async fn refuse_those_of_dropped_tables(
     ctx: &CopyContext<'_>,
     tables: &[SourceTable],
-    new: &[SourceTable],
+    new: &[&SourceTable],
 ) -> Result<(), CopyError> {
     let is_there: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
-    let old = ctx.state.target_tables().await?.into_iter().filter(|old| !is_there.contains(&old.source_oid));
-    let old: Vec<TableName> = old.map(|old| old.name).filter(|name| new.iter().any(|t| t.name == *name)).collect();
+    let there = ctx.state.target_tables().await?;
+    let old = there.iter().filter(|old| !is_there.contains(&old.source_oid));
+    let old: Vec<TableName> =
+        old.map(|old| old.name.clone()).filter(|name| new.iter().any(|t| t.name == *name)).collect();
     // Empty it may be, and yet have other columns, keys and indexes than the new one.
     let in_the_way = match ctx.settings.schema {
         SchemaMode::Create => old.into_iter().next(),
@@ -171,7 +173,9 @@ async fn refuse_those_of_dropped_tables(
             filled.into_iter().next().map(|filled| filled.table)
         }
     };
-    in_the_way.map_or(Ok(()), |table| Err(CopyError::CreatedAgain(table)))
+    let Some(table) = in_the_way else { return Ok(()) };
+    let sql = letting_go::drop_sql(ctx.state.session(), &table, &there, |oid| is_there.contains(&oid)).await?;
+    Err(CopyError::CreatedAgain { table, sql })
 }
 
 /// The same error; of a partition that overlaps another there, or that rows of the default
@@ -199,7 +203,8 @@ async fn in_the_way(
     let there = ctx.state.target_tables().await?;
     let dropped = there.iter().filter(|_| overlaps).filter(|t| is_beside(t)).cloned().map(dropped);
     let mut dropped: Vec<Gap> = dropped.collect();
-    placement::with_releases(ctx.state.session(), &mut dropped).await?;
+    let kept = letting_go::kept(&there, |oid| is_there.contains(&oid));
+    letting_go::with_releases(ctx.state.session(), &mut dropped, &kept).await?;
     if !dropped.is_empty() {
         return Ok(CopyError::Overlaps { source: error, dropped });
     }
@@ -344,17 +349,20 @@ pub(super) async fn require_names<'t>(
     have_to_do: impl Fn(&SourceTable, &SourceTable, &TableName) -> bool,
 ) -> Result<(), CopyError> {
     let oids: Vec<u32> = all.iter().map(|table| table.oid).collect();
-    let there = ctx.state.target_names(&oids).await?;
-    let another = |table: &&SourceTable| there.get(&table.oid).is_some_and(|name| *name != table.name);
+    let names = ctx.state.target_names(&oids).await?;
+    let another = |table: &&SourceTable| names.get(&table.oid).is_some_and(|name| *name != table.name);
     let renamed: Vec<&SourceTable> = all.iter().filter(another).collect();
     let has_to_do = |table: &SourceTable, other: &SourceTable| {
-        there.get(&other.oid).is_some_and(|there| have_to_do(table, other, there))
+        names.get(&other.oid).is_some_and(|there| have_to_do(table, other, there))
     };
     let first = tables.find_map(|table| Some((table, renamed.iter().find(|other| has_to_do(table, other))?)));
     let Some((table, first)) = first else { return Ok(()) };
-    let rename = |table: &&SourceTable| Some(Rename { from: there.get(&table.oid)?.clone(), to: table.name.clone() });
+    let there = ctx.state.target_tables().await?;
+    let rename = |table: &&SourceTable| Some(Rename { from: names.get(&table.oid)?.clone(), to: table.name.clone() });
     let renames: Vec<Rename> = renamed.iter().filter_map(rename).collect();
-    let sql = rename_sql(Renamed::Table, &renames, |name| there.values().any(|other| other == name));
+    let here: HashSet<u32> = all.iter().map(|table| table.oid).collect();
+    let has = |oid| here.contains(&oid);
+    let sql = letting_go::rename_sql_with_drops(ctx.state.session(), &renames, &there, has).await?;
     Err(CopyError::RenameFirst { table: table.name.clone(), renamed: first.name.clone(), sql })
 }
 

@@ -34,7 +34,7 @@ pub enum Cause {
     Dropped {
         /// The table that it is a partition of on the target, when that is to go, too.
         within: Option<TableName>,
-        /// What lets go of its sequences that others call, filled in later.
+        /// What lets go of what is to stay, filled in later ([`super::letting_go`]).
         release: String,
     },
     /// The source has another table of its name.
@@ -328,6 +328,9 @@ pub struct Now<'a> {
     pub filled: &'a HashSet<u32>,
     /// Those without, that the target has a table for: it is taken in with the first row.
     pub awaited: &'a HashSet<u32>,
+    /// Names that tables of the target are to get, and that something has there which is
+    /// not the migration's.
+    pub strangers: &'a HashSet<TableName>,
     /// Whether tables to come are published.
     pub publishes_all: bool,
     /// What partitions have to be.
@@ -408,7 +411,7 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
 impl Gap {
     /// When it is mended: what has the target's present names in its SQL before tables
     /// are renamed there, what takes names that are given then after that.
-    fn turn(&self) -> u8 {
+    pub(super) fn turn(&self) -> u8 {
         match self.cause {
             Cause::Switched(_) | Cause::Attached { .. } | Cause::Inherits { .. } => 0,
             Cause::Dropped { .. } | Cause::CreatedAgain { .. } => 1,
@@ -427,20 +430,24 @@ fn of_table(
     there: Option<&TargetTable>,
 ) -> Vec<Cause> {
     let one = |cause: Option<Cause>| cause.into_iter().collect();
+    let renamed = there.and_then(|there| renamed(table, there));
+    let of_place = || {
+        let there = there?;
+        attached(now, members, table, there).or_else(|| inherits(now, members, table, there))
+    };
     match row.state {
         TableState::Extension => return Vec::new(),
         TableState::Excluded => {
             return one(left_out_within(now, members, table).or((table.part == Part::LetIn).then_some(Cause::LetIn)));
         }
-        TableState::Unlogged if table.persistence == Persistence::Permanent => {
+        TableState::Unlogged if table.persistence == Persistence::Permanent && renamed.is_none() => {
             // A partitioned table has no rows that could be unlogged.
-            let logged = (table.shape == Shape::Plain).then_some(Cause::Logged);
-            return one(there.and_then(|there| renamed(table, there)).or(logged));
+            return one((table.shape == Shape::Plain).then_some(Cause::Logged));
         }
         TableState::Unlogged => {}
         _ if table.persistence == Persistence::Unlogged => {
-            let renamed = there.and_then(|there| renamed(table, there));
-            return renamed.into_iter().chain([Cause::Unlogged { now: table.name.clone() }]).collect();
+            let of_place = of_place().filter(|_| renamed.is_some());
+            return of_place.into_iter().chain(renamed).chain([Cause::Unlogged { now: table.name.clone() }]).collect();
         }
         _ => {}
     }
@@ -449,8 +456,9 @@ fn of_table(
         let missing = row.state.is_streamed().then_some(Cause::MissingOnTarget);
         return one(missing.or_else(|| doubt(now, row, table)));
     };
-    if let Some(renamed) = renamed(table, there) {
-        return vec![renamed];
+    if renamed.is_some() {
+        // It may have to leave what is dropped, and whose name it gets.
+        return of_place().into_iter().chain(renamed).collect();
     }
     if let Some(cause) = in_another_name(now, members, row, table, there) {
         return vec![cause];
@@ -458,8 +466,7 @@ fn of_table(
     let is_alone = switched::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
     let of_rows = || of_publication(row, published_as(now.published, table)).or_else(|| doubt(now, row, table));
     let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
-    let of_place = attached(now, members, table, there).or_else(|| inherits(now, members, table, there));
-    of_place.into_iter().chain(of_rows).collect()
+    of_place().into_iter().chain(of_rows).collect()
 }
 
 /// It has another name than on the target; how it gets that is filled in later.

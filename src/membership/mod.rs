@@ -19,6 +19,7 @@ pub mod apart;
 pub mod columns;
 pub mod coverage;
 pub mod layout;
+pub mod letting_go;
 pub mod made;
 pub mod placement;
 pub mod placing;

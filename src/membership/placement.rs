@@ -15,9 +15,7 @@ use super::placing::Placing;
 use super::publishing::root_in_name;
 use crate::catalog::bounds::are_alike;
 use crate::catalog::publication::Published;
-use crate::catalog::sequences;
 use crate::config::SchemaMode;
-use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::places::{Former, TargetTable};
 
@@ -162,23 +160,6 @@ pub fn lacking(table: &SourceTable, root: &TableName) -> Option<Gap> {
     let create = Some(format!("CREATE TABLE {} PARTITION OF {} {bounds};", table.name.sql(), parent.sql()));
     let cause = Cause::NoPlace { root: root.clone(), create };
     Some(Gap { source_oid: table.oid, table: table.name.clone(), cause })
-}
-
-/// Fills in what lets go of the sequences of tables that are to be dropped on the target.
-///
-/// # Errors
-/// When the target cannot be asked.
-pub async fn with_releases(target: &Session, gaps: &mut [Gap]) -> Result<(), DbError> {
-    let dropped = |gap: &&Gap| matches!(gap.cause, Cause::Dropped { .. } | Cause::CreatedAgain { .. });
-    let known = sequences::releases(target, gaps.iter().filter(dropped).map(|gap| &gap.table)).await?;
-    for gap in gaps {
-        if let (Cause::Dropped { release, .. } | Cause::CreatedAgain { release }, Some(sql)) =
-            (&mut gap.cause, known.get(&gap.table))
-        {
-            release.clone_from(sql);
-        }
-    }
-    Ok(())
 }
 
 /// The table that one is a partition of on the target, if the source has that no

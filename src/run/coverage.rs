@@ -24,9 +24,10 @@ use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
 use crate::membership::coverage::{self, Cause, Gap, Now};
-use crate::membership::placement::{self, Hierarchy, Rules};
+use crate::membership::placement::{Hierarchy, Rules};
 use crate::membership::placing::{self, Sides, say_how_to_place};
-use crate::membership::{self, Part, SourceTable, narrowed, publishing};
+use crate::membership::renaming::renames;
+use crate::membership::{self, Part, SourceTable, letting_go, narrowed, publishing};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -83,6 +84,7 @@ async fn look(settings: &Settings, state: &State, source: &Session, purpose: Pur
     let filled = of_names(&strangers, &filled.iter().map(|filled| &filled.table).collect());
     let awaited = tables::by_name(state.session(), names.into_iter()).await?;
     let awaited = of_names(&strangers, &awaited.keys().collect());
+    let strangers = letting_go::strangers(state.session(), &renames(&tables, &there), there.values()).await?;
     let hierarchy = Hierarchy::of(settings.schema);
     let formerly = state.former_places().await?;
     let is_refused = purpose == Purpose::Refused;
@@ -94,6 +96,7 @@ async fn look(settings: &Settings, state: &State, source: &Session, purpose: Pur
         there: &there,
         filled: &filled,
         awaited: &awaited,
+        strangers: &strangers,
         publishes_all,
         rules,
     };
@@ -105,7 +108,9 @@ async fn look(settings: &Settings, state: &State, source: &Session, purpose: Pur
     };
     let emptied = placing::doubt(state, &tables, &in_the_way).await?;
     say_how_to_place(&mut gaps, sides, &in_the_way);
-    placement::with_releases(state.session(), &mut gaps).await?;
+    let on_source: HashSet<u32> = tables.iter().map(|table| table.oid).collect();
+    let kept = letting_go::kept(there.values(), |oid| on_source.contains(&oid));
+    letting_go::with_releases(state.session(), &mut gaps, &kept).await?;
     let origins: HashMap<u32, Origin> =
         tables.iter().map(|table| (table.oid, coverage::origin(table, &published))).collect();
     let unrecorded =

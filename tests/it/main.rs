@@ -33,6 +33,7 @@ mod journey;
 mod large_objects;
 mod lease;
 mod left_out;
+mod let_go;
 mod membership;
 mod migration;
 mod network;

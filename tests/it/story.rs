@@ -119,6 +119,7 @@ impl Story {
             "CREATE TABLE \"",
             "CREATE TYPE ",
             "DROP SEQUENCE ",
+            "DROP SCHEMA ",
             "DROP TABLE \"",
             "TRUNCATE \"",
         ];
