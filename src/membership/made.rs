@@ -1,8 +1,8 @@
 //! Types that somebody has made, enums and composite ones, whose parts differ between the
 //! sides: nothing of an ALTER TYPE is in the stream, and none of its rows is written anew.
 //!
-//! Invariant: types are the same by name when they are first met, their parts by their numbers, as they were paired
-//! when the rows were copied: a label that was renamed, and one that was added under its old
+//! Invariant: types are the same by name when they are first met, their parts by their
+//! numbers, as they were paired when the rows were copied: a label that was renamed, and one that was added under its old
 //! name, are two things, and so is an attribute that was dropped and added again. An enum
 //! may have more labels on the target, and in another order; a composite type has the same
 //! attributes in the same order, or the values of a column mean something else there.
@@ -60,8 +60,7 @@ pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>) -> 
 fn is_another(known: &TypePairs, now: &TypePairs) -> bool {
     let is_as_it_was = |old: &PartPair| {
         now.parts.iter().any(|new| {
-            (old.ours, old.theirs, &old.name) == (new.ours, new.theirs, &new.name)
-                && (old.versions.is_none() || old.versions == new.versions)
+            (old.ours, old.theirs) == (new.ours, new.theirs) && (old.versions.is_none() || old.versions == new.versions)
         })
     };
     // A type that was made anew there.
@@ -77,7 +76,6 @@ fn paired(here: &Made, there: Option<&Made>, known: Option<&TypePairs>, may_stan
         let alone = |part: &PartOfType| PartPair {
             ours: part.number,
             theirs: 0,
-            name: part.name.clone(),
             versions: Some((part.version.clone(), String::new())),
         };
         return TypePairs { of, parts: here.parts.iter().map(alone).collect() };
@@ -97,7 +95,6 @@ fn paired(here: &Made, there: Option<&Made>, known: Option<&TypePairs>, may_stan
         parts.extend(of_name.or(known).map(|theirs| PartPair {
             ours: part.number,
             theirs: theirs.number,
-            name: part.name.clone(),
             versions: Some((part.version.clone(), theirs.version.clone())),
         }));
     }
@@ -177,7 +174,8 @@ mod tests {
             number: *number,
             name: (*name).to_owned(),
             of: String::new(),
-            version: "1".to_owned(),
+            // A rename is another version.
+            version: (*name).to_owned(),
         };
         Made { oid: 7, name: "e".to_owned(), kind, parts: parts.iter().map(part).collect() }
     }
@@ -187,8 +185,7 @@ mod tests {
             .map(|(ours, theirs, name)| PartPair {
                 ours: *ours,
                 theirs: *theirs,
-                name: (*name).to_owned(),
-                versions: Some(("1".to_owned(), "1".to_owned())),
+                versions: Some(((*name).to_owned(), (*name).to_owned())),
             })
             .collect()
     }

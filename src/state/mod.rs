@@ -389,6 +389,29 @@ mod tests {
         assert_eq!(upgraded, wanted);
     }
 
+    /// The story: a state of the version 6 that had no names of parts could not be read.
+    #[tokio::test]
+    async fn types_that_either_version_6_has_paired_are_known() {
+        for names in ["ADD COLUMN names text[] NOT NULL DEFAULT '{a}', ", ""] {
+            let pair = Pair::new().await;
+            let state = begun(pair.target(TARGET_OWNER).await, "source").await;
+            let older = format!(
+                "ALTER TABLE walferry.types {names}DROP COLUMN source_versions, DROP COLUMN target_versions; \
+                 INSERT INTO walferry.types (migration, source_oid, target_oid, source_parts, target_parts) \
+                     SELECT name, 7, 8, '{{1}}', '{{2}}' FROM walferry.migration; \
+                 UPDATE walferry.version SET version = 6"
+            );
+            state.session().batch_execute(&older).await.unwrap();
+            let state = State::open(pair.target(TARGET_OWNER).await, "walferry").await.unwrap();
+            let part = |versions| types::PartPair { ours: 1, theirs: 2, versions };
+            let known = |part| types::TypePairs { of: 8, parts: vec![part] };
+            assert_eq!(state.type_pairs().await.unwrap()[&7], known(part(None)));
+            let now = known(part(Some(("x".to_owned(), "y".to_owned()))));
+            state.keep_type_pairs(&[(7, now.clone())]).await.unwrap();
+            assert_eq!(state.type_pairs().await.unwrap()[&7], now);
+        }
+    }
+
     /// The story: a state of version 4 without the migration's claim was taken for current.
     #[tokio::test]
     async fn a_claim_goes_on_from_that_of_the_position() {

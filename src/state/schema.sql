@@ -88,8 +88,7 @@ CREATE TABLE walferry.types (
     target_oid   oid NOT NULL,              -- of its counterpart
     source_parts bigint[] NOT NULL,
     target_parts bigint[] NOT NULL,         -- in the same order
-    names        text[] NOT NULL,           -- of the source's, when last looked at
-    source_versions text[],                 -- of the parts in the catalog (xmin), then
+    source_versions text[],                 -- of the parts in the catalog (xmin), when last looked at
     target_versions text[],
     PRIMARY KEY (migration, source_oid)
 );

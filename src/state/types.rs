@@ -25,9 +25,8 @@ pub struct PartPair {
     pub ours: i64,
     /// The target's.
     pub theirs: i64,
-    /// Its name on the source when it was last looked at.
-    pub name: String,
-    /// The versions of both in their catalogs, then; none where an older walferry has looked.
+    /// The versions of both in their catalogs when they were last looked at: a rename is
+    /// another one, too. None where an older walferry has looked.
     pub versions: Option<(String, String)>,
 }
 
@@ -37,18 +36,16 @@ impl State {
     /// # Errors
     /// When they cannot be read.
     pub async fn type_pairs(&self) -> Result<HashMap<u32, TypePairs>, StateError> {
-        let sql = "SELECT source_oid, target_oid, source_parts, target_parts, names, source_versions, target_versions \
+        let sql = "SELECT source_oid, target_oid, source_parts, target_parts, source_versions, target_versions \
              FROM walferry.types WHERE migration = $1";
         let rows = self.query(sql, &[&self.name()], "read the pairs of types").await?;
         let mut found = HashMap::new();
         for row in rows {
-            let (ours, theirs, names): (Vec<i64>, Vec<i64>, Vec<String>) = (row.take(2)?, row.take(3)?, row.take(4)?);
-            let versions = row.take::<Option<Vec<String>>>(5)?.zip(row.take::<Option<Vec<String>>>(6)?);
+            let (ours, theirs): (Vec<i64>, Vec<i64>) = (row.take(2)?, row.take(3)?);
+            let versions = row.take::<Option<Vec<String>>>(4)?.zip(row.take::<Option<Vec<String>>>(5)?);
             let mut versions = versions.into_iter().flat_map(|(ours, theirs)| ours.into_iter().zip(theirs));
-            let parts = ours.into_iter().zip(theirs).zip(names);
-            let parts = parts
-                .map(|((ours, theirs), name)| PartPair { ours, theirs, name, versions: versions.next() })
-                .collect();
+            let parts = ours.into_iter().zip(theirs);
+            let parts = parts.map(|(ours, theirs)| PartPair { ours, theirs, versions: versions.next() }).collect();
             found.insert(row.take(0)?, TypePairs { of: row.take(1)?, parts });
         }
         Ok(found)
@@ -61,15 +58,14 @@ impl State {
     pub async fn keep_type_pairs(&self, types: &[(u32, TypePairs)]) -> Result<(), StateError> {
         for (oid, pairs) in types {
             let (ours, theirs): (Vec<i64>, Vec<i64>) = pairs.parts.iter().map(|pair| (pair.ours, pair.theirs)).unzip();
-            let names: Vec<&str> = pairs.parts.iter().map(|pair| pair.name.as_str()).collect();
             let versions = pairs.parts.iter().filter_map(|pair| pair.versions.clone());
             let (of_ours, of_theirs): (Vec<String>, Vec<String>) = versions.unzip();
             self.execute(
-                "INSERT INTO walferry.types (migration, source_oid, target_oid, source_parts, target_parts, names, \
+                "INSERT INTO walferry.types (migration, source_oid, target_oid, source_parts, target_parts, \
                      source_versions, target_versions) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (migration, source_oid) DO UPDATE SET target_oid = $3, \
-                     source_parts = $4, target_parts = $5, names = $6, source_versions = $7, target_versions = $8",
-                &[&self.name(), oid, &pairs.of, &ours, &theirs, &names, &of_ours, &of_theirs],
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (migration, source_oid) DO UPDATE SET target_oid = $3, \
+                     source_parts = $4, target_parts = $5, source_versions = $6, target_versions = $7",
+                &[&self.name(), oid, &pairs.of, &ours, &theirs, &of_ours, &of_theirs],
                 "record the pairs of types",
             )
             .await?;
