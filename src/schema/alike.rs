@@ -27,10 +27,10 @@ use crate::sql::TableName;
 /// # Errors
 /// When a catalog cannot be read.
 pub(super) async fn others(source: &Session, target: &Session, entries: &[Entry]) -> Result<HashSet<usize>, DbError> {
-    if locks(entries) > room_for_locks(target).await? || objects::has_event_triggers(target).await? {
+    let families = families(entries, &objects::of_tables_alone(source).await?);
+    if locks(entries, &families) > room_for_locks(target).await? || objects::has_event_triggers(target).await? {
         return Ok(HashSet::new());
     }
-    let families = families(entries, &objects::of_tables_alone(source).await?);
     let created = entries.iter().filter(|entry| entry.kind == Kind::Schema).map(|entry| entry.name.as_str()).collect();
     let mut shapes = HashSet::new();
     let alike: Vec<&Vec<usize>> =
@@ -43,9 +43,17 @@ pub(super) async fn others(source: &Session, target: &Session, entries: &[Entry]
 }
 
 /// Locks that the transaction has at its end, at most: a table with its TOAST table
-/// and that one's index.
-fn locks(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| if entry.kind == Kind::Table { 3 } else { 1 }).sum()
+/// and that one's index; defaults, owners of sequences, comments and privileges of a
+/// table take that one's or its sequence's.
+fn locks(entries: &[Entry], families: &[Vec<usize>]) -> usize {
+    let of_tables: HashSet<usize> = families.iter().flatten().copied().collect();
+    let of = |(place, entry): (usize, &Entry)| match entry.kind {
+        Kind::Table => 3,
+        Kind::Sequence => 1,
+        _ if of_tables.contains(&place) => 0,
+        _ => 1,
+    };
+    entries.iter().enumerate().map(of).sum()
 }
 
 /// Locks that the server has room for, at least.
@@ -204,6 +212,13 @@ mod tests {
             entries
         };
         assert_eq!(shapes(&[table(1, "t1"), quoted(2, "T 1"), quoted(3, "order")], &[]), 1);
+    }
+
+    #[test]
+    fn a_table_with_a_serial_column_takes_the_locks_of_its_relations() {
+        let entries = serial(10, "public", "t1", "v text");
+        assert_eq!(locks(&entries, &[(0..entries.len()).collect()]), 3 + 1);
+        assert_eq!(locks(&entries, &[]), 3 + 1 + 2, "what is no table's may be locked by itself");
     }
 
     #[test]
