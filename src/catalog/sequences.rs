@@ -44,6 +44,9 @@ pub struct Tied {
     pub table: Named,
     /// The partitioned tables above it, nearest first.
     pub above: Vec<Named>,
+    /// Its columns that draw from the sequence, by their numbers: whose default calls it,
+    /// or whose identity it is.
+    pub drawing: Vec<(i16, String)>,
 }
 
 /// A sequence.
@@ -114,7 +117,12 @@ impl Sequence {
     /// The same of a column.
     pub(crate) fn of_column(mut self, table: Named, column: &str, bond: Bond) -> Self {
         self.owner = Some((Owner { table: table.name.clone(), column: column.to_owned() }, bond));
-        self.tied.push(Tied { table, above: Vec::new() });
+        self.drawn_by(table, column)
+    }
+
+    /// The same that the default of a column calls.
+    pub(crate) fn drawn_by(mut self, table: Named, column: &str) -> Self {
+        self.tied.push(Tied { table, above: Vec::new(), drawing: vec![(1, column.to_owned())] });
         self
     }
 }
@@ -135,7 +143,7 @@ const LIST: &str = "\
 
 /// What ties sequences to tables, in one statement, as of one moment: `owned` has a
 /// sequence, its table and the column's number; `calls` a default and what it calls;
-/// `default` one and its table; `parent` a partition and the table above it; `table`
+/// `default` one, its table and the column's number; `parent` a partition and the table above it; `table`
 /// the name. Nothing is joined here: where nobody has analysed yet, the server takes
 /// thousands of these for one and compares all with all.
 const TIES: &str = "\
@@ -147,7 +155,7 @@ const TIES: &str = "\
         WHERE classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND deptype = 'n' \
             AND refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
     UNION ALL \
-    SELECT 'default', oid, adrelid, 0, NULL, NULL FROM pg_catalog.pg_attrdef \
+    SELECT 'default', oid, adrelid, adnum, NULL, NULL FROM pg_catalog.pg_attrdef \
     UNION ALL \
     SELECT 'parent', inhrelid, inhparent, 0, NULL, NULL FROM pg_catalog.pg_inherits \
     UNION ALL \
@@ -155,7 +163,7 @@ const TIES: &str = "\
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')";
 
-/// The owning columns, by table and number.
+/// Columns by table and number.
 const COLUMNS: &str = "\
     SELECT a.attrelid, a.attnum::int, a.attname::text, a.attidentity::text \
     FROM unnest($1::oid[], $2::int[]) AS asked (relation, number) \
@@ -168,8 +176,8 @@ struct Ties {
     owned: Vec<(u32, u32, i32)>,
     /// Default, and what it calls.
     calls: Vec<(u32, u32)>,
-    /// Tables by their defaults.
-    defaults: HashMap<u32, u32>,
+    /// Table and the column's number by the default.
+    defaults: HashMap<u32, (u32, i32)>,
     /// The tables above.
     parents: HashMap<u32, u32>,
     /// Names, and whether it is a partition.
@@ -184,7 +192,7 @@ impl Ties {
             match row.take::<&str>(0)? {
                 "owned" => ties.owned.push((one, other, row.take(3)?)),
                 "calls" => ties.calls.push((one, other)),
-                "default" => drop(ties.defaults.insert(one, other)),
+                "default" => drop(ties.defaults.insert(one, (other, row.take(3)?))),
                 "parent" => drop(ties.parents.insert(one, other)),
                 _ => {
                     let name = TableName { schema: row.take(4)?, name: row.take(5)? };
@@ -206,7 +214,8 @@ impl Ties {
             is_partition.then(|| self.parents.get(&oid).copied()).flatten()
         };
         let above = std::iter::successors(parent(oid), |oid| parent(*oid));
-        Some(Tied { table: self.named(oid)?, above: above.filter_map(|oid| self.named(oid)).collect() })
+        let above = above.filter_map(|oid| self.named(oid)).collect();
+        Some(Tied { table: self.named(oid)?, above, drawing: Vec::new() })
     }
 }
 
@@ -285,21 +294,34 @@ async fn tie(session: &Session, sequences: &mut [Sequence], ties: &Ties) -> Resu
         .iter()
         .filter_map(|(sequence, table, number)| Some((*places.get(sequence)?, *table, *number)))
         .collect();
-    let columns = columns(session, &owned).await?;
-    for (place, table, number) in owned {
-        let (Some(sequence), Some(tied)) = (sequences.get_mut(place), ties.tied(table)) else { continue };
-        if let Some((column, bond)) = columns.get(&(table, number)) {
+    let called: Vec<(usize, u32, i32)> = ties
+        .calls
+        .iter()
+        .filter_map(|(default, called)| {
+            let (table, number) = ties.defaults.get(default)?;
+            Some((*places.get(called)?, *table, *number))
+        })
+        .collect();
+    let columns = columns(session, owned.iter().chain(&called)).await?;
+    let mut entered: HashMap<(usize, u32), usize> = HashMap::new();
+    for (is_owner, (place, table, number)) in owned.iter().map(|o| (true, o)).chain(called.iter().map(|c| (false, c))) {
+        let Some(sequence) = sequences.get_mut(*place) else { continue };
+        let Some((column, bond)) = columns.get(&(*table, *number)) else { continue };
+        let tied = match entered.get(&(*place, *table)) {
+            Some(at) => *at,
+            None => {
+                let Some(tied) = ties.tied(*table) else { continue };
+                sequence.tied.push(tied);
+                entered.insert((*place, *table), sequence.tied.len() - 1);
+                sequence.tied.len() - 1
+            }
+        };
+        let Some(tied) = sequence.tied.get_mut(tied) else { continue };
+        if is_owner {
             sequence.owner = Some((Owner { table: tied.table.name.clone(), column: column.clone() }, *bond));
         }
-        sequence.tied.push(tied);
-    }
-    for (default, called) in &ties.calls {
-        let tied = ties.defaults.get(default).and_then(|table| ties.tied(*table));
-        let (Some(place), Some(tied)) = (places.get(called), tied) else { continue };
-        let Some(sequence) = sequences.get_mut(*place) else { continue };
-        // A serial's own default.
-        if sequence.tied.first().is_none_or(|owner| owner.table.oid != tied.table.oid) {
-            sequence.tied.push(tied);
+        if !is_owner || *bond != Bond::OwnedBy {
+            tied.drawing.extend(i16::try_from(*number).ok().map(|number| (number, column.clone())));
         }
     }
     Ok(())
@@ -308,11 +330,11 @@ async fn tie(session: &Session, sequences: &mut [Sequence], ties: &Ties) -> Resu
 /// The names of columns by table and number, and what makes a sequence theirs.
 async fn columns(
     session: &Session,
-    owned: &[(usize, u32, i32)],
+    asked: impl Iterator<Item = &(usize, u32, i32)>,
 ) -> Result<HashMap<(u32, i32), (String, Bond)>, DbError> {
-    let (tables, numbers): (Vec<u32>, Vec<i32>) = owned.iter().map(|(_, table, number)| (*table, *number)).unzip();
+    let (tables, numbers): (Vec<u32>, Vec<i32>) = asked.map(|(_, table, number)| (*table, *number)).unzip();
     let rows = session.query(COLUMNS, &[&tables, &numbers]).await;
-    let rows = rows.during(session.side(), "read the columns that own sequences")?;
+    let rows = rows.during(session.side(), "read the columns that have or call sequences")?;
     let column = |row: &Row| {
         let bond = match row.take::<&str>(3)? {
             "a" => Bond::IdentityAlways,

@@ -47,6 +47,12 @@ async fn leads_to_equal_draws(story: &Story, change: &str) -> String {
     let (_, error) = said.stderr.split_once("error: ").unwrap();
     let error = error.to_owned();
     story.do_what_is_printed(&said).await;
+    draws_equal_at_the_end(story, &error).await;
+    error
+}
+
+/// Nothing is in the way of the end, and behind it both sides draw the same.
+async fn draws_equal_at_the_end(story: &Story, error: &str) {
     story.run(&["catchup", "--finish"], 0);
     story.pair.assert_equal().await;
     // New sessions, as one that has drawn may have a cache.
@@ -54,11 +60,12 @@ async fn leads_to_equal_draws(story: &Story, change: &str) -> String {
     for table in ["ta", "tb", "tc", "ts"] {
         let draw = format!("INSERT INTO {table} (v) VALUES ('after') RETURNING id");
         assert_eq!(value(&target, &draw).await, value(&source, &draw).await, "{table} after:\n{error}");
-        let calls = format!("SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = '{table}'::regclass");
+        let calls = format!(
+            "SELECT string_agg(pg_get_expr(adbin, adrelid), ' ' ORDER BY adnum) FROM pg_attrdef WHERE adrelid = '{table}'::regclass"
+        );
         assert_eq!(value(&target, &calls).await, value(&source, &calls).await, "{table} after:\n{error}");
     }
     story.pair.assert_equal().await;
-    error
 }
 
 #[tokio::test]
@@ -168,4 +175,38 @@ async fn what_the_daemon_sets_meanwhile_is_never_anothers_value() {
         assert_eq!(value(&story.target, values).await, "14 1005 5003");
     }
     leads_to_equal_draws(&story, "SELECT").await;
+}
+
+/// The story: a default follows a sequence by its oid, and only names and values were
+/// compared: the target went on to draw from what it had drawn from before.
+#[tokio::test]
+async fn a_default_that_draws_from_another_sequence_by_now_is_named_with_that() {
+    for schema in BOTH {
+        for change in [
+            "ALTER TABLE ta ALTER id SET DEFAULT nextval('sb'); ALTER TABLE tb ALTER id SET DEFAULT nextval('s3.sa')",
+            "CREATE SEQUENCE fresh START 700; ALTER TABLE ta ALTER id SET DEFAULT nextval('fresh') + 10000",
+            "CREATE SEQUENCE fresh START 700; ALTER SEQUENCE ts_id_seq OWNED BY NONE; ALTER TABLE ts ALTER id SET DEFAULT nextval('fresh'); \
+             ALTER SEQUENCE fresh OWNED BY ts.id",
+        ] {
+            let error = leads_to_equal_draws(&story(schema).await, change).await;
+            assert!(error.contains("draws its values from on the source") && error.contains("SET DEFAULT"), "{error}");
+        }
+    }
+}
+
+/// The story: the ADD COLUMN that was printed named a sequence by what another one was
+/// called on the target so far.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_was_added_draws_from_the_counterpart_whatever_was_called_so_before() {
+    for change in [
+        "ALTER SEQUENCE sa RENAME TO sa_old; CREATE SEQUENCE sa START 300; ALTER TABLE tb ADD COLUMN n int DEFAULT nextval('sa')",
+        "ALTER SEQUENCE sb RENAME TO sx; ALTER SEQUENCE sa RENAME TO sb; ALTER SEQUENCE sx RENAME TO sa; \
+         ALTER TABLE tc ADD COLUMN n int DEFAULT nextval('sb')",
+    ] {
+        let story = story(Schema::Create).await;
+        story.source(change).await;
+        story.source(DRAWN).await;
+        story.leads_on().await;
+        draws_equal_at_the_end(&story, change).await;
+    }
 }

@@ -17,6 +17,7 @@
 //! by a rollback; so nothing here depends on transactions.
 
 mod catalog;
+mod drawing;
 mod pairs;
 mod plan;
 mod problem;
@@ -34,8 +35,9 @@ mod write;
 use std::collections::{HashMap, HashSet};
 
 use self::catalog::{IfGone, Sequence, is_gone};
+use self::drawing::Elsewhere;
 use self::pairs::{Home, Match, Records, matches};
-use self::plan::{Change, plan, superseded};
+use self::plan::{Change, plan};
 use self::renaming::There;
 use self::value::Value;
 use super::SweepError;
@@ -172,6 +174,8 @@ struct Found {
     lacks: HashSet<String>,
     /// What those of the target have to belong to.
     homes: Vec<Home>,
+    /// Columns of the target that draw from others.
+    elsewhere: Vec<Elsewhere>,
     records: Records,
 }
 
@@ -213,7 +217,7 @@ async fn gather_once(
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
     let counterparts: Vec<Counterpart> =
         matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched))).collect();
-    let others = theirs.into_iter().flatten().collect();
+    let others: Vec<Sequence> = theirs.into_iter().flatten().collect();
     // One of a table that is not taken in yet is no gap of its own.
     let is_expected = |(ours, theirs): &(Sequence, Counterpart)| {
         theirs.is_some() || !membership::comes_with_its_table(&ours.fact, &known)
@@ -227,7 +231,8 @@ async fn gather_once(
     let homes = homes(target, (&ours, &theirs), &records).await?;
     let missing = ours.iter().zip(&theirs).filter(|(_, theirs)| theirs.is_none()).map(|(ours, _)| ours);
     let lacks = lacks(target, missing).await?;
-    Ok(Found { ours, theirs, others, lacks, homes, records })
+    let elsewhere = drawing::elsewhere(source, (&ours, &theirs, &others), &records).await?;
+    Ok(Found { ours, theirs, others, lacks, homes, elsewhere, records })
 }
 
 /// The schemas of these that the target does not have.
@@ -327,8 +332,6 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
         if theirs.is_none() {
             wanted.insert(&ours.name);
         }
-        let matched = theirs.map_or(Match::None, |(_, matched)| matched);
-        problems.extend(superseded(ours, matched, home, &found.others).map(|cause| (place, cause)));
         let decided = plan(place, ours, theirs, (home, &found.lacks), (schema, kind));
         if let Some(steps) = decided.cut_to {
             cut.push(format!("{} ({steps})", ours.name));
@@ -336,6 +339,10 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
         changes.extend(decided.change);
         renames.extend(decided.rename.map(|(rename, blame)| (place, rename, blame)));
         problems.extend(decided.problems.into_iter().map(|cause| (place, cause)));
+    }
+    for one in &found.elsewhere {
+        let (Some(ours), Some(theirs)) = (found.ours.get(one.place), found.theirs.get(one.place)) else { continue };
+        problems.extend(one.cause(ours, theirs, &found.others, schema).map(|cause| (one.place, cause)));
     }
     if !cut.is_empty() {
         tracing::warn!("the margin is cut to what these have left: sequence {}", listed(&cut));

@@ -12,8 +12,8 @@ use super::problem::{Blame, SequenceCause};
 use super::value::{Value, is_ahead, with_margin};
 use crate::catalog::sequences::{Bond, Definition, Owner};
 use crate::config::SchemaMode;
+use crate::sql::ident;
 use crate::sql::rename::Rename;
-use crate::sql::{ident, literal};
 
 /// What is to be done about one sequence of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,24 +194,6 @@ fn owner_sql((ours, theirs, home): (&Sequence, &Sequence, &Home), schema: Schema
     };
     let is_to_change = there != wanted && (schema == SchemaMode::Create || there.is_some());
     is_to_change.then(|| (sql(there), sql(wanted)))
-}
-
-/// What a column of the target has in the place of the one that is its on the source by now,
-/// if that is none of its: `others` are the counterparts of none. Its default draws from it.
-pub(super) fn superseded(ours: &Sequence, matched: Match, home: &Home, others: &[Sequence]) -> Option<SequenceCause> {
-    let (Match::Recorded(_), Home::Column(column)) = (matched, home) else { return None };
-    let belongs = |other: &&Sequence| other.owner.as_ref().is_some_and(|(owner, _)| owner == column);
-    let by = others.iter().find(belongs)?;
-    let alter = format!("ALTER TABLE {} ALTER COLUMN {}", column.table.sql(), ident(&column.column));
-    let is_identity = by.owner.as_ref().is_some_and(|(_, bond)| *bond != Bond::OwnedBy);
-    let default = format!("{alter} SET DEFAULT pg_catalog.nextval({})", literal(&ours.name.sql()));
-    let sql = match (is_identity, by.tied.as_slice()) {
-        (true, _) => format!("{alter} DROP IDENTITY; {default};"),
-        (false, [_]) => format!("{default}; DROP SEQUENCE {};", by.name.sql()),
-        // Others' defaults draw from it as well.
-        (false, _) => format!("{default}; ALTER SEQUENCE {} OWNED BY NONE;", by.name.sql()),
-    };
-    Some(SequenceCause::Superseded { column: column.clone(), by: by.name.clone(), sql })
 }
 
 /// The SQL that makes a sequence like this one on the target, which lacks these schemas.

@@ -31,14 +31,13 @@ pub enum SequenceCause {
         /// Whether that may be on purpose.
         blame: Blame,
     },
-    /// It is its column's on the source by now; on the target the column has another one,
-    /// which is the counterpart of none.
-    Superseded {
+    /// A column draws from it on the source, and from another one on the target.
+    Elsewhere {
         /// The column there.
         column: Owner,
-        /// What the column has.
-        by: TableName,
-        /// The SQL that gives the column this one.
+        /// What that draws from.
+        from: TableName,
+        /// The SQL that lets it draw from this one.
         sql: String,
     },
     /// Our role may not read it on the source; the SQL that mends it.
@@ -95,7 +94,8 @@ impl SequenceCause {
     pub(super) fn turn(&self) -> u8 {
         match self {
             SequenceCause::Renamed { .. } => 1,
-            SequenceCause::Missing(_) | SequenceCause::Superseded { .. } => 2,
+            SequenceCause::Missing(_) => 2,
+            SequenceCause::Elsewhere { .. } => 3,
             _ => 0,
         }
     }
@@ -137,9 +137,13 @@ impl fmt::Display for SequenceCause {
                 };
                 write!(f, "has another name on the target; its value was carried ({whose}{how})")
             }
-            SequenceCause::Superseded { column: Owner { table, column }, by, sql } => {
+            SequenceCause::Elsewhere { column: Owner { table, column }, from, sql } => {
                 let column = ident(column);
-                write!(f, "is not what column {column} of {table} has on the target, which is {by} (run there: {sql})")
+                write!(
+                    f,
+                    "is what column {column} of {table} draws its values from on the source, and on the target that draws \
+                     from {from} (run there: {sql})"
+                )
             }
             SequenceCause::Another => write!(f, "got another name while it was read"),
             SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run there: {sql})"),

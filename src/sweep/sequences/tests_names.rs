@@ -20,8 +20,17 @@ fn plain(oid: u32, text: &str) -> Sequence {
 
 /// One of the column `id` of this table.
 fn serial(oid: u32, text: &str, table: &str) -> Sequence {
-    let table = Named { oid: oid + 1000, name: name(table) };
-    valued(sequences::Sequence::plain(oid, name(text)).of_column(table, "id", Bond::OwnedBy))
+    valued(sequences::Sequence::plain(oid, name(text)).of_column(named_table(table), "id", Bond::OwnedBy))
+}
+
+/// One that the column `id` of this table calls and does not own.
+fn called(oid: u32, text: &str, table: &str) -> Sequence {
+    valued(sequences::Sequence::plain(oid, name(text)).drawn_by(named_table(table), "id"))
+}
+
+/// A table of either side, by an oid that its name gives it.
+fn named_table(text: &str) -> Named {
+    Named { oid: 1000 + text.bytes().map(u32::from).sum::<u32>(), name: name(text) }
 }
 
 fn valued(fact: sequences::Sequence) -> Sequence {
@@ -32,15 +41,17 @@ fn valued(fact: sequences::Sequence) -> Sequence {
 /// What a look at both sides finds, where these source's oids were paired.
 fn found(ours: Vec<Sequence>, theirs: Vec<Sequence>, paired: &[u32]) -> Found {
     let pairs = paired.iter().map(|oid| (*oid, oid + THERE)).collect();
-    let tables = ours.iter().filter_map(|ours| ours.owner_table()).map(|table| (table.oid, table.name.clone()));
+    let tied = ours.iter().flat_map(|ours| &ours.tied).map(|tied| &tied.table);
+    let tables = tied.map(|table| (table.oid, table.name.clone()));
     let records = Records { pairs, tables: tables.collect() };
     let matched = matches(&ours, &theirs, &records);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
     let mut take = |matched: Match| Some((theirs[matched.place()?].take().unwrap(), matched));
-    let counterparts = matched.into_iter().map(&mut take).collect();
+    let counterparts: Vec<Counterpart> = matched.into_iter().map(&mut take).collect();
     let homes = ours.iter().map(|ours| Home::of(ours, &records)).collect();
-    let others = theirs.into_iter().flatten().collect();
-    Found { ours, theirs: counterparts, others, lacks: HashSet::new(), homes, records }
+    let others: Vec<Sequence> = theirs.into_iter().flatten().collect();
+    let elsewhere = drawing::find(&ours, &counterparts, &others, &records);
+    Found { ours, theirs: counterparts, others, lacks: HashSet::new(), homes, elsewhere, records }
 }
 
 /// What the last pass sets, by oid, and what it prints, in its order.
@@ -115,14 +126,20 @@ fn a_columns_sequence_gives_up_a_name_that_a_new_one_needs() {
 #[test]
 fn a_pair_holds_over_a_column_that_became_anothers() {
     // Each column of the source has the other's sequence; defaults go on to call the former.
-    let ours = vec![serial(1, "a_id_seq", "b"), serial(2, "b_id_seq", "a")];
+    let swapped = |oid, name: &str, owner, caller| {
+        let mut one = serial(oid, name, owner);
+        one.fact.tied[0].drawing.clear();
+        one.fact.tied.extend(called(oid, name, caller).fact.tied);
+        one
+    };
+    let (one, other) = (swapped(1, "a_id_seq", "b", "a"), swapped(2, "b_id_seq", "a", "b"));
     let theirs = vec![serial(101, "a_id_seq", "a"), serial(102, "b_id_seq", "b")];
-    let (set, said) = decided(&found(ours, theirs, &[1, 2]), SchemaMode::Existing);
+    let (set, said) = decided(&found(vec![one, other], theirs, &[1, 2]), SchemaMode::Existing);
     assert_eq!(set, [(101, 1), (102, 2)]);
-    assert!(said.iter().all(|text| text.contains("is defined otherwise")), "{said:?}");
+    assert!(said.len() == 2 && said.iter().all(|text| text.contains("is defined otherwise")), "{said:?}");
 }
 
-/// The column has a sequence of its own on the target, whose values nobody would carry.
+/// Its values nobody would carry.
 #[test]
 fn a_column_that_draws_from_what_is_no_counterpart_is_said_to() {
     let theirs = || vec![plain(101, "a"), serial(102, "t_id_seq", "t")];
@@ -130,14 +147,38 @@ fn a_column_that_draws_from_what_is_no_counterpart_is_said_to() {
     assert_eq!(
         said,
         [
-            "public.a is not what column id of public.t has on the target, which is public.t_id_seq (run there: ALTER TABLE t \
-          ALTER COLUMN id SET DEFAULT pg_catalog.nextval('a'); DROP SEQUENCE t_id_seq;)"
+            "public.a is what column id of public.t draws its values from on the source, and on the target that draws from \
+          public.t_id_seq (run there: ALTER TABLE t ALTER COLUMN id SET DEFAULT pg_catalog.nextval('a'); DROP SEQUENCE t_id_seq;)"
         ]
     );
     // Without a pair the column tells which it is.
     let (set, said) = decided(&found(vec![serial(1, "a", "t")], theirs(), &[]), SchemaMode::Create);
     assert_eq!(set, [(102, 1)]);
     assert!(said.len() == 1 && said[0].contains("ALTER SEQUENCE t_id_seq RENAME TO a"), "{said:?}");
+}
+
+#[test]
+fn columns_that_draw_from_each_others_sequences_are_said_to_with_the_names_to_come() {
+    for schema in MODES {
+        let ours = vec![called(1, "a", "t"), called(2, "b", "u")];
+        let theirs = vec![called(101, "b", "u"), called(102, "a", "t")];
+        let (set, said) = decided(&found(ours, theirs, &[1, 2]), schema);
+        assert_eq!(set, [(101, 1), (102, 2)]);
+        assert!(said[0].contains("RENAME TO") && said[1].contains("as well"), "{said:?}");
+        assert!(said[2].contains("TABLE t ALTER COLUMN id SET DEFAULT pg_catalog.nextval('a');"), "{said:?}");
+        assert!(said[3].contains("TABLE u ALTER COLUMN id SET DEFAULT pg_catalog.nextval('b');"), "{said:?}");
+    }
+}
+
+#[test]
+fn one_that_is_new_is_created_before_what_draws_from_it_is_told_to() {
+    let mut found_so = found(vec![called(1, "a", "t")], vec![called(101, "b", "t")], &[]);
+    found_so.elsewhere[0].default = Some("nextval('public.a'::regclass)".to_owned());
+    let (_, said) = decided(&found_so, SchemaMode::Create);
+    assert!(said[0].contains("CREATE SEQUENCE") && said[1].contains("SET DEFAULT"), "{said:?}");
+    // A column without any there is no matter of values.
+    let (_, said) = decided(&found(vec![called(1, "a", "t")], vec![plain(101, "a")], &[]), SchemaMode::Create);
+    assert!(said.is_empty(), "{said:?}");
 }
 
 #[test]
