@@ -6,7 +6,9 @@
 //! connections. Readiness is the last line of `postmaster.pid`, as pg_ctl
 //! judges it (`src/bin/pg_ctl/pg_ctl.c`, `wait_for_postmaster_start`).
 
+use std::collections::hash_map::DefaultHasher;
 use std::fs;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -114,6 +116,16 @@ pub struct ClusterBuilder {
     settings: Vec<(String, String)>,
     hba: Vec<String>,
     files: Vec<(String, Vec<u8>)>,
+    scripts: Vec<Script>,
+}
+
+/// What psql runs in a new cluster.
+#[derive(Clone, Debug)]
+struct Script {
+    database: String,
+    file: PathBuf,
+    /// `name=value`.
+    variables: Vec<String>,
 }
 
 impl ClusterBuilder {
@@ -137,8 +149,17 @@ impl ClusterBuilder {
         self
     }
 
-    /// A folder in which initialised data folders are kept between runs, so
-    /// that `initdb` runs once per version. Several processes may share it.
+    /// A file that psql runs in this database of the new cluster as the superuser, with
+    /// variables `name=value`; several in their order.
+    pub fn script(mut self, database: &str, file: impl Into<PathBuf>, variables: &[&str]) -> Self {
+        let variables = variables.iter().map(|variable| (*variable).to_owned()).collect();
+        self.scripts.push(Script { database: database.to_owned(), file: file.into(), variables });
+        self
+    }
+
+    /// A folder in which data folders are kept between runs, initialised and with what
+    /// the scripts made, so that both is done once per version. Several processes may
+    /// share it.
     pub fn templates(mut self, folder: impl Into<PathBuf>) -> Self {
         self.templates = Some(folder.into());
         self
@@ -157,10 +178,24 @@ impl ClusterBuilder {
             .map_err(|source| ClusterError::Io { action: "create a folder in", path: std::env::temp_dir(), source })?;
         run_as.own(dir.path()).map_err(io_error("give away", dir.path()))?;
         let mut cluster = Cluster { server: self.server.clone(), run_as, dir, port: 0, keeper: None };
-        cluster.initialise(self.templates.as_deref())?;
+        let template = self.template(&cluster)?;
+        let is_prepared = cluster.initialise(self.templates.as_deref(), template.as_deref())?;
         cluster.configure(&self)?;
         cluster.start_on_a_free_port()?;
+        if !is_prepared {
+            cluster.prepare(&self.scripts, template.as_deref())?;
+        }
         Ok(cluster)
+    }
+
+    /// Where the data folder is kept that has what the scripts make.
+    fn template(&self, cluster: &Cluster) -> Result<Option<PathBuf>, ClusterError> {
+        let Some(folder) = self.templates.as_deref().filter(|_| !self.scripts.is_empty()) else { return Ok(None) };
+        let mut hasher = DefaultHasher::new();
+        for Script { database, file, variables } in &self.scripts {
+            (database, fs::read(file).map_err(io_error("read", file))?, variables).hash(&mut hasher);
+        }
+        Ok(Some(folder.join(format!("{}-{:016x}", cluster.template_name(), hasher.finish()))))
     }
 }
 
@@ -183,6 +218,7 @@ impl Cluster {
             settings: Vec::new(),
             hba: Vec::new(),
             files: Vec::new(),
+            scripts: Vec::new(),
         }
     }
 
@@ -233,23 +269,6 @@ impl Cluster {
         self.run_psql(user, database, &["-c", sql])
     }
 
-    /// Runs a file through psql as this user, with variables `name=value`.
-    ///
-    /// # Errors
-    /// [`ClusterError::Program`] with psql's words.
-    pub fn psql_file(
-        &self,
-        user: &str,
-        database: &str,
-        file: &Path,
-        variables: &[&str],
-    ) -> Result<String, ClusterError> {
-        let file = file.to_string_lossy();
-        let mut arguments = vec!["-f", &*file];
-        arguments.extend(variables.iter().flat_map(|variable| ["-v", variable]));
-        self.run_psql(user, database, &arguments)
-    }
-
     fn run_psql(&self, user: &str, database: &str, arguments: &[&str]) -> Result<String, ClusterError> {
         let mut command = Command::new(self.server.program("psql"));
         command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-d", &self.socket_uri(user, database)]);
@@ -296,41 +315,70 @@ impl Cluster {
         Ok(())
     }
 
-    fn initialise(&self, templates: Option<&Path>) -> Result<(), ClusterError> {
+    /// Makes the data folder; whether it has what the scripts make.
+    fn initialise(&self, templates: Option<&Path>, prepared: Option<&Path>) -> Result<bool, ClusterError> {
         let data = self.data_dir();
+        if let Some(prepared) = prepared.filter(|prepared| prepared.exists()) {
+            return copy_folder(prepared, &data).map(|()| true);
+        }
         let Some(folder) = templates else {
-            return self.initdb(&data);
+            return self.initdb(&data, &[]).map(|()| false);
         };
         fs::create_dir_all(folder).map_err(io_error("create", folder))?;
-        let template = folder.join(format!("{}-{}", self.server.major, self.template_owner()));
-        if !template.exists() {
-            self.initdb(&data)?;
-            // Two threads of one process may be at it, as well as two processes.
-            static NEXT: AtomicU64 = AtomicU64::new(0);
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let unfinished = folder.join(format!("unfinished-{}-{}-{number}", self.server.major, std::process::id()));
-            copy_folder(&data, &unfinished)?;
-            // Another process may have been faster: then its template stays.
-            if fs::rename(&unfinished, &template).is_err() {
-                fs::remove_dir_all(&unfinished).map_err(io_error("remove", &unfinished))?;
-            }
-            return Ok(());
+        let template = folder.join(self.template_name());
+        if template.exists() {
+            copy_folder(&template, &data)?;
+        } else {
+            // A file of WAL of the usual size would be a half of what is to copy.
+            self.initdb(&data, &["--wal-segsize=1"])?;
+            self.keep(&template)?;
         }
-        copy_folder(&template, &data)
+        Ok(false)
+    }
+
+    /// Runs the scripts, and keeps what they made.
+    fn prepare(&mut self, scripts: &[Script], template: Option<&Path>) -> Result<(), ClusterError> {
+        for Script { database, file, variables } in scripts {
+            let file = file.to_string_lossy();
+            let mut arguments = vec!["-f", &*file];
+            arguments.extend(variables.iter().flat_map(|variable| ["-v", variable]));
+            self.run_psql(SUPERUSER, database, &arguments)?;
+        }
+        if let Some(template) = template {
+            self.stop()?;
+            self.keep(template)?;
+            self.launch()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a copy of the data folder as a template.
+    fn keep(&self, template: &Path) -> Result<(), ClusterError> {
+        // Two threads of one process may be at it, as well as two processes.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let unfinished = template.with_extension(format!("unfinished-{}-{number}", std::process::id()));
+        copy_folder(&self.data_dir(), &unfinished)?;
+        // Another process may have been faster: then its template stays.
+        if fs::rename(&unfinished, template).is_err() {
+            fs::remove_dir_all(&unfinished).map_err(io_error("remove", &unfinished))?;
+        }
+        Ok(())
     }
 
     /// A template belongs to the user whose server will read its copy.
-    fn template_owner(&self) -> String {
+    fn template_name(&self) -> String {
         match self.run_as {
-            RunAs::Ourselves => "own".to_owned(),
-            RunAs::User { uid, .. } => format!("uid{uid}"),
+            RunAs::Ourselves => format!("{}-own", self.server.major),
+            RunAs::User { uid, .. } => format!("{}-uid{uid}", self.server.major),
         }
     }
 
-    fn initdb(&self, data: &Path) -> Result<(), ClusterError> {
+    fn initdb(&self, data: &Path, options: &[&str]) -> Result<(), ClusterError> {
         let mut command = self.run_as.command(&self.server.program("initdb"));
         command.current_dir(self.dir.path()).arg("-D").arg(data);
         command.args(["-U", SUPERUSER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]);
+        command.args(options);
         output_of(&mut command).map(drop)
     }
 
