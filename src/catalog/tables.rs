@@ -39,11 +39,24 @@ pub enum Persistence {
 pub enum Identity {
     /// By a key, or by the whole row.
     Usable,
-    /// Not at all, and then UPDATE and DELETE fail (`CheckCmdReplicaIdentity` in
-    /// `src/backend/executor/execReplication.c`); this unique index could be it.
-    CouldBe(String),
-    /// Not at all; only the whole row could be it.
-    Missing,
+    /// By these columns among others, which the server computes: where they are not
+    /// published, UPDATE and DELETE fail from 18 on (`CheckCmdReplicaIdentity` in
+    /// `src/backend/executor/execReplication.c`), and before that their keys come without
+    /// them. This could be it instead.
+    Computed(Vec<String>, Instead),
+    /// Not at all, and then UPDATE and DELETE fail; this could be it.
+    Missing(Instead),
+}
+
+/// What could be the replica identity of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// This unique index.
+    Index(String),
+    /// The whole row.
+    WholeRow,
+    /// Nothing that is there: the whole row has columns that the server computes.
+    Nothing,
 }
 
 /// What our role may do with a table.
@@ -187,16 +200,19 @@ impl Table {
         only(self.shape)
     }
 
-    /// The SQL that gives it a replica identity, if it has none.
+    /// The SQL that gives it a replica identity that is usable whatever is published.
     pub fn identity_sql(&self) -> Option<String> {
         let table = self.name.sql();
-        match &self.identity {
-            Identity::Usable => None,
-            Identity::CouldBe(index) => {
-                Some(format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {};", ident(index)))
-            }
-            Identity::Missing => Some(format!("ALTER TABLE {table} REPLICA IDENTITY FULL;")),
-        }
+        let (Identity::Computed(_, instead) | Identity::Missing(instead)) = &self.identity else { return None };
+        Some(match instead {
+            Instead::Index(index) => format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {};", ident(index)),
+            Instead::WholeRow => format!("ALTER TABLE {table} REPLICA IDENTITY FULL;"),
+            Instead::Nothing => format!(
+                "-- {} has columns that the server computes, so the whole row is none: give it a unique index over NOT NULL \
+                 columns that are not computed, and then: ALTER TABLE {table} REPLICA IDENTITY USING INDEX ...;",
+                self.name
+            ),
+        })
     }
 }
 
@@ -261,9 +277,14 @@ const TABLES: &str = "\
         c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid \
             AND i.indisvalid AND i.indimmediate AND (c.relreplident = 'd' AND i.indisprimary \
                 OR c.relreplident = 'i' AND i.indisreplident)) AS has_identity, \
+        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND COMPUTED AND (WHOLE_ROW AND c.relreplident = 'f' \
+            OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) \
+                AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))) ORDER BY a.attnum) AS computed_identity, \
+        WHOLE_ROW AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND COMPUTED) AS has_computed, \
         (SELECT ic.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
             WHERE i.indrelid = c.oid AND IS_UNIQUE_OF_ALL \
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) AND NOT a.attnotnull) \
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) \
+                AND (NOT a.attnotnull OR COMPUTED)) \
             ORDER BY i.indisprimary DESC, i.indnatts, ic.relname LIMIT 1) AS unique_index, \
         coalesce(pg_catalog.pg_has_role(c.relowner, 'USAGE'), false) AS is_owned, \
         coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) AS may_read, \
@@ -275,8 +296,15 @@ const TABLES: &str = "\
         AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'walferry') \
     ORDER BY n.nspname, c.relname";
 
-fn tables_sql(size: &str, wanted: &str) -> String {
+fn tables_sql(session: &Session, size: &str, wanted: &str) -> String {
+    // From 18 on the whole row is an identity only where all of it is published.
+    let (computed, whole_row) = match session.version() {
+        ..120_000 => ("false", "false"),
+        ..180_000 => ("a.attgenerated <> ''", "false"),
+        _ => ("a.attgenerated <> ''", "true"),
+    };
     let sql = TABLES.replace("ABOVE", ABOVE).replace("IS_UNIQUE_OF_ALL", IS_UNIQUE_OF_ALL);
+    let sql = sql.replace("COMPUTED", computed).replace("WHOLE_ROW", whole_row);
     sql.replace("SIZE", size).replace("WANTED", wanted)
 }
 
@@ -289,7 +317,7 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
         Detail::Full => "coalesce(pg_catalog.pg_table_size(c.oid), 0)",
         Detail::Columns | Detail::Outline => "0::bigint",
     };
-    let sql = tables_sql(size, "true");
+    let sql = tables_sql(session, size, "true");
     let rows = session.query(&sql, &[]).await.during(session.side(), "list the tables")?;
     let mut tables = rows.iter().map(table).collect::<Result<Vec<Table>, DbError>>()?;
     if detail != Detail::Outline {
@@ -307,7 +335,7 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn find(session: &Session, oid: u32) -> Result<Option<Table>, DbError> {
-    let sql = tables_sql("0::bigint", "c.oid = $1");
+    let sql = tables_sql(session, "0::bigint", "c.oid = $1");
     let row = session.query_opt(&sql, &[&oid]).await.during(session.side(), "look for a table by its oid")?;
     row.as_ref().map(table).transpose()
 }
@@ -324,11 +352,7 @@ fn table(row: &Row) -> Result<Table, DbError> {
         bounds: row.take("bounds")?,
         parents: row.take("parents")?,
         filenode: row.take("filenode")?,
-        identity: match (row.take("has_identity")?, row.take("unique_index")?) {
-            (true, _) => Identity::Usable,
-            (false, Some(index)) => Identity::CouldBe(index),
-            (false, None) => Identity::Missing,
-        },
+        identity: identity(row)?,
         rights: Rights {
             is_owned: row.take("is_owned")?,
             may_read: row.take("may_read")?,
@@ -337,6 +361,20 @@ fn table(row: &Row) -> Result<Table, DbError> {
         },
         bytes: u64::try_from(row.take::<i64>("bytes")?).unwrap_or_default(),
         columns: Vec::new(),
+    })
+}
+
+fn identity(row: &Row) -> Result<Identity, DbError> {
+    let computed: Vec<String> = row.take("computed_identity")?;
+    let instead = match (row.take("unique_index")?, row.take("has_computed")?) {
+        (Some(index), _) => Instead::Index(index),
+        (None, true) => Instead::Nothing,
+        (None, false) => Instead::WholeRow,
+    };
+    Ok(match row.take("has_identity")? {
+        true if computed.is_empty() => Identity::Usable,
+        true => Identity::Computed(computed, instead),
+        false => Identity::Missing(instead),
     })
 }
 

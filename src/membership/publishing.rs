@@ -156,9 +156,24 @@ pub fn without_identity<'t>(
         Part::Unlogged => false,
     };
     let is_named = |table: &SourceTable| table.shape == Shape::Plain || published.contains_key(&table.oid);
-    let bare = |table: &SourceTable| is_named(table) && table.identity != Identity::Usable;
+    let bare = |table: &SourceTable| is_named(table) && !is_identified(table, published);
     let published = tables.iter().filter(is_published).filter(|table| bare(table));
     published.filter_map(|table| Some((table, table.identity_sql()?))).collect()
+}
+
+/// Whether a table's old rows can be identified as it is published, or is to be: what
+/// walferry publishes itself has no columns that the server computes.
+fn is_identified(table: &SourceTable, published: &HashMap<u32, Published>) -> bool {
+    match &table.identity {
+        Identity::Usable => true,
+        Identity::Missing(_) => false,
+        Identity::Computed(columns, _) => {
+            let named = std::iter::once(table.oid).chain(table.ancestors.iter().map(|above| above.oid));
+            let portions: Vec<_> = named.filter_map(|oid| published.get(&oid)).flat_map(|p| &p.portions).collect();
+            let has_them = |portion: &&Portion| columns.iter().all(|column| portion.columns.contains(column));
+            !portions.is_empty() && portions.iter().all(has_them)
+        }
+    }
 }
 
 /// A publication with an entry of a list that one has, or is to have.
