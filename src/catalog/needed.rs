@@ -9,6 +9,7 @@
 //! built in is not in it. Operators, collations and objects for text search are left out.
 
 use super::sequences;
+use super::types::DEFINITION;
 use crate::session::{DbContext, DbError, Row, Session};
 use crate::sql::{TableName, ident};
 
@@ -39,30 +40,16 @@ const NEEDS: &str = "\
             AND needs.classid IN ('pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass) \
             AND d.refclassid IN ('pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_proc'::pg_catalog.regclass) \
     ), of_all (classid, objid, depth) AS (SELECT classid, objid, max(depth) FROM needs GROUP BY classid, objid), \
-    checks (oid, sql) AS (SELECT k.contypid, pg_catalog.string_agg(' CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ' ' \
-            || pg_catalog.pg_get_constraintdef(k.oid), '' ORDER BY k.conname) \
-        FROM pg_catalog.pg_constraint k WHERE k.contypid <> 0 AND k.contype = 'c' GROUP BY k.contypid), \
     extension (classid, objid, name) AS (SELECT d.classid, d.objid, e.extname::text FROM pg_catalog.pg_depend d \
         JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid WHERE d.deptype = 'e' \
             AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) ";
 
 /// The types among them: how each is made, where that can be said in one statement.
 const TYPES: &str = "\
-    SELECT 'type', t.oid, n.nspname::text, t.typname::text, x.name, o.depth, CASE t.typtype \
-        WHEN 'e' THEN 'CREATE TYPE ' || pg_catalog.format_type(t.oid, NULL) || ' AS ENUM (' || coalesce((SELECT pg_catalog.string_agg( \
-            pg_catalog.quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), '') || ');' \
-        WHEN 'c' THEN 'CREATE TYPE ' || pg_catalog.format_type(t.oid, NULL) || ' AS (' || coalesce((SELECT pg_catalog.string_agg( \
-            pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) \
-            FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped), '') || ');' \
-        WHEN 'd' THEN 'CREATE DOMAIN ' || pg_catalog.format_type(t.oid, NULL) || ' AS ' || pg_catalog.format_type(t.typbasetype, t.typtypmod) \
-            || CASE WHEN t.typcollation <> b.typcollation THEN ' COLLATE ' || (SELECT pg_catalog.quote_ident(w.nspname) || '.' \
-                || pg_catalog.quote_ident(l.collname) FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace w \
-                ON w.oid = l.collnamespace WHERE l.oid = t.typcollation) ELSE '' END \
-            || coalesce(' DEFAULT ' || coalesce(pg_catalog.pg_get_expr(t.typdefaultbin, 0), pg_catalog.quote_literal(t.typdefault)), '') \
-            || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END || coalesce(c.sql, '') || ';' \
-        END FROM of_all o JOIN pg_catalog.pg_type t ON o.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = o.objid \
-        JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype \
-        LEFT JOIN checks c ON c.oid = t.oid LEFT JOIN extension x ON x.classid = o.classid AND x.objid = o.objid \
+    SELECT 'type', t.oid, n.nspname::text, t.typname::text, x.name, o.depth, DEFINITION \
+        FROM of_all o JOIN pg_catalog.pg_type t ON o.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND t.oid = o.objid \
+        JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+        LEFT JOIN extension x ON x.classid = o.classid AND x.objid = o.objid \
         WHERE t.typtype NOT IN ('c', 'm') AND (t.typelem = 0 OR t.typlen <> -1) \
             OR t.typtype = 'c' AND (SELECT r.relkind FROM pg_catalog.pg_class r WHERE r.oid = t.typrelid) = 'c'";
 
@@ -113,7 +100,8 @@ pub async fn needed_sql(
     (source, target): (&Session, &Session),
     (oid, number): (u32, i16),
 ) -> Result<Vec<String>, DbError> {
-    let sql = format!("{NEEDS} {TYPES} UNION ALL {FUNCTIONS} UNION ALL {SEQUENCES} ORDER BY 6 DESC, 1 DESC, 2");
+    let types = TYPES.replace("DEFINITION", DEFINITION);
+    let sql = format!("{NEEDS} {types} UNION ALL {FUNCTIONS} UNION ALL {SEQUENCES} ORDER BY 6 DESC, 1 DESC, 2");
     let rows = source.query(&sql, &[&oid, &number]).await;
     let rows = rows.during(source.side(), "look at what a column needs")?;
     let needed = rows.iter().map(Needed::of).collect::<Result<Vec<_>, DbError>>()?;

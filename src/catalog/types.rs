@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use tokio_postgres::types::{Kind, Type};
 
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, Row, Session};
+use crate::sql::TableName;
 
 /// A column's type below all domains, with its modifier (-1: none).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,10 +85,14 @@ pub struct Made {
     pub oid: u32,
     /// Its name as SQL.
     pub name: String,
+    /// Schema and name; a row type's are its table's.
+    pub called: TableName,
     /// What it is.
     pub kind: MadeKind,
     /// What it consists of, in order.
     pub parts: Vec<PartOfType>,
+    /// The statement that makes it; none where that takes more than one.
+    pub definition: Option<String>,
 }
 
 /// What a type is that somebody has made.
@@ -97,23 +102,50 @@ pub enum MadeKind {
     Enum,
     /// A composite type, of attributes.
     Composite,
+    /// The type of a table's rows, of its columns.
+    Row,
+    /// A domain, of one part: the type that it is over.
+    Domain,
+    /// A range, of one part: the type that it is of.
+    Range,
 }
 
-/// A label of an enum, or an attribute of a composite type.
+/// A label of an enum, an attribute of a composite type, or what a domain or range is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartOfType {
     /// What it is known by, whatever it is called: a label's oid, an attribute's number.
     pub number: i64,
     /// Its name.
     pub name: String,
-    /// An attribute's type; nothing for a label.
+    /// Its type; nothing for a label.
     pub of: String,
+    /// The same by its oid; 0 for a label.
+    pub kind: ColumnType,
     /// The version of its row in the catalog (`xmin`): whatever alters it gives it another one.
+    /// What a domain or range is over is never altered.
     pub version: String,
 }
 
-/// The enums and composite types that values of these types consist of, by the oids of these:
-/// also those below domains, and in arrays, ranges and composite types.
+/// The statement that makes the type `t` (`pg_type`), where one does.
+pub(super) const DEFINITION: &str = "CASE t.typtype \
+    WHEN 'e' THEN 'CREATE TYPE ' || pg_catalog.format_type(t.oid, NULL) || ' AS ENUM (' || coalesce((SELECT pg_catalog.string_agg( \
+        pg_catalog.quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), '') || ');' \
+    WHEN 'c' THEN 'CREATE TYPE ' || pg_catalog.format_type(t.oid, NULL) || ' AS (' || coalesce((SELECT pg_catalog.string_agg( \
+        pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) \
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped), '') || ');' \
+    WHEN 'd' THEN 'CREATE DOMAIN ' || pg_catalog.format_type(t.oid, NULL) || ' AS ' || pg_catalog.format_type(t.typbasetype, t.typtypmod) \
+        || coalesce((SELECT ' COLLATE ' || pg_catalog.quote_ident(w.nspname) || '.' || pg_catalog.quote_ident(l.collname) \
+            FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace w ON w.oid = l.collnamespace WHERE l.oid = t.typcollation \
+            AND t.typcollation <> (SELECT b.typcollation FROM pg_catalog.pg_type b WHERE b.oid = t.typbasetype)), '') \
+        || coalesce(' DEFAULT ' || coalesce(pg_catalog.pg_get_expr(t.typdefaultbin, 0), pg_catalog.quote_literal(t.typdefault)), '') \
+        || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END \
+        || coalesce((SELECT pg_catalog.string_agg(' CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ' ' \
+            || pg_catalog.pg_get_constraintdef(k.oid), '' ORDER BY k.conname) FROM pg_catalog.pg_constraint k \
+            WHERE k.contypid = t.oid AND k.contype = 'c'), '') || ';' \
+    END";
+
+/// The types that somebody has made and that values of these types consist of, by the oids of
+/// these: also those below domains, and in arrays, ranges and composite types.
 ///
 /// # Errors
 /// When the catalog cannot be read.
@@ -122,35 +154,107 @@ pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Ma
     if oids.is_empty() {
         return Ok(found);
     }
-    let sql = "WITH RECURSIVE reached (root, oid) AS (SELECT oid, oid FROM pg_catalog.unnest($1::oid[]) AS oid \
+    let multiranges = if session.version() >= 140_000 {
+        "UNION ALL SELECT g.rngtypid FROM pg_catalog.pg_range g WHERE g.rngmultitypid = t.oid"
+    } else {
+        ""
+    };
+    let sql = format!(
+        "WITH RECURSIVE reached (root, oid) AS (SELECT oid, oid FROM pg_catalog.unnest($1::oid[]) AS oid \
              UNION SELECT r.root, n.oid FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid, LATERAL ( \
                  SELECT t.typbasetype WHERE t.typtype = 'd' \
                  UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1 \
-                 UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid \
+                 UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid {multiranges} \
                  UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
                      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS n (oid)) \
-         SELECT r.root, t.oid, pg_catalog.format_type(t.oid, NULL), t.typtype = 'e', p.numbers, p.names, p.types, p.versions \
-         FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid AND t.typtype IN ('e', 'c'), LATERAL ( \
-             SELECT coalesce(pg_catalog.array_agg(number ORDER BY place), '{}') AS numbers, \
-                 coalesce(pg_catalog.array_agg(name ORDER BY place), '{}') AS names, \
-                 coalesce(pg_catalog.array_agg(of ORDER BY place), '{}') AS types, \
-                 coalesce(pg_catalog.array_agg(version ORDER BY place), '{}') AS versions FROM ( \
-                 SELECT e.oid::int8, e.enumlabel::text, ''::text, e.enumsortorder::float8, e.xmin::text FROM pg_catalog.pg_enum e \
+         SELECT r.root, t.oid, pg_catalog.format_type(t.oid, NULL), n.nspname::text, t.typname::text, \
+             CASE WHEN t.typtype = 'c' AND (SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid) <> 'c' \
+                 THEN 't' ELSE t.typtype::text END, {DEFINITION}, p.numbers, p.names, p.types, p.oids, p.modifiers, p.versions \
+         FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid AND t.typtype IN ('e', 'c', 'd', 'r') AND t.oid >= 16384 \
+         JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace, LATERAL ( \
+             SELECT coalesce(pg_catalog.array_agg(number ORDER BY place), '{{}}') AS numbers, \
+                 coalesce(pg_catalog.array_agg(name ORDER BY place), '{{}}') AS names, \
+                 coalesce(pg_catalog.array_agg(pg_catalog.format_type(nullif(oid, 0), modifier) ORDER BY place), '{{}}') AS types, \
+                 coalesce(pg_catalog.array_agg(oid ORDER BY place), '{{}}') AS oids, \
+                 coalesce(pg_catalog.array_agg(modifier ORDER BY place), '{{}}') AS modifiers, \
+                 coalesce(pg_catalog.array_agg(version ORDER BY place), '{{}}') AS versions FROM ( \
+                 SELECT e.oid::int8, e.enumlabel::text, 0::oid, -1, e.enumsortorder::float8, e.xmin::text FROM pg_catalog.pg_enum e \
                      WHERE e.enumtypid = t.oid \
-                 UNION ALL SELECT a.attnum::int8, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnum::float8, a.xmin::text \
+                 UNION ALL SELECT a.attnum::int8, a.attname::text, a.atttypid, a.atttypmod, a.attnum::float8, a.xmin::text \
                      FROM pg_catalog.pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 \
-                     AND NOT a.attisdropped) AS part (number, name, of, place, version)) AS p";
-    let rows = session.query(sql, &[&oids]).await.during(session.side(), "look at enums and composite types")?;
+                     AND NOT a.attisdropped \
+                 UNION ALL SELECT 0, '', t.typbasetype, t.typtypmod, 0, '' WHERE t.typtype = 'd' \
+                 UNION ALL SELECT 0, '', g.rngsubtype, -1, 0, '' FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid \
+                 ) AS part (number, name, oid, modifier, place, version)) AS p"
+    );
+    let rows = session.query(&sql, &[&oids]).await.during(session.side(), "look at types that were made")?;
     for row in &rows {
-        let (numbers, names): (Vec<i64>, Vec<String>) = (row.take(4)?, row.take(5)?);
-        let (types, versions): (Vec<String>, Vec<String>) = (row.take(6)?, row.take(7)?);
-        let parts = numbers.into_iter().zip(names).zip(types.into_iter().zip(versions));
-        let parts = parts.map(|((number, name), (of, version))| PartOfType { number, name, of, version });
-        let kind = if row.take(3)? { MadeKind::Enum } else { MadeKind::Composite };
-        let made = Made { oid: row.take(1)?, name: row.take(2)?, kind, parts: parts.collect() };
-        found.entry(row.take(0)?).or_default().push(made);
+        found.entry(row.take(0)?).or_default().push(one_made(row)?);
     }
     Ok(found)
+}
+
+fn one_made(row: &Row) -> Result<Made, DbError> {
+    let (numbers, names): (Vec<i64>, Vec<String>) = (row.take(7)?, row.take(8)?);
+    let (types, oids): (Vec<Option<String>>, Vec<u32>) = (row.take(9)?, row.take(10)?);
+    let (modifiers, versions): (Vec<i32>, Vec<String>) = (row.take(11)?, row.take(12)?);
+    let kinds = oids.into_iter().zip(modifiers).map(|(oid, modifier)| ColumnType { oid, modifier });
+    let parts = numbers.into_iter().zip(names).zip(types).zip(kinds).zip(versions);
+    let part = |((((number, name), of), kind), version)| {
+        let of: Option<String> = of;
+        PartOfType { number, name, of: of.filter(|_| kind != LABEL).unwrap_or_default(), kind, version }
+    };
+    Ok(Made {
+        oid: row.take(1)?,
+        name: row.take(2)?,
+        called: TableName { schema: row.take(3)?, name: row.take(4)? },
+        kind: match row.take::<&str>(5)? {
+            "e" => MadeKind::Enum,
+            "c" => MadeKind::Composite,
+            "t" => MadeKind::Row,
+            "d" => MadeKind::Domain,
+            _ => MadeKind::Range,
+        },
+        definition: row.take(6)?,
+        parts: parts.map(part).collect(),
+    })
+}
+
+/// What a label has for a type.
+pub const LABEL: ColumnType = ColumnType { oid: 0, modifier: -1 };
+
+/// A column whose values consist of a type, among others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The topmost table that has it.
+    pub table: TableName,
+    /// Its name.
+    pub column: String,
+    /// Its type as SQL.
+    pub kind: String,
+}
+
+/// The columns of tables whose values consist of this type, also in arrays, domains, ranges
+/// and composite types.
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn users(session: &Session, oid: u32) -> Result<Vec<User>, DbError> {
+    let sql = "WITH RECURSIVE using_it (oid) AS (SELECT $1::oid UNION SELECT n.oid FROM using_it u, LATERAL ( \
+             SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype = u.oid OR t.typelem = u.oid AND t.typlen = -1 \
+             UNION ALL SELECT g.rngtypid FROM pg_catalog.pg_range g WHERE g.rngsubtype = u.oid \
+             UNION ALL SELECT c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'c' \
+                 WHERE a.atttypid = u.oid AND NOT a.attisdropped) AS n (oid)) \
+         SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod) \
+         FROM using_it u JOIN pg_catalog.pg_attribute a ON a.atttypid = u.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attinhcount = 0 \
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY 1, 2, a.attnum";
+    let rows = session.query(sql, &[&oid]).await.during(session.side(), "look for columns of a type")?;
+    let user = |row: &Row| {
+        let table = TableName { schema: row.take(0)?, name: row.take(1)? };
+        Ok(User { table, column: row.take(2)?, kind: row.take(3)? })
+    };
+    rows.iter().map(user).collect()
 }
 
 /// Whether values of one type, both as SQL, can be cast to the other; a type that this side

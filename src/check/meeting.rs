@@ -204,10 +204,14 @@ async fn fit(
     let there: HashMap<TableName, Found> = by_name(target, ours.iter().map(|t| &t.name)).await?;
     // Those that are not there are named with the tables.
     let present = || ours.iter().copied().filter(|table| there.contains_key(&table.name));
+    let mut unfit = schema::types::unfit(present(), &there, (source, target)).await?;
     if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there, Hierarchy::of(settings.schema)) {
+        unfit.splice(..0, lines);
+    }
+    if !unfit.is_empty() {
         let finding = findings.problem(Side::Target, "columns", "tables of the target do not fit those of the source");
         finding.remedy("let their owner run this there:");
-        lines.into_iter().for_each(|line| {
+        unfit.into_iter().for_each(|line| {
             finding.sql(line);
         });
     }

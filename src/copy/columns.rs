@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::types::Types;
+use super::types::{RowTypes, Types};
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Shape};
 use crate::membership::SourceTable;
@@ -53,11 +53,12 @@ pub async fn look(
     let there = tables::by_name(target, all.iter().filter_map(|table| names.get(&table.oid))).await?;
     let formerly = state.former_places().await?;
     let pairs = state.column_pairs(&tables.iter().map(|table| table.oid).collect::<Vec<_>>()).await?;
-    let types = Types::of(&all, there.values(), (source, target), state).await?;
+    let types = Types::of(&all, there.values(), (source, target), (state, hierarchy)).await?;
     // Also of tables that have something else to mend first: it is not found again.
     let mut doubted: HashSet<u32> =
         all.iter().filter(|table| types.are_doubted(table)).map(|table| table.oid).collect();
-    let (gaps_of_types, differing) = (types.gaps(&tables, &names), types.differing(&tables));
+    let gaps_of_types = types.gaps(&tables, (&names, &there), (target, RowTypes::OfOthers)).await?;
+    let differing = types.differing(&tables);
     let (mut found, mut met) = (Found { gaps: gaps_of_types, differing, ..Found::default() }, Vec::new());
     let (mut differences, mut altered) = (HashMap::new(), HashMap::new());
     let known = |table: &SourceTable, theirs: &tables::Found| {

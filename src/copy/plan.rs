@@ -22,7 +22,7 @@ use crate::membership::coverage::origin;
 use crate::membership::placement::Hierarchy;
 use crate::membership::{self, Part, Rows, SourceTable, publishing};
 use crate::schema::tables::{require_empty, require_fit};
-use crate::schema::without_stream;
+use crate::schema::{self, without_stream};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 use crate::state::copying::Attempt;
@@ -122,6 +122,7 @@ pub(super) async fn register(
     let all = || units.iter().chain(&unlogged).copied();
     let there = by_name(target, tables.iter().filter(|table| table.takes_part()).map(|table| &table.name)).await?;
     require_fit(all(), &there, Hierarchy::of(ctx.settings.schema))?;
+    schema::types::require_fit(all(), &there, (source, target)).await?;
     require_columns(ctx, &published, tables, &there)?;
     if ctx.settings.baseline == Baseline::Copied {
         // They are emptied at the end: nobody's rows may be lost by that.
@@ -141,7 +142,14 @@ pub(super) async fn register(
         Coming::AtFirst,
     ))
     .await?;
-    pair_types(&own, tables.iter().filter(|table| table.takes_part()), &there, (source, target)).await?;
+    pair_types(
+        &own,
+        tables.iter().filter(|table| table.takes_part()),
+        &there,
+        (source, target),
+        Hierarchy::of(ctx.settings.schema),
+    )
+    .await?;
     sequences::pair(source, target, &own, &ctx.settings.filter).await?;
     own.record_filter(&ctx.settings.filter.to_string()).await?;
     without_stream::list(&own, source, tables, ctx.settings).await?;
@@ -265,10 +273,18 @@ pub(super) async fn plans(
     require_published(ctx, source, &units, &published).await?;
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
     require_fit(units.iter().map(|(_, unit)| *unit), &there, Hierarchy::of(ctx.settings.schema))?;
+    schema::types::require_fit(units.iter().map(|(_, unit)| *unit), &there, (source, target)).await?;
     require_columns(ctx, &published, &tables, &there)?;
     let known = ctx.state.column_pairs(&units.iter().map(|(_, unit)| unit.oid).collect::<Vec<_>>()).await?;
     ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there, &known, Coming::Later)).await?;
-    pair_types(ctx.state, units.iter().map(|(_, unit)| *unit), &there, (source, target)).await?;
+    pair_types(
+        ctx.state,
+        units.iter().map(|(_, unit)| *unit),
+        &there,
+        (source, target),
+        Hierarchy::of(ctx.settings.schema),
+    )
+    .await?;
     let ranges = ranges(ctx, source, &units).await?;
     for (index, unit) in units {
         let origin = origin(unit, &published);

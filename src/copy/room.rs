@@ -51,7 +51,9 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
         return Err(CopyError::Misplaced(Box::new(gap)));
     }
     let there = by_name(target, names.iter()).await?;
-    require_fit(tables.iter().filter(|table| names.contains(&table.name)), &there, Hierarchy::of(ctx.settings.schema))?;
+    let again = || tables.iter().filter(|table| names.contains(&table.name));
+    require_fit(again(), &there, Hierarchy::of(ctx.settings.schema))?;
+    schema::types::require_fit(again(), &there, (source, target)).await?;
     emptying::require_no_keys(ctx, &names.iter().collect::<Vec<_>>()).await
 }
 
@@ -109,6 +111,7 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     let copied: Vec<&TableName> = landing.iter().map(|table| &table.name).collect();
     let there = by_name(target, copied.iter().copied()).await?;
     require_fit(landing.iter().copied(), &there, Hierarchy::of(ctx.settings.schema))?;
+    schema::types::require_fit(landing.iter().copied(), &there, (source, target)).await?;
     require_empty(target, &copied).await?;
     enter_roots(ctx, wanted).await
 }

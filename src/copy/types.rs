@@ -7,11 +7,15 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{CopyContext, CopyError};
+use crate::catalog::added::default_sql;
 use crate::catalog::tables::{self, Column, Detail};
-use crate::catalog::types::{Made, is_built_in, made};
+use crate::catalog::types::{Made, MadeKind, is_built_in, made};
 use crate::membership::SourceTable;
+use crate::membership::alter;
 use crate::membership::coverage::{Cause, Gap};
-use crate::membership::made;
+use crate::membership::made::{self, Compared};
+use crate::membership::placement::Hierarchy;
+use crate::schema;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -27,9 +31,10 @@ pub(super) async fn pair_types<'t>(
     tables: impl Iterator<Item = &'t SourceTable>,
     there: &HashMap<TableName, tables::Found>,
     sessions: (&Session, &Session),
+    hierarchy: Hierarchy,
 ) -> Result<(), CopyError> {
     let tables: Vec<&SourceTable> = tables.collect();
-    let mut types = Types::of(&tables, there.values(), sessions, state).await?;
+    let mut types = Types::of(&tables, there.values(), sessions, (state, hierarchy)).await?;
     types.changed.retain(|(oid, _)| !types.known.contains(oid));
     types.keep(state).await
 }
@@ -44,8 +49,18 @@ pub async fn differ(ctx: &CopyContext<'_>, (source, target): (&Session, &Session
     let tables: Vec<&SourceTable> = tables.iter().filter(|table| table.takes_part()).collect();
     let names = ctx.state.names_there().await?;
     let there = tables::by_name(target, tables.iter().filter_map(|table| names.get(&table.oid))).await?;
-    let types = Types::of(&tables, there.values(), (source, target), ctx.state).await?;
-    Ok(types.gaps(&tables, &names))
+    let hierarchy = Hierarchy::of(ctx.settings.schema);
+    let types = Types::of(&tables, there.values(), (source, target), (ctx.state, hierarchy)).await?;
+    types.gaps(&tables, (&names, &there), (target, RowTypes::All)).await
+}
+
+/// Which row types are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowTypes {
+    /// All.
+    All,
+    /// Those of tables that take part are not: their columns are.
+    OfOthers,
 }
 
 /// Enums and composite types of columns, against their counterparts.
@@ -53,9 +68,10 @@ pub async fn differ(ctx: &CopyContext<'_>, (source, target): (&Session, &Session
 pub(super) struct Types {
     /// What values of a column's type consist of, by the type's oid.
     of_column: HashMap<u32, Vec<u32>>,
-    /// Of each of the source's: what mends its counterpart, and whether values of it are in
-    /// doubt.
-    compared: HashMap<u32, (Option<String>, bool)>,
+    /// Of each of the source's what was found.
+    compared: HashMap<u32, Compared>,
+    /// Row types of tables that take part, whose columns are compared by themselves.
+    of_members: HashSet<u32>,
     /// Those that were paired before.
     known: HashSet<u32>,
     /// Pairs that are others by now.
@@ -67,7 +83,7 @@ impl Types {
         tables: &[&SourceTable],
         there: impl Iterator<Item = &tables::Found>,
         (source, target): (&Session, &Session),
-        state: &State,
+        (state, hierarchy): (&State, Hierarchy),
     ) -> Result<Self, CopyError> {
         let own = |columns: &mut dyn Iterator<Item = &Column>| -> Vec<u32> {
             let own: HashSet<u32> =
@@ -95,44 +111,79 @@ impl Types {
                 if types.compared.contains_key(&ours.oid) {
                     continue;
                 }
-                let compared = made::compare(ours, theirs, was);
+                let mut compared = made::compare(ours, theirs, was, hierarchy);
                 if was != Some(&compared.pairs) {
-                    types.changed.push((ours.oid, compared.pairs));
+                    types.changed.push((ours.oid, compared.pairs.clone()));
                 }
-                types.compared.insert(ours.oid, (compared.sql, compared.is_doubted));
+                if ours.kind == MadeKind::Row && tables.iter().any(|table| table.name == ours.called) {
+                    types.of_members.insert(ours.oid);
+                }
+                if let Some((theirs, sql)) = theirs.zip(compared.sql.as_ref()) {
+                    compared.sql = Some(schema::types::possible(target, (ours, theirs), sql).await?);
+                }
+                types.compared.insert(ours.oid, compared);
             }
         }
         Ok(types)
     }
 
-    fn of_table<'s>(&'s self, table: &SourceTable) -> impl Iterator<Item = &'s (Option<String>, bool)> {
-        let columns = table.columns.iter().filter_map(|column| self.of_column.get(&column.below.oid));
-        columns.flatten().filter_map(|made| self.compared.get(made)).collect::<Vec<_>>().into_iter()
+    fn of_column(&self, column: &Column) -> impl Iterator<Item = &u32> {
+        self.of_column.get(&column.below.oid).into_iter().flatten()
+    }
+
+    fn made_of(&self, table: &SourceTable) -> impl Iterator<Item = &u32> {
+        table.columns.iter().flat_map(|column| self.of_column(column))
+    }
+
+    fn of_table(&self, table: &SourceTable) -> impl Iterator<Item = &Compared> {
+        self.made_of(table).filter_map(|made| self.compared.get(made))
     }
 
     /// Whether values of a table's columns may be others than on the source.
     pub(super) fn are_doubted(&self, table: &SourceTable) -> bool {
-        self.of_table(table).any(|(_, is_doubted)| *is_doubted)
+        self.of_table(table).any(|compared| compared.is_doubted)
     }
 
     /// The tables with columns of types whose counterparts are not as they are.
     pub(super) fn differing(&self, tables: &[&SourceTable]) -> HashSet<u32> {
-        let differs = |table: &&&SourceTable| self.of_table(table).any(|(sql, _)| sql.is_some());
+        let differs = |table: &&&SourceTable| self.of_table(table).any(|compared| compared.sql.is_some());
         tables.iter().filter(differs).map(|table| table.oid).collect()
     }
 
-    /// What mends them, each with the first table that has it. `names` are the target's.
-    pub(super) fn gaps(&self, tables: &[&SourceTable], names: &HashMap<u32, TableName>) -> Vec<Gap> {
+    /// What mends them, each with the first table that has it, and then the columns that
+    /// are to be of the new ones. `names` and `there` are the target's.
+    pub(super) async fn gaps(
+        &self,
+        tables: &[&SourceTable],
+        (names, there): (&HashMap<u32, TableName>, &HashMap<TableName, tables::Found>),
+        (target, rows): (&Session, RowTypes),
+    ) -> Result<Vec<Gap>, CopyError> {
         let mut said = HashSet::new();
-        let mut gaps = Vec::new();
+        let (mut gaps, mut of_columns) = (Vec::new(), Vec::new());
         for table in tables {
-            let sql = self.of_table(table).filter_map(|(sql, _)| sql.as_ref());
-            let unsaid: Vec<String> = sql.filter(|sql| said.insert(*sql)).cloned().collect();
-            if let Some(name) = names.get(&table.oid).filter(|_| !unsaid.is_empty()) {
-                gaps.push(Gap { source_oid: table.oid, table: name.clone(), cause: Cause::Columns(unsaid) });
+            let Some(name) = names.get(&table.oid) else { continue };
+            let gap = |sql| Gap { source_oid: table.oid, table: name.clone(), cause: Cause::Columns(sql) };
+            let is_told = |made: &&u32| rows == RowTypes::All || !self.of_members.contains(*made);
+            let of_table = self.made_of(table).filter(is_told).filter_map(|made| self.compared.get(made));
+            let sql = of_table.filter_map(|compared| compared.sql.as_ref());
+            let unsaid: Vec<String> = sql.filter(|sql| !sql.is_empty() && said.insert(*sql)).cloned().collect();
+            gaps.extend((!unsaid.is_empty()).then(|| gap(unsaid)));
+            let mut given = Vec::new();
+            // An ALTER TABLE of what is above reaches it.
+            for column in table.columns.iter().filter(|_| table.above().is_empty()) {
+                let is_anew =
+                    self.of_column(column).any(|made| self.compared.get(made).is_some_and(|compared| compared.is_anew));
+                let Some(found) = there.get(name).filter(|_| is_anew) else { continue };
+                let theirs = found.columns.iter().find(|c| c.name == column.name && !c.is_generated());
+                if let Some(theirs) = theirs {
+                    // In words that name the new type by then.
+                    let default = default_sql(target, found.oid, theirs.number).await?;
+                    given.push(alter::given_anew(name, column, default.as_deref()));
+                }
             }
+            of_columns.extend((!given.is_empty()).then(|| gap(given)));
         }
-        gaps
+        Ok([gaps, of_columns].concat())
     }
 
     /// Writes the pairs down, behind the doubts.

@@ -65,7 +65,11 @@ pub async fn mended(
             Difference::Unlike { there, .. } => Some(there.name.as_str()),
             Difference::Lacks(_) => None,
         };
+        let is_own =
+            matches!(difference, Difference::Unlike { column, there } if column.is_generated() && there.is_generated());
         let mut altered = match there {
+            // Below it each table may have an expression of its own.
+            Some(_) if is_own && target.version() >= SETS_EXPRESSIONS => Some(table.name.clone()),
             Some(name) => tables::top_with_column(target, table.there, name).await?,
             None => None,
         };
@@ -173,6 +177,15 @@ impl Values {
         let is_kept = column.below.is_kept_in(there.below) && there.below.is_kept_in(column.below);
         if is_kept && !there.below.loses_in(column.below) { Values::Kept } else { Values::Cast }
     }
+}
+
+/// The statement that gives a column of the table there its type of the source, whose name
+/// another one had there so far, with its default.
+pub fn given_anew(table: &TableName, column: &Column, default: Option<&str>) -> String {
+    let (sql, name, kind) = (table.sql(), ident(&column.name), &column.type_sql);
+    let drop = default.map_or_else(String::new, |_| format!("ALTER COLUMN {name} DROP DEFAULT, "));
+    let set = default.map_or_else(String::new, |default| format!(", ALTER COLUMN {name} SET DEFAULT {default}"));
+    format!("ALTER TABLE {sql} {drop}ALTER COLUMN {name} TYPE {kind} USING {name}::text::{kind}{set};")
 }
 
 /// The statements that give a column another type; of another kind its default `there` is

@@ -18,7 +18,7 @@ pub use crate::state::tables::Pair;
 /// These two as they are now.
 pub fn pair(column: &Column, there: &Column) -> Pair {
     let was = match (&column.expression, &there.expression) {
-        (Some(expression), _) => Pair::computed(expression),
+        (Some(ours), theirs) => Pair::computed(ours, theirs.as_deref()),
         (None, Some(_)) => Pair::COMPUTED_THERE,
         (None, None) => column.below,
     };
@@ -205,7 +205,10 @@ fn is_altered(column: &Column, there: &Column, was: Option<ColumnType>) -> bool 
 fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy, was: Option<ColumnType>) -> bool {
     match (hierarchy, column.is_generated(), there.is_generated()) {
         (_, true, true) => {
-            let is_another = was.is_some_and(|was| Pair::is_known(was) && was != pair(column, there).was);
+            // An older walferry has known the source's alone.
+            let known =
+                [pair(column, there).was, Pair::computed(column.expression.as_deref().unwrap_or_default(), None)];
+            let is_another = was.is_some_and(|was| Pair::is_known(was) && !known.contains(&was));
             is_another && column.expression != there.expression
         }
         (Hierarchy::Own, false, true) => was.is_some_and(Pair::is_computed),
@@ -223,7 +226,9 @@ fn is_unlike(column: &Column, there: &Column, hierarchy: Hierarchy, was: Option<
 pub fn own<'a>(of_table: &[Difference<'a>], above: &[&[Difference<'a>]]) -> Vec<Difference<'a>> {
     let is_same = |one: &Difference<'_>, other: &Difference<'_>| match (one, other) {
         (Difference::Lacks(one), Difference::Lacks(other)) => one.name == other.name,
-        (Difference::Unlike { column: one, .. }, Difference::Unlike { column: other, .. }) => one.name == other.name,
+        (Difference::Unlike { column: one, .. }, Difference::Unlike { column: other, .. }) => {
+            one.name == other.name && one.expression == other.expression
+        }
         _ => one == other,
     };
     let is_own = |one: &&Difference<'_>| !above.iter().flat_map(|of| of.iter()).any(|other| is_same(one, other));
@@ -347,7 +352,7 @@ mod tests {
             [Column { below, expression: is_generated.then(|| "a".to_owned()), ..column(1, "a") }]
         };
         let text = ColumnType { oid: 25, modifier: -1 };
-        let computed = [Pair { ours: 1, theirs: 1, was: Pair::computed("a") }];
+        let computed = [Pair { ours: 1, theirs: 1, was: Pair::computed("a", Some("a")) }];
         let is_unlike = |source: &[Column], target: &[Column], pairs: &[Pair], hierarchy| {
             let compared = compare(source, target, (pairs, &HashMap::new()), hierarchy);
             matches!(compared.differences[..], [Difference::Unlike { .. }])

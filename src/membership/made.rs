@@ -1,17 +1,22 @@
-//! Types that somebody has made, enums and composite ones, whose parts differ between the
-//! sides: nothing of an ALTER TYPE is in the stream, and none of its rows is written anew.
+//! Types that somebody has made, enums, composite types, domains and ranges, that differ
+//! between the sides: nothing of an ALTER TYPE is in the stream, and none of its rows is
+//! written anew.
 //!
 //! Invariant: types are the same by name when they are first met, their parts by their
 //! numbers, as they were paired when the rows were copied: a label that was renamed, and one that was added under its old
 //! name, are two things, and so is an attribute that was dropped and added again. An enum
-//! may have more labels on the target, and in another order; a composite type has the same
-//! attributes in the same order, or the values of a column mean something else there.
+//! may have more labels on the target, and where the schema is the operator's in another
+//! order; a composite type has the same attributes in the same order, or the values of a
+//! column mean something else there. What a domain or range is over holds there whatever it
+//! holds on the source: a column of it alone is compared as of the type below, but in arrays,
+//! ranges and composite types nobody else would look.
 //!
 //! Source: an enum's value is kept as the oid of its label, a composite one as a row of its
 //! attributes (`src/backend/catalog/pg_enum.c`, `ATTypedTableRecursion` in
 //! `src/backend/commands/tablecmds.c`).
 
-use crate::catalog::types::{Made, MadeKind, PartOfType};
+use super::placement::Hierarchy;
+use crate::catalog::types::{LABEL, Made, MadeKind, PartOfType};
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident, literal};
 use crate::state::types::{PartPair, TypePairs};
@@ -21,6 +26,8 @@ use crate::state::types::{PartPair, TypePairs};
 pub struct Compared {
     /// What makes the target's type the source's; none where it is.
     pub sql: Option<String>,
+    /// Whether that is another type, which columns are to be given.
+    pub is_anew: bool,
     /// Whether values that are there may be others than on the source: not where an enum
     /// has but more of them there.
     pub is_doubted: bool,
@@ -30,14 +37,14 @@ pub struct Compared {
 
 /// Compares two types of one name, whose parts were paired so before; there is none where the
 /// target's column is of another kind.
-pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>) -> Compared {
+pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>, hierarchy: Hierarchy) -> Compared {
     let looks = |made: &Made| -> Vec<(String, String)> {
         made.parts.iter().map(|part| (part.name.clone(), part.of.clone())).collect()
     };
     let looks_alike = there.is_some_and(|there| looks(here) == looks(there));
     let pairs = paired(here, there, known, looks_alike || here.kind == MadeKind::Enum);
     let is_another = known.is_some_and(|known| is_another(known, &pairs));
-    let Some(there) = there else { return Compared { sql: None, is_doubted: is_another, pairs } };
+    let Some(there) = there else { return Compared { sql: None, is_anew: false, is_doubted: is_another, pairs } };
     let of_pair = |part: &PartOfType| {
         let pair = pairs.parts.iter().find(|pair| pair.ours == part.number)?;
         there.parts.iter().find(|other| other.number == pair.theirs)
@@ -45,13 +52,50 @@ pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>) -> 
     let counterparts: Vec<(&PartOfType, Option<&PartOfType>)> =
         here.parts.iter().map(|part| (part, of_pair(part))).collect();
     let is_renamed = counterparts.iter().any(|(part, other)| other.is_some_and(|other| other.name != part.name));
-    let sql = match here.kind {
-        MadeKind::Enum => of_labels(here, there, &counterparts),
-        MadeKind::Composite if looks_alike => None,
-        MadeKind::Composite => Some(of_attributes(here, there, &counterparts)),
+    let (sql, is_anew) = match here.kind {
+        MadeKind::Enum => {
+            let sql = of_labels(here, there, &counterparts);
+            let is_anew = sql.is_none() && hierarchy == Hierarchy::Same && !is_in_order(there, &counterparts);
+            (if is_anew { Some(anew(here, there)) } else { sql }, is_anew)
+        }
+        MadeKind::Domain | MadeKind::Range if holds_all(&counterparts) => (None, false),
+        MadeKind::Domain | MadeKind::Range => (Some(anew(here, there)), true),
+        MadeKind::Composite | MadeKind::Row if looks_alike => (None, false),
+        MadeKind::Composite | MadeKind::Row => (Some(of_attributes(here, there, &counterparts)), false),
     };
-    let is_unlike = here.kind == MadeKind::Composite && sql.is_some();
-    Compared { sql, is_doubted: is_another || is_unlike || is_renamed, pairs }
+    let is_unlike = here.kind != MadeKind::Enum && sql.is_some();
+    Compared { sql, is_anew, is_doubted: is_another || is_unlike || is_renamed, pairs }
+}
+
+/// Whether labels compare as they do on the source.
+fn is_in_order(there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> bool {
+    let place = |label: &PartOfType| there.parts.iter().position(|other| other.number == label.number);
+    counterparts.iter().filter_map(|(_, other)| place((*other)?)).is_sorted()
+}
+
+/// Whether what a domain or range is over there takes all values of the source's as they are.
+fn holds_all(counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> bool {
+    let holds = |(part, other): &(&PartOfType, Option<&PartOfType>)| {
+        other.is_some_and(|other| !part.kind.loses_in(other.kind) && part.kind.is_kept_in(other.kind))
+    };
+    counterparts.iter().all(holds)
+}
+
+/// The statements that make a type of the source beside the one that has its name there, which
+/// nothing alters into it; none where it has that name no more.
+fn anew(here: &Made, there: &Made) -> String {
+    match &here.definition {
+        _ if here.name != there.name => String::new(),
+        Some(definition) => {
+            let former = ident(&format!("{}_former", there.called.name));
+            format!("ALTER TYPE {} RENAME TO {former}; {definition}", there.name)
+        }
+        None => format!(
+            "-- {} is of {} on the source: give the one that is there another name, and make it there as it is on the source;",
+            here.name,
+            here.parts.first().map_or("another type", |part| part.of.as_str())
+        ),
+    }
 }
 
 /// Whether a part that was paired was altered since on either side, or is gone, or is paired
@@ -118,17 +162,27 @@ fn renames(what: Renamed<'_>, there: &Made, counterparts: &[(&PartOfType, Option
 }
 
 /// The source's attributes come in the order in which they were added, as the target's do.
+/// Those of a row type are its table's columns.
 fn of_attributes(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> String {
-    let alter = |what: String| format!("ALTER TYPE {} {what} CASCADE;", there.name);
+    let is_row = here.kind == MadeKind::Row;
+    let alter = |what: &str, of_table: &str, rest: String| match is_row {
+        true => format!("ALTER TABLE {} {of_table} {rest};", there.called.sql()),
+        false => format!("ALTER TYPE {} {what} {rest} CASCADE;", there.name),
+    };
     let is_left = |part: &&PartOfType| !counterparts.iter().any(|(_, other)| other.is_some_and(|other| other == *part));
-    let mut sql: Vec<String> =
-        there.parts.iter().filter(is_left).map(|part| alter(format!("DROP ATTRIBUTE {}", ident(&part.name)))).collect();
-    sql.push(renames(Renamed::Attribute(&there.name), there, counterparts));
+    let drop = |part: &PartOfType| alter("DROP ATTRIBUTE", "DROP COLUMN IF EXISTS", ident(&part.name));
+    let mut sql: Vec<String> = there.parts.iter().filter(is_left).map(drop).collect();
+    let renamed = if is_row { Renamed::Column(&there.called) } else { Renamed::Attribute(&there.name) };
+    sql.push(renames(renamed, there, counterparts));
     for (part, other) in counterparts {
         let name = ident(&part.name);
         match other {
-            None => sql.push(alter(format!("ADD ATTRIBUTE {name} {}", part.of))),
-            Some(other) if other.of != part.of => sql.push(alter(format!("ALTER ATTRIBUTE {name} TYPE {}", part.of))),
+            None => {
+                sql.push(alter("ADD ATTRIBUTE", "ADD COLUMN IF NOT EXISTS", format!("{name} {}", part.of)));
+            }
+            Some(other) if other.of != part.of => {
+                sql.push(alter("ALTER ATTRIBUTE", "ALTER COLUMN", format!("{name} TYPE {}", part.of)));
+            }
             Some(_) => {}
         }
     }
@@ -143,6 +197,15 @@ fn of_attributes(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option
         );
     }
     sql.join(" ")
+}
+
+/// Whether an attribute is given another type, which the server refuses as long as a column
+/// has a value of it.
+pub fn retypes_attributes(here: &Made, there: &Made) -> bool {
+    let is_another = |part: &PartOfType| {
+        there.parts.iter().any(|other| other.name == part.name && other.of != part.of && part.kind != LABEL)
+    };
+    here.kind == MadeKind::Composite && here.parts.iter().any(is_another)
 }
 
 fn of_labels(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> Option<String> {
@@ -169,15 +232,23 @@ fn of_labels(here: &Made, there: &Made, counterparts: &[(&PartOfType, Option<&Pa
 mod tests {
     use super::*;
 
+    /// Of walferry's own schema.
+    fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>) -> Compared {
+        super::compare(here, there, known, Hierarchy::Same)
+    }
+
     fn of(kind: MadeKind, parts: &[(i64, &str)]) -> Made {
         let part = |(number, name): &(i64, &str)| PartOfType {
             number: *number,
             name: (*name).to_owned(),
             of: String::new(),
+            kind: LABEL,
             // A rename is another version.
             version: (*name).to_owned(),
         };
-        Made { oid: 7, name: "e".to_owned(), kind, parts: parts.iter().map(part).collect() }
+        let (name, called) = ("e".to_owned(), TableName::new("public", "e"));
+        let definition = Some("CREATE TYPE e AS ENUM (…);".to_owned());
+        Made { oid: 7, name, called, kind, parts: parts.iter().map(part).collect(), definition }
     }
 
     fn pairs(of: &[(i64, i64, &str)]) -> Vec<PartPair> {

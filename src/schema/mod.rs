@@ -33,6 +33,7 @@ pub(crate) mod taken;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trial;
+pub mod types;
 pub mod without_stream;
 
 use std::path::PathBuf;

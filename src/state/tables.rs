@@ -100,9 +100,11 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// No type: of a column that was GENERATED ALWAYS AS this expression.
-    pub fn computed(expression: &str) -> ColumnType {
-        let digest = Sha256::digest(expression);
+    /// No type: of a column that was GENERATED ALWAYS AS this expression on the source, and as
+    /// that one on the target, if there, too.
+    pub fn computed(ours: &str, theirs: Option<&str>) -> ColumnType {
+        let theirs = theirs.map_or_else(String::new, |theirs| format!("\0{theirs}"));
+        let digest = Sha256::digest(format!("{ours}{theirs}"));
         let digest = digest.first_chunk().map_or(0, |first| i32::from_be_bytes(*first));
         ColumnType { oid: 0, modifier: digest & i32::MAX }
     }

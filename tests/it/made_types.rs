@@ -1,0 +1,156 @@
+//! Types that somebody has made, and what they are made of: each story ended with exit 0 and
+//! values that were rounded, compared otherwise, or in SQL that the server refuses.
+
+use crate::journey::{PATIENCE, value};
+use crate::story::Story;
+use crate::support::pair::Pair;
+use crate::support::process::Walferry;
+
+/// Domains in arrays, in a composite type and in a range.
+const OURS: &str = "CREATE DOMAIN d AS numeric(10,4); CREATE TYPE c AS (a d); CREATE TYPE r AS RANGE (subtype = numeric); \
+     CREATE TABLE t (id int PRIMARY KEY, da d[], cd c, rn r); \
+     INSERT INTO t VALUES (1, '{1.2345}', '(1.2345)', '[1.00000000000000000001,2]')";
+
+/// What takes them, and rounds.
+const THEIRS: [(&str, &str); 2] = [
+    (
+        "DOMAIN public.d",
+        "CREATE DOMAIN d AS numeric(10,1); CREATE TYPE c AS (a d); CREATE TYPE r AS RANGE (subtype = numeric)",
+    ),
+    (
+        "TYPE public.r",
+        "CREATE DOMAIN d AS numeric(10,4); CREATE TYPE c AS (a d); CREATE TYPE r AS RANGE (subtype = float8)",
+    ),
+];
+
+#[tokio::test]
+async fn a_type_of_the_targets_that_holds_less_within_a_columns_type_is_refused_before_a_row_is_written() {
+    for mode in ["existing", "none"] {
+        for (what, theirs) in THEIRS {
+            let pair = Pair::builder().start().await;
+            pair.source_sql(OURS).await;
+            let target = pair.target_client().await;
+            target.batch_execute(theirs).await.unwrap();
+            target.batch_execute("CREATE TABLE t (id int PRIMARY KEY, da d[], cd c, rn r)").await.unwrap();
+            let name = what.split_once(' ').unwrap().1;
+            let said = Walferry::run(&pair, &["check", "--schema", mode], PATIENCE).code(3).stdout;
+            assert!(said.contains(&format!("consist of {name}, which is another type")), "{said}");
+            let said = Walferry::run(&pair, &["run", "--schema", mode], PATIENCE).code(3).stderr;
+            assert!(said.contains(&format!("consist of {name}, which is another type")), "{said}");
+            assert_eq!(value(&target, "SELECT count(*)::text FROM t").await, "0");
+            if what.starts_with("DOMAIN") {
+                for line in said.lines().filter_map(|line| Some(line.split_once(": ALTER ")?.1)) {
+                    target.batch_execute(&format!("ALTER {line}")).await.unwrap();
+                }
+                // The composite type is of the former domain still.
+                target
+                    .batch_execute("ALTER TABLE t DROP cd; DROP TYPE c; CREATE TYPE c AS (a d); ALTER TABLE t ADD cd c")
+                    .await
+                    .unwrap();
+                Walferry::run(&pair, &["run", "--schema", mode, "--until", "caught-up"], PATIENCE).code(0);
+                Walferry::run(&pair, &["catchup", "--finish", "--schema", mode], PATIENCE).code(0);
+                pair.assert_equal().await;
+            }
+        }
+    }
+}
+
+/// How each is replaced by one that holds more, as the owner of the source does it.
+const REPLACED: [&str; 2] = [
+    "ALTER DOMAIN d RENAME TO d_old; CREATE DOMAIN d AS numeric(10,4); ALTER TABLE t ALTER da TYPE d[]; \
+     ALTER TABLE e ALTER da TYPE d[]",
+    "ALTER DOMAIN d RENAME TO d_old; CREATE DOMAIN d AS numeric(10,4) DEFAULT 7 CHECK (value > 0); \
+     ALTER TABLE t ALTER da DROP DEFAULT, ALTER da TYPE d[], ALTER da SET DEFAULT '{1}'; ALTER TABLE e ALTER da TYPE d[]; DROP DOMAIN d_old",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_was_replaced_within_arrays_is_named_and_values_that_came_are_compared() {
+    for replaced in REPLACED {
+        let story = Story::of(
+            "CREATE DOMAIN d AS numeric(10,1); CREATE TABLE t (id int PRIMARY KEY, da d[] DEFAULT '{1}'); \
+             CREATE TABLE e (id int PRIMARY KEY, da d[]); INSERT INTO t VALUES (1, '{1.5}')",
+            &[],
+        )
+        .await;
+        story.source(replaced).await;
+        story.source("INSERT INTO t VALUES (100, '{1.2345}'); INSERT INTO e VALUES (100, '{1.2345}')").await;
+        let said = story.run(&["catchup"], 8).stderr;
+        assert!(
+            said.contains("ALTER TYPE public.d RENAME TO \"d_former\"; CREATE DOMAIN public.d AS numeric(10,4)"),
+            "{said}"
+        );
+        // What copies through the type as it is would be no remedy.
+        story.run(&["resync", "public.t"], 3);
+        story.leads_to_the_end().await;
+        let default = "INSERT INTO t (id) VALUES (7) RETURNING da::text";
+        assert_eq!(value(&story.target, default).await, value(&story.source, default).await);
+    }
+}
+
+/// The order of labels decides what ORDER BY, min and < say, and which partition a row is in.
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_in_another_order_are_named_where_the_schema_is_walferrys() {
+    let setup = "CREATE TYPE mood AS ENUM ('low', 'mid', 'high'); CREATE TABLE t (id int PRIMARY KEY, m mood DEFAULT 'mid', ms mood[]); \
+         CREATE TABLE u (m mood PRIMARY KEY); INSERT INTO t VALUES (1, 'low', '{low}'), (2, 'mid', '{mid,high}'), (3, 'high', '{}'); \
+         INSERT INTO u VALUES ('low'), ('high')";
+    let story = Story::of(setup, &[]).await;
+    story
+        .source(
+            "ALTER TYPE mood RENAME TO mood_old; CREATE TYPE mood AS ENUM ('high', 'mid', 'low'); ALTER TABLE t ALTER m DROP DEFAULT, \
+             ALTER m TYPE mood USING m::text::mood, ALTER m SET DEFAULT 'mid', ALTER ms TYPE mood[] USING ms::text::mood[]; \
+             ALTER TABLE u ALTER m TYPE mood USING m::text::mood; DROP TYPE mood_old",
+        )
+        .await;
+    story.source("INSERT INTO t VALUES (4, 'high', '{low}')").await;
+    story.leads_to_the_end().await;
+    let order = "SELECT string_agg(id::text, ' ' ORDER BY m, id) FROM t";
+    assert_eq!(value(&story.target, order).await, value(&story.source, order).await);
+}
+
+/// The server refuses to alter a composite type that a column has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attribute_gets_another_type_although_columns_have_values_of_it() {
+    let story = Story::of(
+        "CREATE TYPE c AS (a numeric(10,1), b text); CREATE DOMAIN cd AS c; CREATE TABLE t (id int PRIMARY KEY, c c, cs c[], cd cd); \
+         INSERT INTO t VALUES (1, '(1.5,x)', '{\"(2.5,\\\"y \\\"\\\"z\\\")\"}', '(3.5,)')",
+        &[],
+    )
+    .await;
+    story
+        .source(
+            "ALTER TABLE t ALTER c TYPE text USING c::text, ALTER cs TYPE text USING cs::text, ALTER cd TYPE text USING cd::text; \
+             ALTER TYPE c ALTER ATTRIBUTE a TYPE numeric(10,4); \
+             ALTER TABLE t ALTER c TYPE c USING c::c, ALTER cs TYPE c[] USING cs::c[], ALTER cd TYPE cd USING cd::cd",
+        )
+        .await;
+    story.source("INSERT INTO t VALUES (2, '(1.2345,x)', '{}', NULL)").await;
+    story.leads_to_the_end().await;
+}
+
+/// It is altered as what it is: `ALTER TYPE` says that it is no composite type.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_type_of_a_table_is_altered_as_the_table() {
+    for arguments in [&[][..], &["--exclude-tables", "a"]] {
+        let setup = "CREATE TABLE a (x int PRIMARY KEY, y text); CREATE TABLE b (id int PRIMARY KEY, r a); \
+             INSERT INTO b VALUES (1, '(1,one)')";
+        let pair = Pair::builder().start().await;
+        if !arguments.is_empty() {
+            pair.target_client()
+                .await
+                .batch_execute("CREATE TABLE a (x int PRIMARY KEY, y text); CREATE TABLE b (id int PRIMARY KEY, r a)")
+                .await
+                .unwrap();
+        }
+        let all: Vec<&str> = arguments
+            .iter()
+            .copied()
+            .chain(["--schema", if arguments.is_empty() { "create" } else { "existing" }])
+            .collect();
+        let story = Story::on(pair, setup, &all).await;
+        story.source("ALTER TABLE a ADD z int").await;
+        story.source("INSERT INTO b VALUES (2, '(2,two,22)')").await;
+        let said = story.run(&["catchup"], 7).stderr;
+        assert!(said.contains("ALTER TABLE \"public\".\"a\" ADD COLUMN") && !said.contains("ALTER TYPE"), "{said}");
+        story.leads_to_the_end().await;
+    }
+}
