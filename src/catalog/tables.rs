@@ -300,7 +300,7 @@ fn tables_sql(session: &Session, size: &str, wanted: &str) -> String {
     // From 18 on the whole row is an identity only where all of it is published.
     let (computed, whole_row) = match session.version() {
         ..120_000 => ("false", "false"),
-        ..180_000 => ("a.attgenerated <> ''", "false"),
+        120_000..180_000 => ("a.attgenerated <> ''", "false"),
         _ => ("a.attgenerated <> ''", "true"),
     };
     let sql = TABLES.replace("ABOVE", ABOVE).replace("IS_UNIQUE_OF_ALL", IS_UNIQUE_OF_ALL);

@@ -67,8 +67,12 @@ pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>, hie
     Compared { sql, is_anew, is_doubted: is_another || is_unlike || is_renamed, pairs }
 }
 
-/// Whether labels compare as they do on the source.
+/// Whether labels compare as they do on the source. Where the target has more of them, rows
+/// may have these as well, and no type without them.
 fn is_in_order(there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> bool {
+    if there.parts.len() > counterparts.len() {
+        return true;
+    }
     let place = |label: &PartOfType| there.parts.iter().position(|other| other.number == label.number);
     counterparts.iter().filter_map(|(_, other)| place((*other)?)).is_sorted()
 }
