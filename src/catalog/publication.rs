@@ -110,9 +110,9 @@ pub struct Published {
     /// What each of the publications that have it publishes of it; one at least.
     pub portions: Vec<Portion>,
     /// What publishes it, as words with blanks between them ([`since`] compares
-    /// them): an entry of it, of its schema or of a table above it; and the versions
-    /// of the publication and, where its schema is published, of the table's own row
-    /// in the catalog.
+    /// them): an entry of it, of its schema or of a table above it; the versions of the
+    /// publication and, where its schema is published, of the table's own row in the
+    /// catalog; and the condition that rows must meet ([`other_rows`]).
     pub via: String,
 }
 
@@ -205,7 +205,8 @@ pub enum Since {
 /// it only if each does, as one publication may have what another leaves out.
 pub fn since(before: &str, now: &str) -> Since {
     let parts = |words: &'_ str| -> [BTreeSet<String>; 2] {
-        let (versions, entries) = words.split(' ').map(str::to_owned).partition(|word| is_version(word));
+        let words = words.split(' ').filter(|word| !word.starts_with(ROWS));
+        let (versions, entries) = words.map(str::to_owned).partition(|word| is_version(word));
         [entries, versions]
     };
     let publications = |versions: &BTreeSet<String>| -> BTreeSet<String> {
@@ -218,6 +219,58 @@ pub fn since(before: &str, now: &str) -> Since {
         return Since::Broken;
     }
     if before.is_subset(&now) && was == is { Since::Unbroken } else { Since::Altered }
+}
+
+/// What the word for the rows begins with.
+const ROWS: &str = "where:";
+
+/// The word for the rows that are published: without blanks.
+fn rows_word(condition: Option<&str>) -> String {
+    let escaped = condition.unwrap_or_default().chars().map(|letter| match letter {
+        '%' | ' ' | '\n' | '\r' | '\t' => format!("%{:02x}", u32::from(letter)),
+        letter => letter.to_string(),
+    });
+    format!("{ROWS}{}", escaped.collect::<String>())
+}
+
+/// Which rows of a table were read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RowsRead {
+    /// All.
+    All,
+    /// Those that met this condition.
+    Meeting(String),
+    /// Older versions did not keep it.
+    Unknown,
+}
+
+/// The rows that were read of a table, where others are published by now. A condition
+/// with the entry that it has always had is the same, whatever its columns are called.
+pub fn other_rows(before: &str, now: &Published) -> Option<RowsRead> {
+    if since(before, &now.via) == Since::Unbroken {
+        return None;
+    }
+    let condition = now.row_filter();
+    let is = rows_word(condition.as_deref());
+    let Some(was) = before.split(' ').find(|word| word.starts_with(ROWS)) else {
+        let entries = |words: &str| -> BTreeSet<String> {
+            words.split(' ').filter(|word| !is_version(word) && !word.starts_with(ROWS)).map(str::to_owned).collect()
+        };
+        let is_kept = entries(before).is_subset(&entries(&now.via));
+        return (condition.is_some() && !is_kept).then_some(RowsRead::Unknown);
+    };
+    if was == is {
+        return None;
+    }
+    Some(rows_read(was))
+}
+
+/// Which rows of a table were read that was published so.
+pub fn rows_read(via: &str) -> RowsRead {
+    let Some(condition) = via.split(' ').find_map(|word| word.strip_prefix(ROWS)) else { return RowsRead::Unknown };
+    let escapes = [("%20", " "), ("%0a", "\n"), ("%0d", "\r"), ("%09", "\t"), ("%25", "%")];
+    let condition = escapes.iter().fold(condition.to_owned(), |text, (word, letter)| text.replace(word, letter));
+    if condition.is_empty() { RowsRead::All } else { RowsRead::Meeting(condition) }
 }
 
 /// The words that stand for versions of rows of the catalog.
@@ -396,6 +449,7 @@ pub async fn tables(session: &Session, names: &[String]) -> Result<HashMap<u32, 
     let place = |portion: &Portion| names.iter().position(|name| *name == portion.publication);
     for published in tables.values_mut() {
         published.portions.sort_by_key(place);
+        published.via = format!("{} {}", published.via, rows_word(published.row_filter().as_deref()));
     }
     Ok(tables)
 }
@@ -471,6 +525,26 @@ mod tests {
         assert_eq!(of("table:7 table:9/800", "table:9/800"), Since::Altered, "one of two is gone");
         assert_eq!(of("table:7", "table:8"), Since::Broken, "taken out and put back");
         assert_eq!(of("table:9/800", "table:9/801"), Since::Broken, "detached and attached again");
+    }
+
+    #[test]
+    fn another_condition_of_another_entry_is_known_from_one_that_was_always_there() {
+        let with = |condition: Option<&str>, words: &str| {
+            let mut published = published(&[("p", condition, &Operation::ALL)]);
+            published.via = format!("{words} publication:1@5 {}", rows_word(published.row_filter().as_deref()));
+            published
+        };
+        let (all, some) = (with(None, "table:7").via, with(Some("a = 'x %20\t'"), "table:7").via);
+        let other = with(Some("b"), "table:8");
+        assert_eq!(other_rows(&all, &other), Some(RowsRead::All));
+        assert_eq!(other_rows(&some, &other), Some(RowsRead::Meeting("(a = 'x %20\t')".to_owned())));
+        assert_eq!(other_rows(&some, &with(None, "table:8")).is_some(), true);
+        assert_eq!(other_rows(&some, &with(Some("a = 'x %20\t'"), "table:8")), None, "put back as it was");
+        assert_eq!(other_rows(&some, &with(Some("renamed = 'x %20\t'"), "table:7")), None, "a column's new name");
+        // Of older versions.
+        assert_eq!(other_rows("table:7 publication:1@5", &other), Some(RowsRead::Unknown));
+        assert_eq!(other_rows("table:7 publication:1@4", &with(Some("b"), "table:7")), None);
+        assert_eq!(since(&all, &some), Since::Unbroken, "the entries tell that");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::board::{Leftover, Seed};
+use super::publication::require_its_rows;
 use super::types::pair_types;
 use super::{CopyContext, CopyError, parts};
 use crate::catalog::publication::{self, Published};
@@ -271,6 +272,8 @@ pub(super) async fn plans(
     }
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
     require_published(ctx, source, &units, &published).await?;
+    let meant: Vec<SourceTable> = units.iter().map(|(_, unit)| (*unit).clone()).collect();
+    require_its_rows(ctx, source, &meant, &published).await?;
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
     require_fit(units.iter().map(|(_, unit)| *unit), &there, Hierarchy::of(ctx.settings.schema))?;
     schema::types::require_fit(units.iter().map(|(_, unit)| *unit), &there, (source, target)).await?;

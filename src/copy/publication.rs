@@ -16,9 +16,10 @@ use crate::catalog::{strangers, tables as catalog_tables};
 use crate::config::{Publications, PublishWhat};
 use crate::fault::sqlstate;
 use crate::membership::publishing::{self, Lack};
-use crate::membership::{self, Part, SourceTable};
+use crate::membership::{self, Part, SourceTable, row_filters};
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, shown};
+use crate::state::tables::TableRow;
 use crate::state::{SCHEMA, TABLES};
 use crate::words;
 
@@ -63,7 +64,8 @@ async fn use_existing(
 ) -> Result<(), CopyError> {
     let published = publication::tables(source, ctx.settings.publications.names()).await?;
     refuse_absent(ctx, source, tables, &published).await?;
-    let created = ctx.state.load().await?.and_then(|migration| migration.publication_oid);
+    refuse_filtered(ctx, found, &published, (tables, &[])).await?;
+    let created = created(ctx).await?;
     for lack in publishing::lacks(found, &published, tables, ctx.settings.schema) {
         let refused = || refused(ctx, &lack);
         match &lack {
@@ -79,6 +81,50 @@ async fn use_existing(
             }
             _ => return Err(refused()),
         }
+    }
+    Ok(())
+}
+
+/// The publication that this migration created.
+async fn created(ctx: &CopyContext<'_>) -> Result<Option<u32>, CopyError> {
+    Ok(ctx.state.load().await?.and_then(|migration| migration.publication_oid))
+}
+
+/// Refuses tables that must not be copied by the row filter that they are published
+/// with; `rows` is what they were read or are to be read by.
+async fn refuse_filtered(
+    ctx: &CopyContext<'_>,
+    found: &[Publication],
+    published: &HashMap<u32, Published>,
+    (tables, rows): (&[SourceTable], &[TableRow]),
+) -> Result<(), CopyError> {
+    let is_ours = publishing::are_created_by_us(found, created(ctx).await?);
+    match row_filters::refused(tables, published, &ctx.settings.publications, (is_ours, rows)) {
+        None => Ok(()),
+        Some(filter) => Err(CopyError::Publication { problem: filter.said(), sql: filter.sql().to_owned() }),
+    }
+}
+
+/// As a copy of these tables goes on or begins: by a condition that is another one than it
+/// began with it does not. Another one is said.
+///
+/// # Errors
+/// [`CopyError::Publication`] with the SQL for the publication's owner.
+pub(super) async fn require_its_rows(
+    ctx: &CopyContext<'_>,
+    source: &Session,
+    tables: &[SourceTable],
+    published: &HashMap<u32, Published>,
+) -> Result<(), CopyError> {
+    let publications = &ctx.settings.publications;
+    let filtered = row_filters::filtered(tables, published, publications);
+    if filtered.is_empty() {
+        return Ok(());
+    }
+    let found = publication::find(source, publications.names()).await?;
+    refuse_filtered(ctx, &found, published, (tables, &ctx.state.tables().await?)).await?;
+    for filter in filtered {
+        tracing::warn!(table = %filter.table, "{}: only these are copied and followed", filter.said());
     }
     Ok(())
 }
@@ -158,6 +204,12 @@ pub(super) async fn require_sound(
     let (found, published) = (publication::find(source, names).await?, publication::tables(source, names).await?);
     refuse_absent(ctx, source, tables, &published).await?;
     let wanted: Vec<SourceTable> = tables.iter().filter(|table| oids.contains(&table.oid)).cloned().collect();
+    // With a filter of the operator's a table is copied anew by that.
+    let rows = match ctx.settings.publications {
+        Publications::Ours(_) => ctx.state.tables().await?,
+        Publications::Existing(_) => Vec::new(),
+    };
+    refuse_filtered(ctx, &found, &published, (&wanted, &rows)).await?;
     match publishing::disagreements(&found, &published, &wanted).first() {
         None => Ok(()),
         Some(lack) => Err(refused(ctx, lack)),

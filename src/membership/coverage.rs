@@ -18,10 +18,12 @@ use super::placement::{self, Hierarchy, Home, Rules, attached_otherwise, dropped
 use super::placing::Placing;
 use super::publishing::{of_publication, published_as, root_in_name};
 use super::renaming::{Renaming, say_how_to_rename};
+use super::row_filters::{self, RowFilter};
 use super::switched::{self, Switched};
 use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Published, Since};
 use crate::catalog::tables::{Named, Persistence, Shape};
+use crate::config::Publications;
 use crate::sql::TableName;
 use crate::state::places::TargetTable;
 use crate::state::tables::{Origin, TableRow, TableState};
@@ -57,6 +59,8 @@ pub enum Cause {
     Alone,
     /// They did not come for a while.
     PublishedAgain,
+    /// Other rows of it are published than those that were read.
+    RowFilter(RowFilter),
     /// Some kinds of them do not come.
     Operations(Vec<&'static str>),
     /// Those of one kind come of other rows than those of another.
@@ -192,6 +196,7 @@ impl Gap {
         let fixed = match &self.cause {
             Cause::Renamed { now, .. } => return format!("is {now} on the source by now"),
             Cause::Switched(switched) => return switched.to_string(),
+            Cause::RowFilter(filter) => return filter.what(),
             Cause::Inherits { missing, extra } => {
                 let some = |tables: &[TableName], words: &str| {
                     (!tables.is_empty()).then(|| format!("inherits from {} on the {words}", listed(tables)))
@@ -268,6 +273,7 @@ impl Gap {
             Cause::CreatedAgain { release } => format!("on the target: {release}DROP TABLE {sql}; then {add}"),
             Cause::Renamed { how, .. } => how.to_string(),
             Cause::Switched(switched) => switched.remedy(),
+            Cause::RowFilter(filter) => filter.remedy(),
             Cause::Inherits { missing, extra } => {
                 let alter = |what: &str, parent: &TableName| format!("ALTER TABLE {sql} {what} {};", parent.sql());
                 let statements = missing.iter().map(|parent| alter("INHERIT", parent));
@@ -322,6 +328,8 @@ pub struct Now<'a> {
     pub tables: &'a [SourceTable],
     /// What is published.
     pub published: &'a HashMap<u32, Published>,
+    /// By which publications.
+    pub publications: &'a Publications,
     /// The target's tables by the source's oids.
     pub there: &'a HashMap<u32, TargetTable>,
     /// Tables of the source that nobody knows and that have rows.
@@ -464,7 +472,12 @@ fn of_table(
         return vec![cause];
     }
     let is_alone = switched::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
-    let of_rows = || of_publication(row, published_as(now.published, table)).or_else(|| doubt(now, row, table));
+    let of_rows = || {
+        let filter = || row_filters::changed(row, table, now.published, now.publications).map(Cause::RowFilter);
+        let filter = || filter().filter(|_| row.state == TableState::Ready);
+        let of_publication = || of_publication(row, published_as(now.published, table));
+        filter().or_else(of_publication).or_else(|| doubt(now, row, table))
+    };
     let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
     of_place().into_iter().chain(of_rows).collect()
 }

@@ -25,6 +25,7 @@ pub mod placement;
 pub mod placing;
 pub mod publishing;
 pub mod renaming;
+pub mod row_filters;
 pub mod switched;
 
 use std::collections::HashMap;

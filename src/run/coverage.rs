@@ -27,7 +27,7 @@ use crate::membership::coverage::{self, Cause, Gap, Now};
 use crate::membership::placement::{Hierarchy, Rules};
 use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::renaming::renames;
-use crate::membership::{self, Part, SourceTable, letting_go, narrowed, publishing};
+use crate::membership::{self, Part, SourceTable, letting_go, narrowed, publishing, row_filters};
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -93,6 +93,7 @@ async fn look(settings: &Settings, state: &State, source: &Session, purpose: Pur
         rows: &rows,
         tables: &tables,
         published: &published,
+        publications: &settings.publications,
         there: &there,
         filled: &filled,
         awaited: &awaited,
@@ -151,7 +152,9 @@ fn of_names(tables: &[&SourceTable], names: &HashSet<&TableName>) -> HashSet<u32
 pub(super) async fn at_start(ctx: &Context, state: &State) -> Result<(), Error> {
     let source = ctx.source().await?;
     let mut said = HashSet::new();
-    say(&look(&ctx.settings, state, &source, Purpose::Watch).await?.gaps, &mut said);
+    let look = look(&ctx.settings, state, &source, Purpose::Watch).await?;
+    say(&look.gaps, &mut said);
+    look.say_row_filters(ctx);
     source.done();
     Ok(())
 }
@@ -244,6 +247,7 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let settings = &ctx.settings;
     let source = ctx.source().await?;
     let look = look(settings, state, &source, Purpose::Mend).await?;
+    look.say_row_filters(ctx);
     forget_dropped(state, &look.rows, &look.tables).await?;
     let target = ctx.target().await?;
     let others: HashSet<u32> = look.gaps.iter().filter(|gap| is_sure(gap)).map(|gap| gap.source_oid).collect();
@@ -324,6 +328,16 @@ impl Look {
         let is_equal = have_equal_rows((source, here), (target, there), row_filter.as_deref()).await?;
         compared.insert(here.clone(), is_equal);
         Ok(is_equal)
+    }
+
+    /// What is neither copied nor followed, nor compared.
+    fn say_row_filters(&self, ctx: &Context) {
+        let filtered = || row_filters::filtered(&self.tables, &self.published, &ctx.settings.publications);
+        ctx.row_filters.call_once(|| {
+            for filter in filtered() {
+                info!(table = %filter.table, "{}: only these are copied, followed and compared", filter.said());
+            }
+        });
     }
 
     /// Whether the gap is about one of these tables, or one below or above it.

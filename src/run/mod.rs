@@ -112,6 +112,8 @@ pub struct Context {
     copy_memory: copy::Memory,
     /// What earlier attempts of this process applied.
     totals: Mutex<Totals>,
+    /// Which row filters there are is said once.
+    row_filters: std::sync::Once,
     /// Sessions for looks.
     idle_source: looking::Idle,
     idle_target: looking::Idle,
@@ -138,6 +140,7 @@ impl Context {
             careful: Arc::default(),
             copy_memory: copy::Memory::default(),
             totals: Mutex::new(Totals::default()),
+            row_filters: std::sync::Once::new(),
             idle_source: looking::Idle::default(),
             idle_target: looking::Idle::default(),
         })

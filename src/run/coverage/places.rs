@@ -50,7 +50,8 @@ pub(super) async fn lacking(
 enum Refusal {
     /// No partition takes it, or its partition does not.
     Place,
-    /// Its key is there already, or what it changes is not.
+    /// Its key is there already, or what it changes is not: the row may be in doubt, or of
+    /// those that a row filter had left out.
     Others,
 }
 
@@ -111,6 +112,8 @@ async fn found(ctx: &Context, state: &State, refusal: Refusal, refused: &[TableN
         let table = look.tables.iter().find(|table| table.oid == gap.source_oid);
         refused.contains(&gap.table) || table.is_some_and(|table| trees.contains(table.root()))
     };
+    // What it left out is missing when it is gone.
+    let is_of_filter = |cause: &Cause| matches!(cause, Cause::RowFilter(_));
     let mut found = Vec::new();
     for gap in &look.gaps {
         match (&gap.cause, refusal) {
@@ -121,7 +124,9 @@ async fn found(ctx: &Context, state: &State, refusal: Refusal, refused: &[TableN
             (Cause::NewWithin { root }, Refusal::Place) if refused.contains(root) => {
                 found.extend(lacking(Hierarchy::of(settings.schema), gap, &look.tables, &target).await?);
             }
-            (_, Refusal::Others) if gap.is_doubt() && is_of_them(gap) => found.push(gap.clone()),
+            (cause, Refusal::Others) if (gap.is_doubt() || is_of_filter(cause)) && is_of_them(gap) => {
+                found.push(gap.clone());
+            }
             _ => {}
         }
     }

@@ -49,9 +49,13 @@ pub(super) async fn let_wait(
     names.sort();
     names.dedup();
     // What was never begun may hold somebody's rows: the copy asks about them.
+    let waiting: Vec<u32> =
+        wanted.iter().filter(|row| row.state == TableState::Waiting).map(|row| row.source_oid).collect();
     let mut begun: Vec<TableRow> = wanted.into_iter().filter(|row| row.state != TableState::Waiting).cloned().collect();
     begun.dedup_by_key(|row| row.source_oid);
     anew::empty(&ctx.copy(state), &begun).await?;
+    // With it goes which of their rows were to be read.
+    state.tables_anew(&waiting).await?;
     for TableRow { table, .. } in &begun {
         state.journal(&format!("{table} is to be copied anew")).await?;
         info!(%table, "emptied; the next \"walferry run\" copies it anew, with what is left");

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{again, ahead};
-use crate::catalog::publication;
+use crate::catalog::publication::{self, RowsRead};
 use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
 use crate::copy::{anew, room};
@@ -64,6 +64,9 @@ pub struct ResyncedTable {
     /// The stream takes the table up here; none yet while the first copy is not
     /// complete, and the next `run` copies the table.
     pub snapshot_lsn: Option<String>,
+    /// The condition that its rows had to meet, where not all are published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_filter: Option<String>,
 }
 
 impl fmt::Display for ResyncReport {
@@ -71,7 +74,10 @@ impl fmt::Display for ResyncReport {
         for table in &self.tables {
             match &table.snapshot_lsn {
                 Some(from) => {
-                    writeln!(f, "{}: {} rows copied; the stream has it from {from} on", table.table, table.rows)?
+                    let filter = table.row_filter.as_ref();
+                    let only = filter.map(|filter| format!(" (only those WHERE {filter} are published)"));
+                    let (only, ResyncedTable { table, rows, .. }) = (only.unwrap_or_default(), table);
+                    writeln!(f, "{table}: {rows} rows copied{only}; the stream has it from {from} on")?
                 }
                 None => writeln!(f, "{}: emptied; the next \"walferry run\" copies it anew", table.table)?,
             }
@@ -107,8 +113,13 @@ pub async fn command(
     let patterns = patterns.collect::<Result<Vec<_>, Error>>()?;
     if kind == Kind::Resync && !is_copied(&ctx).await? {
         let state = state(&ctx).await?;
-        let waiting =
-            |table: TableName| ResyncedTable { table: table.to_string(), rows: 0, bytes: 0, snapshot_lsn: None };
+        let waiting = |table: TableName| ResyncedTable {
+            table: table.to_string(),
+            rows: 0,
+            bytes: 0,
+            snapshot_lsn: None,
+            row_filter: None,
+        };
         if let Some(tables) = again::let_wait(&ctx, &state, &patterns).await? {
             let tables = tables.into_iter().map(waiting).collect();
             let seconds = begun.elapsed().as_secs_f64();
@@ -132,6 +143,10 @@ pub async fn command(
         rows: row.rows,
         bytes: row.bytes,
         snapshot_lsn: row.snapshot_lsn.map(|lsn| lsn.lsn().to_string()),
+        row_filter: match row.origin.via.as_deref().map(publication::rows_read) {
+            Some(RowsRead::Meeting(condition)) => Some(condition),
+            Some(RowsRead::All | RowsRead::Unknown) | None => None,
+        },
     };
     let seconds = begun.elapsed().as_secs_f64();
     Ok(ResyncReport { tables: copied.map(table).collect(), present, by_daemon, seconds })
