@@ -40,6 +40,10 @@ pub enum Fault {
     Refused,
     /// The position and the source do not fit any more.
     NeedsResync,
+    /// The source is another one: of another migration, or put in the place of its own.
+    OtherSource,
+    /// The slot has given up changes that the target lacks.
+    Consumed,
     /// The daemon could not copy tables beside its stream.
     NotResynced,
     /// Something is wrong at one of the servers, or on the way to it.
@@ -226,9 +230,28 @@ const REFUSED: &str =
 
 const ENDED: &str = "\"walferry cleanup\" is what is left to do";
 
-const RESYNC: &str = "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
-     remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
-     tables and unlink its large objects) and begin again with \"walferry run\"";
+/// The way that leaves nothing of the migration.
+macro_rules! begin_again {
+    () => {
+        "what is on the target cannot be continued from here. Show what there is with \"walferry status\", \
+         remove it with \"walferry cleanup --yes\", empty the target's database (drop it and create it anew, or drop its \
+         tables and unlink its large objects) and begin again with \"walferry run\""
+    };
+}
+
+const RESYNC: &str = begin_again!();
+
+const OTHER_SOURCE: &str = concat!(
+    "if this is not the source of that migration, it has lost nothing: use its own --source, or another --name for a \
+     migration of this source. Only where its source was replaced for good (restored from a backup, promoted): ",
+    begin_again!()
+);
+
+const CONSUMED: &str = concat!(
+    "\"walferry resync '*'\" copies all tables anew, and the stream goes on behind what is lost. Before the first copy is \
+     complete that leads nowhere: ",
+    begin_again!()
+);
 
 const NOT_RESYNCED: &str = "\"walferry status\" shows which tables are not ready; the next \"walferry run\", \"catchup\" or \"resync\" \
      copies them anew";
@@ -256,6 +279,8 @@ impl Fault {
             Fault::TakenOver => (Operator, Exit::Usage, "let one command work at a time"),
             Fault::Refused => (Operator, Exit::Refused, REFUSED),
             Fault::NeedsResync => (Operator, Exit::Resync, RESYNC),
+            Fault::OtherSource => (Operator, Exit::Resync, OTHER_SOURCE),
+            Fault::Consumed => (Operator, Exit::Resync, CONSUMED),
             Fault::NotResynced => (Operator, Exit::Resync, NOT_RESYNCED),
             Fault::Server(side, trouble) => {
                 let (directive, remedy) = trouble.verdict();

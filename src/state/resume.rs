@@ -23,7 +23,9 @@ use crate::sql::TableName;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResyncError {
     /// The server is another one.
-    #[error("the source is not the server this migration began with: {what} was {recorded}, is {found}")]
+    #[error(
+        "the source is not the server this migration began with (database {database}): {what} was {recorded}, is {found}"
+    )]
     OtherSource {
         /// What differs.
         what: &'static str,
@@ -31,6 +33,8 @@ pub enum ResyncError {
         recorded: String,
         /// As found now.
         found: String,
+        /// The database that it began with.
+        database: String,
     },
     /// The slot is gone.
     #[error("slot \"{0}\" no longer exists on the source, so changes since then are lost")]
@@ -53,7 +57,7 @@ pub enum ResyncError {
     },
     /// Somebody consumed the slot.
     #[error(
-        "slot \"{slot}\" was confirmed up to {confirmed}, but the target is only at {position}: something else consumed it"
+        "slot \"{slot}\" was confirmed up to {confirmed}, but the target is only at {position}: something else consumed it, or the target was set back to an earlier state"
     )]
     SlotAhead {
         /// The slot.
@@ -63,6 +67,11 @@ pub enum ResyncError {
         /// The position on the target.
         position: Lsn,
     },
+    /// This process was at work on it.
+    #[error(
+        "the target has no state of migration \"{0}\" any more: it was cleaned up, or the target was set back or emptied"
+    )]
+    StateGone(String),
     /// The copy is complete but the position is missing.
     #[error("the target has no position for slot \"{0}\", although the copy is complete")]
     NoPosition(String),
@@ -71,7 +80,11 @@ pub enum ResyncError {
 impl ResyncError {
     /// What it means.
     pub fn fault(&self) -> Fault {
-        Fault::NeedsResync
+        match self {
+            ResyncError::OtherSource { .. } => Fault::OtherSource,
+            ResyncError::SlotAhead { .. } => Fault::Consumed,
+            _ => Fault::NeedsResync,
+        }
     }
 }
 
@@ -85,9 +98,9 @@ pub fn compare_source(recorded: &SourceIdentity, found: &SourceIdentity) -> Resu
         ("the timeline", recorded.timeline.to_string(), found.timeline.to_string()),
         ("the database", recorded.database.clone(), found.database.clone()),
     ];
-    for (what, recorded, found) in pairs {
-        if recorded != found {
-            return Err(ResyncError::OtherSource { what, recorded, found });
+    for (what, was, found) in pairs {
+        if was != found {
+            return Err(ResyncError::OtherSource { what, recorded: was, found, database: recorded.database.clone() });
         }
     }
     Ok(())

@@ -9,12 +9,17 @@ use std::collections::HashSet;
 
 use tracing::{info, warn};
 
+use crate::catalog;
 use crate::catalog::tables::{Detail, Shape};
+use crate::copy::anew::Wanted;
 use crate::lsn::EndLsn;
 use crate::membership::{self, Part, SourceTable};
 use crate::run::{Context, Error};
+use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
+use crate::state::migration::Migration;
+use crate::state::resume::{ResyncError, compare_slot};
 use crate::state::tables::{TableRow, TableState};
 use crate::words::listed;
 
@@ -43,13 +48,40 @@ pub(super) async fn leave_behind(ctx: &Context, state: &State) -> Result<(), Err
     Ok(())
 }
 
-/// The point that the rows of every table that is streamed are of, at least. Of what is
-/// unlogged by now nothing comes any more; that its rows differ is said elsewhere.
-fn all_are_of(rows: &[TableRow], tables: &[SourceTable]) -> Option<EndLsn> {
+/// Before a table is emptied: the slot has to have what the others lack, or there are
+/// none, and what it lacks is left behind.
+///
+/// # Errors
+/// [`ResyncError`] where no stream could go on with the tables.
+pub(super) async fn require_stream(
+    ctx: &Context,
+    (state, migration): (&State, &Migration),
+    source: &Session,
+    wanted: &Wanted,
+) -> Result<(), Error> {
+    let slot = migration.slot.name();
+    let Some(position) = state.position(slot).await? else {
+        return Err(ResyncError::NoPosition(slot.to_owned()).into());
+    };
+    let found = catalog::slot::find(source, slot).await?;
+    let Err(error) = compare_slot(slot, &migration.source, found, position.lsn()) else { return Ok(()) };
+    let tables = membership::of(source, &ctx.settings.filter, state, Detail::Outline).await?;
+    let again: HashSet<u32> = wanted.again.iter().map(|row| row.source_oid).collect();
+    let are_all = streamed(&state.tables().await?, &tables).all(|row| again.contains(&row.source_oid));
+    if matches!(error, ResyncError::SlotAhead { .. }) && are_all { Ok(()) } else { Err(error.into()) }
+}
+
+/// Those whose changes come. Of what is unlogged by now nothing comes any more; that its
+/// rows differ is said elsewhere.
+fn streamed<'r>(rows: &'r [TableRow], tables: &[SourceTable]) -> impl Iterator<Item = &'r TableRow> {
     let unlogged: HashSet<u32> = tables.iter().filter(|t| t.part == Part::Unlogged).map(|table| table.oid).collect();
-    let streamed = rows.iter().filter(|row| row.state.is_streamed() && !unlogged.contains(&row.source_oid));
+    rows.iter().filter(move |row| row.state.is_streamed() && !unlogged.contains(&row.source_oid))
+}
+
+/// The point that the rows of every table that is streamed are of, at least.
+fn all_are_of(rows: &[TableRow], tables: &[SourceTable]) -> Option<EndLsn> {
     let points: Option<Vec<EndLsn>> =
-        streamed.map(|row| row.snapshot_lsn.filter(|_| row.state == TableState::Ready)).collect();
+        streamed(rows, tables).map(|row| row.snapshot_lsn.filter(|_| row.state == TableState::Ready)).collect();
     points?.into_iter().min()
 }
 

@@ -367,12 +367,13 @@ impl Silence {
 async fn between_runs(ctx: &Context, state: &Arc<State>, names: &[TableName]) -> Result<(), Error> {
     let (replication, found) = identify(&ctx.settings).await?;
     drop(replication);
-    prepare(ctx, state, &found).await?;
-    begin(ctx, state).await?;
-    ctx.established();
+    let migration = prepare(ctx, state, &found).await?;
     let copy = ctx.copy(state);
     let source = Session::connect(&ctx.settings.source, &ctx.settings.name).await?;
     let wanted = anew::sort_out(&copy, &source, &names.iter().map(TableName::sql).collect::<Vec<_>>()).await?;
+    ahead::require_stream(ctx, (state, &migration), &source, &wanted).await?;
+    begin(ctx, state).await?;
+    ctx.established();
     room::make_room(&copy, &source, &wanted).await?;
     anew::begin(&copy, &source, &wanted).await?;
     drop(source);
