@@ -18,6 +18,7 @@ mod error;
 mod extensions;
 mod finish;
 pub mod housekeeping;
+mod lease;
 mod looking;
 mod publication;
 pub mod receiver;
@@ -29,8 +30,8 @@ pub mod sweeps;
 pub mod worker;
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -51,16 +52,13 @@ use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
 use crate::state::migration::{Migration, Phase, SourceIdentity};
+use crate::state::position::Claim;
 use crate::state::resume::{ResyncError, Standing, compare_slot, compare_source};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
+pub(crate) use lease::{lease, wait_for_lease};
 use retry::Retry;
 use stream::{Reason, Start, StreamEnd, stream};
-
-/// How long the lease is waited for: after kill -9 the server needs a moment
-/// to notice that its client is gone. Once the work has begun, the retries wait
-/// on behind it.
-const LEASE_WAIT: Duration = Duration::from_secs(20);
 
 /// An attempt that lasted this long has worked, even if there was nothing to
 /// apply: longer than a failure that repeats itself takes to come about again.
@@ -104,8 +102,11 @@ pub struct Context {
     is_reached: AtomicBool,
     /// Set once the work has begun.
     is_established: AtomicBool,
-    /// Set once this process has been entered as the one at work.
-    has_begun: AtomicBool,
+    /// Set once this process has been entered as the one at work: what it got with its
+    /// latest lease.
+    entered: Mutex<Option<Claim>>,
+    /// The target's clock as this process began: what was asked before was asked of others.
+    asked_since: OnceLock<i64>,
     /// Net changes of a large transaction were refused once.
     pub careful: Arc<AtomicBool>,
     /// What earlier attempts of this process at the copy met.
@@ -136,7 +137,8 @@ impl Context {
             pid: i32::try_from(std::process::id()).unwrap_or(0),
             is_reached: AtomicBool::new(false),
             is_established: AtomicBool::new(false),
-            has_begun: AtomicBool::new(false),
+            entered: Mutex::new(None),
+            asked_since: OnceLock::new(),
             careful: Arc::default(),
             copy_memory: copy::Memory::default(),
             totals: Mutex::new(Totals::default()),
@@ -169,7 +171,16 @@ impl Context {
     }
 
     fn begun(&self) -> Begun {
-        if self.has_begun.load(Ordering::Relaxed) { Begun::Yes } else { Begun::No }
+        if self.entered().is_some() { Begun::Yes } else { Begun::No }
+    }
+
+    fn entered(&self) -> Option<Claim> {
+        self.entered.lock().ok().and_then(|entered| *entered)
+    }
+
+    /// Since when a command may have asked this process for something.
+    fn asked_since(&self) -> i64 {
+        self.asked_since.get().copied().unwrap_or_default()
     }
 
     /// Keeps what an attempt that failed has applied.
@@ -284,11 +295,15 @@ async fn attempt(ctx: &Context, until: Until) -> Result<StreamEnd, Error> {
     };
     // Not kept idle for as long as a copy takes.
     drop(replication);
-    if let Some(end) = taken_over(ctx, &state).await? {
+    if let Some(end) = lease::taken_over(ctx, &state).await? {
         return Ok(end);
     }
     enter(ctx, &state, &found).await?;
     let migration = prepare(ctx, &state, &found).await?;
+    if ctx.begun() == Begun::Yes && migration.copied {
+        // The target may be an earlier one by now.
+        position(ctx, &state, &migration).await?;
+    }
     begin(ctx, &state).await?;
     coverage::apply_filter(ctx, &state).await?;
     let migration = if migration.copied {
@@ -387,22 +402,6 @@ async fn before_it_began(ctx: &Context, error: Error) -> Error {
     }
 }
 
-/// While this process was trying to get its connections back, another command
-/// may have taken the migration over and ended it: then it is not ours any more.
-async fn taken_over(ctx: &Context, state: &State) -> Result<Option<StreamEnd>, Error> {
-    if ctx.begun() == Begun::No {
-        return Ok(None);
-    }
-    let Some(migration) = state.load().await? else { return Ok(None) };
-    let is_ours = migration.daemon == Some((ctx.hostname.clone(), ctx.pid));
-    if migration.phase != Phase::Stopped || is_ours {
-        return Ok(None);
-    }
-    let Some(position) = state.position(migration.slot.name()).await? else { return Ok(None) };
-    let reason = Reason::HandedOver { to: migration.holder() };
-    Ok(Some(StreamEnd { reason, position, totals: Totals::default() }))
-}
-
 /// Leaves the migration to whoever comes next.
 pub(crate) async fn leave(ctx: &Context, state: &State, because: &str) -> Result<(), Error> {
     state.set_stopped(because).await?;
@@ -410,43 +409,6 @@ pub(crate) async fn leave(ctx: &Context, state: &State, because: &str) -> Result
     ctx.show_phase(Phase::Stopped);
     state.release_lease().await?;
     Ok(())
-}
-
-/// Connects to the target's state and takes the lease.
-pub(crate) async fn lease(ctx: &Context) -> Result<Arc<State>, Error> {
-    let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
-    let state = State::install(session, &ctx.settings.name).await?;
-    wait_for_lease(ctx, &state, LEASE_WAIT).await?;
-    Ok(Arc::new(state))
-}
-
-/// Takes the lease, waiting for a holder that is about to leave.
-pub(crate) async fn wait_for_lease(ctx: &Context, state: &State, wait: Duration) -> Result<(), Error> {
-    let begun = ctx.begun();
-    // An attempt is not to outlast the retries it is one of.
-    let wait = if begun == Begun::Yes { wait.min(ctx.settings.retry_for) } else { wait };
-    let deadline = tokio::time::Instant::now() + wait;
-    loop {
-        match state.take_lease().await {
-            Ok(()) => return Ok(()),
-            Err(StateError::Leased { .. }) if tokio::time::Instant::now() < deadline => {}
-            Err(error) => return Err(refused(error, begun)),
-        }
-        tokio::select! {
-            () = ctx.shutdown.cancelled() => return Err(Error::Interrupted),
-            () = tokio::time::sleep(Duration::from_millis(200)) => {}
-        }
-    }
-}
-
-/// What a lease that was not had means: before this process has begun, another
-/// one is at work and the operator decides; afterwards it was ours, and is
-/// waited for like a lost connection.
-fn refused(error: StateError, begun: Begun) -> Error {
-    match (error, begun) {
-        (StateError::Leased { name, holder }, Begun::Yes) => Error::LeaseHeld { name, holder },
-        (error, _) => error.into(),
-    }
 }
 
 /// Connects to the source and asks who it is.
@@ -487,7 +449,9 @@ async fn going_on(state: &State) -> Result<Migration, Error> {
 /// Enters this process as the one at work.
 pub(crate) async fn begin(ctx: &Context, state: &State) -> Result<(), Error> {
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
-    ctx.has_begun.store(true, Ordering::Relaxed);
+    if let Ok(mut entered) = ctx.entered.lock() {
+        *entered = Some(state.claim());
+    }
     ctx.is_reached.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -570,33 +534,5 @@ async fn record_stop(ctx: &Context, because: &str) {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "cannot record why the migration stopped"),
         Err(_) => tracing::debug!("cannot record why the migration stopped: no answer"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fault::{Directive, Exit};
-
-    fn leased() -> StateError {
-        StateError::Leased { name: "walferry".to_owned(), holder: "process 7 on host".to_owned() }
-    }
-
-    #[test]
-    fn a_lease_that_another_holds_is_the_operators_at_first_and_retried_once_the_work_has_begun() {
-        for (begun, directive) in [(Begun::No, Directive::Operator), (Begun::Yes, Directive::Retry)] {
-            let error = refused(leased(), begun);
-            let verdict = error.fault().verdict();
-            assert_eq!((verdict.directive, verdict.exit), (directive, Exit::Target), "{error}");
-            assert!(error.to_string().contains("process 7 on host"), "{error}");
-            assert!(verdict.remedy.is_some_and(|remedy| remedy.contains("pg_terminate_backend")));
-            assert!(error.fault().is_anothers(), "its state is not written over when this process gives up");
-        }
-    }
-
-    #[test]
-    fn any_other_refusal_of_the_lease_stays_what_it_is() {
-        let error = refused(StateError::NoMigration("walferry".to_owned()), Begun::Yes);
-        assert!(matches!(error, Error::State(StateError::NoMigration(_))), "{error}");
     }
 }

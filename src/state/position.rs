@@ -39,6 +39,11 @@ impl Claim {
     pub fn follows(self, earlier: Claim) -> bool {
         self.0 == earlier.0 + 1
     }
+
+    /// Whether somebody has had the lease since: not where the state is of before that.
+    pub fn has_others_since(self, earlier: Claim) -> bool {
+        self.0 > earlier.0 + 1
+    }
 }
 
 impl std::fmt::Display for Claim {
@@ -225,5 +230,7 @@ mod tests {
     fn a_claim_follows_only_the_one_before_it() {
         assert!(Claim(5).follows(Claim(4)));
         assert!(!Claim(6).follows(Claim(4)) && !Claim(4).follows(Claim(4)));
+        assert!(Claim(6).has_others_since(Claim(4)) && !Claim(5).has_others_since(Claim(4)));
+        assert!(!Claim(3).has_others_since(Claim(4)), "the target was set back");
     }
 }

@@ -1,12 +1,18 @@
 //! A position that does not fit its source any more is never gone on from:
 //! exit 4, and words.
 
+use std::path::Path;
+use std::process::Command;
+
+use crate::journey::value;
 use crate::migration::{
     Load, PATIENCE, confirmed, position, run_between, source_admin, streaming, until_applied, usual_pair,
 };
+use crate::network::Proxied;
 use crate::support::pair::{APP, DATABASE, PASSWORD, Pair, cluster};
 use crate::support::process::{Finished, Walferry};
-use crate::support::server;
+use crate::support::proxy::Mode;
+use crate::support::{server, wait_until};
 
 /// A pair whose migration has streamed and was stopped, with changes waiting.
 async fn stopped() -> Pair {
@@ -57,7 +63,64 @@ async fn a_slot_that_somebody_advanced_needs_a_resync() {
     assert!(confirmed(&source).await > at);
     let at = at.to_string();
     assert_refused(&pair, &pair.source_uri(), &["the target is only at", &at, "something else consumed it"]).await;
+    let said = Walferry::run(&pair, &["catchup"], PATIENCE).code(4).stderr;
+    assert!(said.contains("walferry resync '*'"), "{said}");
+    // The story: `resync` of one table emptied and copied it, and the next catch-up was where it had been.
+    let target = pair.target_client().await;
+    let copied = "SELECT string_agg(name || snapshot_lsn, ' ' ORDER BY name) FROM walferry.tables";
+    let before = value(&target, copied).await;
+    let refused = Walferry::run(&pair, &["resync", "public.account"], PATIENCE).code(4).stderr;
+    assert!(refused.contains("something else consumed it") && refused.contains("walferry resync '*'"), "{refused}");
+    assert_eq!(value(&target, copied).await, before, "nothing was emptied");
+    Walferry::run(&pair, &["resync", "*"], PATIENCE).code(0);
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
+    pair.assert_equal().await;
+}
+
+/// The story: the state in the backup had been left by an earlier process, and the daemon
+/// took that for a hand-over and ended with 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_set_back_while_the_daemon_runs_ends_it_as_it_ends_catchup() {
+    let mut pair = usual_pair().await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let before = position(&pair.target_client().await).await.unwrap();
+    let (data, backup) = (pair.target.data_dir(), tempfile::tempdir().unwrap());
+    let copy = |from: &Path, to: &Path| {
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    pair.target.stop().unwrap();
+    copy(&data, &backup.path().join("data"));
+    pair.target.restart().unwrap();
+    let daemon = streaming(&pair, &[]).await;
+    pair.source_sql("CREATE TABLE since (id int PRIMARY KEY); UPDATE public.account SET id = id").await;
+    until_applied(&pair).await;
+    let source = source_admin(&pair).await;
+    wait_until("it is confirmed", PATIENCE, || async { confirmed(&source).await > before }).await;
+    pair.target.stop().unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&backup.path().join("data"), &data);
+    pair.target.restart().unwrap();
+    let said = daemon.wait(PATIENCE).code(4).stderr;
+    assert!(said.contains("or the target was set back to an earlier state") && !said.contains("handed over"), "{said}");
     Walferry::run(&pair, &["catchup"], PATIENCE).code(4);
+}
+
+/// The story: the daemon began a migration of its own where there was none any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_does_not_begin_anew_when_its_state_is_gone() {
+    let ends = Proxied::around(usual_pair().await).await;
+    let daemon = ends.daemon(&[]).await;
+    ends.target.mode(Mode::Refuse);
+    ends.target.cut();
+    let target = ends.pair.target_client().await;
+    wait_until("its sessions are gone", PATIENCE, || async {
+        value(&target, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").await == "0"
+    })
+    .await;
+    target.batch_execute("DROP SCHEMA walferry CASCADE").await.unwrap();
+    ends.target.mode(Mode::Pass);
+    let said = daemon.wait(PATIENCE).code(4).stderr;
+    assert!(said.contains("the target has no state of migration \"walferry\" any more"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,6 +131,14 @@ async fn another_source_server_needs_a_resync() {
     assert_refused(&pair, &other.uri(APP, PASSWORD, DATABASE), &["is not the server", "the system identifier"]).await;
     let slots = other.psql("postgres", DATABASE, "SELECT count(*) FROM pg_replication_slots").unwrap();
     assert_eq!(slots, "0\n", "nothing is created there");
+    // The story: with a mere slip in the address the first advice was to destroy everything.
+    for command in [&["check"][..], &["run"], &["catchup"], &["resync", "public.account"]] {
+        let ended = run_between(&other.uri(APP, PASSWORD, DATABASE), &pair.target_uri(), command, PATIENCE).code(4);
+        let said = ended.stdout + &ended.stderr;
+        let (first, then) = (said.find("use its own --source, or another --name"), said.find("walferry cleanup --yes"));
+        assert!(first.is_some() && first < then, "{command:?}:\n{said}");
+        assert!(said.contains("(database shop)") && said.contains("Only where its source was replaced"), "{said}");
+    }
 }
 
 /// Initialised anew: the usual clusters are copies of one template, and share
