@@ -1,6 +1,8 @@
 //! What is not in the stream: sequences and large objects. Those that the role may
 //! not read are warnings: a run carries the others, and only its end wants all.
 
+use std::collections::HashSet;
+
 use super::{CheckError, Findings, known};
 use crate::catalog::roles::Role;
 use crate::catalog::sequences::{self, Sequence};
@@ -29,8 +31,8 @@ async fn sequences(
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     let all = sequences::list(session).await?;
-    let ours: Vec<&Sequence> =
-        all.iter().filter(|one| membership::sequence(one, &settings.filter, known(standing))).collect();
+    let takes_part = |one: &&Sequence| membership::sequence(one, &settings.filter, known(standing), &HashSet::new());
+    let ours: Vec<&Sequence> = all.iter().filter(takes_part).collect();
     let denied: Vec<&TableName> = ours.iter().filter(|one| !one.may_read).map(|one| &one.name).collect();
     let total = ours.len();
     if denied.is_empty() {

@@ -28,7 +28,7 @@ pub mod renaming;
 pub mod row_filters;
 pub mod switched;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 
 use crate::catalog::publication::{self, AllTables};
@@ -232,13 +232,15 @@ pub fn takes<'a>(filter: &TableFilter, name: &'a TableName, above: impl Iterator
 
 /// Whether a sequence takes part: with a table that does and that it belongs to,
 /// or that takes defaults from it; one that is tied to no table, and one that its
-/// own name lets in beside tables that merely use it, by that.
-pub fn sequence(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool {
+/// own name lets in beside tables that merely use it, by that, or because it did when it was
+/// `paired` (by the source's oids).
+pub fn sequence(sequence: &Sequence, filter: &TableFilter, known: &Known, paired: &HashSet<u32>) -> bool {
     let takes_part = |tied: &Tied| match known.get(&tied.table.oid) {
         Some(state) => state.takes_part(),
         None => takes(filter, &tied.table.name, tied.above.iter().map(|above| &above.name)),
     };
-    sequence.tied.iter().any(takes_part) || (sequence.owner.is_none() && filter.includes(&sequence.name))
+    let is_in_by_itself = || paired.contains(&sequence.oid) || filter.includes(&sequence.name);
+    sequence.tied.iter().any(takes_part) || (sequence.owner.is_none() && is_in_by_itself())
 }
 
 /// Whether a sequence belongs to a table that the state does not know yet: it comes

@@ -33,6 +33,7 @@ use crate::sql::TableName;
 use crate::state::State;
 use crate::state::places::TargetTable;
 use crate::state::tables::{Origin, TableRow, TableState};
+use crate::sweep::sequences;
 
 /// Pause between two looks beside the stream.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -174,7 +175,6 @@ pub(super) async fn apply_filter(ctx: &Context, state: &State) -> Result<(), Err
     }
     let source = ctx.source().await?;
     let tables = membership::read(&source, filter, &known, Detail::Outline).await?;
-    source.done();
     let left_out: Vec<TableRow> = narrowed(&tables, filter, &known)
         .map(|table| TableRow::new(table.name.clone(), table.oid, TableState::Excluded))
         .collect();
@@ -196,6 +196,8 @@ pub(super) async fn apply_filter(ctx: &Context, state: &State) -> Result<(), Err
         }
         state.enter_tables(&left_out).await?;
     }
+    sequences::leave_out(&source, state, filter).await?;
+    source.done();
     state.record_filter(&text).await?;
     Ok(())
 }

@@ -1,10 +1,34 @@
 //! What the sweep of the sequences knows: their values as of the last pass.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{State, StateError};
 use crate::session::Row;
 use crate::sql::TableName;
+
+/// Whether all sequences that were there when the migration began are in the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listed {
+    /// There was no pass, or the passes were those of a version that knew them by name.
+    #[default]
+    NotYet,
+    /// They are.
+    Wholly,
+}
+
+/// What is recorded of the counterparts of sequences.
+#[derive(Clone, Debug, Default)]
+pub struct SequencePairs {
+    /// The migration's: the target's oids by the source's. Of what the source has no more
+    /// as well, for as long as the target has it.
+    pub own: HashMap<u32, u32>,
+    /// The source's oids of those that are of the migration still.
+    pub members: HashSet<u32>,
+    /// Those of the other migrations with this target: their names by the target's oids.
+    pub anothers: HashMap<u32, String>,
+    /// Whether one that is in no pair came later than the migration began.
+    pub listed: Listed,
+}
 
 /// A row of `walferry.sequences`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +45,16 @@ pub struct SequenceRow {
     pub behind: bool,
     /// What is wrong with it, and what to do; `None` if nothing is.
     pub problem: Option<String>,
+}
+
+impl SequenceRow {
+    /// One that is of the migration no more: no schema has an empty name, so it is in nobody's
+    /// way, and neither counted nor said. What it was the counterpart of is known by it.
+    pub fn former(source_oid: u32, target_oid: u32) -> Self {
+        let sequence = TableName::new("", &target_oid.to_string());
+        let target_oid = Some(target_oid);
+        SequenceRow { sequence, source_oid, target_oid, value: None, behind: false, problem: None }
+    }
 }
 
 /// Counts over a kind of swept object, for the status document.
@@ -41,11 +75,11 @@ pub(crate) fn iso8601_sql(expression: &str) -> String {
 
 impl State {
     /// Replaces the record of the sequences with that of a pass that just ended;
-    /// only rows that change are written. The names that are in it no more.
+    /// only rows that change are written. The names that are in it no more, with the source's oids.
     ///
     /// # Errors
     /// When the target refuses it.
-    pub async fn record_sequences(&self, rows: &[SequenceRow]) -> Result<Vec<TableName>, StateError> {
+    pub async fn record_sequences(&self, rows: &[SequenceRow]) -> Result<Vec<(TableName, Option<u32>)>, StateError> {
         let schemas: Vec<&str> = rows.iter().map(|r| r.sequence.schema.as_str()).collect();
         let names: Vec<&str> = rows.iter().map(|r| r.sequence.name.as_str()).collect();
         let source_oids: Vec<u32> = rows.iter().map(|r| r.source_oid).collect();
@@ -69,12 +103,13 @@ impl State {
                      WHERE (s.source_oid, s.target_oid, s.last_value, s.is_called, s.behind, s.problem) IS DISTINCT FROM \
                      (excluded.source_oid, excluded.target_oid, excluded.last_value, excluded.is_called, excluded.behind, excluded.problem)), \
                  seen AS (UPDATE walferry.migration SET sequences_at = pg_catalog.clock_timestamp() WHERE name = $1) \
-                 SELECT g.schema, g.name FROM gone g WHERE NOT EXISTS (SELECT FROM pass p WHERE p.source_oid = g.source_oid)",
+                 SELECT g.schema, g.name, g.source_oid FROM gone g WHERE g.schema <> '' \
+                     AND NOT EXISTS (SELECT FROM pass p WHERE p.source_oid = g.source_oid AND p.schema <> '')",
                 &[&self.name(), &schemas, &names, &source_oids, &target_oids, &values, &called, &behind, &problems],
                 "record the sequences",
             )
             .await?;
-        gone.iter().map(name).collect()
+        gone.iter().map(|row| Ok((name(row)?, row.take(2)?))).collect()
     }
 
     /// Replaces the record of the sequences with these: name and oid on the source, and the
@@ -103,15 +138,41 @@ impl State {
         Ok(())
     }
 
-    /// The target's oids by the source's, as of the copy and earlier passes.
+    /// Which sequences are paired, as of the copy and earlier passes.
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub async fn sequence_pairs(&self) -> Result<HashMap<u32, u32>, StateError> {
-        let sql = "SELECT source_oid, target_oid FROM walferry.sequences \
-             WHERE migration = $1 AND source_oid IS NOT NULL AND target_oid IS NOT NULL";
-        let rows = self.query(sql, &[&self.name()], "read the sequences' counterparts").await?;
-        rows.iter().map(|row| Ok((row.take(0)?, row.take(1)?))).collect()
+    pub async fn sequence_pairs(&self) -> Result<SequencePairs, StateError> {
+        let sql = "SELECT m.name, m.sequences_at IS NOT NULL, s.migration IS NOT NULL, s.source_oid, s.target_oid, coalesce(s.schema <> '', false) \
+             FROM walferry.migration m LEFT JOIN walferry.sequences s ON s.migration = m.name";
+        let mut found = SequencePairs::default();
+        let (mut is_listed, mut is_without_oid) = (false, false);
+        for row in &self.query(sql, &[], "read the sequences' counterparts").await? {
+            let (migration, is_row): (&str, bool) = (row.take(0)?, row.take(2)?);
+            let (ours, theirs): (Option<u32>, Option<u32>) = (row.take(3)?, row.take(4)?);
+            if migration == self.name() {
+                is_listed |= is_row || row.take(1)?;
+                is_without_oid |= is_row && ours.is_none();
+                found.own.extend(ours.zip(theirs));
+                found.members.extend(if row.take(5)? { ours.filter(|_| theirs.is_some()) } else { None });
+            } else {
+                found.anothers.extend(theirs.map(|oid| (oid, migration.to_owned())));
+            }
+        }
+        found.listed = if is_listed && !is_without_oid { Listed::Wholly } else { Listed::NotYet };
+        Ok(found)
+    }
+
+    /// Records that these are of the migration no more ([`SequenceRow::former`]), by the
+    /// source's oids.
+    ///
+    /// # Errors
+    /// When the target refuses it.
+    pub async fn let_go_of_sequences(&self, source_oids: &[u32]) -> Result<(), StateError> {
+        let sql = "UPDATE walferry.sequences SET schema = '', name = target_oid::text, behind = false, problem = NULL \
+             WHERE migration = $1 AND source_oid = ANY ($2::oid[]) AND target_oid IS NOT NULL";
+        self.execute(sql, &[&self.name(), &source_oids], "let go of sequences").await?;
+        Ok(())
     }
 
     /// The sequences with a problem as of the last pass, at most `limit`: those
@@ -133,7 +194,8 @@ impl State {
     pub async fn sequence_counts(&self) -> Result<SweepCounts, StateError> {
         let sql = format!(
             "SELECT pg_catalog.count(s.name), pg_catalog.count(*) FILTER (WHERE s.behind), {} \
-             FROM walferry.migration m LEFT JOIN walferry.sequences s ON s.migration = m.name WHERE m.name = $1 GROUP BY m.sequences_at",
+             FROM walferry.migration m LEFT JOIN walferry.sequences s ON s.migration = m.name AND s.schema <> '' \
+             WHERE m.name = $1 GROUP BY m.sequences_at",
             // A migration of version 1 has the rows' times only.
             iso8601_sql("coalesce(m.sequences_at, pg_catalog.max(s.synced_at))")
         );

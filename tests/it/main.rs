@@ -53,6 +53,7 @@ mod roles;
 mod row_filters;
 mod schema;
 mod sequence_names;
+mod sequence_strangers;
 mod sequences;
 mod settings;
 mod snapshots;

@@ -22,6 +22,7 @@ mod pairs;
 mod plan;
 mod problem;
 mod renaming;
+mod strangers;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -48,10 +49,10 @@ use crate::membership::{self, Known};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 use crate::state::State;
-use crate::state::sweeps::SequenceRow;
+use crate::state::sweeps::{Listed, SequenceRow};
 use crate::words::listed;
 
-pub use problem::{Blame, Renaming, SequenceCause, SequenceProblem};
+pub use problem::{Blame, Renaming, SequenceCause, SequenceProblem, Whose};
 pub use sweep::{Newly, SequenceSweep};
 
 /// Sequences named by one statement, at most: each takes a lock until the
@@ -138,6 +139,9 @@ pub async fn pass(
     futures_util::try_join!(limit(source, kind), limit(target, kind))?;
     let found = gather(source, target, state, rules.filter).await?;
     let (changes, mut problems) = decide(&found, rules.schema, kind);
+    // What was called by us is nobody else's, also when this is cut off before its end.
+    let mut dropped =
+        if found.has_new_pairs() { record(state, &found, &named(&found, problems.clone())).await? } else { Vec::new() };
     let written = write::write(target, state, &changes).await?;
     for change in changes.iter().filter(|change| written.altered.contains(&change.place)) {
         let sequence = found.ours.get(change.place).map(|sequence| sequence.name.to_string());
@@ -145,7 +149,7 @@ pub async fn pass(
     }
     problems.extend(written.refused.into_iter().map(|(place, words)| (place, SequenceCause::Refused(words))));
     let problems = named(&found, problems);
-    let dropped = record(state, &found, &problems).await?;
+    dropped.extend(record(state, &found, &problems).await?);
     let failures: Vec<SequenceProblem> = problems.iter().filter(|problem| problem.is_failure()).cloned().collect();
     if matches!(kind, SequencePass::Final { .. }) && !failures.is_empty() {
         return Err(SweepError::Sequences(failures));
@@ -170,6 +174,10 @@ struct Found {
     theirs: Vec<Counterpart>,
     /// Those of the target that are the counterparts of none.
     others: Vec<Sequence>,
+    /// Why what has the name of one is not its counterpart, by place.
+    apart: HashMap<usize, SequenceCause>,
+    /// The oids of all sequences of the source.
+    of_source: HashSet<u32>,
     /// Schemas of sequences that the target lacks, which it lacks as well.
     lacks: HashSet<String>,
     /// What those of the target have to belong to.
@@ -180,11 +188,42 @@ struct Found {
 }
 
 impl Found {
+    /// Whether there is one that came since the migration began, and whose counterpart is known now.
+    fn has_new_pairs(&self) -> bool {
+        let is_new = |ours: &Sequence| !self.records.pairs.own.contains_key(&ours.oid);
+        let mut both = self.ours.iter().zip(&self.theirs);
+        self.records.pairs.listed == Listed::Wholly && both.any(|(ours, theirs)| theirs.is_some() && is_new(ours))
+    }
+
+    /// Those of the target that may make way: what the migration has brought for what the
+    /// source has no more.
+    fn left(&self) -> HashSet<u32> {
+        match self.records.pairs.listed {
+            Listed::NotYet => self.others.iter().map(|other| other.oid).collect(),
+            Listed::Wholly => left(&self.records, &self.of_source),
+        }
+    }
+
+    /// What is kept of pairs whose own is of the migration no more, for as long as the
+    /// target has the other and it is nobody's.
+    fn former(&self) -> impl Iterator<Item = SequenceRow> {
+        let ours: HashSet<u32> = self.ours.iter().map(|sequence| sequence.oid).collect();
+        let others: HashSet<u32> = self.others.iter().map(|sequence| sequence.oid).collect();
+        let pairs = self.records.pairs.own.iter().map(|(ours, theirs)| (*ours, *theirs));
+        let is_kept = move |(source, target): &(u32, u32)| !ours.contains(source) && others.contains(target);
+        pairs.filter(is_kept).map(|(ours, theirs)| SequenceRow::former(ours, theirs))
+    }
+
     /// Whether one got another name while it was read.
     fn is_another(&self) -> bool {
         let theirs = self.theirs.iter().flatten().map(|(sequence, _)| sequence);
         self.ours.iter().chain(theirs).any(|sequence| matches!(sequence.value, Err(SequenceCause::Another)))
     }
+}
+
+/// The target's oids of pairs whose own the source has no more.
+fn left(records: &Records, of_source: &HashSet<u32>) -> HashSet<u32> {
+    records.pairs.own.iter().filter(|(ours, _)| !of_source.contains(ours)).map(|(_, theirs)| *theirs).collect()
 }
 
 async fn gather(source: &Session, target: &Session, state: &State, filter: &TableFilter) -> Result<Found, SweepError> {
@@ -210,14 +249,22 @@ async fn gather_once(
     let pairs = async { Ok(state.sequence_pairs().await?) };
     let known = async { Ok(membership::known(state).await?) };
     let (ours, theirs, pairs, known) = futures_util::try_join!(list(source), list(target), pairs, known)?;
-    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
+    let of_source: HashSet<u32> = ours.iter().map(|sequence| sequence.oid).collect();
+    let is_paired = |sequence: &Sequence| pairs.own.contains_key(&sequence.oid);
+    // One of a table that is not taken in so far is not looked for: another may have its name.
+    let is_to_come = |sequence: &Sequence| {
+        pairs.listed == Listed::Wholly && !is_paired(sequence) && membership::comes_with_its_table(sequence, &known)
+    };
+    let is_ours =
+        |sequence: &Sequence| membership::sequence(sequence, filter, &known, &pairs.members) && !is_to_come(sequence);
+    let ours: Vec<Sequence> = ours.into_iter().filter(is_ours).collect();
     let tables = state.target_names(&known.keys().copied().collect::<Vec<_>>()).await?;
     let records = Records { pairs, tables };
     let matched = matches(&ours, &theirs, &records);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
     let counterparts: Vec<Counterpart> =
         matched.into_iter().map(|matched| Some((theirs.get_mut(matched.place()?)?.take()?, matched))).collect();
-    let others: Vec<Sequence> = theirs.into_iter().flatten().collect();
+    let mut others: Vec<Sequence> = theirs.into_iter().flatten().collect();
     // One of a table that is not taken in yet is no gap of its own.
     let is_expected = |(ours, theirs): &(Sequence, Counterpart)| {
         theirs.is_some() || !membership::comes_with_its_table(&ours.fact, &known)
@@ -228,11 +275,12 @@ async fn gather_once(
         catalog::read(source, ours.iter_mut().collect(), if_gone),
         catalog::read(target, theirs.iter_mut().flatten().map(|(sequence, _)| sequence).collect(), if_gone),
     )?;
+    let apart = strangers::apart(&ours, &mut theirs, &mut others, (&records, &left(&records, &of_source)));
     let homes = homes(target, (&ours, &theirs), &records).await?;
     let missing = ours.iter().zip(&theirs).filter(|(_, theirs)| theirs.is_none()).map(|(ours, _)| ours);
     let lacks = lacks(target, missing).await?;
     let elsewhere = drawing::elsewhere(source, (&ours, &theirs, &others), &records).await?;
-    Ok(Found { ours, theirs, others, lacks, homes, elsewhere, records })
+    Ok(Found { ours, theirs, others, apart, of_source, lacks, homes, elsewhere, records })
 }
 
 /// The schemas of these that the target does not have.
@@ -285,11 +333,34 @@ pub async fn pair(source: &Session, target: &Session, state: &State, filter: &Ta
     let known = membership::known(state).await?;
     let tables = state.target_names(&known.keys().copied().collect::<Vec<_>>()).await?;
     let (ours, theirs) = futures_util::try_join!(catalog::list(source), catalog::list(target))?;
-    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, &known)).collect();
+    let ours: Vec<Sequence> =
+        ours.into_iter().filter(|sequence| membership::sequence(sequence, filter, &known, &HashSet::new())).collect();
     let matched = matches(&ours, &theirs, &Records { tables, ..Records::default() });
     let counterpart = |matched: Match| theirs.get(matched.place()?).map(|sequence| sequence.oid);
     let pairs = ours.iter().zip(matched).filter_map(|(ours, m)| Some((&ours.name, ours.oid, counterpart(m)?)));
     Ok(state.pair_sequences(&pairs.collect::<Vec<_>>()).await?)
+}
+
+/// Lets go of the sequences that a filter leaves out which is another one than the recorded: a
+/// rename changes nothing, that does.
+///
+/// # Errors
+/// When the source cannot be read, or the target refuses it.
+pub async fn leave_out(source: &Session, state: &State, filter: &TableFilter) -> Result<(), SweepError> {
+    let (members, known) = (state.sequence_pairs().await?.members, membership::known(state).await?);
+    let is_left_out = |sequence: &Sequence| {
+        members.contains(&sequence.oid) && !membership::sequence(sequence, filter, &known, &HashSet::new())
+    };
+    let left_out: Vec<Sequence> = catalog::list(source).await?.into_iter().filter(is_left_out).collect();
+    if !left_out.is_empty() {
+        let names: Vec<&TableName> = left_out.iter().map(|sequence| &sequence.name).collect();
+        tracing::warn!(
+            "the filter leaves these out by now, and they are followed no more: sequence {}",
+            listed(&names)
+        );
+        state.let_go_of_sequences(&left_out.iter().map(|sequence| sequence.oid).collect::<Vec<_>>()).await?;
+    }
+    Ok(())
 }
 
 /// What the end will want of the target's sequences, as far as it is known beforehand:
@@ -304,7 +375,8 @@ pub async fn foreseen(
     known: &Known,
 ) -> Result<Vec<SequenceProblem>, DbError> {
     let (ours, theirs) = futures_util::try_join!(catalog::list(source), catalog::list(target))?;
-    let ours: Vec<Sequence> = ours.into_iter().filter(|sequence| takes_part(sequence, filter, known)).collect();
+    let ours: Vec<Sequence> =
+        ours.into_iter().filter(|sequence| membership::sequence(sequence, filter, known, &HashSet::new())).collect();
     let matched = matches(&ours, &theirs, &Records::default());
     let missing = ours.iter().zip(&matched).filter(|(_, matched)| **matched == Match::None).map(|(ours, _)| ours);
     let lacks = lacks(target, missing).await?;
@@ -316,18 +388,16 @@ pub async fn foreseen(
     Ok(ours.iter().zip(matched).filter_map(problem).collect())
 }
 
-/// Whether a sequence is of the migration: with a table that takes part and that
-/// it belongs to or is used by; one that is tied to none, by its own name.
-fn takes_part(sequence: &Sequence, filter: &TableFilter, known: &Known) -> bool {
-    membership::sequence(&sequence.fact, filter, known)
-}
-
 /// What has to be changed, and what cannot be, by place.
 fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>, Vec<(usize, SequenceCause)>) {
     let (mut changes, mut problems, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     let (mut renames, mut wanted) = (Vec::new(), HashSet::new());
     let all = found.ours.iter().zip(&found.theirs).zip(&found.homes);
     for (place, ((ours, theirs), home)) in all.enumerate() {
+        if let Some(cause) = found.apart.get(&place) {
+            problems.push((place, cause.clone()));
+            continue;
+        }
         let theirs = theirs.as_ref().map(|(sequence, matched)| (sequence, *matched));
         if theirs.is_none() {
             wanted.insert(&ours.name);
@@ -340,7 +410,7 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
         renames.extend(decided.rename.map(|(rename, blame)| (place, rename, blame)));
         problems.extend(decided.problems.into_iter().map(|cause| (place, cause)));
     }
-    for one in &found.elsewhere {
+    for one in found.elsewhere.iter().filter(|one| !found.apart.contains_key(&one.place)) {
         let (Some(ours), Some(theirs)) = (found.ours.get(one.place), found.theirs.get(one.place)) else { continue };
         problems.extend(one.cause(ours, theirs, &found.others, schema).map(|cause| (one.place, cause)));
     }
@@ -348,7 +418,7 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
         tracing::warn!("the margin is cut to what these have left: sequence {}", listed(&cut));
     }
     let counterparts = found.theirs.iter().flatten().map(|(sequence, _)| sequence);
-    let there = There::of(counterparts, found.others.iter(), schema);
+    let there = There::of(counterparts, found.others.iter(), found.left(), schema);
     problems.extend(there.renaming(renames, &wanted));
     problems.sort_by_key(|(_, cause)| cause.turn());
     (changes, problems)
@@ -378,12 +448,14 @@ async fn record(state: &State, found: &Found, problems: &[SequenceProblem]) -> R
             sequence: ours.name.clone(),
             source_oid: ours.oid,
             // Kept for as long as the other name may come to light.
-            target_oid: theirs.as_ref().map(|(s, _)| s.oid).or_else(|| found.records.pairs.get(&ours.oid).copied()),
+            target_oid: theirs.as_ref().map(|(s, _)| s.oid).or_else(|| found.records.pairs.own.get(&ours.oid).copied()),
             value: ours.value.as_ref().ok().copied(),
             behind: behind.unwrap_or(false),
             problem,
         }
     };
-    let rows: Vec<SequenceRow> = found.ours.iter().zip(&found.theirs).map(row).collect();
-    Ok(state.record_sequences(&rows).await?)
+    let rows: Vec<SequenceRow> = found.ours.iter().zip(&found.theirs).map(row).chain(found.former()).collect();
+    let gone = state.record_sequences(&rows).await?.into_iter();
+    let is_dropped = |oid: Option<u32>| oid.is_none_or(|oid| !found.of_source.contains(&oid));
+    Ok(gone.filter(|(_, oid)| is_dropped(*oid)).map(|(name, _)| name).collect())
 }

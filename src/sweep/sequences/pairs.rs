@@ -3,14 +3,16 @@
 //! Invariant: no sequence of the target is the counterpart of two, and one that was paired
 //! stays with its own as long as both are there: defaults follow a sequence by its oid,
 //! whatever its name is and whatever column it belongs to by now. One that was not paired
-//! yet gets what is nobody's: its column's, or else the one of its name. A column's table
-//! is known by what it was copied to, whatever its name is by now.
+//! yet gets what is nobody's: its column's, or else the one of its name, unless that is
+//! somebody's (`strangers`). A column's table is known by what it was copied to, whatever its
+//! name is by now.
 
 use std::collections::{HashMap, HashSet};
 
 use super::catalog::Sequence;
 use crate::catalog::sequences::Owner;
 use crate::sql::TableName;
+use crate::state::sweeps::SequencePairs;
 
 /// The column that a sequence of the target has to belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +70,8 @@ impl Match {
 /// What is known of both sides beside their sequences.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// The target's oid of a sequence by the source's, as of earlier passes.
-    pub pairs: HashMap<u32, u32>,
+    /// What was paired, as of earlier passes.
+    pub pairs: SequencePairs,
     /// The target's present names of all tables that are known, by the source's oids.
     pub tables: HashMap<u32, TableName>,
 }
@@ -80,7 +82,7 @@ pub(super) fn matches(ours: &[Sequence], theirs: &[Sequence], records: &Records)
     let by_oid: HashMap<u32, usize> = places(theirs.iter().map(|sequence| sequence.oid));
     let columns = Columns::of(ours, theirs, records);
     let recorded = |sequence: &Sequence| {
-        let place = by_oid.get(records.pairs.get(&sequence.oid)?).copied()?;
+        let place = by_oid.get(records.pairs.own.get(&sequence.oid)?).copied()?;
         let is_of_column = columns.owned_there(sequence).is_some_and(|owned| owned.contains(&place));
         Some(if is_of_column { Match::OfColumn(place) } else { Match::Recorded(place) })
     };

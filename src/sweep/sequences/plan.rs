@@ -59,7 +59,7 @@ pub(super) fn before_any_value(
     }
 }
 
-fn unwritable(theirs: &Sequence) -> SequenceCause {
+pub(super) fn unwritable(theirs: &Sequence) -> SequenceCause {
     SequenceCause::Unwritable(theirs.grant("SELECT, UPDATE"))
 }
 

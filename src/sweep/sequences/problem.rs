@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::catalog::sequences::Owner;
 use crate::config::Side;
+use crate::membership::letting_go::first_away;
 use crate::session::DbContext;
 use crate::sql::{TableName, ident};
 
@@ -24,6 +25,8 @@ pub enum SequenceCause {
     Missing(String),
     /// The target has neither it nor this column, which it belongs to.
     WithColumn(Owner),
+    /// What has its name on the target is not the migration's: nothing was set there.
+    Stranger(Whose),
     /// The target has it under another name.
     Renamed {
         /// How it gets this one.
@@ -66,14 +69,41 @@ pub enum SequenceCause {
 pub enum Renaming {
     /// By this SQL.
     Sql(String),
+    /// Once these are away there, which are not the migration's.
+    OnceAway(Vec<TableName>),
     /// With this other one, whose SQL renames both.
     With(TableName),
+}
+
+/// Whose a sequence of the target is that is not the migration's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// This table uses it, which is not the migration's.
+    Tables(TableName),
+    /// Another migration has it.
+    Migration(String),
+    /// Somebody has called it.
+    Unknown,
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Whose::Tables(table) => write!(f, "table {table} there uses it: rename or drop it first"),
+            Whose::Migration(name) => write!(f, "migration \"{name}\" has it: rename it first"),
+            Whose::Unknown => write!(
+                f,
+                "it was called there already: rename or drop it first, or restart it if it is to follow the source's"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Renaming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Renaming::Sql(sql) => write!(f, "run there: {sql}"),
+            Renaming::OnceAway(strangers) => f.write_str(&first_away(strangers)),
             Renaming::With(other) => write!(f, "what renames {other} there renames it as well"),
         }
     }
@@ -129,6 +159,9 @@ impl fmt::Display for SequenceCause {
                     "does not exist on the target; it comes with column {} of {table}, which is not there so far",
                     ident(column)
                 )
+            }
+            SequenceCause::Stranger(whose) => {
+                write!(f, "is on the target and not the migration's, so nothing was set ({whose})")
             }
             SequenceCause::Renamed { how, blame } => {
                 let whose = match blame {

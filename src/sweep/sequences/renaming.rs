@@ -1,8 +1,9 @@
 //! How the target's sequences get the names that the source's have: pure.
 //!
 //! Invariant: the statements run as they are printed, in their order. Those whose names are
-//! in each other's way are one text; what is the counterpart of none and has a name that one
-//! of them gets makes way first. What is created comes behind (`SequenceProblem::turn`), so a
+//! in each other's way are one text; what was the counterpart of one that the source has no
+//! more, and has a name that one of them gets, makes way first. What the migration never had
+//! is neither dropped nor renamed: it is said to be in the way. What is created comes behind (`SequenceProblem::turn`), so a
 //! name that a new one needs is free by then.
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,8 @@ pub(super) struct There<'s> {
     counterparts: HashMap<&'s TableName, &'s Sequence>,
     /// Those that are none's.
     others: HashMap<&'s TableName, &'s Sequence>,
+    /// Of these the ones that may make way, by their oids.
+    left: HashSet<u32>,
     schema: SchemaMode,
 }
 
@@ -27,10 +30,11 @@ impl<'s> There<'s> {
     pub fn of(
         counterparts: impl Iterator<Item = &'s Sequence>,
         others: impl Iterator<Item = &'s Sequence>,
+        left: HashSet<u32>,
         schema: SchemaMode,
     ) -> Self {
         let by_name = |sequence: &'s Sequence| (&sequence.name, sequence);
-        There { counterparts: counterparts.map(by_name).collect(), others: others.map(by_name).collect(), schema }
+        There { counterparts: counterparts.map(by_name).collect(), others: others.map(by_name).collect(), left, schema }
     }
 
     /// How these get their names, by the place of each. `wanted` has the names of those that
@@ -58,12 +62,19 @@ impl<'s> There<'s> {
                     let is_needed = group.iter().any(|rename| needed.contains(&rename.from));
                     let blame = if is_needed { Blame::NotOurs } else { Blame::Schema };
                     said.extend(group.iter().map(|rename| (rename.from.clone(), (to.clone(), blame))));
-                    (Renaming::Sql(self.sql(&group, &mut given)), blame)
+                    (self.how(&group, &mut given), blame)
                 }
             };
             problems.push((*place, SequenceCause::Renamed { how, blame }));
         }
         problems
+    }
+
+    fn how(&self, group: &[Rename], given: &mut HashSet<TableName>) -> Renaming {
+        let is_strangers =
+            |name: &&TableName| self.others.get(name).is_some_and(|other| !self.left.contains(&other.oid));
+        let strangers: Vec<TableName> = group.iter().map(|rename| &rename.to).filter(is_strangers).cloned().collect();
+        if strangers.is_empty() { Renaming::Sql(self.sql(group, given)) } else { Renaming::OnceAway(strangers) }
     }
 
     /// The statements for a group. `given` has the names that others were put aside to.

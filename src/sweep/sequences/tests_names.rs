@@ -4,6 +4,7 @@
 use super::*;
 use crate::catalog::sequences::{self, Bond};
 use crate::catalog::tables::Named;
+use crate::state::sweeps::SequencePairs;
 
 /// The source's and the target's oids of one sequence differ by this.
 const THERE: u32 = 100;
@@ -40,18 +41,24 @@ fn valued(fact: sequences::Sequence) -> Sequence {
 
 /// What a look at both sides finds, where these source's oids were paired.
 fn found(ours: Vec<Sequence>, theirs: Vec<Sequence>, paired: &[u32]) -> Found {
-    let pairs = paired.iter().map(|oid| (*oid, oid + THERE)).collect();
+    let own = paired.iter().map(|oid| (*oid, oid + THERE)).collect();
+    let listed = if paired.is_empty() { Listed::NotYet } else { Listed::Wholly };
+    let pairs = SequencePairs { own, listed, ..SequencePairs::default() };
     let tied = ours.iter().flat_map(|ours| &ours.tied).map(|tied| &tied.table);
     let tables = tied.map(|table| (table.oid, table.name.clone()));
     let records = Records { pairs, tables: tables.collect() };
     let matched = matches(&ours, &theirs, &records);
     let mut theirs: Vec<Option<Sequence>> = theirs.into_iter().map(Some).collect();
     let mut take = |matched: Match| Some((theirs[matched.place()?].take().unwrap(), matched));
-    let counterparts: Vec<Counterpart> = matched.into_iter().map(&mut take).collect();
+    let mut counterparts: Vec<Counterpart> = matched.into_iter().map(&mut take).collect();
     let homes = ours.iter().map(|ours| Home::of(ours, &records)).collect();
-    let others: Vec<Sequence> = theirs.into_iter().flatten().collect();
+    let mut others: Vec<Sequence> = theirs.into_iter().flatten().collect();
+    let of_source = ours.iter().map(|ours| ours.oid).collect();
+    let left = left(&records, &of_source);
+    let apart = strangers::apart(&ours, &mut counterparts, &mut others, (&records, &left));
     let elsewhere = drawing::find(&ours, &counterparts, &others, &records);
-    Found { ours, theirs: counterparts, others, lacks: HashSet::new(), homes, elsewhere, records }
+    let lacks = HashSet::new();
+    Found { ours, theirs: counterparts, others, apart, of_source, lacks, homes, elsewhere, records }
 }
 
 /// What the last pass sets, by oid, and what it prints, in its order.
@@ -189,4 +196,65 @@ fn what_has_a_name_of_the_target_by_now_is_run_before_it_changes() {
     let (_, said) = decided(&found, SchemaMode::Existing);
     assert!(said[0].contains("ALTER SEQUENCE b AS bigint INCREMENT BY 5"), "{said:?}");
     assert!(said[1].contains("a RENAME TO") && said[2].contains("as well") && said[3].contains("CREATE"), "{said:?}");
+}
+
+/// The story: what the source had made since the copy took over another application's, set it
+/// back, and that drew values a second time.
+#[test]
+fn what_has_the_name_of_a_new_sequence_is_taken_only_if_it_is_nobodys() {
+    let untouched = |mut one: Sequence| {
+        one.value = Ok((1, false));
+        one
+    };
+    let of_ours = |one: Sequence, value| Sequence { value: Ok((value, true)), ..one };
+    let cases = [
+        ("called", plain(3, "new"), plain(103, "new"), Some("it was called there already")),
+        ("just created", plain(3, "new"), untouched(plain(103, "new")), None),
+        (
+            "a table's",
+            plain(3, "new"),
+            untouched(serial(103, "new", "own.orders")),
+            Some("table own.orders there uses it"),
+        ),
+        ("called by one", plain(3, "new"), untouched(called(103, "new", "x")), Some("table public.x there uses it")),
+        // Older rows have drawn from it when the column was added there.
+        ("drawn from as here", called(3, "new", "t"), of_ours(called(103, "new", "t"), 3), None),
+        ("drawn from further", called(3, "new", "t"), of_ours(called(103, "new", "t"), 4), Some("it was called")),
+        // The source has dropped its own.
+        ("brought", plain(3, "new"), plain(102, "new"), None),
+        ("brought, and another's", plain(3, "new"), serial(102, "new", "x"), Some("table public.x there uses it")),
+    ];
+    for (case, ours, theirs, stranger) in cases {
+        for schema in MODES {
+            let wanted = theirs.fact.oid;
+            let (set, said) = decided(
+                &found(vec![plain(1, "a"), ours.clone()], vec![plain(101, "a"), theirs.clone()], &[1, 2]),
+                schema,
+            );
+            let is_set = set.iter().any(|(oid, _)| *oid == wanted);
+            match stranger {
+                None => assert!(said.iter().all(|text| !text.contains("not the migration's")), "{case}: {said:?}"),
+                Some(words) => {
+                    assert!(said.len() == 1 && said[0].contains(words) && !is_set, "{case}: {said:?}");
+                }
+            }
+        }
+    }
+    // As of the copy whatever has the name is meant.
+    let (set, _) = decided(&found(vec![plain(3, "new")], vec![plain(103, "new")], &[]), SchemaMode::Existing);
+    assert_eq!(set, [(103, 3)]);
+}
+
+#[test]
+fn what_the_migration_never_had_is_said_to_be_in_the_way_and_neither_dropped_nor_renamed() {
+    for schema in MODES {
+        let theirs = vec![plain(101, "a"), plain(150, "mine"), plain(102, "b")];
+        let (set, said) = decided(&found(vec![plain(1, "mine"), plain(2, "a")], theirs, &[1, 2]), schema);
+        assert_eq!(set, [(101, 1), (102, 2)]);
+        assert!(
+            said[0].contains("(public.mine is in the way there, and not the migration's: rename or drop it first)"),
+            "{said:?}"
+        );
+        assert!(said[1].contains("as well") && said.iter().all(|text| !text.contains("DROP")), "{said:?}");
+    }
 }
