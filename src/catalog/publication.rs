@@ -538,7 +538,7 @@ mod tests {
         let other = with(Some("b"), "table:8");
         assert_eq!(other_rows(&all, &other), Some(RowsRead::All));
         assert_eq!(other_rows(&some, &other), Some(RowsRead::Meeting("(a = 'x %20\t')".to_owned())));
-        assert_eq!(other_rows(&some, &with(None, "table:8")).is_some(), true);
+        assert!(other_rows(&some, &with(None, "table:8")).is_some());
         assert_eq!(other_rows(&some, &with(Some("a = 'x %20\t'"), "table:8")), None, "put back as it was");
         assert_eq!(other_rows(&some, &with(Some("renamed = 'x %20\t'"), "table:7")), None, "a column's new name");
         // Of older versions.

@@ -51,7 +51,7 @@ impl SequenceRow {
     /// One that is of the migration no more: no schema has an empty name, so it is in nobody's
     /// way, and neither counted nor said. What it was the counterpart of is known by it.
     pub fn former(source_oid: u32, target_oid: u32) -> Self {
-        let sequence = TableName::new("", &target_oid.to_string());
+        let sequence = TableName::new("", target_oid.to_string());
         let target_oid = Some(target_oid);
         SequenceRow { sequence, source_oid, target_oid, value: None, behind: false, problem: None }
     }
