@@ -52,6 +52,7 @@ mod resync;
 mod roles;
 mod row_filters;
 mod schema;
+mod sequence_kinds;
 mod sequence_names;
 mod sequence_strangers;
 mod sequences;

@@ -149,7 +149,10 @@ async fn what_another_migration_has_is_not_taken_over_by_a_second_one() {
     let run = |command: &[&'static str], code| {
         crate::support::process::Walferry::run(pair, &with(command), crate::journey::PATIENCE).code(code)
     };
-    one.target.batch_execute("CREATE SCHEMA b; CREATE TABLE b.u (id serial PRIMARY KEY)").await.unwrap();
+    one.target
+        .batch_execute("CREATE SCHEMA IF NOT EXISTS b; CREATE TABLE IF NOT EXISTS b.u (id serial PRIMARY KEY)")
+        .await
+        .unwrap();
     run(&["run", "--until", "caught-up"], 0);
     one.source("ALTER SEQUENCE a.s SET SCHEMA b").await;
     one.target.batch_execute("ALTER SEQUENCE a.s SET SCHEMA b").await.unwrap();

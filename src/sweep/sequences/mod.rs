@@ -18,6 +18,7 @@
 
 mod catalog;
 mod drawing;
+mod numbering;
 mod pairs;
 mod plan;
 mod problem;
@@ -148,8 +149,12 @@ pub async fn pass(
         tracing::info!(sequence, "altered as on the source: {}", change.alter.as_deref().unwrap_or_default());
     }
     problems.extend(written.refused.into_iter().map(|(place, words)| (place, SequenceCause::Refused(words))));
-    let problems = named(&found, problems);
+    let mut problems = named(&found, problems);
     dropped.extend(record(state, &found, &problems).await?);
+    let alone =
+        numbering::of_target_alone(source, &found.others, (&found.elsewhere, &found.records), rules.schema).await?;
+    let alone = alone.into_iter().map(|(there, cause)| SequenceProblem { sequence: there.name.clone(), cause });
+    problems.extend(alone);
     let failures: Vec<SequenceProblem> = problems.iter().filter(|problem| problem.is_failure()).cloned().collect();
     if matches!(kind, SequencePass::Final { .. }) && !failures.is_empty() {
         return Err(SweepError::Sequences(failures));

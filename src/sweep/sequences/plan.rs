@@ -5,12 +5,13 @@
 
 use std::collections::HashSet;
 
-use super::SequencePass;
 use super::catalog::Sequence;
 use super::pairs::{Home, Match};
 use super::problem::{Blame, SequenceCause};
 use super::value::{Value, is_ahead, with_margin};
+use super::{SequencePass, numbering};
 use crate::catalog::sequences::{Bond, Definition, Owner};
+use crate::catalog::tables::Persistence;
 use crate::config::SchemaMode;
 use crate::sql::ident;
 use crate::sql::rename::Rename;
@@ -81,7 +82,11 @@ pub(super) fn plan(
         Ok(value) => *value,
         Err(cause) => return Plan::problem(cause.clone()),
     };
-    let mut plan = Plan { rename: rename(ours, theirs, matched, schema), ..Plan::default() };
+    let numbered = numbering::of_both(ours, theirs, matched, schema);
+    // One that another takes the place of gets no name any more.
+    let is_replaced = matches!(&numbered, Some(cause) if cause.is_failure() && cause.replaces());
+    let rename = rename(ours, theirs, matched, schema).filter(|_| !is_replaced);
+    let mut plan = Plan { rename, problems: numbered.into_iter().collect(), ..Plan::default() };
     let found = match &theirs.value {
         Ok(found) => *found,
         Err(SequenceCause::Unread(words)) => {
@@ -98,6 +103,7 @@ pub(super) fn plan(
         }
     };
     let (alter, found) = follow((ours, theirs, home), (value, found), schema, &mut plan.problems);
+    let logged = log(ours, theirs, schema, &mut plan.problems);
     let bounds = if alter.is_some() { &ours.definition } else { &theirs.definition };
     let wanted = match pass {
         SequencePass::Periodic => Some(value).filter(|value| is_ahead(*value, found, ours.definition.increment)),
@@ -110,6 +116,7 @@ pub(super) fn plan(
         }
     };
     let value = wanted.filter(|wanted| *wanted != found);
+    let alter = [alter, logged].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
     if value.is_some() && !theirs.may_update {
         plan.problems.push(unwritable(theirs));
     } else if value.is_some() || alter.is_some() {
@@ -173,6 +180,27 @@ fn follow(
     }
 }
 
+/// Compares whether a crash resets them: the ALTER SEQUENCE, if it is ours to do. One that
+/// is reset gives values a second time, whoever's the schema is.
+fn log(ours: &Sequence, theirs: &Sequence, schema: SchemaMode, problems: &mut Vec<SequenceCause>) -> Option<String> {
+    let is_logged = match ours.persistence {
+        Some(persistence) => persistence == Persistence::Permanent,
+        // That of an unlogged table is not, once it is on a newer server.
+        None => ours.owner.is_none(),
+    };
+    let sql = |how: &str| format!("ALTER SEQUENCE {} SET {how}", theirs.name.sql());
+    let (there, sql, blame) = match (ours.persistence, theirs.persistence?) {
+        (_, Persistence::Unlogged) if is_logged => ("UNLOGGED", sql("LOGGED"), Blame::NotOurs),
+        (Some(Persistence::Unlogged), Persistence::Permanent) => ("LOGGED", sql("UNLOGGED"), Blame::Schema),
+        _ => return None,
+    };
+    if (schema, theirs.may_alter, blame) == (SchemaMode::Create, true, Blame::NotOurs) {
+        return Some(sql);
+    }
+    problems.push(SequenceCause::Defined { there: there.to_owned(), sql, blame });
+    None
+}
+
 /// The OWNED BY that the target's has, and the one that it has to get: a sequence keeps a
 /// table from being dropped that it does not belong to on the source any more. In a schema
 /// of the operator's it may belong to no column. An identity column's cannot get another.
@@ -207,16 +235,21 @@ fn create_sql(sequence: &Sequence, lacks: &HashSet<String>) -> String {
         let create = format!("CREATE SEQUENCE IF NOT EXISTS {name} {}", definition.sql());
         return schema.unwrap_or_default() + &create;
     };
+    create_of_column_sql(sequence, owner, *bond)
+}
+
+/// The SQL that makes a sequence like this one for a column of the target.
+pub(super) fn create_of_column_sql(sequence: &Sequence, owner: &Owner, bond: Bond) -> String {
+    let (name, definition) = (sequence.name.sql(), &sequence.definition);
     let (table, column) = (owner.table.sql(), ident(&owner.column));
-    let identity = |how: &str| {
-        let options = definition.options_sql();
-        format!(
-            "ALTER TABLE {table} ALTER COLUMN {column} ADD GENERATED {how} AS IDENTITY (SEQUENCE NAME {name} {options})"
-        )
-    };
-    match bond {
-        Bond::OwnedBy => format!("CREATE SEQUENCE {name} {} OWNED BY {table}.{column}", definition.sql()),
-        Bond::IdentityAlways => identity("ALWAYS"),
-        Bond::IdentityByDefault => identity("BY DEFAULT"),
+    if bond == Bond::OwnedBy {
+        return format!("CREATE SEQUENCE {name} {} OWNED BY {table}.{column}", definition.sql());
     }
+    // What it has otherwise is refused, and is no more on the source either.
+    format!(
+        "ALTER TABLE {table} ALTER COLUMN {column} DROP DEFAULT, ALTER COLUMN {column} SET NOT NULL, \
+         ALTER COLUMN {column} ADD {} AS IDENTITY (SEQUENCE NAME {name} {})",
+        bond.sql(),
+        definition.options_sql()
+    )
 }

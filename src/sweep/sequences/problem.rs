@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::catalog::sequences::Owner;
+use crate::catalog::sequences::{Bond, Owner};
 use crate::config::Side;
 use crate::membership::letting_go::first_away;
 use crate::session::DbContext;
@@ -42,6 +42,19 @@ pub enum SequenceCause {
         from: TableName,
         /// The SQL that lets it draw from this one.
         sql: String,
+    },
+    /// The column that it belongs to on the target is numbered otherwise on the source.
+    Numbered {
+        /// The column there.
+        column: Owner,
+        /// What numbers it there.
+        there: Bond,
+        /// What does on the source.
+        here: Option<Bond>,
+        /// The SQL that makes it so.
+        sql: String,
+        /// Whether that may be on purpose.
+        blame: Blame,
     },
     /// Our role may not read it on the source; the SQL that mends it.
     Unreadable(String),
@@ -124,20 +137,36 @@ impl SequenceCause {
     pub(super) fn turn(&self) -> u8 {
         match self {
             SequenceCause::Renamed { .. } => 1,
-            SequenceCause::Missing(_) => 2,
+            SequenceCause::Missing(_) | SequenceCause::Numbered { .. } => 2,
             SequenceCause::Elsewhere { .. } => 3,
             _ => 0,
         }
     }
 }
 
+impl SequenceCause {
+    /// Whether the sequence cannot be said to be equal; else it is a remark.
+    pub fn is_failure(&self) -> bool {
+        let (SequenceCause::Defined { blame, .. }
+        | SequenceCause::Renamed { blame, .. }
+        | SequenceCause::Numbered { blame, .. }) = self
+        else {
+            return true;
+        };
+        *blame != Blame::Schema
+    }
+
+    /// Whether its SQL puts another sequence in the place of the target's.
+    pub(super) fn replaces(&self) -> bool {
+        matches!(self, SequenceCause::Numbered { there, here, .. }
+            if *there == Bond::OwnedBy || here.is_none_or(|bond| bond == Bond::OwnedBy))
+    }
+}
+
 impl SequenceProblem {
     /// Whether the sequence cannot be said to be equal; else it is a remark.
     pub fn is_failure(&self) -> bool {
-        !matches!(
-            self.cause,
-            SequenceCause::Defined { blame: Blame::Schema, .. } | SequenceCause::Renamed { blame: Blame::Schema, .. }
-        )
+        self.cause.is_failure()
     }
 }
 
@@ -176,6 +205,19 @@ impl fmt::Display for SequenceCause {
                     f,
                     "is what column {column} of {table} draws its values from on the source, and on the target that draws \
                      from {from} (run there: {sql})"
+                )
+            }
+            SequenceCause::Numbered { column: Owner { table, column }, there, here, sql, blame } => {
+                let here = here.map_or("not at all", Bond::sql);
+                let whose = match blame {
+                    Blame::NotOurs => "",
+                    Blame::Schema => "if that is not on purpose, ",
+                };
+                let (column, there) = (ident(column), there.sql());
+                write!(
+                    f,
+                    "is what numbers column {column} of {table} on the target, {there}, and on the source that is \
+                     numbered {here} ({whose}run there: {sql})"
                 )
             }
             SequenceCause::Another => write!(f, "got another name while it was read"),

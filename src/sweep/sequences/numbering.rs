@@ -1,0 +1,90 @@
+//! Columns that are numbered otherwise on the target than on the source: by nothing, by a
+//! default, or by an identity, ALWAYS or BY DEFAULT.
+//!
+//! Invariant: a column of the migration is numbered as on the source, or is named: what is
+//! GENERATED ALWAYS refuses values that the source takes, and what has no identity any more
+//! needs a default. With `--schema create` that is a change made since; in a schema of the
+//! operator's it may be on purpose.
+//!
+//! Source: `ATExecAddIdentity` in `src/backend/commands/tablecmds.c`: a column gets an identity
+//! if it is NOT NULL and has no default.
+
+use std::collections::HashSet;
+
+use super::catalog::Sequence;
+use super::drawing::Elsewhere;
+use super::pairs::{Match, Records};
+use super::plan::create_of_column_sql;
+use super::problem::{Blame, SequenceCause};
+use crate::catalog::added::is_plain_column;
+use crate::catalog::sequences::{Bond, Owner};
+use crate::config::SchemaMode;
+use crate::session::{DbError, Session};
+use crate::sql::{ident, literal};
+
+/// Whose a difference is.
+fn blame(schema: SchemaMode) -> Blame {
+    match schema {
+        SchemaMode::Create => Blame::NotOurs,
+        SchemaMode::Existing | SchemaMode::None => Blame::Schema,
+    }
+}
+
+fn is_identity(bond: Bond) -> bool {
+    bond != Bond::OwnedBy
+}
+
+/// What there is to say of a column that has a sequence on both sides.
+pub(super) fn of_both(ours: &Sequence, theirs: &Sequence, matched: Match, schema: SchemaMode) -> Option<SequenceCause> {
+    let ((owner, bond), (there, bond_there)) = (ours.owner.as_ref()?, theirs.owner.as_ref()?);
+    if !matches!(matched, Match::OfColumn(_)) || bond == bond_there {
+        return None;
+    }
+    let alter = alter_sql(there);
+    let create = create_of_column_sql(ours, there, *bond);
+    let draws = ours
+        .tied
+        .iter()
+        .any(|tied| tied.table.name == owner.table && tied.drawing.iter().any(|(_, column)| *column == owner.column));
+    let sql = match (is_identity(*bond), is_identity(*bond_there)) {
+        (true, true) => format!("{alter} SET {};", bond.sql()),
+        // What it draws from goes with it: the name may be the same.
+        (true, false) => format!("{alter} DROP DEFAULT; DROP SEQUENCE {}; {create};", theirs.name.sql()),
+        (false, _) => {
+            let nextval = format!("pg_catalog.nextval({})", literal(&ours.name.sql()));
+            let set = if draws { format!(" {alter} SET DEFAULT {nextval};") } else { String::new() };
+            format!("{alter} DROP IDENTITY; {create};{set}")
+        }
+    };
+    let (here, blame) = (Some(*bond), blame(schema));
+    Some(SequenceCause::Numbered { column: there.clone(), there: *bond_there, here, sql, blame })
+}
+
+/// Columns of the target that are numbered and on the source are not: the sequence there, and
+/// what there is to say. `others` are the target's sequences that are no counterparts.
+///
+/// # Errors
+/// When the source cannot be read.
+pub(super) async fn of_target_alone<'s>(
+    source: &Session,
+    others: &'s [Sequence],
+    (elsewhere, records): (&[Elsewhere], &Records),
+    schema: SchemaMode,
+) -> Result<Vec<(&'s Sequence, SequenceCause)>, DbError> {
+    let named: HashSet<&Owner> = elsewhere.iter().map(|one| &one.column).collect();
+    let mut found = Vec::new();
+    for other in others {
+        let Some((owner, bond)) = other.owner.as_ref().filter(|(_, bond)| is_identity(*bond)) else { continue };
+        let Some((oid, _)) = records.tables.iter().find(|(_, name)| **name == owner.table) else { continue };
+        if named.contains(owner) || !is_plain_column(source, *oid, &owner.column).await? {
+            continue;
+        }
+        let (sql, blame) = (format!("{} DROP IDENTITY;", alter_sql(owner)), blame(schema));
+        found.push((other, SequenceCause::Numbered { column: owner.clone(), there: *bond, here: None, sql, blame }));
+    }
+    Ok(found)
+}
+
+fn alter_sql(column: &Owner) -> String {
+    format!("ALTER TABLE {} ALTER COLUMN {}", column.table.sql(), ident(&column.column))
+}
