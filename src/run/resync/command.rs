@@ -22,6 +22,7 @@ use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, retri
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::Answer;
+use crate::state::resume::compare_source;
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
 use crate::words;
@@ -182,6 +183,8 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     }
     same_objects(&ctx.settings, &migration)?;
     finish::require_not_ended(&migration, &state).await?;
+    // Before its tables are looked for on a source that is another one.
+    compare_source(&migration.source, &identify(&ctx.settings).await?.1)?;
     let source = ctx.source().await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
