@@ -101,7 +101,7 @@ async fn a_row_that_moves_into_a_row_filter_brings_its_unchanged_large_values() 
         .await;
     // Another filter means other rows: that is said, whatever came of the changes.
     let said = journey.catch_up_again().code(8).stderr;
-    assert!(said.contains("public.t was taken out of the publication and put back"), "{said}");
+    assert!(said.contains("rows WHERE ((id > 100)) of public.t, and rows WHERE (shown) were published then"), "{said}");
     journey.stopped(0);
     assert_eq!(journey.value("SELECT length(large) FROM t WHERE id = 102 AND v = 20").await, "102400");
     let sql = "SELECT md5(string_agg(large, ',' ORDER BY id)) FROM t WHERE id > 100";
