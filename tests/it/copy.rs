@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 use walferry::demo::cluster::SUPERUSER;
 use walferry::lsn::Lsn;
 
+use crate::journey::value;
 use crate::migration::{
     Load, NAME, PATIENCE, catch_up, pair_with_tables, settle, source_admin, streaming, until_applied, until_streaming,
     usual_pair,
@@ -377,18 +378,23 @@ async fn a_worker_that_loses_a_connection_goes_on_and_the_others_do_not_notice()
     proxy.delay(Duration::from_millis(4));
     let source = source_admin(&pair).await;
     let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
-    let one_of_two = "SELECT pg_terminate_backend(min(pid)) FROM pg_stat_activity \
-         WHERE application_name = $1 AND state = 'active' AND query LIKE 'COPY%' HAVING count(*) = 2";
+    // The one that has come again: what a worker that was cut off has left may still be at it.
+    let newest_of_two = "SELECT pg_terminate_backend((array_agg(pid ORDER BY backend_start DESC))[1]) FROM pg_stat_activity \
+         WHERE application_name = $1 AND state = 'active' AND query LIKE 'COPY%' \
+         HAVING count(*) = 2 AND max(backend_start) > $2::text::timestamptz";
+    let mut since = "-infinity".to_owned();
     let cuts = |daemon: &Walferry| daemon.stderr().matches("a part of the copy was cut off").count();
     for (n, client) in [(1, &source), (2, &target)] {
         wait_until("one of two workers is terminated", PATIENCE, || {
             assert!(daemon.ended().is_none(), "the daemon has ended:\n{}", daemon.stderr());
-            async { !client.query(one_of_two, &[&NAME]).await.unwrap().is_empty() }
+            async { !client.query(newest_of_two, &[&NAME, &since]).await.unwrap().is_empty() }
         })
         .await;
+        let killed_at = value(client, "SELECT clock_timestamp()::text").await;
         // What the proxy still holds comes first. Its other session goes as well,
         // and then both come again.
         wait_until("the worker has noticed", PATIENCE, || async { cuts(&daemon) == n }).await;
+        since = killed_at;
     }
     proxy.delay(Duration::ZERO);
     let daemon = until_streaming(&pair, daemon).await;
