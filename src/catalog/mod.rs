@@ -13,6 +13,7 @@ pub mod database;
 pub mod extensions;
 pub mod foreign_keys;
 pub mod holders;
+mod identity;
 pub mod large_objects;
 pub mod named;
 pub mod needed;

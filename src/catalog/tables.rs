@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+pub use super::identity::{Identity, Instead};
 use super::named::{NAMED, lists, oid_of};
 use super::types::{BELOW_DOMAINS, ColumnType};
 use crate::session::{DbContext, DbError, Row, Session};
@@ -32,31 +33,6 @@ pub enum Persistence {
     Permanent,
     /// They are not, and its rows are gone after a crash.
     Unlogged,
-}
-
-/// How the source can identify old rows of a table once it is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// By a key, or by the whole row.
-    Usable,
-    /// By these columns among others, which the server computes: where they are not
-    /// published, UPDATE and DELETE fail from 18 on (`CheckCmdReplicaIdentity` in
-    /// `src/backend/executor/execReplication.c`), and before that their keys come without
-    /// them. This could be it instead.
-    Computed(Vec<String>, Instead),
-    /// Not at all, and then UPDATE and DELETE fail; this could be it.
-    Missing(Instead),
-}
-
-/// What could be the replica identity of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Instead {
-    /// This unique index.
-    Index(String),
-    /// The whole row.
-    WholeRow,
-    /// Nothing that is there: the whole row has columns that the server computes.
-    Nothing,
 }
 
 /// What our role may do with a table.
@@ -202,17 +178,7 @@ impl Table {
 
     /// The SQL that gives it a replica identity that is usable whatever is published.
     pub fn identity_sql(&self) -> Option<String> {
-        let table = self.name.sql();
-        let (Identity::Computed(_, instead) | Identity::Missing(instead)) = &self.identity else { return None };
-        Some(match instead {
-            Instead::Index(index) => format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {};", ident(index)),
-            Instead::WholeRow => format!("ALTER TABLE {table} REPLICA IDENTITY FULL;"),
-            Instead::Nothing => format!(
-                "-- {} has columns that the server computes, so the whole row is none: give it a unique index over NOT NULL \
-                 columns that are not computed, and then: ALTER TABLE {table} REPLICA IDENTITY USING INDEX ...;",
-                self.name
-            ),
-        })
+        self.identity.instead_sql(&self.name)
     }
 }
 
@@ -352,7 +318,7 @@ fn table(row: &Row) -> Result<Table, DbError> {
         bounds: row.take("bounds")?,
         parents: row.take("parents")?,
         filenode: row.take("filenode")?,
-        identity: identity(row)?,
+        identity: Identity::of(row)?,
         rights: Rights {
             is_owned: row.take("is_owned")?,
             may_read: row.take("may_read")?,
@@ -361,20 +327,6 @@ fn table(row: &Row) -> Result<Table, DbError> {
         },
         bytes: u64::try_from(row.take::<i64>("bytes")?).unwrap_or_default(),
         columns: Vec::new(),
-    })
-}
-
-fn identity(row: &Row) -> Result<Identity, DbError> {
-    let computed: Vec<String> = row.take("computed_identity")?;
-    let instead = match (row.take("unique_index")?, row.take("has_computed")?) {
-        (Some(index), _) => Instead::Index(index),
-        (None, true) => Instead::Nothing,
-        (None, false) => Instead::WholeRow,
-    };
-    Ok(match row.take("has_identity")? {
-        true if computed.is_empty() => Identity::Usable,
-        true => Identity::Computed(computed, instead),
-        false => Identity::Missing(instead),
     })
 }
 

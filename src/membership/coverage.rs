@@ -472,12 +472,9 @@ fn of_table(
         return vec![cause];
     }
     let is_alone = switched::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
-    let of_rows = || {
-        let filter = || row_filters::changed(row, table, now.published, now.publications).map(Cause::RowFilter);
-        let filter = || filter().filter(|_| row.state == TableState::Ready);
-        let of_publication = || of_publication(row, published_as(now.published, table));
-        filter().or_else(of_publication).or_else(|| doubt(now, row, table))
-    };
+    let filter = || row_filters::since_copied(row, table, now.published, now.publications).map(Cause::RowFilter);
+    let of_publication = || of_publication(row, published_as(now.published, table));
+    let of_rows = || filter().or_else(of_publication).or_else(|| doubt(now, row, table));
     let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
     of_place().into_iter().chain(of_rows).collect()
 }
@@ -560,8 +557,7 @@ fn inherits(now: &Now<'_>, members: &Members, table: &SourceTable, there: &Targe
     let members = |oid: &&u32| members.all.contains(*oid);
     let here = table.parents.iter().filter(members).filter(|oid| !there.inherits.contains(oid));
     let beyond = there.inherits.iter().filter(members).filter(|oid| !table.parents.contains(oid));
-    let (missing, extra): (Vec<TableName>, Vec<TableName>) =
-        (here.filter_map(name).collect(), beyond.filter_map(name).collect());
+    let [missing, extra]: [Vec<TableName>; 2] = [here.filter_map(name).collect(), beyond.filter_map(name).collect()];
     (!missing.is_empty() || !extra.is_empty()).then_some(Cause::Inherits { missing, extra })
 }
 

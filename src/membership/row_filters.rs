@@ -16,7 +16,7 @@ use crate::catalog::publication::{self, Published, RowsRead};
 use crate::config::Publications;
 use crate::config::publications::who;
 use crate::sql::{TableName, ident};
-use crate::state::tables::TableRow;
+use crate::state::tables::{TableRow, TableState};
 
 /// A table of which other rows are published than those that were read, or of which
 /// only some are and all are wanted.
@@ -95,8 +95,18 @@ impl RowFilter {
     }
 }
 
+/// What has become of the rows that are published of a table since all of them were copied.
+pub(super) fn since_copied(
+    row: &TableRow,
+    table: &SourceTable,
+    published: &HashMap<u32, Published>,
+    publications: &Publications,
+) -> Option<RowFilter> {
+    changed(row, table, published, publications).filter(|_| row.state == TableState::Ready)
+}
+
 /// What has become of the rows that are published of a table since they were read.
-pub(super) fn changed(
+fn changed(
     row: &TableRow,
     table: &SourceTable,
     published: &HashMap<u32, Published>,
