@@ -25,9 +25,9 @@ use crate::membership::coverage::{Cause, Gap};
 use crate::schema::Leftover;
 use crate::session::Session;
 use crate::sql::{TableName, ident};
+use crate::state::State;
 use crate::state::migration::Phase;
 use crate::state::position::Claim;
-use crate::state::{State, StateError};
 use crate::sweep::large_objects::{self, Crew, Ends, LargeObjectReport};
 use crate::sweep::sequences::{Newly, SequenceCause, SequencePass, SequenceProblem, SequenceReport, SequenceSweep};
 use crate::sweep::{SweepError, both};
@@ -35,9 +35,6 @@ use crate::sweep::{SweepError, both};
 /// How long a daemon may take to finish its batch and leave: a batch over a
 /// slow link, or a part of a large transaction, and its COMMIT.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(120);
-
-/// How long a holder of the lease is waited for before it is asked again.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Whether deferred foreign keys, triggers and materialized views are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,19 +276,9 @@ async fn take_over(ctx: &Context, state: &State) -> Result<(), Error> {
     if state.is_leased().await? {
         let holder = state.load().await?.map_or_else(|| "the daemon".to_owned(), |migration| migration.holder());
         info!(holder, "asking for a hand-over");
+        state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
     }
-    let begun = Instant::now();
-    loop {
-        // Again, as another one may have begun since: it does not obey what was asked before.
-        if state.is_leased().await? {
-            state.request_hand_over(&format!("catchup, process {} on {}", ctx.pid, ctx.hostname)).await?;
-        }
-        match wait_for_lease(ctx, state, ASK_AGAIN_AFTER).await {
-            Err(Error::State(StateError::Leased { .. }) | Error::LeaseHeld { .. })
-                if begun.elapsed() < HAND_OVER_WAIT => {}
-            result => return result,
-        }
-    }
+    wait_for_lease(ctx, state, HAND_OVER_WAIT).await
 }
 
 /// The last passes: exact, the writes being stopped.

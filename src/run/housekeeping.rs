@@ -82,7 +82,7 @@ pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
     let mut looks = Looks::default();
     let mut figures_at: Option<Instant> = None;
     loop {
-        if let Some(request) = house.state.pending_hand_over(house.ctx.asked_since()).await? {
+        if let Some(request) = house.state.pending_hand_over().await? {
             info!(by = %request.requested_by, "asked to hand over");
             return Ok(Some(request.requested_by));
         }

@@ -13,6 +13,7 @@ use super::{Begun, Context, Error};
 use crate::apply::applier::Totals;
 use crate::session::Session;
 use crate::state::migration::Phase;
+use crate::state::position::Claim;
 use crate::state::resume::ResyncError;
 use crate::state::{State, StateError};
 
@@ -21,14 +22,33 @@ use crate::state::{State, StateError};
 /// on behind it.
 const LEASE_WAIT: Duration = Duration::from_secs(20);
 
+/// The leases of this process since it was entered as the one at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leases {
+    /// What came with the latest.
+    latest: Claim,
+    /// Whether another one had the lease between two of them.
+    has_others: bool,
+}
+
+impl Leases {
+    /// It has just been entered, with this.
+    pub(super) fn entered(latest: Claim) -> Self {
+        Leases { latest, has_others: false }
+    }
+
+    /// It got this after that, whatever became of the attempts in between.
+    pub(super) fn with(self, claim: Claim) -> Self {
+        Leases { latest: claim, has_others: self.has_others || claim.has_others_since(self.latest) }
+    }
+}
+
 /// Connects to the target's state and takes the lease.
 pub(crate) async fn lease(ctx: &Context) -> Result<Arc<State>, Error> {
     let session = Session::connect(&ctx.settings.target, &ctx.settings.name).await?;
     let state = State::install(session, &ctx.settings.name).await?;
-    if ctx.asked_since.get().is_none() {
-        let _is_first = ctx.asked_since.set(state.clock().await?);
-    }
     wait_for_lease(ctx, &state, LEASE_WAIT).await?;
+    ctx.leased_again(state.claim());
     Ok(Arc::new(state))
 }
 
@@ -65,12 +85,11 @@ fn refused(error: StateError, begun: Begun) -> Error {
 /// may have taken the migration over and ended it: then it is not ours any more. A target
 /// that was set back says so of those before us, whose leases came before ours.
 pub(super) async fn taken_over(ctx: &Context, state: &State) -> Result<Option<StreamEnd>, Error> {
-    let Some(entered) = ctx.entered() else { return Ok(None) };
+    let Some(leases) = ctx.entered() else { return Ok(None) };
     let name = state.name().to_owned();
     let Some(migration) = state.load().await? else { return Err(ResyncError::StateGone(name).into()) };
     let is_ours = migration.daemon == Some((ctx.hostname.clone(), ctx.pid));
-    let is_since = state.claim().has_others_since(entered);
-    if migration.phase != Phase::Stopped || is_ours || !is_since {
+    if migration.phase != Phase::Stopped || is_ours || !leases.has_others {
         return Ok(None);
     }
     let Some(position) = state.position(migration.slot.name()).await? else { return Ok(None) };
@@ -97,6 +116,18 @@ mod tests {
             assert!(verdict.remedy.is_some_and(|remedy| remedy.contains("pg_terminate_backend")));
             assert!(error.fault().is_anothers(), "its state is not written over when this process gives up");
         }
+    }
+
+    #[test]
+    fn attempts_of_its_own_that_failed_are_nobody_elses() {
+        let claims = |numbers: &[i64]| numbers.iter().map(|number| Claim::of_number(*number)).collect::<Vec<_>>();
+        let has_others = |numbers: &[i64]| {
+            let claims = claims(numbers);
+            claims[1..].iter().fold(Leases::entered(claims[0]), |leases, claim| leases.with(*claim)).has_others
+        };
+        assert!(!has_others(&[4, 5, 6, 7]), "the source did not answer");
+        assert!(has_others(&[4, 5, 7, 8]) && has_others(&[4, 6]));
+        assert!(!has_others(&[7, 3, 4, 5, 6, 7, 8, 9]), "the target was set back");
     }
 
     #[test]

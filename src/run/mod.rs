@@ -30,8 +30,8 @@ pub mod sweeps;
 pub mod worker;
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,7 @@ use crate::state::position::Claim;
 use crate::state::resume::{ResyncError, Standing, compare_slot, compare_source};
 use crate::state::{State, StateError};
 use crate::wire::Replication;
+use lease::Leases;
 pub(crate) use lease::{lease, wait_for_lease};
 use retry::Retry;
 use stream::{Reason, Start, StreamEnd, stream};
@@ -102,11 +103,8 @@ pub struct Context {
     is_reached: AtomicBool,
     /// Set once the work has begun.
     is_established: AtomicBool,
-    /// Set once this process has been entered as the one at work: what it got with its
-    /// latest lease.
-    entered: Mutex<Option<Claim>>,
-    /// The target's clock as this process began: what was asked before was asked of others.
-    asked_since: OnceLock<i64>,
+    /// Set once this process has been entered as the one at work.
+    entered: Mutex<Option<Leases>>,
     /// Net changes of a large transaction were refused once.
     pub careful: Arc<AtomicBool>,
     /// What earlier attempts of this process at the copy met.
@@ -138,7 +136,6 @@ impl Context {
             is_reached: AtomicBool::new(false),
             is_established: AtomicBool::new(false),
             entered: Mutex::new(None),
-            asked_since: OnceLock::new(),
             careful: Arc::default(),
             copy_memory: copy::Memory::default(),
             totals: Mutex::new(Totals::default()),
@@ -174,13 +171,15 @@ impl Context {
         if self.entered().is_some() { Begun::Yes } else { Begun::No }
     }
 
-    fn entered(&self) -> Option<Claim> {
+    fn entered(&self) -> Option<Leases> {
         self.entered.lock().ok().and_then(|entered| *entered)
     }
 
-    /// Since when a command may have asked this process for something.
-    fn asked_since(&self) -> i64 {
-        self.asked_since.get().copied().unwrap_or_default()
+    /// Keeps a lease that this process got once more.
+    fn leased_again(&self, claim: Claim) {
+        if let Ok(mut entered) = self.entered.lock() {
+            *entered = entered.map(|leases| leases.with(claim));
+        }
     }
 
     /// Keeps what an attempt that failed has applied.
@@ -450,7 +449,7 @@ async fn going_on(state: &State) -> Result<Migration, Error> {
 pub(crate) async fn begin(ctx: &Context, state: &State) -> Result<(), Error> {
     state.heartbeat(&ctx.hostname, ctx.pid, None).await?;
     if let Ok(mut entered) = ctx.entered.lock() {
-        *entered = Some(state.claim());
+        *entered = Some(Leases::entered(state.claim()));
     }
     ctx.is_reached.store(true, Ordering::Relaxed);
     Ok(())

@@ -143,30 +143,17 @@ impl State {
         Ok(())
     }
 
-    /// The target's clock, in microseconds.
-    ///
-    /// # Errors
-    /// When it cannot be asked.
-    pub async fn clock(&self) -> Result<i64, StateError> {
-        let sql = "SELECT (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000)::bigint";
-        let rows = self.query(sql, &[], "read the clock").await?;
-        match rows.first() {
-            Some(row) => Ok(row.take(0)?),
-            None => Err(StateError::Foreign("the clock was not told".to_owned())),
-        }
-    }
-
-    /// The latest unanswered request to hand over that was made since this time by the target's clock. Who asks
-    /// waits two minutes; an older request is of a command that was killed.
+    /// The latest unanswered request to hand over. Who asks waits two minutes;
+    /// an older request is of a command that was killed.
     ///
     /// # Errors
     /// When the rows cannot be read.
-    pub async fn pending_hand_over(&self, since: i64) -> Result<Option<HandOver>, StateError> {
+    pub async fn pending_hand_over(&self) -> Result<Option<HandOver>, StateError> {
         let rows = self
             .query(
                 "SELECT id, requested_by FROM walferry.control WHERE migration = $1 AND request = $2 \
-                 AND answered_at IS NULL AND requested_at > pg_catalog.clock_timestamp() - '2 minutes'::interval AND pg_catalog.date_part('epoch', requested_at) * 1000000 > $3::bigint ORDER BY id DESC LIMIT 1",
-                &[&self.name(), &Request::HandOver.as_str(), &since],
+                 AND answered_at IS NULL AND requested_at > pg_catalog.clock_timestamp() - '2 minutes'::interval ORDER BY id DESC LIMIT 1",
+                &[&self.name(), &Request::HandOver.as_str()],
                 "look for requests",
             )
             .await?;

@@ -35,6 +35,12 @@ impl Claim {
         self.0
     }
 
+    /// One of this number, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_number(number: i64) -> Self {
+        Claim(number)
+    }
+
     /// Whether nobody has had the lease in between.
     pub fn follows(self, earlier: Claim) -> bool {
         self.0 == earlier.0 + 1
