@@ -204,7 +204,9 @@ async fn fit(
     let there: HashMap<TableName, Found> = by_name(target, ours.iter().map(|t| &t.name)).await?;
     // Those that are not there are named with the tables.
     let present = || ours.iter().copied().filter(|table| there.contains_key(&table.name));
-    let mut unfit = schema::types::unfit(present(), &there, (source, target)).await?;
+    let mut unfit =
+        schema::types::unfit(present(), &there, (source, target), (&HashMap::new(), Hierarchy::of(settings.schema)))
+            .await?;
     if let Err(SchemaError::Mismatch(lines)) = tables::require_fit(present(), &there, Hierarchy::of(settings.schema)) {
         unfit.splice(..0, lines);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::types::{RowTypes, Types};
+use super::types::Types;
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Column, Shape};
 use crate::membership::SourceTable;
@@ -11,6 +11,7 @@ use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
 use crate::membership::coverage::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
+use crate::schema::types::Told;
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::State;
@@ -57,7 +58,7 @@ pub async fn look(
     // Also of tables that have something else to mend first: it is not found again.
     let mut doubted: HashSet<u32> =
         all.iter().filter(|table| types.are_doubted(table)).map(|table| table.oid).collect();
-    let gaps_of_types = types.gaps(&tables, (&names, &there), (target, RowTypes::OfOthers)).await?;
+    let gaps_of_types = types.gaps(&tables, (&names, &there), (target, Told::ButMembers)).await?;
     let differing = types.differing(&tables);
     let (mut found, mut met) = (Found { gaps: gaps_of_types, differing, ..Found::default() }, Vec::new());
     let (mut differences, mut altered) = (HashMap::new(), HashMap::new());

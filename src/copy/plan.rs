@@ -123,7 +123,8 @@ pub(super) async fn register(
     let all = || units.iter().chain(&unlogged).copied();
     let there = by_name(target, tables.iter().filter(|table| table.takes_part()).map(|table| &table.name)).await?;
     require_fit(all(), &there, Hierarchy::of(ctx.settings.schema))?;
-    schema::types::require_fit(all(), &there, (source, target)).await?;
+    let hierarchy = Hierarchy::of(ctx.settings.schema);
+    schema::types::require_fit(all(), &there, (source, target), (&HashMap::new(), hierarchy)).await?;
     require_columns(ctx, &published, tables, &there)?;
     if ctx.settings.baseline == Baseline::Copied {
         // They are emptied at the end: nobody's rows may be lost by that.
@@ -276,7 +277,8 @@ pub(super) async fn plans(
     require_its_rows(ctx, source, &meant, &published).await?;
     let there = by_name(target, units.iter().map(|(_, unit)| &unit.name)).await?;
     require_fit(units.iter().map(|(_, unit)| *unit), &there, Hierarchy::of(ctx.settings.schema))?;
-    schema::types::require_fit(units.iter().map(|(_, unit)| *unit), &there, (source, target)).await?;
+    let types = (&ctx.state.type_pairs().await?, Hierarchy::of(ctx.settings.schema));
+    schema::types::require_fit(units.iter().map(|(_, unit)| *unit), &there, (source, target), types).await?;
     require_columns(ctx, &published, &tables, &there)?;
     let known = ctx.state.column_pairs(&units.iter().map(|(_, unit)| unit.oid).collect::<Vec<_>>()).await?;
     ctx.state.pair_columns(&paired(units.iter().map(|(_, unit)| *unit), &there, &known, Coming::Later)).await?;

@@ -53,7 +53,8 @@ pub async fn require_possible(ctx: &CopyContext<'_>, source: &Session, wanted: &
     let there = by_name(target, names.iter()).await?;
     let again = || tables.iter().filter(|table| names.contains(&table.name));
     require_fit(again(), &there, Hierarchy::of(ctx.settings.schema))?;
-    schema::types::require_fit(again(), &there, (source, target)).await?;
+    let paired = (&ctx.state.type_pairs().await?, Hierarchy::of(ctx.settings.schema));
+    schema::types::require_fit(again(), &there, (source, target), paired).await?;
     emptying::require_no_keys(ctx, &names.iter().collect::<Vec<_>>()).await
 }
 
@@ -111,7 +112,8 @@ pub async fn make_room(ctx: &CopyContext<'_>, source: &Session, wanted: &Wanted)
     let copied: Vec<&TableName> = landing.iter().map(|table| &table.name).collect();
     let there = by_name(target, copied.iter().copied()).await?;
     require_fit(landing.iter().copied(), &there, Hierarchy::of(ctx.settings.schema))?;
-    schema::types::require_fit(landing.iter().copied(), &there, (source, target)).await?;
+    let paired = (&ctx.state.type_pairs().await?, Hierarchy::of(ctx.settings.schema));
+    schema::types::require_fit(landing.iter().copied(), &there, (source, target), paired).await?;
     require_empty(target, &copied).await?;
     enter_roots(ctx, wanted).await
 }

@@ -58,7 +58,7 @@ pub fn compare(here: &Made, there: Option<&Made>, known: Option<&TypePairs>, hie
             let is_anew = sql.is_none() && hierarchy == Hierarchy::Same && !is_in_order(there, &counterparts);
             (if is_anew { Some(anew(here, there)) } else { sql }, is_anew)
         }
-        MadeKind::Domain | MadeKind::Range if holds_all(&counterparts) => (None, false),
+        MadeKind::Domain | MadeKind::Range if holds_all(&counterparts, hierarchy) => (None, false),
         MadeKind::Domain | MadeKind::Range => (Some(anew(here, there)), true),
         MadeKind::Composite | MadeKind::Row if looks_alike => (None, false),
         MadeKind::Composite | MadeKind::Row => (Some(of_attributes(here, there, &counterparts)), false),
@@ -78,9 +78,11 @@ fn is_in_order(there: &Made, counterparts: &[(&PartOfType, Option<&PartOfType>)]
 }
 
 /// Whether what a domain or range is over there takes all values of the source's as they are.
-fn holds_all(counterparts: &[(&PartOfType, Option<&PartOfType>)]) -> bool {
+/// Where the schema is the operator's, so is another kind of type that loses none.
+fn holds_all(counterparts: &[(&PartOfType, Option<&PartOfType>)], hierarchy: Hierarchy) -> bool {
+    let is_theirs = hierarchy == Hierarchy::Own;
     let holds = |(part, other): &(&PartOfType, Option<&PartOfType>)| {
-        other.is_some_and(|other| !part.kind.loses_in(other.kind) && part.kind.is_kept_in(other.kind))
+        other.is_some_and(|other| !part.kind.loses_in(other.kind) && (is_theirs || part.kind.is_kept_in(other.kind)))
     };
     counterparts.iter().all(holds)
 }
