@@ -102,6 +102,8 @@ pub struct Portion {
     pub row_filter: Option<String>,
     /// The kinds of changes that it publishes.
     pub operations: BTreeSet<Operation>,
+    /// In whose name it publishes rows of partitions.
+    pub partitions: Partitions,
 }
 
 /// A table as it is published: the rows of its changes come in its name.
@@ -439,6 +441,7 @@ pub async fn tables(session: &Session, names: &[String]) -> Result<HashMap<u32, 
             left_out: row.take(3)?,
             row_filter: row.take(4)?,
             operations: publication.operations.clone(),
+            partitions: publication.partitions,
         };
         let via: String = row.take(5)?;
         let known = tables.entry(oid).or_insert_with(|| Published { portions: Vec::new(), via: String::new() });
@@ -488,6 +491,7 @@ mod tests {
             left_out: Vec::new(),
             row_filter: row_filter.map(str::to_owned),
             operations: operations.iter().copied().collect(),
+            partitions: Partitions::InTheirOwnName,
         };
         Published { portions: portions.iter().map(portion).collect(), via: String::new() }
     }

@@ -110,11 +110,13 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         };
         let is_known = |table: &SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.takes_part());
         let needed = with_what_they_need(&tables, meant, is_known);
-        let is_streamed = |table: &&SourceTable| rows.get(&table.oid).is_some_and(|row| row.state.is_streamed());
-        require_names(ctx, &tables, needed.iter().copied().filter(is_streamed), |table, other, there| {
-            table.oid == other.oid || table.name == *there
-        })
-        .await?;
+        let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
+        let is_alone = |table: &&SourceTable| {
+            rows.get(&table.oid).is_some_and(|row| switched::is_alone(table, row.state, &published, is_streamed))
+        };
+        let are_copied = needed.iter().copied().filter(|table| is_streamed(table.oid) || is_alone(table));
+        require_names(ctx, &tables, are_copied, |table, other, there| table.oid == other.oid || table.name == *there)
+            .await?;
         if let Some(switched) = needed.iter().find_map(|table| switched(table, &rows, (&published, &tables))) {
             let was = format!("was altered: {} {switched}", switched.root);
             let problem = who(&switched.publications, &was, &was);
@@ -175,7 +177,7 @@ fn comes_with_others(table: &SourceTable, rows: &Rows<'_>, published: &HashMap<u
     let is_carried =
         root_in_name(published, table).is_some() && table.ancestors.iter().any(|above| is_streamed(above.oid));
     match rows.get(&table.oid).map(|row| row.state) {
-        Some(state @ TableState::Within) => !switched::is_alone(table, state, is_streamed),
+        Some(state @ TableState::Within) => !switched::is_alone(table, state, published, is_streamed),
         Some(TableState::Unlogged) if table.part == Part::Unlogged => asked == Asked::AsPart,
         Some(TableState::Excluded | TableState::Extension) | None if asked == Asked::AsPart => {
             is_carried || !matches!(table.part, Part::Included | Part::LetIn | Part::Unlogged)

@@ -21,6 +21,7 @@ use crate::lsn::EndLsn;
 use crate::membership::columns::{newest, pair_for_copy};
 use crate::membership::coverage::origin;
 use crate::membership::placement::Hierarchy;
+use crate::membership::publishing::root_in_name;
 use crate::membership::{self, Part, Rows, SourceTable, publishing};
 use crate::schema::tables::{require_empty, require_fit};
 use crate::schema::{self, without_stream};
@@ -384,6 +385,9 @@ async fn require_published(
         units.iter().map(|(_, unit)| *unit).filter(|unit| !published.contains_key(&unit.oid)).collect();
     if missing.is_empty() {
         return Ok(());
+    }
+    if let Some((table, root)) = missing.iter().find_map(|table| Some((table, root_in_name(published, table)?))) {
+        return Err(CopyError::InAnothersName { table: table.name.sql(), root: root.clone() });
     }
     let names: Vec<TableName> = missing.iter().map(|table| table.name.clone()).collect();
     let found = publication::find(source, ctx.settings.publications.names()).await?;

@@ -471,7 +471,7 @@ fn of_table(
     if let Some(cause) = in_another_name(now, members, row, table, there) {
         return vec![cause];
     }
-    let is_alone = switched::is_alone(table, row.state, |oid| members.streamed.contains(&oid));
+    let is_alone = switched::is_alone(table, row.state, now.published, |oid| members.streamed.contains(&oid));
     let filter = || row_filters::since_copied(row, table, now.published, now.publications).map(Cause::RowFilter);
     let of_publication = || of_publication(row, published_as(now.published, table));
     let of_rows = || filter().or_else(of_publication).or_else(|| doubt(now, row, table));

@@ -212,7 +212,8 @@ pub fn includes(filter: &TableFilter, table: &Table) -> bool {
     takes(filter, &table.name, table.ancestors.iter().map(|ancestor| &ancestor.name))
 }
 
-fn is_excluded(filter: &TableFilter, table: &Table) -> bool {
+/// Whether a filter excludes a table, or one above it.
+pub fn is_excluded(filter: &TableFilter, table: &Table) -> bool {
     let mut names = std::iter::once(&table.name).chain(table.ancestors.iter().map(|above| &above.name));
     names.any(|name| filter.excludes_explicitly(name))
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::SourceTable;
+use super::publishing::{add_sql, root_in_name};
 use crate::catalog::publication::{Partitions, Published};
 use crate::catalog::tables::Shape;
 use crate::sql::{TableName, ident};
@@ -22,6 +23,9 @@ pub struct Switched {
     pub now: Partitions,
     /// The publications that have it so.
     pub publications: Vec<String>,
+    /// These publish partitions in their root's name: it is this one that they do not have
+    /// any more.
+    pub is_root_missing: bool,
 }
 
 /// Behind a table's name: what is so.
@@ -33,6 +37,11 @@ impl fmt::Display for Switched {
                 f,
                 "is published in the name of {root} (publish_via_partition_root), and was not when its rows were copied"
             ),
+            Partitions::InTheirOwnName if self.is_root_missing => write!(
+                f,
+                "is published as a partition of {root}, and was published in the name of {root} when its rows were copied, \
+                 which is not published any more"
+            ),
             Partitions::InTheirOwnName => write!(
                 f,
                 "is published in the name of single partitions of {root}, and was published in the name of {root} \
@@ -43,8 +52,23 @@ impl fmt::Display for Switched {
 }
 
 impl Switched {
+    /// Rows come in the name of this partition, and did in that of `root`.
+    pub fn in_its_own_name(root: TableName, published: &Published) -> Self {
+        let is_root_missing = published.portions.iter().all(|one| one.partitions == Partitions::InTheirRootsName);
+        let publications = published.names();
+        Switched { root, now: Partitions::InTheirOwnName, publications, is_root_missing }
+    }
+
+    /// Rows of partitions come in the name of this root, and did in their own.
+    pub fn in_its_roots_name(root: TableName, publications: Vec<String>) -> Self {
+        Switched { root, now: Partitions::InTheirRootsName, publications, is_root_missing: false }
+    }
+
     /// The SQL that sets the publications as they were.
     pub fn sql(&self) -> String {
+        if self.is_root_missing {
+            return add_sql(self.publications.get(..1).unwrap_or_default(), &[self.root.sql()]);
+        }
         let value = self.now == Partitions::InTheirOwnName;
         let alter =
             |name: &String| format!("ALTER PUBLICATION {} SET (publish_via_partition_root = {value});", ident(name));
@@ -74,20 +98,27 @@ pub fn switched(
     }
     let above = table.ancestors.iter().find_map(|above| Some((above, published.get(&above.oid)?)));
     if let Some((above, published)) = above {
-        let (root, publications) = (above.name.clone(), published.names());
-        return (!is_streamed(above.oid)).then_some(Switched { root, now: Partitions::InTheirRootsName, publications });
+        return (!is_streamed(above.oid)).then(|| Switched::in_its_roots_name(above.name.clone(), published.names()));
     }
     if table.shape == Shape::Plain {
         return None;
     }
     let comes_itself = |other: &SourceTable| published.get(&other.oid).filter(|_| other.is_below(table.oid));
-    let publications = tables.iter().find_map(comes_itself)?.names();
-    Some(Switched { root: table.name.clone(), now: Partitions::InTheirOwnName, publications })
+    Some(Switched::in_its_own_name(table.name.clone(), tables.iter().find_map(comes_itself)?))
 }
 
-/// Whether a table whose rows came in the name of another is on its own by now: it
-/// was detached.
-pub fn is_alone(table: &SourceTable, state: TableState, is_streamed: impl Fn(u32) -> bool) -> bool {
-    let has_root = table.ancestors.iter().any(|above| is_streamed(above.oid));
-    state == TableState::Within && table.shape == Shape::Plain && !has_root
+/// Whether a table whose rows came in the name of another is on its own by now: it was
+/// detached. One that has partitions, and is published as one, stands for them.
+pub fn is_alone(
+    table: &SourceTable,
+    state: TableState,
+    published: &HashMap<u32, Published>,
+    is_streamed: impl Fn(u32) -> bool,
+) -> bool {
+    let has_root = || table.ancestors.iter().any(|above| is_streamed(above.oid));
+    let has_rows = || match table.shape {
+        Shape::Plain => root_in_name(published, table).is_none(),
+        _ => published.contains_key(&table.oid),
+    };
+    state == TableState::Within && has_rows() && !has_root()
 }

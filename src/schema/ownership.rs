@@ -59,12 +59,16 @@ impl Given {
                     return true;
                 }
             };
-            let sql = std::mem::take(&mut entry.sql);
+            let (sql, of_others) = by_grantor(&std::mem::take(&mut entry.sql));
             let mut object = deferred(&classify::describe(entry), entry, sql);
             if classify::is_administrators(entry, &superusers) {
                 object.kind = DeferredKind::Administrator;
             }
-            self.objects.push((rank, object));
+            let named = format!("{}, given by others than the owner", object.object);
+            let others =
+                Deferred { object: named, sql: of_others, kind: DeferredKind::Administrator, ..object.clone() };
+            self.objects
+                .extend([object, others].into_iter().filter(|object| !object.sql.is_empty()).map(|o| (rank, o)));
             false
         });
     }
@@ -107,6 +111,27 @@ fn deferred(object: &str, entry: &Entry, sql: String) -> Deferred {
         is_restored: false,
         follows: classify::follows(entry),
     }
+}
+
+/// The statements of privileges that the owner has given, and those that others have, who
+/// had them with the grant option: only a superuser can take the part of these. As
+/// `buildACLCommands` in `src/bin/pg_dump/dumputils.c` writes them.
+fn by_grantor(sql: &str) -> (String, String) {
+    let (mut owners, mut others): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut at, mut is_anothers) = (0, false);
+    while let Some(rest) = sql.get(at..).filter(|rest| !rest.trim().is_empty()) {
+        let end = at + statement_length(rest);
+        let statement = sql.get(at..end).unwrap_or_default().trim();
+        is_anothers |= statement.starts_with("SET SESSION AUTHORIZATION ");
+        if is_anothers {
+            others.push(statement)
+        } else {
+            owners.push(statement)
+        }
+        is_anothers &= statement != "RESET SESSION AUTHORIZATION;";
+        at = end;
+    }
+    (owners.join("\n"), others.join("\n"))
 }
 
 /// The statement that gives the object to its owner, with what is before and behind it:
@@ -268,6 +293,18 @@ mod tests {
         let objects = given.into_objects();
         assert_eq!(objects.len(), 1);
         assert_eq!(objects[0].sql, "ALTER FUNCTION s.f() OWNER TO o;");
+    }
+
+    #[test]
+    fn what_others_than_the_owner_have_given_is_apart() {
+        let sql = "GRANT SELECT ON TABLE s.t TO a WITH GRANT OPTION;\nSET SESSION AUTHORIZATION a;\n\
+                   GRANT SELECT ON TABLE s.t TO b;\nRESET SESSION AUTHORIZATION;\nGRANT SELECT ON TABLE s.t TO c;\n";
+        let (owners, others) = by_grantor(sql);
+        assert_eq!(owners, "GRANT SELECT ON TABLE s.t TO a WITH GRANT OPTION;\nGRANT SELECT ON TABLE s.t TO c;");
+        assert_eq!(
+            others,
+            "SET SESSION AUTHORIZATION a;\nGRANT SELECT ON TABLE s.t TO b;\nRESET SESSION AUTHORIZATION;"
+        );
     }
 
     #[test]

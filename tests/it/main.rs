@@ -50,6 +50,7 @@ mod replaced;
 mod resume;
 mod resync;
 mod roles;
+mod rooted;
 mod row_filters;
 mod schema;
 mod sequence_kinds;

@@ -17,6 +17,7 @@ use crate::migration::{
     Load, NAME, PATIENCE, catch_up, compare, pair_with_tables, settle, source_admin, source_end, streaming,
     until_applied, until_streaming, usual_pair,
 };
+use crate::story::Story;
 use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::{Walferry, command_for};
 use crate::support::proxy::Proxy;
@@ -503,4 +504,20 @@ async fn a_process_that_has_lost_its_lease_empties_no_table() {
     other.release_lease().await.unwrap();
     Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
     pair.assert_equal().await;
+}
+
+/// The story: `resync` of all copied a table that its own flags left out.
+#[tokio::test]
+async fn what_is_copied_anew_is_not_what_is_excluded_beside_it() {
+    let story = Story::of(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO a VALUES (1)",
+        &[],
+    )
+    .await;
+    let said = story.run(&["resync", "public.*", "--exclude-tables", "public.b"], 0).stdout;
+    assert!(said.contains("public.a: ") && !said.contains("public.b: "), "{said}");
+    let said = story.run(&["resync", "public.b", "--exclude-tables", "public.b"], 2).stderr;
+    assert!(said.contains("--exclude-tables"), "{said}");
+    story.source("INSERT INTO b VALUES (77)").await;
+    story.ends_equal().await;
 }

@@ -381,6 +381,28 @@ async fn owners_and_privileges_come_along_when_they_are_asked_for() {
     assert_same(&dump(pair.source.server(), &pair.source, &[]), &dump(pair.source.server(), &pair.target, &[]));
 }
 
+/// The story: a ✗ that nobody could mend before the tables were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_than_the_owner_have_granted_is_left_to_an_administrator() {
+    let here = "CREATE ROLE lender; CREATE ROLE borrower; CREATE TABLE public.t (id int PRIMARY KEY); \
+         ALTER TABLE public.t OWNER TO app; GRANT SELECT ON public.t TO lender WITH GRANT OPTION; \
+         SET SESSION AUTHORIZATION lender; GRANT SELECT ON public.t TO borrower; RESET SESSION AUTHORIZATION";
+    let pair = pair_of(&crate::support::server(), &crate::support::server(), here).await;
+    pair.target.psql(SUPERUSER, DATABASE, "CREATE ROLE lender; CREATE ROLE borrower").unwrap();
+    let check = Walferry::run(&pair, &["check", "--acl"], PATIENCE).code(0).stdout;
+    let sql = "GRANT SELECT ON TABLE public.t TO borrower;";
+    assert!(check.contains(sql), "{check}");
+    Walferry::run(&pair, &["run", "--until", "caught-up", "--acl"], PATIENCE).code(0);
+    let report = Walferry::run(&pair, &["catchup", "--finish", "--acl", "--json"], PATIENCE).code(0).json();
+    let left = report["administrators"][0]["sql"].as_str().unwrap();
+    assert!(left.contains(sql) && !left.contains("TO lender"), "{report}");
+    pair.target.psql(SUPERUSER, DATABASE, left).unwrap();
+    let granted = "SELECT string_agg(grantee::regrole || ' by ' || grantor::regrole, ', ' ORDER BY grantee::regrole::text) \
+         FROM pg_class, aclexplode(relacl) WHERE relname = 't' AND grantee::regrole::text IN ('lender', 'borrower')";
+    let granted: String = pair.target_client().await.query_one(granted, &[]).await.unwrap().get(0);
+    assert_eq!(granted, "borrower by lender, lender by doadmin");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_of_a_policy_is_missed_before_the_copy_and_owners_stay_behind_by_default() {
     let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use super::{Admission, Source, Tables, unknown};
 use crate::apply::ApplyError;
-use crate::catalog::publication::{self, Partitions};
+use crate::catalog::publication::{self, Partitions, Published};
 use crate::catalog::tables::{self, Detail, Named, Shape, Table};
 use crate::lsn::{CommitLsn, Lsn};
 use crate::membership::switched::Switched;
@@ -34,32 +34,42 @@ impl Tables {
             row.state.is_streamed() && (below.contains(&row.source_oid) || table.is_below(row.source_oid))
         };
         let related: Vec<&TableRow> = self.by_oid.values().filter(is_related).collect();
-        let above = related.iter().find(|row| table.is_below(row.source_oid)).map(|row| &row.table);
-        let (root, now) = match table.shape {
-            Shape::Partitioned => (table.name.clone(), Partitions::InTheirRootsName),
-            Shape::Plain => match above {
-                Some(root) => (root.clone(), Partitions::InTheirOwnName),
-                None => {
-                    let why = format!(
-                        "its rows came in the name of a table that it is or was a partition of, and do not any more: copy it \
-                         anew: walferry resync '{}'",
-                        table.name
-                    );
-                    return Err(unknown(&relation.table, at, &why));
-                }
-            },
-        };
         let published = publication::tables(source.session().await?, &self.publications).await?;
-        let publications = published.get(&table.oid).map_or_else(|| self.publications.clone(), |found| found.names());
+        let own = published.get(&table.oid);
+        let is_related_above = |above: &&Named| related.iter().any(|row| row.source_oid == above.oid);
+        let above = table.ancestors.iter().find(is_related_above).map(|above| above.name.clone());
+        let switched = match (table.shape, above) {
+            (Shape::Plain, Some(root)) => match own {
+                Some(own) => Switched::in_its_own_name(root, own),
+                None => Switched {
+                    root,
+                    now: Partitions::InTheirOwnName,
+                    publications: self.publications.clone(),
+                    is_root_missing: false,
+                },
+            },
+            (Shape::Partitioned, _) if !related.is_empty() => {
+                let publications = own.map_or_else(|| self.publications.clone(), Published::names);
+                Switched::in_its_roots_name(table.name.clone(), publications)
+            }
+            _ => {
+                let why = format!(
+                    "its rows came in the name of a table that it is or was a partition of, and do not any more: copy it \
+                     anew: walferry resync '{}'",
+                    table.name
+                );
+                return Err(unknown(&relation.table, at, &why));
+            }
+        };
         let comes_so = |above: &Named| published.contains_key(&above.oid);
-        let was_alone = !published.contains_key(&table.oid) && table.ancestors.iter().any(comes_so);
+        let root = &switched.root;
+        let was_alone = own.is_none() && table.ancestors.iter().any(comes_so);
         let why = if was_alone {
             format!(
                 "it was a table of its own then, and is a partition of {root} by now, in whose name its rows come; copy that one \
                  anew: walferry resync '{root}'"
             )
         } else {
-            let switched = Switched { root, now, publications };
             format!("it {switched}; {}", switched.remedy())
         };
         // What has its rows in here would be taken for whole later.

@@ -206,12 +206,22 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
         let is_meant = |table: &&SourceTable| {
             pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(&a.name))
         };
-        let meant: Vec<&SourceTable> = tables.iter().filter(is_meant).collect();
+        let is_left_out = |table: &&SourceTable| membership::is_excluded(&ctx.settings.filter, table);
+        let (left_out, meant): (Vec<&SourceTable>, Vec<&SourceTable>) =
+            tables.iter().filter(is_meant).partition(is_left_out);
+        if meant.is_empty()
+            && let Some(first) = left_out.first()
+        {
+            return Err(Error::Usage(format!("{text}: --exclude-tables and the like leave out {}", first.name)));
+        }
         let mut fit: Vec<&SourceTable> =
             meant.iter().copied().filter(|table| is_ours(table) == (kind == Kind::Resync)).collect();
         if fit.iter().any(|table| is_streamed(table)) {
             // The others' rows come with theirs.
             fit.retain(|table| is_streamed(table));
+        } else {
+            let above: Vec<u32> = fit.iter().map(|table| table.oid).collect();
+            fit.retain(|table| !above.iter().any(|above| table.is_below(*above)));
         }
         if comes_along && (!fit.is_empty() || text.contains('*')) {
             fit.extend(meant.iter().copied().filter(|table| is_new(table)));
