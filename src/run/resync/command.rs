@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{again, ahead};
-use crate::catalog::publication::{self, RowsRead};
+use crate::catalog::publication::{self, Published, RowsRead};
 use crate::catalog::tables::Detail;
 use crate::config::{Settings, TableFilter};
 use crate::copy::{anew, room};
 use crate::fault::LEASED;
-use crate::membership::{self, Part, SourceTable, publishing};
+use crate::membership::{self, Known, Part, SourceTable, publishing};
 use crate::observe::progress::TableProgress;
 use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, retried, same_objects};
 use crate::session::Session;
@@ -188,56 +188,17 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     let source = ctx.source().await?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
-    let has_state = |table: &SourceTable, is_it: fn(TableState) -> bool| {
-        rows.iter().any(|row| row.source_oid == table.oid && is_it(row.state))
-    };
-    let is_streamed = |table: &SourceTable| has_state(table, TableState::is_streamed);
-    let is_ours = |table: &SourceTable| is_streamed(table) || has_state(table, |state| state == TableState::Within);
     // Where tables to come are published, all tables are also those that came since.
     let comes_along = kind == Kind::Resync && migration.publishes_all_tables;
     let published = publication::tables(&source, ctx.settings.publications.names()).await?;
-    let is_new = |table: &SourceTable| {
-        table.part == Part::Included
-            && !has_state(table, |_| true)
-            && publishing::root_in_name(&published, table).is_none()
-    };
+    let filter = &ctx.settings.filter;
+    let states = rows.iter().map(|row| (row.source_oid, row.state)).collect();
+    let choice = Choice { kind, tables: &tables, rows: &rows, states, published: &published, filter, comes_along };
     let (mut names, mut present) = (Vec::new(), Vec::new());
     for (text, pattern) in patterns {
-        let is_meant = |table: &&SourceTable| {
-            pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(&a.name))
-        };
-        let is_left_out = |table: &&SourceTable| membership::is_excluded(&ctx.settings.filter, table);
-        let (left_out, meant): (Vec<&SourceTable>, Vec<&SourceTable>) =
-            tables.iter().filter(is_meant).partition(is_left_out);
-        if meant.is_empty()
-            && let Some(first) = left_out.first()
-        {
-            return Err(Error::Usage(format!("{text}: --exclude-tables and the like leave out {}", first.name)));
-        }
-        let mut fit: Vec<&SourceTable> =
-            meant.iter().copied().filter(|table| is_ours(table) == (kind == Kind::Resync)).collect();
-        if fit.iter().any(|table| is_streamed(table)) {
-            // The others' rows come with theirs.
-            fit.retain(|table| is_streamed(table));
-        } else {
-            let above: Vec<u32> = fit.iter().map(|table| table.oid).collect();
-            fit.retain(|table| !above.iter().any(|above| table.is_below(*above)));
-        }
-        if comes_along && (!fit.is_empty() || text.contains('*')) {
-            fit.extend(meant.iter().copied().filter(|table| is_new(table)));
-        }
-        if fit.len() > 1 {
-            fit.retain(|table| !is_passed_over(table));
-        }
-        if fit.is_empty() && kind == Kind::Add && !meant.is_empty() && are_whole(&meant, &tables, &rows) {
-            present.extend(meant.iter().filter(|t| pattern.includes(&t.name)).map(|table| table.name.clone()));
-            continue;
-        }
-        if fit.is_empty() {
-            let why = none_fits(kind, &meant, tables.iter().any(is_ours), is_ours);
-            return Err(Error::Usage(format!("{text}: {why}")));
-        }
-        names.extend(fit.into_iter().map(|table| table.name.clone()));
+        let fit = choice.of(text, pattern)?;
+        names.extend(fit.to_copy.into_iter().map(|table| table.name.clone()));
+        present.extend(fit.present.into_iter().map(|table| table.name.clone()));
     }
     names.sort();
     names.dedup();
@@ -253,6 +214,86 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     let size = |name: &TableName| tables.iter().find(|table| table.name == *name).map_or(0, |table| table.bytes);
     let names = wanted.names().into_iter().map(|name| (name.clone(), size(&name))).collect();
     Ok(Meant { names, present })
+}
+
+/// What patterns choose from.
+struct Choice<'a> {
+    kind: Kind,
+    tables: &'a [SourceTable],
+    rows: &'a [TableRow],
+    states: Known,
+    published: &'a HashMap<u32, Published>,
+    filter: &'a TableFilter,
+    comes_along: bool,
+}
+
+/// The tables that fit one pattern.
+struct Fit<'a> {
+    to_copy: Vec<&'a SourceTable>,
+    /// Those that the migration has already, where all are to be taken in.
+    present: Vec<&'a SourceTable>,
+}
+
+impl<'a> Choice<'a> {
+    /// One at least.
+    fn of(&self, text: &str, pattern: &TableFilter) -> Result<Fit<'a>, Error> {
+        let is_meant = |table: &&SourceTable| {
+            pattern.includes(&table.name) || table.ancestors.iter().any(|a| pattern.includes(&a.name))
+        };
+        let is_left_out =
+            |table: &&SourceTable| self.kind == Kind::Resync && membership::is_excluded(self.filter, table);
+        let (left_out, meant): (Vec<&SourceTable>, Vec<&SourceTable>) =
+            self.tables.iter().filter(is_meant).partition(is_left_out);
+        if meant.is_empty()
+            && let Some(first) = left_out.first()
+        {
+            return Err(Error::Usage(format!("{text}: --exclude-tables and the like leave out {}", first.name)));
+        }
+        let is_fit = |table: &&SourceTable| self.is_ours(table) == (self.kind == Kind::Resync);
+        let mut fit: Vec<&SourceTable> = meant.iter().copied().filter(is_fit).collect();
+        if fit.iter().any(|table| self.is_streamed(table)) {
+            // The others' rows come with theirs.
+            fit.retain(|table| self.is_streamed(table));
+        } else if self.kind == Kind::Resync {
+            // What is detached from a root comes with its partitions.
+            let above: Vec<u32> = fit.iter().map(|table| table.oid).collect();
+            fit.retain(|table| !above.iter().any(|above| table.is_below(*above)));
+        }
+        if self.comes_along && (!fit.is_empty() || text.contains('*')) {
+            fit.extend(meant.iter().copied().filter(|table| self.is_new(table)));
+        }
+        if fit.len() > 1 {
+            fit.retain(|table| !is_passed_over(table));
+        }
+        if !fit.is_empty() {
+            return Ok(Fit { to_copy: fit, present: Vec::new() });
+        }
+        if self.kind == Kind::Add && !meant.is_empty() && are_whole(&meant, self.tables, self.rows) {
+            let present = meant.into_iter().filter(|table| pattern.includes(&table.name)).collect();
+            return Ok(Fit { to_copy: Vec::new(), present });
+        }
+        let is_any_left = self.tables.iter().any(|table| self.is_ours(table));
+        let why = none_fits(self.kind, &meant, is_any_left, |table| self.is_ours(table));
+        Err(Error::Usage(format!("{text}: {why}")))
+    }
+
+    fn has_state(&self, table: &SourceTable, is_it: impl Fn(TableState) -> bool) -> bool {
+        self.states.get(&table.oid).is_some_and(|state| is_it(*state))
+    }
+
+    fn is_streamed(&self, table: &SourceTable) -> bool {
+        self.has_state(table, TableState::is_streamed)
+    }
+
+    fn is_ours(&self, table: &SourceTable) -> bool {
+        self.has_state(table, |state| state.is_streamed() || state == TableState::Within)
+    }
+
+    fn is_new(&self, table: &SourceTable) -> bool {
+        table.part == Part::Included
+            && !self.has_state(table, |_| true)
+            && publishing::root_in_name(self.published, table).is_none()
+    }
 }
 
 /// Why no table of these is to be copied.
