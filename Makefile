@@ -12,11 +12,11 @@ demo: ## move a database that is being written to, and compare both ends
 	@WALFERRY_TEST_PG_BINDIRS="$$(sed "s/^[0-9]*=//" $${CARGO_TARGET_DIR:-target}/postgres/versions | paste -sd:)" \
 		cargo run --release --quiet --locked -- demo
 
-test: ## all tests, against real throwaway clusters
+test: ## all tests, against real throwaway clusters; WALFERRY_TEST_ALL=1 for every case of each
 	@scripts/postgres.sh --newer
 	@scripts/test.sh
 
-storms: ## the tests of random cases, with many more of them: half an hour; CASES=2 for two of each
+storms: ## the tests of random cases, with many more of them, and all tests with every case: an hour; CASES=2 for two of each
 	@scripts/postgres.sh >/dev/null
 	@scripts/storms.sh
 

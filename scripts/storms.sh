@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The tests whose cases are random, with many more of them than `make test` has, one
 # after the other and all of them; CASES=2 makes two of each. A case that fails names
-# its seed.
+# its seed. Then all tests with every case of those that `make test` makes half of
+# (`some_of` in tests/support).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -14,6 +15,7 @@ storm() {
 storm ready "${CASES:-200}"
 storm catalogs "${CASES:-40}"
 storm random "${CASES:-10}"
+WALFERRY_TEST_ALL=1 scripts/test.sh || failed+=("every case")
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'storms.sh: failed: %s\n' "${failed[*]}" >&2
     exit 1

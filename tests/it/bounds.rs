@@ -5,6 +5,7 @@ use crate::journey::{PATIENCE, value};
 use crate::story::Story;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
+use crate::support::some_of;
 
 const PARTED: &str = "CREATE TABLE p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id); \
      CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50)";
@@ -25,7 +26,7 @@ async fn existing(mode: &str, tables: &str, publish: &str) -> Story {
 async fn a_partition_that_came_later_and_is_not_attached_there_is_named_in_a_schema_of_the_operators() {
     let cases =
         [("existing", "", "add"), ("none", "", "resync"), ("existing", "CREATE PUBLICATION mine FOR ALL TABLES", "")];
-    for (mode, publish, command) in cases {
+    for (mode, publish, command) in some_of(cases) {
         let story = existing(mode, PARTED, publish).await;
         story.target.batch_execute("CREATE TABLE p2 (id int PRIMARY KEY, a text)").await.unwrap();
         story.source("CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (50) TO (100)").await;
@@ -99,7 +100,7 @@ async fn leads_to_the_same_bounds(setup: &str, arguments: &[&str], [sql, row]: [
 /// without a word about them.
 #[tokio::test(flavor = "multi_thread")]
 async fn bounds_that_changed_on_the_source_lead_to_the_same_on_the_target() {
-    for (setup, arguments, changed) in [
+    for (setup, arguments, changed) in some_of([
         (LIST.to_owned(), &[][..], SWAPPED),
         (LIST.to_owned(), &["--all-tables"], SWAPPED),
         (LIST.to_owned(), &["--all-tables"], EXTENDED),
@@ -107,7 +108,7 @@ async fn bounds_that_changed_on_the_source_lead_to_the_same_on_the_target() {
         (wide(), &[], NARROWED),
         (LIST.to_owned(), &["--all-tables"], DROPPED),
         (defaulted(), &[], TAKEN),
-    ] {
+    ]) {
         leads_to_the_same_bounds(&setup, arguments, changed).await;
     }
 }
@@ -115,13 +116,13 @@ async fn bounds_that_changed_on_the_source_lead_to_the_same_on_the_target() {
 /// The same where rows come in the root's name: "no partition of relation found for row".
 #[tokio::test(flavor = "multi_thread")]
 async fn bounds_of_a_root_that_is_published_as_one_lead_to_the_same_on_the_target() {
-    for (setup, changed) in [
+    for (setup, changed) in some_of([
         (LIST.to_owned(), SWAPPED),
         (LIST.to_owned(), EXTENDED),
         (wide(), NARROWED),
         (LIST.to_owned(), DROPPED),
         (defaulted(), TAKEN),
-    ] {
+    ]) {
         leads_to_the_same_bounds(&format!("{setup}; {ROOTED}"), &["--publication", "mine"], changed).await;
     }
 }
@@ -129,7 +130,7 @@ async fn bounds_of_a_root_that_is_published_as_one_lead_to_the_same_on_the_targe
 /// The story: `resync` of the swapped partitions emptied them before the target refused their rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_refused_before_a_partition_with_other_bounds_is_emptied() {
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         let pair = Pair::builder().start().await;
         if mode == "existing" {
             pair.target_client().await.batch_execute(PARTED).await.unwrap();
@@ -203,7 +204,7 @@ async fn a_root_is_not_emptied_for_a_copy_while_the_target_lacks_a_partition_of_
 async fn rows_that_a_root_has_of_a_partition_that_is_gone_lead_to_its_copy() {
     let made_again = "BEGIN; ALTER TABLE p DETACH PARTITION p1; DROP TABLE p1; CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (50); \
          INSERT INTO p VALUES (1, 'new'); COMMIT";
-    for sql in [made_again, "BEGIN; TRUNCATE p1; INSERT INTO p VALUES (1, 'new'); COMMIT"] {
+    for sql in some_of([made_again, "BEGIN; TRUNCATE p1; INSERT INTO p VALUES (1, 'new'); COMMIT"]) {
         for mode in ["create", "existing"] {
             let story = match mode {
                 "create" => {
@@ -249,7 +250,7 @@ async fn a_table_that_is_no_partition_or_child_there_from_the_beginning_is_warne
     let roots =
         "CREATE TABLE p (id int PRIMARY KEY, a text) PARTITION BY RANGE (id); CREATE TABLE i (id int PRIMARY KEY)";
     let apart = "CREATE TABLE p1 (id int PRIMARY KEY, a text); CREATE TABLE i1 (id int PRIMARY KEY)";
-    for mode in ["existing", "none"] {
+    for mode in some_of(["existing", "none"]) {
         let pair = Pair::builder().start().await;
         pair.source_sql(&format!(
             "{PARTED}; INSERT INTO p VALUES (1, 'x'); CREATE TABLE i (id int PRIMARY KEY); \

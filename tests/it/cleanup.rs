@@ -8,7 +8,7 @@ use walferry::demo::cluster::{Cluster, SUPERUSER};
 use crate::migration::{source_admin, traces};
 use crate::support::pair::{APP, DATABASE, PASSWORD, Pair};
 use crate::support::process::{Finished, Walferry, command};
-use crate::support::server;
+use crate::support::{server, some_of};
 
 /// Enough for anything that takes a moment on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,7 +124,7 @@ async fn nothing_is_dropped_on_another_server_or_in_another_database_than_the_mi
 /// had the operator drop the schema by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_goes_without_a_source_when_asked_and_what_it_held_back_is_printed_first() {
-    for json in [false, true] {
+    for json in some_of([false, true]) {
         let mut pair = caught_up().await;
         let lacks = "SELECT count(*) FROM pg_constraint WHERE conname = 'orders_customer_fkey'";
         let target = pair.target_client().await;

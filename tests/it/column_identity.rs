@@ -3,7 +3,7 @@
 
 use crate::story::Story;
 use crate::support::pair::Pair;
-use crate::support::{oldest_and_newest, servers};
+use crate::support::{oldest_and_newest, servers, some_of};
 
 const PLAIN: &str = "CREATE DOMAIN {m}_d AS int CHECK (value > 0); \
      CREATE TABLE {m} (id int PRIMARY KEY, a text, b text, n numeric(8,2), ts timestamp(0)); \
@@ -239,7 +239,7 @@ async fn columns_of_partitions_and_children_are_altered_where_it_reaches_them() 
     stories(parted, &[(narrowed, "INSERT INTO {m} VALUES (201, 'x')")]).await;
     // What one partition alone has met, its root and the others are to follow.
     let late = "ALTER TABLE {m} ADD n text DEFAULT 'd'; COMMIT; UPDATE {m} SET n = 'x' WHERE id = 3; COMMIT; ALTER TABLE {m} RENAME n TO k";
-    for setup in [parted, inherited] {
+    for setup in some_of([parted, inherited]) {
         stories(
             setup,
             &[
@@ -405,7 +405,7 @@ async fn values_that_each_side_makes_by_itself_are_compared() {
     let computed = "CREATE TABLE t (id int PRIMARY KEY, a text, g text GENERATED ALWAYS AS (a || '!') STORED); \
          INSERT INTO t (id, a) VALUES (1, 'one')";
     let (_, newest) = oldest_and_newest();
-    for (alter, oldest) in [(dropped, true), ("ALTER TABLE t ALTER g SET EXPRESSION AS (a || '?')", false)] {
+    for (alter, oldest) in some_of([(dropped, true), ("ALTER TABLE t ALTER g SET EXPRESSION AS (a || '?')", false)]) {
         let builder = Pair::builder();
         let pair = if oldest { builder } else { builder.servers(&newest, &newest) }.start().await;
         let story = Story::on(pair, computed, &[]).await;

@@ -3,9 +3,9 @@
 
 use crate::journey::{PATIENCE, value};
 use crate::story::Story;
-use crate::support::oldest_and_newest;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
+use crate::support::{oldest_and_newest, some_of};
 
 /// The story: `check` was ready, and from `run` on the application's UPDATE and DELETE failed
 /// on the source (18), or came without their keys (before).
@@ -14,11 +14,11 @@ async fn an_identity_of_columns_that_are_not_published_is_refused_before_anythin
     let (oldest, newest) = oldest_and_newest();
     let key = "CREATE TABLE k (a int, g int GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY, o int NOT NULL UNIQUE); INSERT INTO k VALUES (1, DEFAULT, 1)";
     let whole = "CREATE TABLE k (a int, g int GENERATED ALWAYS AS (a * 2) STORED); ALTER TABLE k REPLICA IDENTITY FULL; INSERT INTO k VALUES (1)";
-    for (server, setup, mended) in [
+    for (server, setup, mended) in some_of([
         (&oldest, key, "REPLICA IDENTITY USING INDEX \"k_o_key\";"),
         (&newest, key, "REPLICA IDENTITY USING INDEX \"k_o_key\";"),
         (&newest, whole, "give it a unique index over NOT NULL columns that are not computed"),
-    ] {
+    ]) {
         let pair = Pair::builder().servers(server, server).start().await;
         pair.source_sql(setup).await;
         let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
@@ -60,12 +60,12 @@ const INHERITED: &str = "CREATE TABLE p (id int PRIMARY KEY, a int, g int GENERA
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expression_of_a_part_is_altered_there_and_nowhere_else() {
     let (_, newest) = oldest_and_newest();
-    for (setup, altered) in [
+    for (setup, altered) in some_of([
         (PARTED, "ALTER TABLE p1 ALTER g SET EXPRESSION AS (a + 1)"),
         (PARTED, "ALTER TABLE p2 ALTER g SET EXPRESSION AS (a + 2); ALTER TABLE p1 ALTER g SET EXPRESSION AS (a + 1)"),
         (PARTED, "ALTER TABLE p ALTER g SET EXPRESSION AS (a * 3); ALTER TABLE p1 ALTER g SET EXPRESSION AS (a + 1)"),
         (INHERITED, "ALTER TABLE p1 ALTER g SET EXPRESSION AS (a + 5)"),
-    ] {
+    ]) {
         let pair = Pair::builder().servers(&newest, &newest).start().await;
         let story = Story::on(pair, setup, &[]).await;
         story.source(altered).await;

@@ -8,7 +8,7 @@ use crate::migration::streaming;
 use crate::story::Story;
 use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::Walferry;
-use crate::support::wait_until;
+use crate::support::{some_of, wait_until};
 
 const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
     INSERT INTO a SELECT i, 'x' FROM generate_series(1, 20) AS i; INSERT INTO b SELECT i, 'x' FROM generate_series(1, 20) AS i";
@@ -205,10 +205,10 @@ async fn a_target_that_parts_its_rows_otherwise_gets_them_through_the_root() {
 
 #[tokio::test]
 async fn a_publication_that_leaves_kinds_or_columns_out_is_refused_with_the_sql() {
-    for (publication, words) in [
+    for (publication, words) in some_of([
         ("CREATE PUBLICATION mine FOR TABLE t WITH (publish = 'insert')", "does not publish update, delete, truncate"),
         ("CREATE PUBLICATION mine FOR TABLE t (id)", "publishes only some columns of public.t"),
-    ] {
+    ]) {
         let pair = Pair::builder().start().await;
         pair.source_sql(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); {publication}")).await;
         let checked = Walferry::run(&pair, &["check", "--publication", "mine"], PATIENCE).code(3);
@@ -318,7 +318,7 @@ async fn a_table_that_gets_another_place_is_named_also_in_a_schema_of_the_operat
         "CREATE TABLE own (PRIMARY KEY (id)) INHERITS (p); CREATE TABLE r_1 PARTITION OF r FOR VALUES FROM (900) TO (999)",
         "CREATE TABLE own (id int PRIMARY KEY); CREATE TABLE r_1 (id int PRIMARY KEY)",
     );
-    for schema in ["existing", "none"] {
+    for schema in some_of(["existing", "none"]) {
         let pair = Pair::builder().start().await;
         pair.target_client().await.batch_execute(&format!("{tables}; {there}")).await.unwrap();
         let setup =
@@ -435,7 +435,7 @@ async fn a_partition_without_its_root_is_refused_where_its_rows_come_in_the_root
 async fn a_table_that_was_set_unlogged_and_renamed_is_named_as_it_is_called_now() {
     let setup = "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO t VALUES (1); \
          CREATE PUBLICATION own FOR ALL TABLES";
-    for rename_first in [true, false] {
+    for rename_first in some_of([true, false]) {
         let story = Story::of(setup, &["--publication", "own"]).await;
         story.source("ALTER TABLE t SET UNLOGGED; ALTER TABLE t RENAME TO tr; INSERT INTO tr VALUES (2)").await;
         let said = story.run(&["catchup"], 8).stderr;

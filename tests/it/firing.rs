@@ -7,9 +7,9 @@ use walferry::demo::cluster::SUPERUSER;
 
 use crate::journey::{KEYS_OF_PUBLIC, PATIENCE, execute, value};
 use crate::story::Story;
-use crate::support::assert_equal;
 use crate::support::pair::{DATABASE, Pair, TargetRole};
 use crate::support::process::{Finished, Walferry, command_for};
+use crate::support::{assert_equal, some_of};
 
 /// A trigger and a rule of each kind.
 const FIRING: &str = "
@@ -86,10 +86,10 @@ async fn do_what_check_says(target: &Client, said: &str, verb: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_names_the_triggers_and_rules_that_fire_where_the_schema_is_the_operators() {
     let quiet = "foreign keys and triggers are quiet";
-    for (role, named, others) in [
+    for (role, named, others) in some_of([
         (TargetRole::DoWrapped, ["tr", "ta", "rr", "ra"].as_slice(), ["o"].as_slice()),
         (TargetRole::Do, ["ta", "ra", "o"].as_slice(), ["tr", "rr"].as_slice()),
-    ] {
+    ]) {
         let pair = Pair::builder().target_role(role).start().await;
         let ordinary = "CREATE TABLE o (LIKE tr INCLUDING ALL); CREATE TRIGGER louder BEFORE INSERT ON o FOR EACH ROW EXECUTE FUNCTION louder()";
         let target = pair.target_client().await;
@@ -135,10 +135,10 @@ async fn row_security_that_is_forced_waits_again_after_an_end_that_failed() {
         forced.replace('#', "u"),
         forced.replace('#', "p_1"),
     );
-    for acting in [
+    for acting in some_of([
         "",
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER t AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION f()",
-    ] {
+    ]) {
         let story = Story::of(&format!("{setup}; {acting}"), &[]).await;
         story.source("INSERT INTO z VALUES (0)").await;
         let failed = story.run(&["catchup", "--finish"], 7);
@@ -225,7 +225,7 @@ async fn keys_that_would_refuse_rows_that_are_copied_are_said_before_anything_is
 /// with `--schema none`.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_held_back_where_the_schema_exists_also_of_a_copy_that_began_otherwise() {
-    for begun in ["existing", "none"] {
+    for begun in some_of(["existing", "none"]) {
         let pair = Pair::builder().start().await;
         let target = pair.target_client().await;
         pair.source_sql(KEYS).await;

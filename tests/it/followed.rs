@@ -8,7 +8,7 @@ use crate::journey::{PATIENCE, value};
 use crate::story::Story;
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
-use crate::support::{connect, servers};
+use crate::support::{connect, servers, some_of};
 
 const TWO: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); INSERT INTO a SELECT i, 'A' FROM generate_series(1, 5) AS i; \
      CREATE TABLE b (id int PRIMARY KEY, v text); INSERT INTO b SELECT i, 'B' FROM generate_series(11, 20) AS i";
@@ -23,7 +23,7 @@ async fn a_root_that_is_left_out_with_all_of_its_partitions_is_no_gap() {
     let setup = format!(
         "{PARTED}; CREATE TABLE a (id int PRIMARY KEY); CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)"
     );
-    for filter in [["--exclude-tables", "p"], ["--tables", "a"]] {
+    for filter in some_of([["--exclude-tables", "p"], ["--tables", "a"]]) {
         let story = Story::of(&setup, &[&["--publication", "mine"], &filter[..]].concat()).await;
         story.source("INSERT INTO p VALUES (2, 'c'); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (200) TO (300); INSERT INTO a VALUES (1)").await;
         story.run(&["catchup"], 0);
@@ -39,7 +39,7 @@ async fn a_partition_that_comes_to_a_root_that_is_published_as_one_gets_its_plac
         (["resync", "*"], "FOR TABLE p"),
         (["add", "public.p2"], "FOR ALL TABLES"),
     ];
-    for (command, publication) in cases {
+    for (command, publication) in some_of(cases) {
         let publish = format!("CREATE PUBLICATION mine {publication} WITH (publish_via_partition_root)");
         let story = Story::of(&format!("{PARTED}; {publish}"), &["--publication", "mine"]).await;
         story
@@ -56,7 +56,7 @@ async fn a_partition_that_comes_to_a_root_that_is_published_as_one_gets_its_plac
 /// the dropped one, and to be dropped.
 #[tokio::test]
 async fn a_table_that_was_dropped_and_created_again_takes_the_place_of_the_old_one() {
-    for command in [["add", "public.a"], ["resync", "*"]] {
+    for command in some_of([["add", "public.a"], ["resync", "*"]]) {
         let story = Story::of(TWO, &["--all-tables"]).await;
         story.source("DROP TABLE a; CREATE TABLE a (id int PRIMARY KEY, n int); INSERT INTO a VALUES (7, 8)").await;
         let said = story.run(&command, 7);
@@ -80,7 +80,7 @@ async fn a_table_that_was_dropped_and_created_again_takes_the_place_of_the_old_o
 async fn changes_of_a_dropped_table_are_not_the_new_ones_of_its_name() {
     let old = ["INSERT INTO a VALUES (7, 'old'); DELETE FROM a WHERE id = 1", "TRUNCATE a"];
     let new = ["(id int PRIMARY KEY, v text)", "(n int, id int PRIMARY KEY)"];
-    for (old, new) in old.into_iter().zip(new) {
+    for (old, new) in some_of(old.into_iter().zip(new)) {
         let story = Story::of(TWO, &[]).await;
         story.source(old).await;
         story.source(&format!("DROP TABLE a; CREATE TABLE a {new}; INSERT INTO a (id) VALUES (1), (5)")).await;
@@ -111,7 +111,7 @@ async fn changes_of_a_table_under_two_names_that_is_dropped_later_lead_on() {
     let renamed = "BEGIN; UPDATE a SET v = 'x'; ALTER TABLE a RENAME TO c; UPDATE c SET v = 'y'; COMMIT; DROP TABLE c";
     let swapped = "BEGIN; CREATE TABLE n (LIKE a INCLUDING ALL); INSERT INTO n SELECT * FROM a; ALTER TABLE a RENAME TO c; \
          ALTER TABLE n RENAME TO a; COMMIT; UPDATE c SET v = 'late'; UPDATE a SET v = 'y' WHERE id = 1; DROP TABLE c";
-    for (sql, arguments) in [(renamed, &[][..]), (swapped, &[]), (swapped, &["--all-tables"])] {
+    for (sql, arguments) in some_of([(renamed, &[][..]), (swapped, &[]), (swapped, &["--all-tables"])]) {
         let story = Story::of(TWO, arguments).await;
         story.source(sql).await;
         story.leads_to_the_end().await;
@@ -121,10 +121,10 @@ async fn changes_of_a_table_under_two_names_that_is_dropped_later_lead_on() {
 /// The story: it was only warned of, and the end was reached without it.
 #[tokio::test]
 async fn a_table_without_a_row_that_came_later_is_wanted_on_the_target() {
-    for empty in [
+    for empty in some_of([
         "CREATE TABLE e (id int PRIMARY KEY)",
         "CREATE TABLE e (id int) PARTITION BY RANGE (id); CREATE TABLE e_1 PARTITION OF e DEFAULT",
-    ] {
+    ]) {
         let story = Story::of(TWO, &["--all-tables"]).await;
         story.source(empty).await;
         let said = story.run(&["catchup"], 8);
@@ -188,7 +188,7 @@ async fn a_table_that_takes_the_name_of_a_dropped_one_is_renamed_behind_the_drop
 /// ever; or another table had that by then, and was called the one.
 #[tokio::test]
 async fn a_table_that_was_renamed_before_anybody_met_it_is_told_by_its_present_name() {
-    for rename in ["ALTER TABLE n RENAME TO m", "CREATE SCHEMA m; ALTER TABLE n SET SCHEMA m"] {
+    for rename in some_of(["ALTER TABLE n RENAME TO m", "CREATE SCHEMA m; ALTER TABLE n SET SCHEMA m"]) {
         for again in ["", "CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (7)"] {
             let story = Story::of(TWO, &["--all-tables"]).await;
             story.source("CREATE TABLE n (id int PRIMARY KEY); INSERT INTO n VALUES (1)").await;
@@ -216,12 +216,12 @@ async fn unlogged_tables_that_came_later_are_created_and_filled_at_the_end() {
     story.run(&["catchup", "--finish"], 0);
     story.pair.assert_equal().await;
     // What happens to it between its coming and the end: it was no member until then.
-    for changed in [
+    for changed in some_of([
         "ALTER TABLE n RENAME TO m",
         "DROP TABLE n",
         "ALTER TABLE n RENAME v TO w; ALTER TABLE n ADD k int DEFAULT 3",
         "DROP TABLE n; CREATE UNLOGGED TABLE n (k text PRIMARY KEY, z int); INSERT INTO n VALUES ('k', 1)",
-    ] {
+    ]) {
         let story = Story::of(TWO, &[]).await;
         story.source("CREATE UNLOGGED TABLE n (id serial PRIMARY KEY, v text); INSERT INTO n (v) VALUES ('x')").await;
         story.run(&["catchup"], 0);
@@ -247,7 +247,7 @@ async fn unlogged_tables_that_came_later_are_created_and_filled_at_the_end() {
 /// The story: one table that was unlogged by then kept `resync '*'` from all others.
 #[tokio::test]
 async fn all_tables_are_copied_anew_but_for_those_that_are_unlogged_by_now() {
-    for server in servers() {
+    for server in some_of(servers()) {
         let pair = Pair::builder().servers(&server, &server).start().await;
         let publish = "CREATE PUBLICATION mine FOR ALL TABLES";
         let story = Story::on(pair, &format!("{TWO}; {publish}"), &["--publication", "mine"]).await;
@@ -340,7 +340,7 @@ async fn check_of_a_large_schema_finds_taken_names_of_what_waits_and_schemas_tha
 /// The story: exit 0, and the root had the rows of the partition on the target alone.
 #[tokio::test]
 async fn a_partition_that_was_detached_is_named_also_where_the_schema_is_the_operators() {
-    for publish in ["", "CREATE PUBLICATION mine FOR ALL TABLES"] {
+    for publish in some_of(["", "CREATE PUBLICATION mine FOR ALL TABLES"]) {
         let pair = Pair::builder().start().await;
         let there = PARTED.split_once("; INSERT").unwrap().0;
         pair.target_client().await.batch_execute(there).await.unwrap();
@@ -490,7 +490,7 @@ async fn columns_that_the_target_lacks_are_named_before_a_change_comes() {
         ),
         ("ALTER TABLE a RENAME COLUMN v TO w", "ALTER TABLE \"public\".\"a\" RENAME COLUMN \"v\" TO \"w\""),
     ];
-    for (alter, as_printed) in cases {
+    for (alter, as_printed) in some_of(cases) {
         // What is printed is the same for both; a rename is the one that would lose values.
         let modes: &[&str] = if alter.contains("RENAME") { &["create", "existing"] } else { &["existing"] };
         for mode in modes {
@@ -572,7 +572,7 @@ async fn columns_that_are_generated_or_not_published_may_lack_on_the_target() {
 async fn an_unlogged_table_that_is_let_in_later_comes_with_its_sequence() {
     let versions = servers();
     let table = "CREATE UNLOGGED TABLE ul (id serial PRIMARY KEY, v text)";
-    for schema in ["create", "existing"] {
+    for schema in some_of(["create", "existing"]) {
         let pair = Pair::builder().servers(versions.first().unwrap(), versions.last().unwrap()).start().await;
         if schema == "existing" {
             let there = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)";

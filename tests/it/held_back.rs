@@ -7,7 +7,7 @@ use crate::journey::{execute, value};
 use crate::migration::PATIENCE;
 use crate::support::pair::Pair;
 use crate::support::process::{Finished, Walferry};
-use crate::support::servers;
+use crate::support::{servers, some_of};
 
 const TABLES: &str = r#"
     CREATE SCHEMA s; CREATE SCHEMA other;
@@ -106,7 +106,7 @@ async fn what_is_held_back_follows_tables_that_are_renamed_or_moved() {
 /// its SQL is the target's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_failed_end_had_brought_in_follows_as_well_and_an_end_is_repeatable() {
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         let pair = caught_up(mode).await;
         let target = pair.target_client().await;
         // Of a key that cannot be validated, whichever name its table has.
@@ -125,7 +125,7 @@ async fn what_a_failed_end_had_brought_in_follows_as_well_and_an_end_is_repeatab
 /// The story: `DROP TABLE` on both sides, as printed, and then no end any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_tables_that_are_dropped_on_both_sides_falls_away_and_is_said() {
-    for (mode, excluded) in [("create", ""), ("create", "s.b"), ("existing", "")] {
+    for (mode, excluded) in some_of([("create", ""), ("create", "s.b"), ("existing", "")]) {
         let pair = caught_up(mode).await;
         let target = pair.target_client().await;
         pair.source_sql("DROP TABLE s.b CASCADE; DROP TABLE s.one CASCADE; DROP TABLE s.p").await;
@@ -212,7 +212,7 @@ async fn what_can_never_be_restored_can_be_given_up() {
 /// time and pg_dump, just when the application waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_at_which_everything_is_as_it_was_asks_for_no_dump() {
-    for server in servers() {
+    for server in some_of(servers()) {
         let pair = caught_up_on(Pair::builder().servers(&server, &server).start().await, "create").await;
         let elsewhere = tempfile::tempdir().unwrap();
         let arguments = ["catchup", "--finish", "--pg-bin", elsewhere.path().to_str().unwrap()];

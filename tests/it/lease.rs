@@ -13,7 +13,7 @@ use crate::network::Proxied;
 use crate::support::pair::Pair;
 use crate::support::process::{Walferry, command_for};
 use crate::support::proxy::Mode;
-use crate::support::wait_until;
+use crate::support::{some_of, wait_until};
 
 /// Everything the state says of the migration, in rows of text, but for who claims its
 /// position.
@@ -124,7 +124,7 @@ async fn held_before_the_lease(pair: &Pair, command: &[&str]) -> Walferry {
 /// took keys, triggers and rules off the finished target, and only then saw that it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_that_has_the_lease_only_after_the_end_changes_nothing() {
-    for is_copied in [true, false] {
+    for is_copied in some_of([true, false]) {
         let pair = Pair::builder().start().await;
         pair.source_sql(ACTING).await;
         let mut run = command_for(&pair, &["run", "--until", "caught-up"]);

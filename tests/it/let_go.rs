@@ -5,6 +5,7 @@
 use crate::journey::value;
 use crate::story::Story;
 use crate::support::pair::Pair;
+use crate::support::some_of;
 
 const PARTED: &str = "CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
      CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200); \
@@ -23,7 +24,7 @@ const INHERITED: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TAB
 /// From what was there to the same on both sides, whether changes come before the end or
 /// not.
 async fn leads_to_the_end(mode: &str, setup: &str, changed: &str, rows: &str) {
-    for rows in ["", rows] {
+    for rows in some_of(["", rows]) {
         let pair = Pair::builder().start().await;
         if mode == "existing" {
             let tables: Vec<&str> = setup.split("; ").filter(|sql| !sql.trim().starts_with("INSERT")).collect();
@@ -41,7 +42,7 @@ async fn leads_to_the_end(mode: &str, setup: &str, changed: &str, rows: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_takes_the_name_of_its_dropped_root_is_detached_before_the_drop() {
     let taken = "ALTER TABLE p DETACH PARTITION p1; DROP TABLE p; ALTER TABLE p1 RENAME TO p";
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         leads_to_the_end(mode, PARTED, taken, "INSERT INTO p VALUES (2, 'n')").await;
     }
     let other = "ALTER TABLE p DETACH PARTITION p1; ALTER TABLE p DETACH PARTITION p2; DROP TABLE p; ALTER TABLE p2 RENAME TO q";
@@ -55,7 +56,7 @@ async fn partitions_over_several_levels_are_detached_before_what_is_above_them_i
     let middle = "ALTER TABLE p DETACH PARTITION m; DROP TABLE p; ALTER TABLE m RENAME TO p";
     let both = "ALTER TABLE p DETACH PARTITION m; ALTER TABLE m DETACH PARTITION l1; DROP TABLE p; \
          ALTER TABLE m RENAME TO p; ALTER TABLE l1 RENAME TO m";
-    for changed in [leaf, middle, both] {
+    for changed in some_of([leaf, middle, both]) {
         leads_to_the_end("create", DEEP, changed, "INSERT INTO p VALUES (52, 'n')").await;
     }
 }
@@ -68,7 +69,7 @@ async fn partitions_that_move_to_a_new_root_of_the_name_are_detached_before_the_
          ALTER TABLE p DETACH PARTITION p2; ALTER TABLE q ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200); \
          DROP TABLE p; ALTER TABLE q RENAME TO p";
     let renamed = format!("{moved}; ALTER TABLE p1 RENAME TO p_1");
-    for changed in [moved, &renamed] {
+    for changed in some_of([moved, &renamed]) {
         leads_to_the_end("create", PARTED, changed, "UPDATE p SET v = 'n'").await;
     }
 }
@@ -77,7 +78,7 @@ async fn partitions_that_move_to_a_new_root_of_the_name_are_detached_before_the_
 async fn a_child_that_takes_the_name_of_its_dropped_parent_lets_go_of_it_before_the_drop() {
     let child = "ALTER TABLE b NO INHERIT a; INSERT INTO b VALUES (12, 'z'); DROP TABLE a; ALTER TABLE b RENAME TO a";
     let grandchild = "ALTER TABLE c NO INHERIT b; DROP TABLE a CASCADE; ALTER TABLE c RENAME TO a";
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         leads_to_the_end(mode, INHERITED, child, "INSERT INTO a VALUES (13, 'n')").await;
         leads_to_the_end(mode, INHERITED, grandchild, "INSERT INTO a VALUES (23, 'n')").await;
     }
@@ -86,7 +87,7 @@ async fn a_child_that_takes_the_name_of_its_dropped_parent_lets_go_of_it_before_
 /// The story: neither `resync` nor `add` took it, and what was printed named the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_was_renamed_and_is_missing_on_the_target_is_copied_once_it_is_there() {
-    for rows in ["", "INSERT INTO now VALUES (2, 'n')"] {
+    for rows in some_of(["", "INSERT INTO now VALUES (2, 'n')"]) {
         let story =
             Story::of("CREATE TABLE was (id int PRIMARY KEY, v text); INSERT INTO was VALUES (1, 'x')", &[]).await;
         story.target.batch_execute("DROP TABLE was").await.unwrap();
@@ -115,7 +116,7 @@ async fn schemas_that_exchange_their_names_take_tables_indexes_and_sequences_alo
          CREATE SEQUENCE s1.q; CREATE SEQUENCE s2.q START 100; \
          INSERT INTO s1.t (v) VALUES ('1'); INSERT INTO s2.t (w) VALUES ('2'), ('3'); INSERT INTO s2.u VALUES (4, '4')";
     let swapped = "ALTER SCHEMA s1 RENAME TO tmp; ALTER SCHEMA s2 RENAME TO s1; ALTER SCHEMA tmp RENAME TO s2";
-    for rows in ["", "UPDATE s2.t SET v = 'n'; INSERT INTO s1.t (w) VALUES ('n')"] {
+    for rows in some_of(["", "UPDATE s2.t SET v = 'n'; INSERT INTO s1.t (w) VALUES ('n')"]) {
         let story = Story::of(setup, &[]).await;
         story.source(&format!("BEGIN; {swapped}; COMMIT")).await;
         story.source(rows).await;
@@ -128,10 +129,10 @@ async fn schemas_that_exchange_their_names_take_tables_indexes_and_sequences_alo
 /// The story: "relation a_old already exists", and no word of that table.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_the_new_name_of_a_table_on_the_target_is_named() {
-    for (stranger, away) in [
+    for (stranger, away) in some_of([
         ("CREATE TABLE a_old (x int)", "DROP TABLE a_old"),
         ("CREATE VIEW a_old AS SELECT 1 AS x", "ALTER VIEW a_old RENAME TO mine"),
-    ] {
+    ]) {
         for rows in ["", "INSERT INTO a_old VALUES (2)"] {
             let story = Story::of("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a VALUES (1)", &[]).await;
             story.target.batch_execute(stranger).await.unwrap();

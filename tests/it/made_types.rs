@@ -5,6 +5,7 @@ use crate::journey::{PATIENCE, value};
 use crate::story::Story;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
+use crate::support::some_of;
 
 /// Domains in arrays, in a composite type and in a range.
 const OURS: &str = "CREATE DOMAIN d AS numeric(10,4); CREATE TYPE c AS (a d); CREATE TYPE r AS RANGE (subtype = numeric); \
@@ -23,7 +24,7 @@ const THEIRS: [(&str, &str); 2] = [
 #[tokio::test]
 async fn a_type_of_the_targets_that_holds_less_within_a_columns_type_is_refused_before_a_row_is_written() {
     let refused = "values of public.t consist of types that are others on the target";
-    for mode in ["existing", "none"] {
+    for mode in some_of(["existing", "none"]) {
         for (what, theirs) in THEIRS {
             let pair = Pair::builder().start().await;
             pair.source_sql(OURS).await;
@@ -62,7 +63,7 @@ const REPLACED: [&str; 2] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_domain_that_was_replaced_within_arrays_is_named_and_values_that_came_are_compared() {
-    for replaced in REPLACED {
+    for replaced in some_of(REPLACED) {
         let story = Story::of(
             "CREATE DOMAIN d AS numeric(10,1); CREATE TABLE t (id int PRIMARY KEY, da d[] DEFAULT '{1}'); \
              CREATE TABLE e (id int PRIMARY KEY, da d[]); INSERT INTO t VALUES (1, '{1.5}')",
@@ -127,7 +128,7 @@ async fn an_attribute_gets_another_type_although_columns_have_values_of_it() {
 /// It is altered as what it is: `ALTER TYPE` says that it is no composite type.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_row_type_of_a_table_is_altered_as_the_table() {
-    for arguments in [&[][..], &["--exclude-tables", "a"]] {
+    for arguments in some_of([&[][..], &["--exclude-tables", "a"]]) {
         let setup = "CREATE TABLE a (x int PRIMARY KEY, y text); CREATE TABLE b (id int PRIMARY KEY, r a); \
              INSERT INTO b VALUES (1, '(1,one)')";
         let pair = Pair::builder().start().await;

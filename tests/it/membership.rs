@@ -7,7 +7,7 @@ use crate::migration::source_admin;
 use crate::story::Story;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
-use crate::support::wait_until;
+use crate::support::{some_of, wait_until};
 
 /// All rows of a query on both sides, as text; asserts that they are equal.
 async fn same_rows(journey: &Journey, sql: &str) {
@@ -39,7 +39,7 @@ const CHANGES: [&str; 3] = [
 /// The story: every streamed change of every partition was thrown away.
 #[tokio::test]
 async fn a_partitioned_table_that_is_named_brings_its_partitions_of_all_levels_and_schemas() {
-    for filter in [["--tables", "root"], ["--schemas", "shop"]] {
+    for filter in some_of([["--tables", "root"], ["--schemas", "shop"]]) {
         let mut journey = Journey::on(Pair::builder().start().await, &[PARTS], &filter).await;
         journey.write(&CHANGES).await;
         catch_up(&mut journey, &filter, 0);
@@ -341,7 +341,7 @@ async fn a_partition_that_was_detached_stays_a_member_when_it_is_copied_anew() {
 /// and was said to be none any more; nothing led on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_created_while_the_slot_is_waited_for_is_a_new_one() {
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         let pair = Pair::builder().start().await;
         let (source, target) = (pair.source_client().await, pair.target_client().await);
         let (first, late) =

@@ -5,6 +5,7 @@
 use crate::journey::value;
 use crate::story::Story;
 use crate::support::pair::Pair;
+use crate::support::some_of;
 
 const PARTED: &str = "CREATE TABLE pt (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
      CREATE TABLE pt_1 PARTITION OF pt FOR VALUES FROM (0) TO (100); INSERT INTO pt VALUES (1, 'v'), (2, 'v')";
@@ -34,7 +35,7 @@ async fn published(mode: &str, publish: &str) -> Story {
 /// it was detached or dropped as advised, with them: exit 0, also of --finish.
 #[tokio::test]
 async fn rows_of_a_partition_that_takes_the_place_of_another_are_not_lost_with_that() {
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         for old in ["", "DROP TABLE pt_1;"] {
             let story = rooted(mode).await;
             story.source(&format!("BEGIN; {REPLACED} {old} COMMIT")).await;
@@ -60,13 +61,13 @@ async fn rows_that_are_in_another_partition_by_now_and_tables_that_became_partit
          ALTER TABLE t ATTACH PARTITION t_0 FOR VALUES FROM (0) TO (100); CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (100) TO (200); \
          ALTER TABLE t ADD PRIMARY KEY (id); INSERT INTO t VALUES (150, 'n'); UPDATE t SET v = 'w' WHERE id = 1; COMMIT";
     let rooted = |setup: &str| format!("{setup}; {ALL_ROOTED}");
-    for (setup, sql, arguments) in [
+    for (setup, sql, arguments) in some_of([
         (with_default.clone(), split, &[][..]),
         (rooted(&with_default), split, &["--publication", "mine"]),
         (PARTED.to_owned(), below, &[]),
         (rooted(PARTED), below, &["--publication", "mine"]),
         (plain.to_owned(), converted, &[]),
-    ] {
+    ]) {
         let story = Story::of(&setup, arguments).await;
         story.source(sql).await;
         story.leads_to_the_end().await;
@@ -80,7 +81,7 @@ async fn rows_that_are_in_another_partition_by_now_and_tables_that_became_partit
 /// rows were lost with that.
 #[tokio::test]
 async fn a_tree_that_is_attached_to_a_root_that_is_published_as_one_comes_whole() {
-    for publish in [ROOTED, ALL_ROOTED] {
+    for publish in some_of([ROOTED, ALL_ROOTED]) {
         let story = published("create", publish).await;
         story
             .source(
@@ -103,7 +104,7 @@ async fn a_tree_that_is_attached_to_a_root_that_is_published_as_one_comes_whole(
 /// with "would overlap" as long as the old one was not detached.
 #[tokio::test]
 async fn a_partition_that_was_filled_before_it_took_the_place_of_another_leads_to_the_root() {
-    for old in ["", "DROP TABLE pt_1;"] {
+    for old in some_of(["", "DROP TABLE pt_1;"]) {
         let story = published("create", ALL_ROOTED).await;
         story.source(&format!("BEGIN; {REPLACED} {old} COMMIT")).await;
         let said = story.run(&["catchup"], 7).stderr;
@@ -116,7 +117,7 @@ async fn a_partition_that_was_filled_before_it_took_the_place_of_another_leads_t
 /// both were taken for the same table of the target.
 #[tokio::test]
 async fn a_partition_that_takes_the_place_and_the_name_of_another_is_told_from_it() {
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         let story = rooted(mode).await;
         let names = "ALTER TABLE pt_1 RENAME TO old; ALTER TABLE ps RENAME TO pt_1;";
         story.source(&format!("BEGIN; {REPLACED} {names} COMMIT")).await;
@@ -127,7 +128,7 @@ async fn a_partition_that_takes_the_place_and_the_name_of_another_is_told_from_i
 /// The story: "would overlap partition", without the SQL that drops the old one.
 #[tokio::test]
 async fn a_dropped_partition_in_the_way_of_the_one_in_its_place_is_named_with_the_sql() {
-    for arguments in [&[][..], &["--all-tables"]] {
+    for arguments in some_of([&[][..], &["--all-tables"]]) {
         let story = Story::of(PARTED, arguments).await;
         story.source(&format!("BEGIN; {REPLACED} DROP TABLE pt_1; COMMIT; INSERT INTO pt VALUES (50, 'n')")).await;
         story.leads_to_the_end().await;
@@ -148,11 +149,11 @@ async fn a_row_that_the_place_of_its_partition_on_the_target_refuses_leads_to_th
 /// without a row exit 0, though the target lacked the partition.
 #[tokio::test]
 async fn a_new_partition_of_a_root_that_is_published_as_one_is_named_with_or_without_rows() {
-    for (mode, row) in [
+    for (mode, row) in some_of([
         ("create", "INSERT INTO pt VALUES (201, 'n')"),
         ("create", ""),
         ("existing", "INSERT INTO pt VALUES (201, 'n')"),
-    ] {
+    ]) {
         let story = rooted(mode).await;
         story.source("CREATE TABLE pt_3 PARTITION OF pt FOR VALUES FROM (200) TO (300)").await;
         story.source(row).await;
@@ -164,7 +165,7 @@ async fn a_new_partition_of_a_root_that_is_published_as_one_is_named_with_or_wit
 /// and did not say which.
 #[tokio::test]
 async fn a_partition_that_was_emptied_is_copied_with_the_root_in_whose_name_its_rows_come() {
-    for mode in ["create", "existing"] {
+    for mode in some_of(["create", "existing"]) {
         let story = rooted(mode).await;
         story.source("TRUNCATE pt_1").await;
         let said = story.run(&["resync", "public.pt_1"], 2).stderr;
@@ -177,7 +178,7 @@ async fn a_partition_that_was_emptied_is_copied_with_the_root_in_whose_name_its_
 /// one and its index.
 #[tokio::test]
 async fn a_table_that_was_made_anew_with_other_keys_has_them_on_the_target() {
-    for rows in ["INSERT INTO m VALUES (1, 'a')", ""] {
+    for rows in some_of(["INSERT INTO m VALUES (1, 'a')", ""]) {
         let setup = format!("CREATE TABLE m (id int PRIMARY KEY, a text); {rows}");
         let story = Story::of(&setup, &["--all-tables"]).await;
         story

@@ -7,6 +7,7 @@
 use crate::journey::value;
 use crate::story::Story;
 use crate::support::pair::Pair;
+use crate::support::some_of;
 
 /// Tables that draw from sequences of which no column is the owner, and one with a serial.
 const TABLES: &str = "\
@@ -70,7 +71,7 @@ async fn draws_equal_at_the_end(story: &Story, error: &str) {
 
 #[tokio::test]
 async fn sequences_that_exchanged_names_are_exchanged_on_the_target_and_keep_their_values() {
-    for schema in BOTH {
+    for schema in some_of(BOTH) {
         let exchange = "BEGIN; ALTER SEQUENCE sa RENAME TO sx; ALTER SEQUENCE sb RENAME TO sa; ALTER SEQUENCE sx RENAME TO sb; COMMIT";
         let error = leads_to_equal_draws(&story(schema).await, exchange).await;
         assert!(error.contains("2 sequences") && error.contains("walferry_aside_1"), "{error}");
@@ -90,14 +91,14 @@ async fn a_sequence_that_took_the_name_of_a_dropped_one_is_renamed_once_that_is_
 /// In a schema of the operator's what is in the way is put aside, as is what a default uses.
 #[tokio::test]
 async fn what_may_be_needed_is_put_aside_for_a_sequence_that_gets_its_name() {
-    for (schema, change, other) in [
+    for (schema, change, other) in some_of([
         (Schema::Existing, "DROP SEQUENCE unused; ALTER SEQUENCE sa RENAME TO unused", "unused"),
         (
             Schema::Create,
             "ALTER TABLE tb ALTER id DROP DEFAULT; DROP SEQUENCE sb; ALTER SEQUENCE sa RENAME TO sb",
             "sb",
         ),
-    ] {
+    ]) {
         let story = story(schema).await;
         story.source(change).await;
         let said = story.run(&["catchup"], 8);
@@ -112,7 +113,7 @@ async fn what_may_be_needed_is_put_aside_for_a_sequence_that_gets_its_name() {
 
 #[tokio::test]
 async fn a_sequence_that_was_renamed_is_not_taken_for_the_one_that_was_created_under_its_old_name() {
-    for schema in BOTH {
+    for schema in some_of(BOTH) {
         let change = "ALTER SEQUENCE sa RENAME TO sa_old; CREATE SEQUENCE sa START 300";
         let error = leads_to_equal_draws(&story(schema).await, change).await;
         let (rename, create) = (error.find("RENAME TO \"sa_old\"").unwrap(), error.find("CREATE SEQUENCE").unwrap());
@@ -122,7 +123,7 @@ async fn a_sequence_that_was_renamed_is_not_taken_for_the_one_that_was_created_u
 
 #[tokio::test]
 async fn a_serials_sequence_that_was_freed_and_renamed_is_not_taken_for_the_one_that_has_its_name() {
-    for schema in BOTH {
+    for schema in some_of(BOTH) {
         let change = "ALTER SEQUENCE ts_id_seq OWNED BY NONE; ALTER SEQUENCE ts_id_seq RENAME TO ts_old; \
             CREATE SEQUENCE ts_id_seq START 300";
         let error = leads_to_equal_draws(&story(schema).await, change).await;
@@ -133,7 +134,7 @@ async fn a_serials_sequence_that_was_freed_and_renamed_is_not_taken_for_the_one_
 
 #[tokio::test]
 async fn a_sequence_that_went_to_a_schema_is_not_taken_for_the_one_that_had_its_name_there() {
-    for schema in BOTH {
+    for schema in some_of(BOTH) {
         for change in [
             "ALTER SEQUENCE s3.sa RENAME TO sa_old; ALTER SEQUENCE sa SET SCHEMA s3",
             "ALTER SEQUENCE s3.sa RENAME TO sa_old; ALTER SEQUENCE sa SET SCHEMA s3; CREATE SEQUENCE sa START 300",
@@ -181,7 +182,7 @@ async fn what_the_daemon_sets_meanwhile_is_never_anothers_value() {
 /// compared: the target went on to draw from what it had drawn from before.
 #[tokio::test]
 async fn a_default_that_draws_from_another_sequence_by_now_is_named_with_that() {
-    for schema in BOTH {
+    for schema in some_of(BOTH) {
         for change in [
             "ALTER TABLE ta ALTER id SET DEFAULT nextval('sb'); ALTER TABLE tb ALTER id SET DEFAULT nextval('s3.sa')",
             "CREATE SEQUENCE fresh START 700; ALTER TABLE ta ALTER id SET DEFAULT nextval('fresh') + 10000",
@@ -198,11 +199,11 @@ async fn a_default_that_draws_from_another_sequence_by_now_is_named_with_that() 
 /// called on the target so far.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_was_added_draws_from_the_counterpart_whatever_was_called_so_before() {
-    for change in [
+    for change in some_of([
         "ALTER SEQUENCE sa RENAME TO sa_old; CREATE SEQUENCE sa START 300; ALTER TABLE tb ADD COLUMN n int DEFAULT nextval('sa')",
         "ALTER SEQUENCE sb RENAME TO sx; ALTER SEQUENCE sa RENAME TO sb; ALTER SEQUENCE sx RENAME TO sa; \
          ALTER TABLE tc ADD COLUMN n int DEFAULT nextval('sb')",
-    ] {
+    ]) {
         let story = story(Schema::Create).await;
         story.source(change).await;
         story.source(DRAWN).await;

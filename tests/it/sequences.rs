@@ -17,7 +17,7 @@ use crate::migration::{PATIENCE, catch_up, source_admin, streaming};
 use crate::story::Story;
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
-use crate::support::{connect, wait_until, workload};
+use crate::support::{connect, some_of, wait_until, workload};
 use crate::ways_out::printed;
 
 /// Sequences of the fixture.
@@ -418,7 +418,7 @@ async fn columns_sequences_that_got_other_names_are_named_with_the_sql_that_rena
 /// nothing said so, and the DROP TABLE that was printed is refused while it is the old one's.
 #[tokio::test]
 async fn a_sequence_that_became_another_columns_or_none_is_that_on_the_target_before_the_old_table_is_dropped() {
-    for create in [true, false] {
+    for create in some_of([true, false]) {
         let tables = "CREATE TABLE items (id serial PRIMARY KEY); CREATE TABLE loose (id serial PRIMARY KEY); \
             CREATE TABLE user_of_it (id int DEFAULT nextval('loose_id_seq') PRIMARY KEY)";
         let pair = Pair::builder().start().await;

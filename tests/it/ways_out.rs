@@ -4,9 +4,9 @@
 use walferry::demo::server::Server;
 
 use crate::journey::{Journey, PATIENCE, execute, value};
-use crate::support::oldest_and_newest;
 use crate::support::pair::Pair;
 use crate::support::process::Walferry;
+use crate::support::{oldest_and_newest, some_of};
 
 const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
     INSERT INTO a SELECT i, 'x' FROM generate_series(1, 20) AS i; INSERT INTO b SELECT i, 'x' FROM generate_series(1, 20) AS i";
@@ -34,7 +34,7 @@ pub fn printed<'s>(said: &'s str, before: &str, after: &str) -> &'s str {
 
 #[tokio::test]
 async fn a_tree_of_partitions_that_was_created_later_is_taken_in_whole_by_its_root_or_a_part() {
-    for (table, words) in [("p", ""), ("parts.p21", ""), ("p", "--all-tables")] {
+    for (table, words) in some_of([("p", ""), ("parts.p21", ""), ("p", "--all-tables")]) {
         let arguments: Vec<&str> = [words].into_iter().filter(|word| !word.is_empty()).collect();
         let mut journey = Journey::on(Pair::builder().start().await, &[TABLES], &arguments).await;
         journey.write(&[TREE]).await;
@@ -73,7 +73,7 @@ async fn a_tree_of_partitions_that_was_created_later_is_taken_in_whole_by_its_ro
 
 #[tokio::test]
 async fn a_level_of_partitions_that_was_added_to_a_known_root_is_taken_in_by_hand_or_at_the_next_start() {
-    for by in ["hand", "start"] {
+    for by in some_of(["hand", "start"]) {
         let mut journey = Journey::of(&[TREE]).await;
         journey.catch_up().await;
         journey
@@ -159,7 +159,7 @@ async fn tables_that_exchange_names_are_renamed_by_what_is_printed() {
     ];
     let marks = "UPDATE a SET v = 'a'; UPDATE b SET v = 'b'";
     // Noticed before there was a change of them, and by the first change.
-    for changes in [&[][..], &["UPDATE a SET v = 'new'", "INSERT INTO b VALUES (99, 'new')"]] {
+    for changes in some_of([&[][..], &["UPDATE a SET v = 'new'", "INSERT INTO b VALUES (99, 'new')"]]) {
         let mut journey = Journey::of(&[TABLES, three, marks]).await;
         journey.write(&exchange).await;
         let said = if changes.is_empty() {
@@ -198,7 +198,7 @@ const ROOTED: &str = "CREATE TABLE root (id int, r text, PRIMARY KEY (id, r)) PA
 #[tokio::test]
 async fn a_publication_whose_partitions_come_in_another_name_is_set_back_without_loss() {
     let rows = "SELECT string_agg(t::text, ' ' ORDER BY t::text) FROM root AS t";
-    for (is, set) in [("true", "false"), ("false", "true")] {
+    for (is, set) in some_of([("true", "false"), ("false", "true")]) {
         let publication =
             format!("CREATE PUBLICATION mine FOR TABLE root, plain WITH (publish_via_partition_root = {is})");
         let arguments = ["--publication", "mine"];
@@ -284,7 +284,7 @@ async fn a_member_that_is_attached_to_a_root_that_is_published_as_one_goes_with_
 /// The story: once it was detached on both sides nothing carried it, and exit 0.
 #[tokio::test]
 async fn a_partition_that_is_detached_from_a_root_that_is_published_as_one_goes_its_own_way() {
-    for by in ["list", "all"] {
+    for by in some_of(["list", "all"]) {
         let list = "CREATE PUBLICATION mine FOR TABLE root, plain WITH (publish_via_partition_root)";
         let all = "CREATE PUBLICATION mine FOR ALL TABLES WITH (publish_via_partition_root)";
         let publication = if by == "list" { list } else { all };
@@ -333,7 +333,7 @@ async fn changes_that_come_in_another_name_stop_the_stream_from_the_copy_on() {
 /// changes that were made while there was no publication; from 18 on it drops them.
 #[tokio::test]
 async fn a_publication_that_was_gone_for_a_while_is_made_again_and_its_tables_copied_anew() {
-    for server in <[Server; 2]>::from(oldest_and_newest()) {
+    for server in some_of(<[Server; 2]>::from(oldest_and_newest())) {
         for (all, arguments) in [(" FOR ALL TABLES", &["--all-tables"][..]), ("", &[])] {
             let pair = Pair::builder().servers(&server, &server).start().await;
             let mut journey = Journey::on(pair, &[TABLES], arguments).await;
@@ -372,7 +372,7 @@ async fn a_publication_that_was_gone_for_a_while_is_made_again_and_its_tables_co
 /// The story: `resync '*'` said 0 and to add the table, and `catchup` to run `resync '*'`.
 #[tokio::test]
 async fn a_table_that_was_created_while_one_of_two_publications_was_gone_comes_with_all_tables() {
-    for server in <[Server; 2]>::from(oldest_and_newest()) {
+    for server in some_of(<[Server; 2]>::from(oldest_and_newest())) {
         for (gone, what) in [("everything", "FOR ALL TABLES"), ("few", "FOR TABLE a")] {
             let pair = Pair::builder().servers(&server, &server).start().await;
             let publications = ["--publication", "everything,few"];
@@ -404,7 +404,7 @@ async fn a_table_that_was_created_while_one_of_two_publications_was_gone_comes_w
 /// would have been taken for one whose rows all come with the stream.
 #[tokio::test]
 async fn a_table_that_was_created_while_the_publication_was_gone_is_not_taken_for_whole() {
-    for server in <[Server; 2]>::from(oldest_and_newest()) {
+    for server in some_of(<[Server; 2]>::from(oldest_and_newest())) {
         let pair = Pair::builder().servers(&server, &server).start().await;
         let mut journey = Journey::on(pair, &[TABLES], &["--all-tables"]).await;
         journey.catch_up().await;

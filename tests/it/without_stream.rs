@@ -7,9 +7,9 @@ use walferry::demo::cluster::SUPERUSER;
 
 use crate::journey::{KEYS_OF_PUBLIC, execute, value};
 use crate::migration::{PATIENCE, streaming, until_applied};
-use crate::support::oldest_and_newest;
 use crate::support::pair::{APP, DATABASE, Pair, PairBuilder, SourceRole, TargetRole};
 use crate::support::process::{Finished, Walferry, command_for};
+use crate::support::{oldest_and_newest, some_of};
 
 /// Unlogged tables with what they can have, their names against the order of
 /// their keys; views over views, their names against the order of reading.
@@ -246,7 +246,7 @@ async fn an_end_that_is_killed_leaves_unlogged_tables_empty_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_and_views_that_exist_are_filled_at_the_end_and_views_left_alone_without_a_schema_of_ours() {
-    for (mode, views) in [("existing", "refreshed"), ("none", "left alone")] {
+    for (mode, views) in some_of([("existing", "refreshed"), ("none", "left alone")]) {
         let pair = pair_of(Pair::builder()).await;
         let target = pair.target_client().await;
         let mut tables = TABLES.replace(" AS SELECT n FROM between", " AS SELECT n FROM between WITH NO DATA");
@@ -293,7 +293,7 @@ async fn a_filter_leaves_unlogged_tables_and_the_views_over_them_out() {
 /// as they were written before it was logged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_logged_after_the_copy_is_not_passed_over() {
-    for publication in [None, Some("CREATE PUBLICATION walferry FOR TABLE customer, event")] {
+    for publication in some_of([None, Some("CREATE PUBLICATION walferry FOR TABLE customer, event")]) {
         let pair = pair_of(Pair::builder()).await;
         if let Some(sql) = publication {
             pair.source_sql(sql).await;

@@ -85,3 +85,15 @@ pub async fn assert_equal(source_uri: &str, target_uri: &str) {
     let differences = compare::differences(&compared);
     assert!(differences.is_empty(), "the two databases differ:\n{differences}");
 }
+
+/// Some of these cases, each of which takes servers of its own: half of them, chosen at
+/// random and named; all with `WALFERRY_TEST_ALL=1`, as `make storms` has it.
+pub fn some_of<C>(cases: impl IntoIterator<Item = C>) -> impl Iterator<Item = C> {
+    let cases: Vec<C> = cases.into_iter().collect();
+    let count = cases.len();
+    let wanted = if std::env::var_os("WALFERRY_TEST_ALL").is_some() { count } else { count.div_ceil(2) };
+    let mut chosen = rand::seq::index::sample(&mut rand::rng(), count, wanted).into_vec();
+    chosen.sort_unstable();
+    eprintln!("cases {chosen:?} of {count} (WALFERRY_TEST_ALL=1: all)");
+    cases.into_iter().enumerate().filter(move |(place, _)| chosen.contains(place)).map(|(_, case)| case)
+}
