@@ -27,7 +27,7 @@ pub enum Shape {
 }
 
 /// Whether a table's changes are in the WAL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Persistence {
     /// They are.
     Permanent,

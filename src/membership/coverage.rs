@@ -43,6 +43,8 @@ pub enum Cause {
     CreatedAgain {
         /// The same.
         release: String,
+        /// Of the new one.
+        persistence: Persistence,
     },
     /// The source has it under another name than the target.
     Renamed {
@@ -264,13 +266,17 @@ impl Gap {
     fn remedy(&self) -> String {
         let (table, sql) = (&self.table, self.table.sql());
         let again = format!("copy it anew: walferry resync '{table}'");
+        let anew = |root: &TableName| format!("copy that one anew: walferry resync '{root}'");
         let add = format!("take it in: walferry add '{table}'");
         match &self.cause {
             Cause::Dropped { within: Some(parent), .. } => format!("it goes with {parent}"),
             Cause::Dropped { within: None, release } => {
                 format!("if it can go, on the target: {release}DROP TABLE {sql};")
             }
-            Cause::CreatedAgain { release } => format!("on the target: {release}DROP TABLE {sql}; then {add}"),
+            Cause::CreatedAgain { release, persistence } => {
+                let then = if *persistence == Persistence::Unlogged { "the end brings the new one" } else { &add };
+                format!("on the target: {release}DROP TABLE {sql}; then {then}")
+            }
             Cause::Renamed { how, .. } => how.to_string(),
             Cause::Switched(switched) => switched.remedy(),
             Cause::RowFilter(filter) => filter.remedy(),
@@ -289,21 +295,18 @@ impl Gap {
                 format!("copy {root} anew, in whose name its rows come: walferry resync '{root}'")
             }
             Cause::PublishedAgain | Cause::Rewritten { .. } | Cause::Paired { .. } | Cause::Altered { .. } => again,
-            Cause::NoPlace { create: None, .. } => add,
+            Cause::NoPlace { create: None, .. } | Cause::Logged => add,
             Cause::NoPlace { root, create: Some(create) } => {
                 format!("unless other partitions of {root} there take its rows, create it there: {create}")
             }
-            Cause::NewWithin { root } => format!("copy that one anew: walferry resync '{root}'"),
-            Cause::LeftOutWithin { root } => {
-                format!("take it out of --exclude-tables, and copy that one anew: walferry resync '{root}'")
-            }
+            Cause::NewWithin { root } => anew(root),
+            Cause::LeftOutWithin { root } => format!("take it out of --exclude-tables, and {}", anew(root)),
             Cause::Operations(_) => format!("mend the publication, and {again}"),
             Cause::OtherRows => format!("let each publication that has it publish every kind of change, and {again}"),
             Cause::Unlogged { now } => format!(
                 "make it logged on the source (ALTER TABLE {} SET LOGGED;) and copy it anew: walferry resync '{now}'",
                 now.sql()
             ),
-            Cause::Logged => add,
             Cause::LetIn | Cause::New | Cause::NewAndEmpty => {
                 format!("{add}, or leave it out: --exclude-tables '{table}'")
             }
@@ -383,16 +386,13 @@ pub fn compare(now: &Now<'_>) -> Vec<Gap> {
             Some(table) => of_table(now, &members, row, table, there),
             None if !row.state.takes_part() || there.is_none() => Vec::new(),
             None if let Some(stranger) = there.and_then(|there| strangers.get(&there.name)) => {
-                if takes_its_place(row, stranger) {
-                    Vec::new()
-                } else {
-                    vec![Cause::CreatedAgain { release: String::new() }]
-                }
+                let again = Cause::CreatedAgain { release: String::new(), persistence: stranger.persistence };
+                (!takes_its_place(row, stranger)).then_some(again).into_iter().collect()
             }
-            None => {
-                let within = there.and_then(|there| dropped_above(&by_oid, there));
-                vec![Cause::Dropped { within, release: String::new() }]
-            }
+            None => vec![Cause::Dropped {
+                within: there.and_then(|there| dropped_above(&by_oid, there)),
+                release: String::new(),
+            }],
         };
         // One without a table there, as it was left out, goes by its present name.
         let here = by_oid.get(&row.source_oid).map_or(&row.table, |table| &table.name);

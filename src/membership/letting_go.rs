@@ -180,7 +180,7 @@ pub async fn with_releases(target: &Session, gaps: &mut [Gap], kept: &HashSet<Ta
     let depths: HashMap<&TableName, usize> =
         tables.into_iter().map(|table| (table, depth(table, &below.bonds))).collect();
     for gap in gaps.iter_mut() {
-        if let (Cause::Dropped { release, .. } | Cause::CreatedAgain { release }, Some(sql)) =
+        if let (Cause::Dropped { release, .. } | Cause::CreatedAgain { release, .. }, Some(sql)) =
             (&mut gap.cause, releases.get(&gap.table))
         {
             release.clone_from(sql);

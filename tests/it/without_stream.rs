@@ -7,6 +7,7 @@ use walferry::demo::cluster::SUPERUSER;
 
 use crate::journey::{KEYS_OF_PUBLIC, execute, value};
 use crate::migration::{PATIENCE, streaming, until_applied};
+use crate::story::Story;
 use crate::support::pair::{APP, DATABASE, Pair, PairBuilder, SourceRole, TargetRole};
 use crate::support::process::{Finished, Walferry, command_for};
 use crate::support::{oldest_and_newest, some_of};
@@ -332,4 +333,18 @@ async fn foreign_tables_are_named_with_what_their_servers_need() {
     Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
     assert_eq!(listed(&pair), ["foreign table moon elsewhere"]);
     assert_same(&pair, &["earth"]).await;
+}
+
+/// The story: `add` was printed of an unlogged table that had been made anew, and refused.
+#[tokio::test]
+async fn an_unlogged_table_that_was_created_again_comes_at_the_end_behind_what_is_printed() {
+    let setup =
+        "CREATE UNLOGGED TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1); CREATE TABLE t (id int PRIMARY KEY)";
+    let story = Story::of(setup, &[]).await;
+    story.source("DROP TABLE u; CREATE UNLOGGED TABLE u (k text PRIMARY KEY); INSERT INTO u VALUES ('new')").await;
+    let said = story.run(&["catchup"], 8);
+    assert!(said.stderr.contains("DROP TABLE \"public\".\"u\"; then the end brings the new one"), "{}", said.stderr);
+    story.do_as_printed(&said, "DROP TABLE \"public\".\"u\"").await;
+    story.run(&["catchup", "--finish"], 0);
+    story.pair.assert_equal().await;
 }
