@@ -12,12 +12,13 @@ use crate::sql::{TableName, ident, literal};
 
 /// The statements that add the column of this number, of the table with this oid, to
 /// `table` under this name (by now the source may have another of that name); `None` when
-/// the source has dropped it again.
+/// the source has dropped it again. A target that knows none which is computed when it is read
+/// (before 18) stores it.
 ///
 /// # Errors
 /// When the catalog cannot be read.
 pub async fn add_column_sql(
-    source: &Session,
+    (source, target): (&Session, &Session),
     oid: u32,
     table: &TableName,
     (number, name): (i16, &str),
@@ -56,7 +57,8 @@ pub async fn add_column_sql(
             ("a", _) => Fill::Identity("ALWAYS"),
             ("d", _) => Fill::Identity("BY DEFAULT"),
             (_, "s") => Fill::Computed("STORED"),
-            (_, "v") => Fill::Computed("VIRTUAL"),
+            (_, "v") if target.version() >= 180_000 => Fill::Computed("VIRTUAL"),
+            (_, "v") => Fill::Computed("STORED"),
             _ => owned.map_or(Fill::Default, |((schema, name), kind)| Fill::Serial(TableName { schema, name }, kind)),
         },
     };

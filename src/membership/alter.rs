@@ -264,13 +264,15 @@ async fn added(
     state: &State,
 ) -> Result<Option<String>, StateError> {
     let Some(number) = top.number else { return Ok(None) };
-    let Some(add) = add_column_sql(source, top.oid, table, (number, name)).await? else { return Ok(None) };
+    let Some(add) = add_column_sql((source, state.session()), top.oid, table, (number, name)).await? else {
+        return Ok(None);
+    };
     let below = otherwise_below(source, top.oid, number).await?;
     let names = state.target_names(&below.iter().map(|one| one.oid).collect::<Vec<_>>()).await?;
     let mut statements = Vec::new();
     for (one, there) in below.iter().filter_map(|one| Some((one, names.get(&one.oid)?))) {
         if one.has_own_values {
-            let own = add_column_sql(source, one.oid, there, (one.number, name)).await?;
+            let own = add_column_sql((source, state.session()), one.oid, there, (one.number, name)).await?;
             statements.extend(own.map(|sql| sql.replacen(" ADD COLUMN ", " ADD COLUMN IF NOT EXISTS ", 1)));
         }
     }

@@ -92,3 +92,16 @@ async fn an_expression_that_was_altered_on_the_target_alone_is_named() {
         side.batch_execute("ALTER TABLE p ALTER g SET EXPRESSION AS (a * 4)").await.unwrap();
     }
 }
+
+/// The story: the ADD COLUMN that was printed said VIRTUAL, which the target did not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_computed_when_it_is_read_is_stored_on_a_target_that_knows_none_such() {
+    let (oldest, newest) = oldest_and_newest();
+    if newest.major < 18 {
+        return eprintln!("no server computes columns when they are read: nothing was tested");
+    }
+    let pair = Pair::builder().servers(&newest, &oldest).start().await;
+    let story = Story::on(pair, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)", &[]).await;
+    story.source("ALTER TABLE t ADD twice int GENERATED ALWAYS AS (id * 2) VIRTUAL; INSERT INTO t VALUES (2)").await;
+    story.leads_to_the_end().await;
+}
