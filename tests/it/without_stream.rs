@@ -348,3 +348,18 @@ async fn an_unlogged_table_that_was_created_again_comes_at_the_end_behind_what_i
     story.run(&["catchup", "--finish"], 0);
     story.pair.assert_equal().await;
 }
+
+/// What is at the end goes by its present schema.
+#[tokio::test]
+async fn a_materialized_view_whose_schema_is_renamed_is_filled_at_the_end() {
+    let setup = "CREATE SCHEMA a; CREATE TABLE a.t (id int PRIMARY KEY); INSERT INTO a.t VALUES (1); \
+         CREATE MATERIALIZED VIEW a.m AS SELECT id FROM a.t; CREATE UNLOGGED TABLE a.u (id int PRIMARY KEY); \
+         INSERT INTO a.u VALUES (5)";
+    let story = Story::of(setup, &[]).await;
+    let rename = "ALTER SCHEMA a RENAME TO b";
+    story.source(&format!("{rename}; INSERT INTO b.t VALUES (2); REFRESH MATERIALIZED VIEW b.m")).await;
+    story.target.batch_execute(rename).await.unwrap();
+    story.run(&["catchup", "--finish"], 0);
+    story.pair.assert_equal().await;
+    assert_eq!(value(&story.target, "SELECT count(*)::text FROM b.m").await, "2");
+}
