@@ -4,8 +4,8 @@
 use crate::journey::{PATIENCE, value};
 use crate::story::Story;
 use crate::support::pair::Pair;
-use crate::support::process::Walferry;
-use crate::support::some_of;
+use crate::support::process::{Walferry, command_for};
+use crate::support::{some_of, wait_until};
 
 /// Domains in arrays, in a composite type and in a range.
 const OURS: &str = "CREATE DOMAIN d AS numeric(10,4); CREATE TYPE c AS (a d); CREATE TYPE r AS RANGE (subtype = numeric); \
@@ -180,4 +180,67 @@ async fn what_is_refused_before_rows_are_written_knows_renames_and_columns_of_an
     assert!(said.contains("ALTER TABLE \"public\".\"t\" ALTER COLUMN \"da\" TYPE public.d[]"), "{said}");
     assert!(!said.contains("ALTER TABLE \"public\".\"u\" ALTER COLUMN"), "{said}");
     assert_eq!(value(&story.target, "SELECT da FROM u WHERE id = 2").await, "{1.2345}");
+}
+
+/// The story that would be: a replacement on the target rounded what was there, was undone, and
+/// both sides were called equal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_was_another_one_on_the_target_meanwhile_leads_to_the_rows_that_it_rounded() {
+    let setup = "CREATE DOMAIN d AS numeric(10,4); CREATE TABLE t (id int PRIMARY KEY, da d[]); INSERT INTO t VALUES (1, '{1.2345}')";
+    let story = Story::of(setup, &[]).await;
+    for kind in ["numeric(10,1)", "numeric(10,4)"] {
+        let replace = format!(
+            "ALTER DOMAIN d RENAME TO d_old; CREATE DOMAIN d AS {kind}; ALTER TABLE t ALTER da TYPE d[]; DROP DOMAIN d_old"
+        );
+        story.target.batch_execute(&replace).await.unwrap();
+    }
+    assert_ne!(value(&story.target, "SELECT da::text FROM t").await, "{1.2345}");
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("walferry resync 'public.t'"), "{said}");
+    story.leads_to_the_end().await;
+}
+
+/// What a type was paired with is known to a table that comes later, and to a copy that goes
+/// on: an attribute that was renamed is none to drop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_is_known_to_what_is_copied_later() {
+    let is_said = |said: &str| said.contains("RENAME ATTRIBUTE ") && !said.contains("DROP ATTRIBUTE");
+    let tables = "CREATE TYPE c AS (a int, b text); CREATE TABLE t (id int PRIMARY KEY, c c)";
+    let pair = Pair::builder().start().await;
+    pair.target_client().await.batch_execute(tables).await.unwrap();
+    let story =
+        Story::on(pair, &format!("{tables}; INSERT INTO t VALUES (1, '(1,x)')"), &["--schema", "existing"]).await;
+    let rename = "ALTER TYPE c RENAME ATTRIBUTE a TO z";
+    let later = "CREATE TABLE u (id int PRIMARY KEY, c c)";
+    story.target.batch_execute(later).await.unwrap();
+    story.source(&format!("{later}; {rename}; INSERT INTO u VALUES (1, '(1,x)')")).await;
+    let said = story.run(&["resync", "public.t"], 3).stderr;
+    assert!(is_said(&said), "resync: {said}");
+    let said = story.run(&["add", "public.u"], 3).stderr;
+    assert!(is_said(&said), "add: {said}");
+    story.target.batch_execute(rename).await.unwrap();
+    story.leads_on().await;
+    // A table that a copy anew has emptied, behind another one of the type.
+    let mut emptied = command_for(&story.pair, &["resync", "public.u", "--schema", "existing"]);
+    emptied.env("WALFERRY_FAILPOINT", "copy-before-commit:1");
+    Walferry::spawn(emptied).wait(PATIENCE);
+    let back = "ALTER TYPE c RENAME ATTRIBUTE z TO a";
+    story.source(back).await;
+    let daemon = Walferry::on(&story.pair, &["run", "--schema", "existing"]);
+    wait_until("it says so", PATIENCE, || async { daemon.stderr().contains("could not be copied beside the stream") })
+        .await;
+    let said = daemon.terminate(PATIENCE).code(0).stderr;
+    assert!(is_said(&said), "daemon: {said}");
+    let said = story.run(&["catchup"], 3).stderr;
+    assert!(is_said(&said), "catchup: {said}");
+    story.target.batch_execute(back).await.unwrap();
+    story.leads_to_the_end().await;
+
+    let story = Story::cut_off(&format!("{tables}; INSERT INTO t VALUES (1, '(1,x)')")).await;
+    story.source(rename).await;
+    let said = story.run(&["run", "--until", "caught-up"], 3).stderr;
+    assert!(is_said(&said), "run: {said}");
+    story.do_what_is_printed(&story.run(&["run", "--until", "caught-up"], 3)).await;
+    story.leads_through(&["run", "--until", "caught-up"]).await;
+    story.leads_to_the_end().await;
 }

@@ -78,31 +78,43 @@ async fn a_slot_that_somebody_advanced_needs_a_resync() {
 }
 
 /// The story: the state in the backup had been left by an earlier process, and the daemon
-/// took that for a hand-over and ended with 0.
+/// took that for a hand-over and ended with 0; and so it did once attempts of its own had had
+/// the lease of the earlier state, and lost it as the source did not answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_set_back_while_the_daemon_runs_ends_it_as_it_ends_catchup() {
-    let mut pair = usual_pair().await;
-    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
-    let before = position(&pair.target_client().await).await.unwrap();
-    let (data, backup) = (pair.target.data_dir(), tempfile::tempdir().unwrap());
+    let mut ends = Proxied::around(usual_pair().await).await;
+    Walferry::run(&ends.pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let (target, claim) = (ends.pair.target_client().await, "SELECT claim::text FROM walferry.migration");
+    let (before, claimed) = (position(&target).await.unwrap(), value(&target, claim).await.parse::<i64>().unwrap());
+    let (data, backup) = (ends.pair.target.data_dir(), tempfile::tempdir().unwrap());
     let copy = |from: &Path, to: &Path| {
         assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
     };
-    pair.target.stop().unwrap();
+    ends.pair.target.stop().unwrap();
     copy(&data, &backup.path().join("data"));
-    pair.target.restart().unwrap();
-    let daemon = streaming(&pair, &[]).await;
-    pair.source_sql("CREATE TABLE since (id int PRIMARY KEY); UPDATE public.account SET id = id").await;
-    until_applied(&pair).await;
-    let source = source_admin(&pair).await;
+    ends.pair.target.restart().unwrap();
+    let daemon = ends.daemon(&[]).await;
+    ends.pair.source_sql("CREATE TABLE since (id int PRIMARY KEY); UPDATE public.account SET id = id").await;
+    until_applied(&ends.pair).await;
+    let source = source_admin(&ends.pair).await;
     wait_until("it is confirmed", PATIENCE, || async { confirmed(&source).await > before }).await;
-    pair.target.stop().unwrap();
+    ends.pair.target.stop().unwrap();
+    ends.source.mode(Mode::Blackhole);
     std::fs::remove_dir_all(&data).unwrap();
     copy(&backup.path().join("data"), &data);
-    pair.target.restart().unwrap();
+    ends.pair.target.restart().unwrap();
+    let target = ends.pair.target_client().await;
+    for lost in 1..=2 {
+        wait_until("it has the lease", PATIENCE, || async {
+            value(&target, claim).await.parse::<i64>().unwrap() >= claimed + lost
+        })
+        .await;
+        ends.source.cut();
+    }
+    ends.source.mode(Mode::Pass);
     let said = daemon.wait(PATIENCE).code(4).stderr;
     assert!(said.contains("or the target was set back to an earlier state") && !said.contains("handed over"), "{said}");
-    Walferry::run(&pair, &["catchup"], PATIENCE).code(4);
+    Walferry::run(&ends.pair, &["catchup"], PATIENCE).code(4);
 }
 
 /// The story: the daemon began a migration of its own where there was none any more.

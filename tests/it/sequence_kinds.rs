@@ -48,6 +48,9 @@ async fn an_unlogged_sequence_of_the_operators_is_named_where_the_sources_is_log
     );
     story.target.batch_execute("ALTER SEQUENCE \"public\".\"a\" SET LOGGED").await.unwrap();
     story.run(&["catchup"], 0);
+    // A remark: what is logged gives no value twice.
+    let said = value(&story.target, "SELECT string_agg(problem, ' ') FROM walferry.sequences").await;
+    assert!(said.contains("ALTER SEQUENCE \"public\".\"b\" SET UNLOGGED") && !said.contains("SET LOGGED"), "{said}");
 }
 
 /// The stories: the SQL for the identity was refused, as the column had a default still; and
