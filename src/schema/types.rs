@@ -211,7 +211,7 @@ pub async fn unfit<'a>(
     let mending = types.mending(&tables, (&names, there), (sessions.1, Told::Unfit)).await?;
     let line = |Mending { table, sql, .. }: Mending| {
         format!(
-            "values of {table} consist of types that are others on the target, and would round, cut or refuse them: {}",
+            "values of {table} consist of types that are others on the target, where they may be refused, rounded or cut: {}",
             sql.join(" ")
         )
     };
