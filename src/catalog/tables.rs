@@ -144,6 +144,9 @@ pub struct Table {
     /// Its file (`relfilenode`): another one after each rewrite and TRUNCATE. 0
     /// where it has none.
     pub filenode: u32,
+    /// Of a partitioned table, one number for all partitions below it that hold rows: another
+    /// one when some of them come or go. 0 where it was read alone.
+    pub parts: u32,
     /// How old rows of it are identified.
     pub identity: Identity,
     /// What our role may do with it.
@@ -286,6 +289,7 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
     let sql = tables_sql(session, size, "true");
     let rows = session.query(&sql, &[]).await.during(session.side(), "list the tables")?;
     let mut tables = rows.iter().map(table).collect::<Result<Vec<Table>, DbError>>()?;
+    number_parts(&mut tables);
     if detail != Detail::Outline {
         let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
         let mut columns = columns(session, &oids).await?;
@@ -294,6 +298,21 @@ pub async fn list(session: &Session, detail: Detail) -> Result<Vec<Table>, DbErr
         }
     }
     Ok(tables)
+}
+
+/// Sums a hash of the oids of what holds rows up to all that is above it.
+fn number_parts(tables: &mut [Table]) {
+    let mut parts: HashMap<u32, u32> = HashMap::new();
+    for table in tables.iter().filter(|table| table.shape == Shape::Plain) {
+        let hash = u64::from(table.oid).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        for above in &table.ancestors {
+            let sum = parts.entry(above.oid).or_default();
+            *sum = sum.wrapping_add(u32::try_from(hash).unwrap_or_default());
+        }
+    }
+    for table in tables.iter_mut().filter(|table| table.shape == Shape::Partitioned) {
+        table.parts = parts.get(&table.oid).copied().unwrap_or_default();
+    }
 }
 
 /// The outline of the table with this oid; `None` when there is none (any more).
@@ -318,6 +337,7 @@ fn table(row: &Row) -> Result<Table, DbError> {
         bounds: row.take("bounds")?,
         parents: row.take("parents")?,
         filenode: row.take("filenode")?,
+        parts: 0,
         identity: Identity::of(row)?,
         rights: Rights {
             is_owned: row.take("is_owned")?,

@@ -32,7 +32,7 @@ use crate::catalog::publication::Published;
 use crate::catalog::tables::{Shape, by_name};
 use crate::config::publications::who;
 use crate::lsn::EndLsn;
-use crate::membership::coverage::Gap;
+use crate::membership::gap::Gap;
 use crate::membership::publishing::root_in_name;
 use crate::membership::switched::{self, Switched};
 use crate::membership::{self, Part, SourceTable};
@@ -112,7 +112,8 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         let needed = with_what_they_need(&tables, meant, is_known);
         let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
         let is_alone = |table: &&SourceTable| {
-            rows.get(&table.oid).is_some_and(|row| switched::is_alone(table, row.state, &published, is_streamed))
+            rows.get(&table.oid)
+                .is_some_and(|row| switched::is_alone(table, row.state, (&published, &tables), &is_streamed))
         };
         let are_copied = needed.iter().copied().filter(|table| is_streamed(table.oid) || is_alone(table));
         require_names(ctx, &tables, are_copied, |table, other, there| table.oid == other.oid || table.name == *there)
@@ -125,7 +126,7 @@ pub async fn sort_out(ctx: &CopyContext<'_>, source: &Session, names: &[String])
         let before = wanted.names().len();
         for table in needed {
             let asked = if table.name.sql() == *name { Asked::ByName } else { Asked::AsPart };
-            if !comes_with_others(table, &rows, &published, asked) {
+            if !comes_with_others(table, &rows, (&published, &tables), asked) {
                 take(&mut wanted, table, &rows, asked)?;
             } else if table.part == Part::Included && !rows.contains_key(&table.oid) && !wanted.has_part(table) {
                 wanted.parts.push(table.clone());
@@ -172,12 +173,17 @@ type Rows<'r> = HashMap<u32, &'r TableRow>;
 
 /// Whether nothing is to be done for a table: its rows are copied with those of
 /// others, or at the end.
-fn comes_with_others(table: &SourceTable, rows: &Rows<'_>, published: &HashMap<u32, Published>, asked: Asked) -> bool {
+fn comes_with_others(
+    table: &SourceTable,
+    rows: &Rows<'_>,
+    (published, tables): (&HashMap<u32, Published>, &[SourceTable]),
+    asked: Asked,
+) -> bool {
     let is_streamed = |oid| rows.get(&oid).is_some_and(|row| row.state.is_streamed());
     let is_carried =
         root_in_name(published, table).is_some() && table.ancestors.iter().any(|above| is_streamed(above.oid));
     match rows.get(&table.oid).map(|row| row.state) {
-        Some(state @ TableState::Within) => !switched::is_alone(table, state, published, is_streamed),
+        Some(state @ TableState::Within) => !switched::is_alone(table, state, (published, tables), &is_streamed),
         Some(TableState::Unlogged) if table.part == Part::Unlogged => asked == Asked::AsPart,
         Some(TableState::Excluded | TableState::Extension) | None if asked == Asked::AsPart => {
             is_carried || !matches!(table.part, Part::Included | Part::LetIn | Part::Unlogged)

@@ -9,7 +9,7 @@ use crate::catalog::tables::{self, Column, Shape};
 use crate::membership::SourceTable;
 use crate::membership::alter::{self, Altered};
 use crate::membership::columns::{self, Difference, Pair};
-use crate::membership::coverage::{Cause, Gap};
+use crate::membership::gap::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
 use crate::schema::types::Told;
 use crate::session::Session;

@@ -5,7 +5,7 @@ use crate::catalog::foreign_keys::KeyInForce;
 use crate::config::Side;
 use crate::fault::{Fault, Trouble};
 use crate::lsn::Lsn;
-use crate::membership::coverage::Gap;
+use crate::membership::gap::Gap;
 use crate::membership::{Part, SourceTable, Unmatched};
 use crate::observe::status::human_bytes;
 use crate::schema::{self, SchemaError};

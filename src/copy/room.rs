@@ -13,7 +13,7 @@ use crate::catalog::publication::Partitions;
 use crate::catalog::tables::{Detail, Persistence, Shape, by_name, default_partitions, list, reading_sql};
 use crate::catalog::{contents, roles};
 use crate::config::SchemaMode;
-use crate::membership::coverage::{Cause, Gap};
+use crate::membership::gap::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy, Rules};
 use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::publishing::{self, root_in_name};

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::{CopyContext, CopyError};
 use crate::catalog::tables::{self, Detail};
 use crate::membership::SourceTable;
-use crate::membership::coverage::{Cause, Gap};
+use crate::membership::gap::{Cause, Gap};
 use crate::membership::placement::Hierarchy;
 use crate::schema::types::{self, Mending, Told};
 use crate::session::Session;

@@ -92,6 +92,7 @@ mod tests {
             links: Vec::new(),
             parents: Vec::new(),
             filenode: oid,
+            parts: 0,
             identity: Identity::Usable,
             rights: Rights { is_owned: true, may_read: true, may_use_schema: true, has_policies: false },
             bytes: 0,

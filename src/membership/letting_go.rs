@@ -11,7 +11,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use super::coverage::{Cause, Gap};
+use super::gap::{Cause, Gap};
 use crate::catalog::named::{self, NAMED};
 use crate::catalog::sequences;
 use crate::session::{DbContext, DbError, Row, Session};

@@ -18,6 +18,7 @@ pub mod alter;
 pub mod apart;
 pub mod columns;
 pub mod coverage;
+pub mod gap;
 pub mod layout;
 pub mod letting_go;
 pub mod made;

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use super::SourceTable;
-use super::coverage::{Cause, Gap};
+use super::gap::{Cause, Gap};
 use super::placing::Placing;
 use super::publishing::root_in_name;
 use crate::catalog::bounds::are_alike;

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::SourceTable;
-use super::coverage::{Cause, Gap};
+use super::gap::{Cause, Gap};
 use super::placement::Home;
 use super::publishing::root_in_name;
 use crate::catalog::bounds::{self, DEFAULT, Rows};

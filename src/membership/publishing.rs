@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::coverage::Cause;
+use super::gap::Cause;
 use super::{Part, SourceTable};
 use crate::catalog::publication::{
     self, AllTables, Operation, Partitions, Portion, Publication, Published, RowsOfKind, Since,

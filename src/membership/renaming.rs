@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::SourceTable;
-use super::coverage::{Cause, Gap, Now};
+use super::coverage::Now;
+use super::gap::{Cause, Gap};
 use super::letting_go::first_away;
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renamed, Renames, rename_sql};

@@ -108,17 +108,29 @@ pub fn switched(
 }
 
 /// Whether a table whose rows came in the name of another is on its own by now: it was
-/// detached. One that has partitions, and is published as one, stands for them.
+/// detached. One that has partitions stands for them, if it is published as one, or will be.
 pub fn is_alone(
     table: &SourceTable,
     state: TableState,
-    published: &HashMap<u32, Published>,
-    is_streamed: impl Fn(u32) -> bool,
+    (published, tables): (&HashMap<u32, Published>, &[SourceTable]),
+    is_streamed: &impl Fn(u32) -> bool,
 ) -> bool {
-    let has_root = || table.ancestors.iter().any(|above| is_streamed(above.oid));
-    let has_rows = || match table.shape {
-        Shape::Plain => root_in_name(published, table).is_none(),
-        _ => published.contains_key(&table.oid),
+    if state != TableState::Within || table.ancestors.iter().any(|above| is_streamed(above.oid)) {
+        return false;
+    }
+    let comes_itself = |oid: u32| published.contains_key(&oid) || is_streamed(oid);
+    let will_be_one = || {
+        let are_rooted = |of: &Published| of.portions.iter().any(|one| one.partitions == Partitions::InTheirRootsName);
+        published.values().any(are_rooted)
+            && !tables.iter().any(|other| other.is_below(table.oid) && comes_itself(other.oid))
     };
-    state == TableState::Within && has_rows() && !has_root()
+    match table.shape {
+        Shape::Partitioned => published.contains_key(&table.oid) || table.ancestors.is_empty() && will_be_one(),
+        Shape::Plain if table.ancestors.is_empty() => true,
+        Shape::Plain => {
+            let root = tables.iter().find(|other| table.ancestors.last().is_some_and(|root| root.oid == other.oid));
+            root_in_name(published, table).is_none()
+                && !root.is_some_and(|root| is_alone(root, state, (published, tables), is_streamed))
+        }
+    }
 }

@@ -21,7 +21,7 @@ use crate::catalog::sequences::Owner;
 use crate::config::Settings;
 use crate::copy;
 use crate::lsn::EndLsn;
-use crate::membership::coverage::{Cause, Gap};
+use crate::membership::gap::{Cause, Gap};
 use crate::schema::Leftover;
 use crate::session::Session;
 use crate::sql::{TableName, ident};

@@ -23,7 +23,8 @@ use crate::catalog::tables::{self, Column, Detail, Shape};
 use crate::config::Settings;
 use crate::copy;
 use crate::fault::chain;
-use crate::membership::coverage::{self, Cause, Gap, Now};
+use crate::membership::coverage::{self, Now};
+use crate::membership::gap::{self, Cause, Gap};
 use crate::membership::placement::{Hierarchy, Rules};
 use crate::membership::placing::{self, Sides, say_how_to_place};
 use crate::membership::renaming::renames;
@@ -209,7 +210,7 @@ pub(super) async fn watch(ctx: &Context) -> std::convert::Infallible {
         tokio::time::sleep(LOOK_EVERY).await;
         match look_alone(ctx).await {
             Ok(look) => {
-                let count = coverage::tables(look.gaps.iter().filter(|gap| is_sure(gap)));
+                let count = gap::tables(look.gaps.iter().filter(|gap| is_sure(gap)));
                 ctx.metrics.tables_differing.set(i64::try_from(count).unwrap_or(i64::MAX));
                 say(&look.gaps, &mut said);
             }
@@ -266,7 +267,7 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
         }
         // A DETACH, DROP or TRUNCATE on the target may take rows away that are equal now.
         let is_emptied = look.emptied.contains(&gap.source_oid);
-        if gap.is_doubt() && (is_emptied || is_to_change && look.comes_in_anothers_name(gap)) {
+        if gap.is_doubt() && (is_emptied || is_to_change && look.has_others_rows(gap)) {
             debug!(table = %gap.table, "its rows are compared once names and places on the target are the source's");
             continue;
         }
@@ -351,9 +352,11 @@ impl Look {
         tables.contains(&gap.source_oid) || self.tables.iter().any(|table| is_above(table) || is_below(table))
     }
 
-    fn comes_in_anothers_name(&self, gap: &Gap) -> bool {
+    /// Whether its rows come in another table's name, or others' in its.
+    fn has_others_rows(&self, gap: &Gap) -> bool {
         let table = self.tables.iter().find(|table| table.oid == gap.source_oid);
-        table.is_some_and(|table| publishing::root_in_name(&self.published, table).is_some())
+        let is_parted = |table: &SourceTable| table.shape == Shape::Partitioned;
+        table.is_some_and(|table| is_parted(table) || publishing::root_in_name(&self.published, table).is_some())
     }
 
     /// What the table is by now is no difference.

@@ -8,7 +8,7 @@ use crate::check::CheckError;
 use crate::config::{ConfigError, Publications, Side};
 use crate::copy::CopyError;
 use crate::fault::{Difference, Fault, Trouble};
-use crate::membership::coverage::{Gap, tables};
+use crate::membership::gap::{Gap, tables};
 use crate::observe::http::HttpError;
 use crate::schema::SchemaError;
 use crate::session::DbError;

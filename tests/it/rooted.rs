@@ -1,7 +1,9 @@
 //! Partitioned tables whose rows come in the name of their root
 //! (`publish_via_partition_root`), and whose trees are taken apart on the source.
 
+use crate::journey::value;
 use crate::story::Story;
+use crate::support::pair::Pair;
 use crate::support::some_of;
 
 /// A root with a sub-root and a partition.
@@ -72,4 +74,58 @@ async fn a_root_that_leaves_the_published_schema_is_published_again() {
     assert!(said.contains(sql), "{said}");
     story.source(sql).await;
     story.leads_to_the_end().await;
+}
+
+/// How the operator's target parts the rows of `r`.
+const PARTED_OTHERWISE: [&str; 3] = [
+    "CREATE TABLE r (id int PRIMARY KEY, v text)",
+    "CREATE TABLE r (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+         CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (100); \
+         CREATE TABLE r2 PARTITION OF r FOR VALUES FROM (100) TO (250); \
+         CREATE TABLE r3 PARTITION OF r FOR VALUES FROM (250) TO (300)",
+    "CREATE TABLE r (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+         CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (100); CREATE TABLE d PARTITION OF r DEFAULT",
+];
+
+/// The story: exit 0 with the dropped partition's rows still there, or with others gone that the
+/// target's partition of that name had.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_root_loses_is_looked_for_where_the_target_parts_its_rows_otherwise() {
+    let setup = "CREATE TABLE r (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+         CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (100); \
+         CREATE TABLE r2 PARTITION OF r FOR VALUES FROM (100) TO (200); \
+         CREATE TABLE r3 PARTITION OF r FOR VALUES FROM (200) TO (300); \
+         INSERT INTO r SELECT i, 'v' FROM generate_series(0, 299, 10) i; \
+         CREATE PUBLICATION mine FOR TABLE r WITH (publish_via_partition_root)";
+    for (there, changed) in some_of(PARTED_OTHERWISE.iter().flat_map(|there| {
+        ["DROP TABLE r2", "ALTER TABLE r DETACH PARTITION r2; DROP TABLE r2"].map(|changed| (there, changed))
+    })) {
+        let pair = Pair::builder().start().await;
+        pair.target_client().await.batch_execute(there).await.unwrap();
+        let story = Story::on(pair, setup, &["--schema", "existing", "--publication", "mine"]).await;
+        story.source(&format!("INSERT INTO r VALUES (5, 'n'); {changed}; INSERT INTO r VALUES (6, 'n')")).await;
+        let said = story.run(&["catchup"], 8);
+        story.do_what_is_printed(&said).await;
+        let said = story.run(&["catchup"], 8).stderr;
+        assert!(said.contains("has other partitions on the source") && said.contains("resync 'public.r'"), "{said}");
+        story
+            .target
+            .batch_execute("CREATE TABLE IF NOT EXISTS r2 PARTITION OF r FOR VALUES FROM (100) TO (250)")
+            .await
+            .ok();
+        story.run(&["resync", "public.r"], 0);
+        story.source("INSERT INTO r VALUES (7, 'n'); DELETE FROM r WHERE id = 210").await;
+        story.run(&["catchup", "--finish"], 0);
+        let rows = "SELECT string_agg(r::text, ' ' ORDER BY id) FROM r";
+        assert_eq!(value(&story.target, rows).await, value(&story.source, rows).await);
+    }
+    // Where both part them alike, nothing is read.
+    let story = Story::of(setup, &["--publication", "mine"]).await;
+    story.source("DROP TABLE r2").await;
+    let said = story.run(&["catchup"], 8);
+    assert!(!said.stderr.contains("other partitions"), "{}", said.stderr);
+    story.do_what_is_printed(&said).await;
+    let said = story.run(&["catchup"], 0).stderr;
+    assert!(!said.contains("comparing its rows"), "{said}");
+    story.pair.assert_equal().await;
 }

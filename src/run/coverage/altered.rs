@@ -8,7 +8,7 @@ use tracing::debug;
 use crate::apply::ApplyError;
 use crate::copy::{self, CopyError};
 use crate::fault::sqlstate;
-use crate::membership::coverage::Gap;
+use crate::membership::gap::Gap;
 use crate::run::{Context, Error};
 use crate::session::Session;
 use crate::state::State;

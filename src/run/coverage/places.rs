@@ -14,7 +14,7 @@ use crate::catalog::tables::{self, Shape};
 use crate::copy::CopyError;
 use crate::fault::sqlstate;
 use crate::membership::SourceTable;
-use crate::membership::coverage::{Cause, Gap};
+use crate::membership::gap::{Cause, Gap};
 use crate::membership::placement::{self, Hierarchy};
 use crate::run::{Context, Error};
 use crate::session::{DbError, Session};
