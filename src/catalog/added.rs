@@ -77,15 +77,19 @@ pub async fn default_sql(source: &Session, oid: u32, number: i16) -> Result<Opti
     row.map_or(Ok(None), |row| row.take(0))
 }
 
-/// Whether the table with this oid has a column of this name that is no identity.
+/// The number of the column of this name that is neither an identity nor computed, of the
+/// table with this oid.
 ///
 /// # Errors
 /// When the catalog cannot be read.
-pub async fn is_plain_column(source: &Session, oid: u32, name: &str) -> Result<bool, DbError> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute \
-         WHERE attrelid = $1 AND attname = $2::text AND attnum > 0 AND NOT attisdropped AND attidentity = '')";
-    let row = source.query_one(sql, &[&oid, &name]).await.during(source.side(), "look at how a column is numbered")?;
-    row.take(0)
+pub async fn number_of_column(source: &Session, oid: u32, name: &str) -> Result<Option<i16>, DbError> {
+    let generated = if source.version() >= 120_000 { "AND attgenerated = ''" } else { "" };
+    let sql = format!(
+        "SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attname = $2::text AND attnum > 0 \
+         AND NOT attisdropped AND attidentity = '' {generated}"
+    );
+    let row = source.query_opt(&sql, &[&oid, &name]).await.during(source.side(), "look for a column by its name")?;
+    row.map(|row| row.take(0)).transpose()
 }
 
 /// A table below another one whose column is not what an ALTER TABLE of that one makes it.

@@ -216,6 +216,10 @@ fn beside(error: SweepError, gaps: &[Gap]) -> Option<SweepError> {
             let added = format!("ALTER TABLE {} ADD COLUMN {} ", table.sql(), ident(column));
             columns.iter().any(|sql| sql.contains(&added))
         }
+        // Which column is which is known once those are mended.
+        (SequenceCause::SourceAlone { column, .. } | SequenceCause::TargetAlone { column, .. }, Cause::Columns(_)) => {
+            column.table == gap.table
+        }
         _ => false,
     };
     let is_left = |problem: &SequenceProblem| !gaps.iter().any(|gap| comes_with(problem, gap));

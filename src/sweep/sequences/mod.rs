@@ -19,6 +19,7 @@
 mod catalog;
 mod drawing;
 mod numbering;
+mod one_sided;
 mod pairs;
 mod plan;
 mod problem;
@@ -155,6 +156,9 @@ pub async fn pass(
         numbering::of_target_alone(source, &found.others, (&found.elsewhere, &found.records), rules.schema).await?;
     let alone = alone.into_iter().map(|(there, cause)| SequenceProblem { sequence: there.name.clone(), cause });
     problems.extend(alone);
+    if rules.schema == SchemaMode::Create {
+        problems.extend(one_sided::find(source, target, &found).await?);
+    }
     let failures: Vec<SequenceProblem> = problems.iter().filter(|problem| problem.is_failure()).cloned().collect();
     if matches!(kind, SequencePass::Final { .. }) && !failures.is_empty() {
         return Err(SweepError::Sequences(failures));

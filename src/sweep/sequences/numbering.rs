@@ -16,7 +16,7 @@ use super::drawing::Elsewhere;
 use super::pairs::{Match, Records};
 use super::plan::create_of_column_sql;
 use super::problem::{Blame, SequenceCause};
-use crate::catalog::added::is_plain_column;
+use crate::catalog::added::number_of_column;
 use crate::catalog::sequences::{Bond, Owner};
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
@@ -76,7 +76,7 @@ pub(super) async fn of_target_alone<'s>(
     for other in others {
         let Some((owner, bond)) = other.owner.as_ref().filter(|(_, bond)| is_identity(*bond)) else { continue };
         let Some((oid, _)) = records.tables.iter().find(|(_, name)| **name == owner.table) else { continue };
-        if named.contains(owner) || !is_plain_column(source, *oid, &owner.column).await? {
+        if named.contains(owner) || number_of_column(source, *oid, &owner.column).await?.is_none() {
             continue;
         }
         let (sql, blame) = (format!("{} DROP IDENTITY;", alter_sql(owner)), blame(schema));

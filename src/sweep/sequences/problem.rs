@@ -43,6 +43,20 @@ pub enum SequenceCause {
         /// The SQL that lets it draw from this one.
         sql: String,
     },
+    /// A column draws from it on the source, and from none on the target.
+    SourceAlone {
+        /// The column there.
+        column: Owner,
+        /// The SQL that lets it draw.
+        sql: String,
+    },
+    /// A column draws from it on the target, and from none on the source.
+    TargetAlone {
+        /// The column there.
+        column: Owner,
+        /// The SQL that gives it the source's default.
+        sql: String,
+    },
     /// The column that it belongs to on the target is numbered otherwise on the source.
     Numbered {
         /// The column there.
@@ -138,7 +152,7 @@ impl SequenceCause {
         match self {
             SequenceCause::Renamed { .. } => 1,
             SequenceCause::Missing(_) | SequenceCause::Numbered { .. } => 2,
-            SequenceCause::Elsewhere { .. } => 3,
+            SequenceCause::Elsewhere { .. } | SequenceCause::SourceAlone { .. } => 3,
             _ => 0,
         }
     }
@@ -207,6 +221,18 @@ impl fmt::Display for SequenceCause {
                      from {from} (run there: {sql})"
                 )
             }
+            SequenceCause::SourceAlone { column: Owner { table, column }, sql } => write!(
+                f,
+                "is what column {} of {table} draws its values from on the source, and on the target that draws from none \
+                 (run there: {sql})",
+                ident(column)
+            ),
+            SequenceCause::TargetAlone { column: Owner { table, column }, sql } => write!(
+                f,
+                "is what column {} of {table} draws its values from on the target, and on the source that draws from none \
+                 (run there: {sql})",
+                ident(column)
+            ),
             SequenceCause::Numbered { column: Owner { table, column }, there, here, sql, blame } => {
                 let here = here.map_or("not at all", Bond::sql);
                 let whose = match blame {
