@@ -93,7 +93,7 @@ pub enum CleanupError {
     Unshown(#[source] io::Error),
     /// Nobody knows any more whose the objects are.
     #[error(
-        "the target knows of no migration \"{name}\", so nothing tells whether this is left over from it or is somebody else's; if nobody needs it, run on the source:\n{}",
+        "the target knows of no migration \"{name}\", so nothing tells whether this is left over from it or is somebody else's; walferry cleanup --state-only removes what is on the target; if nobody needs it, run on the source:\n{}",
         .sql.join("\n")
     )]
     NoState {
@@ -503,7 +503,7 @@ async fn drop_schema(session: &Session, report: &mut Report) -> Result<(), Clean
         ));
     }
     report.kept.push(format!(
-        "the schema walferry on the target, with the state's tables, which are empty: run walferry cleanup again when {it}"
+        "the schema walferry on the target, with the state's tables, which are empty: run walferry cleanup --state-only when {it}"
     ));
     Ok(())
 }

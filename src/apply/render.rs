@@ -48,7 +48,9 @@ pub struct Statement<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
     /// The relation has no identity, so the row cannot be found.
-    #[error("the source sent no way to find the row: give the table a replica identity on the source")]
+    #[error(
+        "the source sent no way to find the row: give the table a replica identity on the source, and copy it anew behind that (walferry resync TABLE), as what it has sent before stays so"
+    )]
     NoIdentity,
     /// A tuple without a value that is needed.
     #[error("column {0} has no value in the change")]

@@ -87,13 +87,26 @@ impl Source {
             return Ok(types);
         }
         let sql = format!(
-            "SELECT a.atttypid, below.oid, below.modifier FROM (SELECT oid AS atttypid, -1 AS atttypmod FROM pg_catalog.pg_type \
-             WHERE oid = ANY ($1::oid[]) AND typtype = 'd') AS a CROSS JOIN {BELOW_DOMAINS} AS below"
+            "SELECT a.atttypid, below.oid, below.modifier, a.typtype = 'd' FROM (SELECT oid AS atttypid, -1 AS atttypmod, typtype \
+             FROM pg_catalog.pg_type WHERE oid = ANY ($1::oid[])) AS a CROSS JOIN {BELOW_DOMAINS} AS below"
         );
         let rows = self.session().await?.query(&sql, &[&own]).await;
+        let mut gone = own;
         for row in rows.during(Side::Source, format!("look at the types of {}", relation.table))? {
-            let (domain, below) = (row.take::<u32>(0)?, ColumnType { oid: row.take(1)?, modifier: row.take(2)? });
-            types.iter_mut().filter(|one| one.oid == domain).for_each(|one| *one = below);
+            let (own, below) = (row.take::<u32>(0)?, ColumnType { oid: row.take(1)?, modifier: row.take(2)? });
+            gone.retain(|gone| *gone != own);
+            if row.take(3)? {
+                types.iter_mut().filter(|one| one.oid == own).for_each(|one| *one = below);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(types);
+        }
+        // Of a type that was dropped since, nothing but what the column has become tells.
+        let now =
+            tables::columns(self.session().await?, &[relation.id]).await?.remove(&relation.id).unwrap_or_default();
+        for (told, column) in types.iter_mut().zip(&relation.columns).filter(|(told, _)| gone.contains(&told.oid)) {
+            *told = now.iter().find(|now| now.name == column.name).map_or(*told, |now| now.below);
         }
         Ok(types)
     }

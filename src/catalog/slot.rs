@@ -10,6 +10,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
+use super::wal::FLUSHED;
 use crate::lsn::Lsn;
 use crate::session::{DbContext, DbError, Session};
 
@@ -45,6 +46,8 @@ pub struct Slot {
     pub is_two_phase: bool,
     /// It is synchronized to standbys.
     pub is_failover: bool,
+    /// The end of the WAL that the server had kept just then; `None` on a standby.
+    pub server_end: Option<Lsn>,
 }
 
 impl Slot {
@@ -109,7 +112,7 @@ fn sql(version: i32) -> String {
         "false, NULL::timestamptz, NULL::text"
     };
     format!(
-        "SELECT plugin::text, database::text, active_pid, temporary, restart_lsn, confirmed_flush_lsn, {of_13}, {of_14}, {of_17} \
+        "SELECT plugin::text, database::text, active_pid, temporary, restart_lsn, confirmed_flush_lsn, {of_13}, {of_14}, {of_17}, {FLUSHED} \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = $1"
     )
 }
@@ -137,6 +140,7 @@ pub async fn find(session: &Session, name: &str) -> Result<Option<Slot>, DbError
         is_failover: row.take(9)?,
         inactive_since: row.take(10)?,
         invalidation_reason: row.take(11)?,
+        server_end: row.take(12)?,
     }))
 }
 
@@ -174,6 +178,7 @@ mod tests {
             inactive_since: None,
             is_two_phase: false,
             is_failover: false,
+            server_end: None,
         }
     }
 

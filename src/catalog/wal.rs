@@ -21,14 +21,18 @@ const FLUSH_POLL: Duration = Duration::from_millis(10);
 const INSERTED: &str =
     "CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_insert_lsn() END";
 
+/// The end of what a primary has kept; NULL on a standby, which is behind it for a while
+/// whenever it has started.
+pub(super) const FLUSHED: &str =
+    "CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END";
+
 /// The end of what the server can send by now.
 ///
 /// # Errors
 /// When the server cannot be asked.
 pub async fn end(session: &Session) -> Result<Lsn, DbError> {
-    let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0') \
-               ELSE pg_catalog.pg_current_wal_flush_lsn() END";
-    session.query_one(sql, &[]).await.during(session.side(), "read the end of the WAL")?.take(0)
+    let sql = format!("SELECT coalesce({FLUSHED}, pg_catalog.pg_last_wal_replay_lsn(), '0/0')");
+    session.query_one(&sql, &[]).await.during(session.side(), "read the end of the WAL")?.take(0)
 }
 
 /// The end that every transaction which has committed by now is before, once

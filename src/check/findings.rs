@@ -178,7 +178,8 @@ impl Findings {
         let side = match place {
             Place::Source => Side::Source,
             Place::Target => Side::Target,
-            Place::Here => return,
+            // What concerns both ends.
+            Place::Here => error.side(),
         };
         if error.is_loss() {
             self.unreached.get_or_insert(side);

@@ -85,9 +85,9 @@ pub(super) enum Command {
     /// Remove slot, publication and state of a migration
     ///
     /// Refuses while objects are still held back on the target, and shows the SQL
-    /// that brings them in; also when the target knows nothing of the migration.
-    /// --yes drops all the same. What was named with --slot or --publication is
-    /// never dropped.
+    /// that brings them in; --yes drops all the same. Where the target knows nothing
+    /// of the migration, nothing of its name is dropped on the source: --state-only
+    /// leaves that alone. What was named with --slot or --publication is never dropped.
     Cleanup(CleanupArgs),
     /// Watch a whole migration between two throwaway servers on this machine
     Demo(DemoArgs),

@@ -281,6 +281,10 @@ enum Asked {
 const UNLOGGED: &str = "it is unlogged, so nothing of it is in the stream: catchup --finish copies it, or make it logged on the \
      source (ALTER TABLE … SET LOGGED)";
 
+/// The same of one that was copied.
+const UNLOGGED_SINCE: &str =
+    "it is unlogged by now, so nothing of it is in the stream: make it logged on the source (ALTER TABLE … SET LOGGED)";
+
 /// Why there is nothing to copy of a table.
 const NOTHING_OF_ITS_OWN: &str = "its rows come in the name of another table";
 
@@ -290,6 +294,9 @@ fn take(wanted: &mut Wanted, table: &SourceTable, rows: &Rows<'_>, asked: Asked)
         (Part::Included | Part::LetIn, _) | (Part::Unlogged, Asked::AsPart) => {}
         (Part::Filtered, _) => return not_here("the filter (--tables, --exclude-tables and the like) leaves it out"),
         (Part::OfExtension, _) => return not_here("it is an extension's own"),
+        (Part::Unlogged, Asked::ByName) if rows.get(&table.oid).is_some_and(|row| row.state.is_streamed()) => {
+            return not_here(UNLOGGED_SINCE);
+        }
         (Part::Unlogged, Asked::ByName) => return not_here(UNLOGGED),
     }
     match rows.get(&table.oid).copied() {

@@ -21,6 +21,10 @@ pub const DIVISION_BY_ZERO: &str = "22012";
 /// invalid_text_representation: of a label that an enum lacks, of a record with other
 /// attributes.
 pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+/// numeric_value_out_of_range.
+pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+/// string_data_right_truncation: of a value that is too long.
+pub const STRING_DATA_RIGHT_TRUNCATION: &str = "22001";
 /// insufficient_privilege.
 pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// deadlock_detected.

@@ -175,6 +175,7 @@ mod tests {
             inactive_since: None,
             is_two_phase: false,
             is_failover: false,
+            server_end: None,
         }
     }
 

@@ -67,6 +67,16 @@ pub enum ResyncError {
         /// The position on the target.
         position: Lsn,
     },
+    /// The source is at an earlier point than what came from it.
+    #[error(
+        "the target has everything up to {position}, but the WAL of the source ends at {end}: the source was set back to an earlier state, or is a copy of one"
+    )]
+    SourceBehind {
+        /// The position on the target.
+        position: Lsn,
+        /// The end of the source's WAL.
+        end: Lsn,
+    },
     /// This process was at work on it.
     #[error(
         "the target has no state of migration \"{0}\" any more: it was cleaned up, or the target was set back or emptied"
@@ -124,6 +134,10 @@ pub fn compare_slot(name: &str, source: &SourceIdentity, slot: Option<Slot>, pos
     }
     if let Some(status) = slot.loss() {
         return Err(ResyncError::SlotLost { slot: name, status });
+    }
+    // Started there, the server would pass over what it writes up to that point.
+    if let Some(end) = slot.server_end.filter(|end| *end < position) {
+        return Err(ResyncError::SourceBehind { position, end });
     }
     match slot.confirmed_flush {
         Some(confirmed) if confirmed > position => Err(ResyncError::SlotAhead { slot: name, confirmed, position }),

@@ -244,3 +244,35 @@ async fn a_rename_is_known_to_what_is_copied_later() {
     story.leads_through(&["run", "--until", "caught-up"]).await;
     story.leads_to_the_end().await;
 }
+
+/// The stories: "TYPE ???" of a domain that had been dropped and made anew, and a value that an
+/// attribute did not take without a word of the type.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_from_before_a_type_was_dropped_or_widened_lead_to_the_sql() {
+    let story = Story::of(
+        "CREATE DOMAIN d AS int CHECK (value >= 0); CREATE TABLE t (id int PRIMARY KEY, d d); INSERT INTO t VALUES (1, 1)",
+        &[],
+    )
+    .await;
+    story
+        .source(
+            "INSERT INTO t VALUES (10, 10); ALTER TABLE t ALTER d TYPE int; DROP DOMAIN d; INSERT INTO t VALUES (11, 10); \
+             CREATE DOMAIN d AS int CHECK (value >= 0); ALTER TABLE t ALTER d TYPE d; UPDATE t SET d = 3 WHERE id = 1",
+        )
+        .await;
+    story.leads_to_the_end().await;
+    let story = Story::of(
+        "CREATE TYPE c AS (x int, y text); CREATE TABLE t (id int PRIMARY KEY, c c); INSERT INTO t VALUES (1, '(1,a)')",
+        &[],
+    )
+    .await;
+    story
+        .source(
+            "ALTER TABLE t ALTER c TYPE text; ALTER TYPE c ALTER ATTRIBUTE x TYPE bigint; ALTER TABLE t ALTER c TYPE c USING c::c; \
+             INSERT INTO t VALUES (77, '(99999999998,n)')",
+        )
+        .await;
+    let said = story.run(&["catchup"], 7).stderr;
+    assert!(said.contains("ALTER ATTRIBUTE"), "{said}");
+    story.leads_to_the_end().await;
+}

@@ -77,6 +77,36 @@ async fn a_slot_that_somebody_advanced_needs_a_resync() {
     pair.assert_equal().await;
 }
 
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// The story: started at the target's position, the server passed over what it wrote up to
+/// there, and the slot was moved behind its own end; exit 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_set_back_behind_the_target_needs_a_resync() {
+    let mut pair = usual_pair().await;
+    Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
+    let (data, backup) = (pair.source.data_dir(), tempfile::tempdir().unwrap());
+    pair.source.stop().unwrap();
+    copy(&data, &backup.path().join("data"));
+    pair.source.restart().unwrap();
+    pair.source_sql(
+        "INSERT INTO public.account (id, name) SELECT i, repeat('x', 100) FROM generate_series(100001, 120000) i",
+    )
+    .await;
+    Walferry::run(&pair, &["catchup"], PATIENCE).code(0);
+    pair.source.stop().unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&backup.path().join("data"), &data);
+    pair.source.restart().unwrap();
+    pair.source_sql("UPDATE public.account SET name = 'another history'").await;
+    assert_refused(&pair, &pair.source_uri(), &["the WAL of the source ends at", "was set back"]).await;
+    Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(4);
+    let check = Walferry::run(&pair, &["check"], PATIENCE).code(4).stdout;
+    assert!(check.contains("the WAL of the source ends at"), "{check}");
+}
+
 /// The story: the state in the backup had been left by an earlier process, and the daemon
 /// took that for a hand-over and ended with 0; and so it did once attempts of its own had had
 /// the lease of the earlier state, and lost it as the source did not answer.
@@ -87,9 +117,6 @@ async fn a_target_that_is_set_back_while_the_daemon_runs_ends_it_as_it_ends_catc
     let (target, claim) = (ends.pair.target_client().await, "SELECT claim::text FROM walferry.migration");
     let (before, claimed) = (position(&target).await.unwrap(), value(&target, claim).await.parse::<i64>().unwrap());
     let (data, backup) = (ends.pair.target.data_dir(), tempfile::tempdir().unwrap());
-    let copy = |from: &Path, to: &Path| {
-        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
-    };
     ends.pair.target.stop().unwrap();
     copy(&data, &backup.path().join("data"));
     ends.pair.target.restart().unwrap();

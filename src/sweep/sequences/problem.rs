@@ -116,7 +116,9 @@ pub enum Whose {
 impl fmt::Display for Whose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Whose::Tables(table) => write!(f, "table {table} there uses it: rename or drop it first"),
+            Whose::Tables(table) => {
+                write!(f, "table {table} there uses it: rename or drop it first, or give that table one of its own")
+            }
             Whose::Migration(name) => write!(f, "migration \"{name}\" has it: rename it first"),
             Whose::Unknown => write!(
                 f,

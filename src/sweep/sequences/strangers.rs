@@ -29,13 +29,17 @@ pub(super) fn apart(
     (records, left): (&Records, &HashSet<u32>),
 ) -> HashMap<usize, SequenceCause> {
     let mut apart = HashMap::new();
-    if records.pairs.listed == Listed::NotYet {
-        return apart;
-    }
     let tables: HashSet<&TableName> = records.tables.values().collect();
     for (place, (ours, found)) in ours.iter().zip(theirs).enumerate() {
-        let Some((theirs, Match::Named(_))) = found else { continue };
-        let Some(cause) = cause((ours, theirs), (records, &tables), left) else { continue };
+        let cause = match found {
+            Some((theirs, Match::Named(_))) if records.pairs.listed == Listed::Wholly => {
+                cause((ours, theirs), (records, &tables), left)
+            }
+            // What others draw from as well is not set back.
+            Some((theirs, _)) if is_ahead_of(theirs, ours) => user(ours, theirs, (records, &tables)),
+            _ => None,
+        };
+        let Some(cause) = cause else { continue };
         apart.insert(place, cause);
         others.extend(found.take().map(|(theirs, _)| theirs));
     }
@@ -48,13 +52,8 @@ fn cause(
     (records, tables): (&Records, &HashSet<&TableName>),
     left: &HashSet<u32>,
 ) -> Option<SequenceCause> {
-    // One that comes later may have been created there already, with what it draws from.
-    let comes = |table: &TableName| {
-        ours.tied.iter().any(|tied| tied.table.name == *table && !records.tables.contains_key(&tied.table.oid))
-    };
-    let is_anothers = |table: &&TableName| !tables.contains(table) && !comes(table);
-    if let Some(table) = theirs.tied.iter().map(|tied| &tied.table.name).find(is_anothers) {
-        return Some(SequenceCause::Stranger(Whose::Tables(table.clone())));
+    if let Some(cause) = user(ours, theirs, (records, tables)) {
+        return Some(cause);
     }
     if let Some(migration) = records.pairs.anothers.get(&theirs.oid) {
         return Some(SequenceCause::Stranger(Whose::Migration(migration.clone())));
@@ -73,6 +72,27 @@ fn cause(
         && ours.tied.iter().any(|tied| draws_there(tied, theirs, records));
     let is_nobodys = is_untouched || is_drawn_as_ours || left.contains(&theirs.oid);
     (!is_nobodys).then_some(SequenceCause::Stranger(Whose::Unknown))
+}
+
+/// A table of the target that uses it, and is none of the migration's.
+fn user(
+    ours: &Sequence,
+    theirs: &Sequence,
+    (records, tables): (&Records, &HashSet<&TableName>),
+) -> Option<SequenceCause> {
+    // One that comes later may have been created there already, with what it draws from.
+    let comes = |table: &TableName| {
+        ours.tied.iter().any(|tied| tied.table.name == *table && !records.tables.contains_key(&tied.table.oid))
+    };
+    let is_anothers = |table: &&TableName| !tables.contains(table) && !comes(table);
+    let table = theirs.tied.iter().map(|tied| &tied.table.name).find(is_anothers)?;
+    Some(SequenceCause::Stranger(Whose::Tables(table.clone())))
+}
+
+/// Whether it stands further on than the source's.
+fn is_ahead_of(theirs: &Sequence, ours: &Sequence) -> bool {
+    let (Ok(there), Ok(here)) = (&theirs.value, &ours.value) else { return false };
+    is_ahead(*there, *here, ours.definition.increment)
 }
 
 /// Whether a column of the table's counterpart draws from it that draws on the source.
