@@ -221,7 +221,7 @@ async fn predicates(settings: &Settings, source: Option<&Session>, target: Optio
     let standing = standing.as_ref();
     let mut content = None;
     if let Some(source) = source {
-        content = check_source(settings, (source, standing), findings).await;
+        content = check_source(settings, (source, target), standing, findings).await;
         pg_dump(settings, source.version(), findings);
     }
     let Some(target) = target else { return };
@@ -269,13 +269,14 @@ async fn acting(
 /// All groups of the source; what the target has to take is given back.
 async fn check_source(
     settings: &Settings,
-    (source, standing): (&Session, Option<&Standing>),
+    (source, target): (&Session, Option<&Session>),
+    standing: Option<&Standing>,
     findings: &mut Findings,
 ) -> Option<landing::Content> {
     server::check(settings, source, findings).await;
     let role = group(settings, source, findings, async |s, f| source::check(s, f).await).await?;
     let identity = source::replication_connection(settings, &role, findings).await;
-    let known = slot::Known { role: &role, standing, source: identity.as_ref() };
+    let known = slot::Known { role: &role, standing, source: identity.as_ref(), target };
     group(settings, source, findings, async |s, f| slot::check(settings, &known, s, f).await).await;
     let ours = (&role, standing);
     group(settings, source, findings, async |s, f| contents::check(settings, ours, s, f).await).await;

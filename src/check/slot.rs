@@ -21,6 +21,8 @@ pub(super) struct Known<'a> {
     pub(super) standing: Option<&'a Standing>,
     /// The source, where it could be asked who it is.
     pub(super) source: Option<&'a SourceIdentity>,
+    /// The target, where it is there.
+    pub(super) target: Option<&'a Session>,
 }
 
 pub(super) async fn check(
@@ -40,7 +42,8 @@ pub(super) async fn check(
             not_ours(name, message, findings);
             return Ok(());
         }
-        if let Err(error) = go_on(standing, known.source, found.clone()) {
+        let compared = go_on(standing, known.source, found.clone());
+        if let Err(error) = as_of_the_slot(compared, known, found.clone()).await? {
             findings.ended(format!("the migration cannot go on: {error}"), &error.fault().verdict());
             return Ok(());
         }
@@ -67,6 +70,23 @@ fn go_on(standing: &Standing, source: Option<&SourceIdentity>, slot: Option<Slot
         compare_source(&standing.source, found)?;
     }
     standing.compare(slot)
+}
+
+/// The same with where the migration stands by now, if the slot is ahead: a daemon may have
+/// come further, and confirmed it, since that was read.
+async fn as_of_the_slot(
+    compared: Result<(), ResyncError>,
+    known: &Known<'_>,
+    slot: Option<Slot>,
+) -> Result<Result<(), ResyncError>, CheckError> {
+    let (Err(ResyncError::SlotAhead { .. }), Some(target), Some(standing)) = (&compared, known.target, known.standing)
+    else {
+        return Ok(compared);
+    };
+    let now = Standing::read(target, &standing.name).await?;
+    // What is written meanwhile is no less than what the slot's server had.
+    let slot = slot.map(|slot| Slot { server_end: None, ..slot });
+    Ok(now.map_or(compared, |now| go_on(&now, known.source, slot)))
 }
 
 /// A slot that another made.

@@ -47,6 +47,16 @@ pub enum Side {
     Target,
 }
 
+impl Side {
+    /// The one that this is not.
+    pub fn other(self) -> Self {
+        match self {
+            Side::Source => Side::Target,
+            Side::Target => Side::Source,
+        }
+    }
+}
+
 impl std::fmt::Display for Side {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -42,13 +42,14 @@ pub(super) async fn take(ctx: &CopyContext<'_>, source: &Session, start: Option<
 async fn point(ctx: &CopyContext<'_>, source: &Session, start: Option<Lsn>) -> Result<EndLsn, CopyError> {
     let migration = ctx.state.load().await?.ok_or_else(|| StateError::NoMigration(ctx.state.name().to_owned()))?;
     let name = migration.slot.name();
+    // A point that somebody took from the server need not have been kept there so far.
+    let end = catalog::wal::flush_to_end(source).await?;
     let slot = catalog::slot::find(source, name).await?;
     let begins = slot.as_ref().and_then(|slot| slot.confirmed_flush);
     let point = start.or(begins).ok_or_else(|| ResyncError::SlotGone(name.to_owned()))?;
-    compare_slot(name, &migration.source, slot, point)?;
-    let end = catalog::wal::flush_to_end(source).await?;
     if point > end {
         return Err(CopyError::StartAhead { start: point, end });
     }
+    compare_slot(name, &migration.source, slot, point)?;
     Ok(EndLsn::of_slot(point))
 }

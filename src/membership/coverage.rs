@@ -151,7 +151,7 @@ fn of_table(
     let Some(there) = there else {
         // How a target parts the rows of a root is its own business.
         let missing = row.state.is_streamed().then_some(Cause::MissingOnTarget);
-        return one(missing.or_else(|| doubt(now, row, table)));
+        return one(missing.or_else(|| of_rows(now, members, row, table)));
     };
     if renamed.is_some() {
         // It may have to leave what is dropped, and whose name it gets.
@@ -160,13 +160,28 @@ fn of_table(
     if let Some(cause) = in_another_name(now, members, row, table, there) {
         return vec![cause];
     }
-    let is_alone =
-        switched::is_alone(table, row.state, (now.published, now.tables), &|oid| members.streamed.contains(&oid));
+    let of_rows = of_rows(now, members, row, table);
     let filter = || row_filters::since_copied(row, table, now.published, now.publications).map(Cause::RowFilter);
     let of_publication = || of_publication(row, published_as(now.published, table));
-    let of_rows = || filter().or_else(of_publication).or_else(|| doubt(now, row, table));
-    let of_rows = if is_alone { Some(Cause::Alone) } else { of_rows() };
-    of_place().into_iter().chain(of_rows).collect()
+    let first = if of_rows == Some(Cause::Alone) { None } else { filter().or_else(of_publication) };
+    of_place().into_iter().chain(first.or(of_rows)).collect()
+}
+
+/// What may have happened to its rows without the stream.
+fn of_rows(now: &Now<'_>, members: &Members, row: &TableRow, table: &SourceTable) -> Option<Cause> {
+    let is_streamed = |oid| members.streamed.contains(&oid);
+    let is_alone =
+        |table: &SourceTable| switched::is_alone(table, row.state, (now.published, now.tables), &is_streamed);
+    if row.state != TableState::Within || table.ancestors.iter().any(|above| is_streamed(above.oid)) {
+        return doubt(now, row, table);
+    }
+    let root = table.ancestors.last().and_then(|root| now.tables.iter().find(|table| table.oid == root.oid));
+    match root {
+        _ if is_alone(table) => Some(Cause::Alone),
+        // It comes with that one.
+        Some(root) if is_alone(root) => None,
+        _ => doubt(now, row, table),
+    }
 }
 
 /// It has another name than on the target; how it gets that is filled in later.
@@ -214,12 +229,12 @@ fn doubt(now: &Now<'_>, row: &TableRow, table: &SourceTable) -> Option<Cause> {
     let root = root_in_name(now.published, table).cloned();
     match row.origin.filenode {
         Some(Origin::COLUMNS_CAME) => return Some(Cause::Paired { root }),
-        // Where the target parts its rows as the source does, what went took them along.
-        Some(was) if table.shape == Shape::Partitioned => {
-            let is_other = now.rules.hierarchy == Hierarchy::Own && is.filenode != Some(was);
-            return is_other.then_some(Cause::Parted);
-        }
-        Some(was) if is.filenode != Some(was) => return Some(Cause::Rewritten { root }),
+        Some(was) if is.filenode != Some(was) => match (table.shape, now.rules.hierarchy) {
+            (Shape::Plain, _) => return Some(Cause::Rewritten { root }),
+            (Shape::Partitioned, Hierarchy::Own) => return Some(Cause::Parted),
+            // The target parts its rows as the source does: what went took them along.
+            (Shape::Partitioned, Hierarchy::Same) => {}
+        },
         _ => {}
     }
     let (was, is) = row.origin.via.as_deref().zip(is.via.as_deref())?;

@@ -216,8 +216,8 @@ fn beside(error: SweepError, gaps: &[Gap]) -> Option<SweepError> {
             let added = format!("ALTER TABLE {} ADD COLUMN {} ", table.sql(), ident(column));
             columns.iter().any(|sql| sql.contains(&added))
         }
-        // Which column is which is known once those are mended.
-        (SequenceCause::SourceAlone { column, .. } | SequenceCause::TargetAlone { column, .. }, Cause::Columns(_)) => {
+        // Which column is which, of which name, is known once those are mended.
+        (SequenceCause::OneSided { column, .. }, Cause::Columns(_) | Cause::Renamed { .. }) => {
             column.table == gap.table
         }
         _ => false,

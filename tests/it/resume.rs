@@ -193,3 +193,17 @@ fn cluster_with_another_identity() -> walferry::demo::cluster::Cluster {
     }
     other
 }
+
+/// The story: the position was read before the slot, which the daemon had moved on by then;
+/// exit 4, and the advice to begin again.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_beside_a_daemon_that_goes_on_finds_nothing_amiss() {
+    let pair = usual_pair().await;
+    let load = Load::start(&pair).await;
+    let daemon = streaming(&pair, &[]).await;
+    for _ in 0..8 {
+        Walferry::run(&pair, &["check"], PATIENCE).code(0);
+    }
+    load.stop().await;
+    daemon.terminate(PATIENCE).code(0);
+}

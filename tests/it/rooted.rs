@@ -129,3 +129,28 @@ async fn what_a_root_loses_is_looked_for_where_the_target_parts_its_rows_otherwi
     assert!(!said.contains("comparing its rows"), "{said}");
     story.pair.assert_equal().await;
 }
+
+/// The story: the resync of each leaf was asked for, and refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_sub_root_is_asked_for_as_one_where_the_target_does_not_part_its_rows() {
+    let pair = Pair::builder().start().await;
+    pair.target_client().await.batch_execute("CREATE TABLE r (id int PRIMARY KEY, v text)").await.unwrap();
+    let story = Story::on(pair, &setup(PUBLISHED[1]), &["--schema", "existing", "--publication", "mine"]).await;
+    story.source("ALTER TABLE r DETACH PARTITION s; UPDATE s SET v = 'n'").await;
+    let said = story.run(&["catchup"], 8).stderr;
+    for asked in ["resync 'public.r'", "resync 'public.s'"] {
+        assert!(said.contains(asked) && !said.contains("public.s0"), "{said}");
+    }
+    story.run(&["resync", "public.r"], 0);
+    let said = story.run(&["resync", "public.s"], 3).stderr;
+    assert!(said.contains("public.s"), "{said}");
+    story.target.batch_execute("CREATE TABLE s (id int PRIMARY KEY, v text)").await.unwrap();
+    story.run(&["resync", "public.s"], 0);
+    story.source("INSERT INTO s VALUES (3, 'x'); DELETE FROM r WHERE id = 106").await;
+    story.run(&["catchup", "--finish"], 0);
+    for rows in
+        ["SELECT string_agg(r::text, ' ' ORDER BY id) FROM r", "SELECT string_agg(s::text, ' ' ORDER BY id) FROM s"]
+    {
+        assert_eq!(value(&story.target, rows).await, value(&story.source, rows).await);
+    }
+}

@@ -283,7 +283,7 @@ async fn definitions_follow_and_a_new_sequence_or_a_missing_right_keeps_the_last
     assert!(daemon.wait(PATIENCE).code(0).stderr.contains("altered as on the source"));
     for words in [
         "3 sequences",
-        "public.later does not exist on the target (run there: CREATE SEQUENCE",
+        "public.later does not exist on the target (run on the target: CREATE SEQUENCE",
         "GRANT SELECT, UPDATE ON SEQUENCE \"public\".\"mine\" TO doadmin",
         "ALTER SEQUENCE \"public\".\"old\" RENAME TO \"new\"",
         "large objects are exact",
@@ -354,7 +354,7 @@ async fn a_table_that_came_later_is_named_before_the_sequences_and_brings_its_ow
     let (tables, sequences) = said.split_once("1 sequence could not be made equal").unwrap();
     assert!(tables.contains("1 table is not equal") && tables.contains("walferry add 'public.n'"), "{said}");
     assert!(sequences.contains("public.later does not exist") && !said.contains("n_id_seq"), "{said}");
-    let sql = printed(sequences, "run there: ", "; or leave").to_owned();
+    let sql = printed(sequences, "run on the target: ", "; or leave").to_owned();
     Walferry::run(&journey.pair, &["add", "public.n"], PATIENCE).code(0);
     execute(&journey.target, &[&sql]).await;
     journey.finish().await;
@@ -384,7 +384,7 @@ async fn a_table_that_got_another_schema_takes_its_sequences_along() {
     let said = journey.catch_up_with(&[]).code(8).stderr;
     let (_, error) = said.split_once("error: ").unwrap();
     assert!(error.contains("1 sequence") && error.contains("s2.numbers has another name"), "{said}");
-    execute(&journey.target, &[printed(error, "run there: ", ")")]).await;
+    execute(&journey.target, &[printed(error, "run on the target: ", ")")]).await;
     journey.finish().await;
 }
 
@@ -407,7 +407,7 @@ async fn columns_sequences_that_got_other_names_are_named_with_the_sql_that_rena
     let (_, error) = said.split_once("error: ").unwrap();
     assert!(error.contains("3 sequences") && error.contains("what renames "), "{said}");
     let statements: Vec<&str> =
-        error.split("run there: ").skip(1).map(|rest| rest.split_once(")").unwrap().0).collect();
+        error.split("run on the target: ").skip(1).map(|rest| rest.split_once(")").unwrap().0).collect();
     assert_eq!(statements.len(), 2, "those that are in each other's way in one text: {statements:?}");
     execute(&journey.target, &statements).await;
     journey.finish().await;

@@ -415,7 +415,10 @@ fn decide(found: &Found, schema: SchemaMode, kind: SequencePass) -> (Vec<Change>
         if let Some(steps) = decided.cut_to {
             cut.push(format!("{} ({steps})", ours.name));
         }
-        changes.extend(decided.change);
+        let back = theirs.zip(decided.change.as_ref().and_then(|change| change.value));
+        let back = back.and_then(|((theirs, _), value)| strangers::set_back(ours, theirs, value, &found.records));
+        changes.extend(decided.change.filter(|_| back.is_none()));
+        problems.extend(back.map(|cause| (place, cause)));
         renames.extend(decided.rename.map(|(rename, blame)| (place, rename, blame)));
         problems.extend(decided.problems.into_iter().map(|cause| (place, cause)));
     }

@@ -13,6 +13,7 @@ use super::{Counterpart, Found};
 use crate::catalog::added::{default_sql, number_of_column};
 use crate::catalog::sequences::{Bond, Owner, Tied};
 use crate::catalog::tables;
+use crate::config::Side;
 use crate::session::{DbError, Session};
 use crate::sql::{TableName, ident};
 
@@ -32,9 +33,14 @@ pub(super) async fn find(source: &Session, target: &Session, found: &Found) -> R
         let oid = by_name.get(&tied.table.name).copied();
         oid.filter(|oid| !drawn_here.contains(&(*oid, column)))
     };
+    let drawing_there =
+        || there.iter().flat_map(|one| drawing(one)).filter(|(tied, _, column)| alone(tied, column).is_some());
+    let all_alone: HashSet<(&TableName, &str)> =
+        drawing_there().map(|(tied, _, column)| (&tied.table.name, column)).collect();
     for sequence in &there {
         for (tied, number, column) in drawing(sequence) {
-            let is_below_one = tied.above.iter().any(|above| drawn_there.contains(&(&above.name, column)));
+            // What is run for a partitioned table reaches its partitions.
+            let is_below_one = tied.above.iter().any(|above| all_alone.contains(&(&above.name, column)));
             let Some(oid) = alone(tied, column).filter(|_| !is_below_one) else { continue };
             let owner = Owner { table: tied.table.name.clone(), column: column.to_owned() };
             let bond = sequence.owner.as_ref().filter(|(of, _)| *of == owner).map(|(_, bond)| *bond);
@@ -52,7 +58,7 @@ pub(super) async fn find(source: &Session, target: &Session, found: &Found) -> R
             let is_left_over = bond.is_some() && found.others.iter().any(|other| other.oid == sequence.oid);
             let drop = format!(" DROP SEQUENCE {};", sequence.name.sql());
             let sql = if is_left_over { set + &drop } else { set };
-            let cause = SequenceCause::TargetAlone { column: owner, sql };
+            let cause = SequenceCause::OneSided { column: owner, drawn_on: Side::Target, sql };
             problems.push(SequenceProblem { sequence: sequence.name.clone(), cause });
         }
     }
@@ -95,7 +101,7 @@ async fn here_alone(
         }
         let Some(default) = default_sql(source, tied.table.oid, number).await? else { continue };
         let sql = format!("{} SET DEFAULT {default};", alter_sql(&owner));
-        let cause = SequenceCause::SourceAlone { column: owner, sql };
+        let cause = SequenceCause::OneSided { column: owner, drawn_on: Side::Source, sql };
         problems.push(SequenceProblem { sequence: sequence.name.clone(), cause });
     }
     Ok(problems)

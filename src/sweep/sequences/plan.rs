@@ -75,6 +75,8 @@ pub(super) fn plan(
     let Some((theirs, matched)) = theirs else {
         return Plan::problem(match home {
             Home::Lacking(owner) => SequenceCause::WithColumn(owner.clone()),
+            // It belongs to a table that is left out.
+            Home::Unknown => SequenceCause::Missing(create_free_sql(ours, lacks)),
             _ => SequenceCause::Missing(create_sql(ours, lacks)),
         });
     };
@@ -226,16 +228,20 @@ fn owner_sql((ours, theirs, home): (&Sequence, &Sequence, &Home), schema: Schema
 
 /// The SQL that makes a sequence like this one on the target, which lacks these schemas.
 fn create_sql(sequence: &Sequence, lacks: &HashSet<String>) -> String {
+    match &sequence.owner {
+        Some((owner, bond)) => create_of_column_sql(sequence, owner, *bond),
+        None => create_free_sql(sequence, lacks),
+    }
+}
+
+/// The same of one that belongs to no column there.
+fn create_free_sql(sequence: &Sequence, lacks: &HashSet<String>) -> String {
     let (name, definition) = (sequence.name.sql(), &sequence.definition);
-    let Some((owner, bond)) = &sequence.owner else {
-        // Where it is there it needs the right to create schemas all the same.
-        let schema = &sequence.name.schema;
-        let schema = lacks.get(schema).map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {}; ", ident(schema)));
-        // A table whose default calls it may have brought it by then.
-        let create = format!("CREATE SEQUENCE IF NOT EXISTS {name} {}", definition.sql());
-        return schema.unwrap_or_default() + &create;
-    };
-    create_of_column_sql(sequence, owner, *bond)
+    // Where it is there it needs the right to create schemas all the same.
+    let schema = lacks.get(&sequence.name.schema);
+    let schema = schema.map(|schema| format!("CREATE SCHEMA IF NOT EXISTS {}; ", ident(schema)));
+    // A table whose default calls it may have brought it by then.
+    schema.unwrap_or_default() + &format!("CREATE SEQUENCE IF NOT EXISTS {name} {}", definition.sql())
 }
 
 /// The SQL that makes a sequence like this one for a column of the target.

@@ -25,6 +25,9 @@ pub enum SequenceCause {
     Missing(String),
     /// The target has neither it nor this column, which it belongs to.
     WithColumn(Owner),
+    /// This table of the target draws from it as well and is not the migration's, and it stands
+    /// further on there.
+    DrawnByOthers(TableName),
     /// What has its name on the target is not the migration's: nothing was set there.
     Stranger(Whose),
     /// The target has it under another name.
@@ -43,17 +46,12 @@ pub enum SequenceCause {
         /// The SQL that lets it draw from this one.
         sql: String,
     },
-    /// A column draws from it on the source, and from none on the target.
-    SourceAlone {
-        /// The column there.
+    /// A column draws from it on one side, and from none on the other.
+    OneSided {
+        /// The column on the target.
         column: Owner,
-        /// The SQL that lets it draw.
-        sql: String,
-    },
-    /// A column draws from it on the target, and from none on the source.
-    TargetAlone {
-        /// The column there.
-        column: Owner,
+        /// Where it draws.
+        drawn_on: Side,
         /// The SQL that gives it the source's default.
         sql: String,
     },
@@ -117,7 +115,7 @@ impl fmt::Display for Whose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Whose::Tables(table) => {
-                write!(f, "table {table} there uses it: rename or drop it first, or give that table one of its own")
+                write!(f, "table {table} there uses it: rename or drop it first")
             }
             Whose::Migration(name) => write!(f, "migration \"{name}\" has it: rename it first"),
             Whose::Unknown => write!(
@@ -131,7 +129,7 @@ impl fmt::Display for Whose {
 impl fmt::Display for Renaming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Renaming::Sql(sql) => write!(f, "run there: {sql}"),
+            Renaming::Sql(sql) => write!(f, "run on the target: {sql}"),
             Renaming::OnceAway(strangers) => f.write_str(&first_away(strangers)),
             Renaming::With(other) => write!(f, "what renames {other} there renames it as well"),
         }
@@ -154,7 +152,7 @@ impl SequenceCause {
         match self {
             SequenceCause::Renamed { .. } => 1,
             SequenceCause::Missing(_) | SequenceCause::Numbered { .. } => 2,
-            SequenceCause::Elsewhere { .. } | SequenceCause::SourceAlone { .. } => 3,
+            SequenceCause::Elsewhere { .. } | SequenceCause::OneSided { drawn_on: Side::Source, .. } => 3,
             _ => 0,
         }
     }
@@ -196,7 +194,10 @@ impl fmt::Display for SequenceCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SequenceCause::Missing(sql) => {
-                write!(f, "does not exist on the target (run there: {sql}; or leave it out with --exclude-tables)")
+                write!(
+                    f,
+                    "does not exist on the target (run on the target: {sql}; or leave it out with --exclude-tables)"
+                )
             }
             SequenceCause::WithColumn(Owner { table, column }) => {
                 write!(
@@ -205,6 +206,10 @@ impl fmt::Display for SequenceCause {
                     ident(column)
                 )
             }
+            SequenceCause::DrawnByOthers(table) => write!(
+                f,
+                "stands further on on the target than on the source, and table {table} there, which is not the migration's, draws from it as well: nothing was set (give that table a sequence of its own, or drop it)"
+            ),
             SequenceCause::Stranger(whose) => {
                 write!(f, "is on the target and not the migration's, so nothing was set ({whose})")
             }
@@ -220,21 +225,17 @@ impl fmt::Display for SequenceCause {
                 write!(
                     f,
                     "is what column {column} of {table} draws its values from on the source, and on the target that draws \
-                     from {from} (run there: {sql})"
+                     from {from} (run on the target: {sql})"
                 )
             }
-            SequenceCause::SourceAlone { column: Owner { table, column }, sql } => write!(
-                f,
-                "is what column {} of {table} draws its values from on the source, and on the target that draws from none \
-                 (run there: {sql})",
-                ident(column)
-            ),
-            SequenceCause::TargetAlone { column: Owner { table, column }, sql } => write!(
-                f,
-                "is what column {} of {table} draws its values from on the target, and on the source that draws from none \
-                 (run there: {sql})",
-                ident(column)
-            ),
+            SequenceCause::OneSided { column: Owner { table, column }, drawn_on, sql } => {
+                let (column, other) = (ident(column), drawn_on.other());
+                write!(
+                    f,
+                    "is what column {column} of {table} draws its values from on the {drawn_on}, and on the {other} that \
+                     draws from none (run on the target: {sql})"
+                )
+            }
             SequenceCause::Numbered { column: Owner { table, column }, there, here, sql, blame } => {
                 let here = here.map_or("not at all", Bond::sql);
                 let whose = match blame {
@@ -245,17 +246,17 @@ impl fmt::Display for SequenceCause {
                 write!(
                     f,
                     "is what numbers column {column} of {table} on the target, {there}, and on the source that is \
-                     numbered {here} ({whose}run there: {sql})"
+                     numbered {here} ({whose}run on the target: {sql})"
                 )
             }
             SequenceCause::Another => write!(f, "got another name while it was read"),
-            SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run there: {sql})"),
-            SequenceCause::Unwritable(sql) => write!(f, "cannot be set on the target (run there: {sql})"),
+            SequenceCause::Unreadable(sql) => write!(f, "cannot be read on the source (run on the source: {sql})"),
+            SequenceCause::Unwritable(sql) => write!(f, "cannot be set on the target (run on the target: {sql})"),
             SequenceCause::Unread(words) | SequenceCause::Refused(words) => write!(f, "is not equal: {words}"),
             SequenceCause::Defined { there, sql, blame } => {
                 let whose = match blame {
-                    Blame::NotOurs => "as its owner, run there",
-                    Blame::Schema => "if that is not on purpose, run there",
+                    Blame::NotOurs => "as its owner, run on the target",
+                    Blame::Schema => "if that is not on purpose, run on the target",
                 };
                 write!(f, "is defined otherwise on the target, {there} ({whose}: {sql})")
             }

@@ -15,7 +15,7 @@ use super::catalog::Sequence;
 use super::pairs::{Match, Records};
 use super::plan::unwritable;
 use super::problem::{SequenceCause, Whose};
-use super::value::is_ahead;
+use super::value::{Value, is_ahead};
 use crate::catalog::sequences::Tied;
 use crate::sql::TableName;
 use crate::state::sweeps::Listed;
@@ -29,17 +29,13 @@ pub(super) fn apart(
     (records, left): (&Records, &HashSet<u32>),
 ) -> HashMap<usize, SequenceCause> {
     let mut apart = HashMap::new();
+    if records.pairs.listed == Listed::NotYet {
+        return apart;
+    }
     let tables: HashSet<&TableName> = records.tables.values().collect();
     for (place, (ours, found)) in ours.iter().zip(theirs).enumerate() {
-        let cause = match found {
-            Some((theirs, Match::Named(_))) if records.pairs.listed == Listed::Wholly => {
-                cause((ours, theirs), (records, &tables), left)
-            }
-            // What others draw from as well is not set back.
-            Some((theirs, _)) if is_ahead_of(theirs, ours) => user(ours, theirs, (records, &tables)),
-            _ => None,
-        };
-        let Some(cause) = cause else { continue };
+        let Some((theirs, Match::Named(_))) = found else { continue };
+        let Some(cause) = cause((ours, theirs), (records, &tables), left) else { continue };
         apart.insert(place, cause);
         others.extend(found.take().map(|(theirs, _)| theirs));
     }
@@ -52,8 +48,8 @@ fn cause(
     (records, tables): (&Records, &HashSet<&TableName>),
     left: &HashSet<u32>,
 ) -> Option<SequenceCause> {
-    if let Some(cause) = user(ours, theirs, (records, tables)) {
-        return Some(cause);
+    if let Some(table) = user(ours, theirs, (records, tables)) {
+        return Some(SequenceCause::Stranger(Whose::Tables(table.clone())));
     }
     if let Some(migration) = records.pairs.anothers.get(&theirs.oid) {
         return Some(SequenceCause::Stranger(Whose::Migration(migration.clone())));
@@ -75,24 +71,25 @@ fn cause(
 }
 
 /// A table of the target that uses it, and is none of the migration's.
-fn user(
+fn user<'t>(
     ours: &Sequence,
-    theirs: &Sequence,
+    theirs: &'t Sequence,
     (records, tables): (&Records, &HashSet<&TableName>),
-) -> Option<SequenceCause> {
+) -> Option<&'t TableName> {
     // One that comes later may have been created there already, with what it draws from.
     let comes = |table: &TableName| {
         ours.tied.iter().any(|tied| tied.table.name == *table && !records.tables.contains_key(&tied.table.oid))
     };
     let is_anothers = |table: &&TableName| !tables.contains(table) && !comes(table);
-    let table = theirs.tied.iter().map(|tied| &tied.table.name).find(is_anothers)?;
-    Some(SequenceCause::Stranger(Whose::Tables(table.clone())))
+    theirs.tied.iter().map(|tied| &tied.table.name).find(is_anothers)
 }
 
-/// Whether it stands further on than the source's.
-fn is_ahead_of(theirs: &Sequence, ours: &Sequence) -> bool {
-    let (Ok(there), Ok(here)) = (&theirs.value, &ours.value) else { return false };
-    is_ahead(*there, *here, ours.definition.increment)
+/// Why a sequence of the migration is not set to this value all the same: it would go back,
+/// and give others what they have.
+pub(super) fn set_back(ours: &Sequence, theirs: &Sequence, value: Value, records: &Records) -> Option<SequenceCause> {
+    let found = theirs.value.as_ref().ok().filter(|found| is_ahead(**found, value, ours.definition.increment));
+    let tables: HashSet<&TableName> = records.tables.values().collect();
+    found.and_then(|_| user(ours, theirs, (records, &tables))).cloned().map(SequenceCause::DrawnByOthers)
 }
 
 /// Whether a column of the table's counterpart draws from it that draws on the source.

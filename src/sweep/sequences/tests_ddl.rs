@@ -64,7 +64,7 @@ impl Ends {
 
     /// The SQL in parentheses of a message, run on the target.
     async fn mend(&self, message: &str) {
-        let (_, sql) = message.split_once("run there: ").unwrap();
+        let (_, sql) = message.split_once("run on the target: ").unwrap();
         let end = sql.find("; or leave").or_else(|| sql.rfind(')')).unwrap();
         self.target.batch_execute(&sql[..end]).await.unwrap();
     }
@@ -117,7 +117,7 @@ async fn a_definition_that_is_not_ours_to_alter_keeps_the_last_pass_from_being_c
     ends.target.batch_execute(&format!("GRANT ALL ON SEQUENCE public.s TO {role}")).await.unwrap();
     let (target, filter) = (ends.pair.target(role).await, TableFilter::default());
     let error = pass(&ends.source, &target, &ends.state, all(&filter), EXACT).await.unwrap_err().to_string();
-    assert!(error.contains("INCREMENT BY 1 (as its owner, run there: ALTER SEQUENCE"), "{error}");
+    assert!(error.contains("INCREMENT BY 1 (as its owner, run on the target: ALTER SEQUENCE"), "{error}");
     assert_eq!(ends.value("public.s").await, (20, true), "the value is carried all the same");
     ends.mend(&error).await;
     pass(&ends.source, &target, &ends.state, all(&filter), EXACT).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_new_sequence_is_named_with_the_sql_that_creates_it_and_a_renamed_one_
     assert!(error.contains("public.c has another name on the target"), "{error}");
     assert_eq!(ends.value("public.t_c_seq").await, (5, true), "its value is carried meanwhile");
     let report = ends.pass(SchemaMode::Existing, EXACT).await.unwrap();
-    assert!(report.problems[0].to_string().contains("(if that is not on purpose, run there: "), "{report:?}");
+    assert!(report.problems[0].to_string().contains("(if that is not on purpose, run on the target: "), "{report:?}");
     ends.mend(&error).await;
     assert_eq!(ends.pass(SchemaMode::Existing, EXACT).await.unwrap().problems, []);
     ends.source

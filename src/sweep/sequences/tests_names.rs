@@ -80,7 +80,7 @@ fn sequences_that_exchanged_names_stay_with_their_counterparts() {
         assert_eq!(
             said,
             [
-                "public.b has another name on the target; its value was carried (run there: ALTER SEQUENCE a RENAME TO \
+                "public.b has another name on the target; its value was carried (run on the target: ALTER SEQUENCE a RENAME TO \
                  walferry_aside_1; ALTER SEQUENCE b RENAME TO a; ALTER SEQUENCE walferry_aside_1 RENAME TO b;)",
                 "public.a has another name on the target; its value was carried (what renames public.b there renames it as well)"
             ]
@@ -95,7 +95,10 @@ fn a_new_sequence_is_created_behind_the_renames_and_never_taken_for_what_has_its
         let (set, said) = decided(&found, schema);
         assert_eq!(set, [(101, 1)]);
         assert!(said[0].starts_with("public.old has another name") && said[0].contains("a RENAME TO old"), "{said:?}");
-        assert!(said[1].starts_with("public.a does not exist on the target (run there: CREATE SEQUENCE"), "{said:?}");
+        assert!(
+            said[1].starts_with("public.a does not exist on the target (run on the target: CREATE SEQUENCE"),
+            "{said:?}"
+        );
     }
 }
 
@@ -155,7 +158,7 @@ fn a_column_that_draws_from_what_is_no_counterpart_is_said_to() {
         said,
         [
             "public.a is what column id of public.t draws its values from on the source, and on the target that draws from \
-          public.t_id_seq (run there: ALTER TABLE t ALTER COLUMN id SET DEFAULT pg_catalog.nextval('a'); DROP SEQUENCE t_id_seq;)"
+          public.t_id_seq (run on the target: ALTER TABLE t ALTER COLUMN id SET DEFAULT pg_catalog.nextval('a'); DROP SEQUENCE t_id_seq;)"
         ]
     );
     // Without a pair the column tells which it is.
