@@ -121,8 +121,9 @@ pub fn is_alone(
     let comes_itself = |oid: u32| published.contains_key(&oid) || is_streamed(oid);
     let will_be_one = || {
         let are_rooted = |of: &Published| of.portions.iter().any(|one| one.partitions == Partitions::InTheirRootsName);
-        published.values().any(are_rooted)
-            && !tables.iter().any(|other| other.is_below(table.oid) && comes_itself(other.oid))
+        let mut leaves = tables.iter().filter(|o| o.shape == Shape::Plain && o.is_below(table.oid)).peekable();
+        // One without partitions has no rows that could have come.
+        published.values().any(are_rooted) && leaves.peek().is_some() && !leaves.any(|leaf| comes_itself(leaf.oid))
     };
     match table.shape {
         Shape::Partitioned => published.contains_key(&table.oid) || table.ancestors.is_empty() && will_be_one(),

@@ -154,3 +154,17 @@ async fn a_detached_sub_root_is_asked_for_as_one_where_the_target_does_not_part_
         assert_eq!(value(&story.target, rows).await, value(&story.source, rows).await);
     }
 }
+
+/// A root without a partition beside others that are published as one: nothing came in its name.
+#[tokio::test]
+async fn a_root_without_partitions_that_nobody_publishes_is_no_difference() {
+    let setup = format!(
+        "{}; CREATE TABLE bare (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE low (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE lower PARTITION OF low FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id)",
+        setup(PUBLISHED[1])
+    );
+    let story = Story::of(&setup, &MINE).await;
+    story.source("INSERT INTO r VALUES (151, 'x')").await;
+    story.ends_equal().await;
+}
