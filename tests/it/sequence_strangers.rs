@@ -232,3 +232,16 @@ async fn what_others_draw_from_is_not_set_back_in_a_schema_of_the_operators() {
         assert_eq!(value(&story.target, values).await, "200 200");
     }
 }
+
+/// Partitions of the operator's own draw from what their root draws from.
+#[tokio::test]
+async fn partitions_of_the_operators_own_are_none_of_others() {
+    let here = "CREATE SEQUENCE f; CREATE TABLE r (id int PRIMARY KEY DEFAULT nextval('f')); INSERT INTO r SELECT FROM generate_series(1, 30)";
+    let there = "CREATE SEQUENCE f; CREATE TABLE r (id int PRIMARY KEY DEFAULT nextval('f')) PARTITION BY RANGE (id); \
+         CREATE TABLE of_r PARTITION OF r FOR VALUES FROM (0) TO (1000); SELECT setval('f', 300)";
+    let pair = Pair::builder().start().await;
+    pair.target_client().await.batch_execute(there).await.unwrap();
+    let story = Story::on(pair, here, &["--schema", "existing"]).await;
+    story.run(&["catchup", "--finish"], 0);
+    assert_eq!(value(&story.target, "SELECT last_value::text FROM f").await, "30");
+}

@@ -80,8 +80,10 @@ fn user<'t>(
     let comes = |table: &TableName| {
         ours.tied.iter().any(|tied| tied.table.name == *table && !records.tables.contains_key(&tied.table.oid))
     };
-    let is_anothers = |table: &&TableName| !tables.contains(table) && !comes(table);
-    theirs.tied.iter().map(|tied| &tied.table.name).find(is_anothers)
+    let is_ours = |table: &TableName| tables.contains(table) || comes(table);
+    // How the target parts a table's rows is its own business.
+    let is_anothers = |tied: &&Tied| !is_ours(&tied.table.name) && !tied.above.iter().any(|above| is_ours(&above.name));
+    theirs.tied.iter().find(is_anothers).map(|tied| &tied.table.name)
 }
 
 /// Why a sequence of the migration is not set to this value all the same: it would go back,
