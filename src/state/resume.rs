@@ -91,7 +91,8 @@ impl ResyncError {
     /// What it means.
     pub fn fault(&self) -> Fault {
         match self {
-            ResyncError::OtherSource { .. } => Fault::OtherSource,
+            // A copy of the source is one as well.
+            ResyncError::OtherSource { .. } | ResyncError::SourceBehind { .. } => Fault::OtherSource,
             ResyncError::SlotAhead { .. } => Fault::Consumed,
             _ => Fault::NeedsResync,
         }
