@@ -26,6 +26,13 @@ pub struct Owner {
     pub column: String,
 }
 
+impl Owner {
+    /// The beginning of what alters the column.
+    pub fn alter_sql(&self) -> String {
+        format!("ALTER TABLE {} ALTER COLUMN {}", self.table.sql(), ident(&self.column))
+    }
+}
+
 /// What makes a sequence its column's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bond {

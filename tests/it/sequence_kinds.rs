@@ -133,6 +133,19 @@ async fn a_default_that_draws_on_one_side_alone_is_named_with_that_of_the_source
     }
 }
 
+/// The story: the DROP SEQUENCE that was printed was refused for the default of the other column.
+#[tokio::test]
+async fn a_sequence_that_two_columns_of_a_table_drew_from_is_let_go_of_before_it_is_dropped() {
+    let setup = "CREATE TABLE d (id int PRIMARY KEY, w serial); ALTER TABLE d ADD x int DEFAULT nextval('d_w_seq')";
+    let story = Story::of(setup, &[]).await;
+    story.source("ALTER TABLE d ALTER w DROP DEFAULT, ALTER x DROP DEFAULT; DROP SEQUENCE d_w_seq").await;
+    let said = story.run(&["catchup"], 8);
+    story.do_what_is_printed(&said).await;
+    // Nothing draws from it any more, and it is no table's.
+    story.target.batch_execute("DROP SEQUENCE d_w_seq").await.unwrap();
+    story.leads_to_the_end().await;
+}
+
 /// The story: the SQL that was printed named a table that the target does not have.
 #[tokio::test]
 async fn a_sequence_of_a_table_that_is_left_out_is_made_for_itself() {

@@ -16,7 +16,7 @@ use crate::catalog::added::default_sql;
 use crate::catalog::sequences::{Bond, Owner, Tied};
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
-use crate::sql::{ident, literal};
+use crate::sql::literal;
 
 /// A column that draws from another one there.
 #[derive(Clone, Debug)]
@@ -96,8 +96,22 @@ pub(super) fn find(
 }
 
 /// The columns that draw from a sequence, with their tables.
-fn drawing(sequence: &Sequence) -> impl Iterator<Item = (&Tied, &(i16, String))> {
+pub(super) fn drawing(sequence: &Sequence) -> impl Iterator<Item = (&Tied, &(i16, String))> {
     sequence.tied.iter().flat_map(|tied| tied.drawing.iter().map(move |column| (tied, column)))
+}
+
+/// What becomes of a sequence of the target that is no counterpart, once the column that it
+/// belongs to draws from it no more: as SQL behind another statement.
+pub(super) fn left_behind(from: &Sequence, column: &Owner, others: &[Sequence]) -> String {
+    let is_its = from.owner.as_ref().is_some_and(|(of, bond)| of == column && *bond == Bond::OwnedBy);
+    if !is_its || !others.iter().any(|other| other.oid == from.oid) {
+        return String::new();
+    }
+    match from.tied.as_slice() {
+        [tied] if tied.drawing.len() < 2 => format!(" DROP SEQUENCE {};", from.name.sql()),
+        // Others' defaults draw from it as well.
+        _ => format!(" ALTER SEQUENCE {} OWNED BY NONE;", from.name.sql()),
+    }
 }
 
 impl Elsewhere {
@@ -122,17 +136,10 @@ impl Elsewhere {
             (None, Some(_)) => format!("pg_catalog.nextval({})", literal(&name.sql())),
             (None, None) => return None,
         };
-        let alter = format!("ALTER TABLE {} ALTER COLUMN {}", column.table.sql(), ident(&column.column));
-        let bond = from.owner.as_ref().filter(|(owner, _)| owner == column).map(|(_, bond)| *bond);
-        let is_none_s = others.iter().any(|other| other.oid == from.oid);
-        let set = format!("{alter} SET DEFAULT {default};");
-        let sql = match (bond, from.tied.as_slice()) {
-            (Some(Bond::IdentityAlways | Bond::IdentityByDefault), _) => format!("{alter} DROP IDENTITY; {set}"),
-            (Some(Bond::OwnedBy), [_]) if is_none_s => format!("{set} DROP SEQUENCE {};", from.name.sql()),
-            // Others' defaults draw from it as well.
-            (Some(Bond::OwnedBy), _) if is_none_s => format!("{set} ALTER SEQUENCE {} OWNED BY NONE;", from.name.sql()),
-            _ => set,
-        };
+        let alter = column.alter_sql();
+        let is_identity = from.owner.as_ref().is_some_and(|(of, bond)| of == column && *bond != Bond::OwnedBy);
+        let drop = if is_identity { format!("{alter} DROP IDENTITY; ") } else { String::new() };
+        let sql = format!("{drop}{alter} SET DEFAULT {default};{}", left_behind(from, column, others));
         Some(SequenceCause::Elsewhere { column: column.clone(), from: from.name.clone(), sql })
     }
 }

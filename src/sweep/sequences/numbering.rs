@@ -20,7 +20,7 @@ use crate::catalog::added::number_of_column;
 use crate::catalog::sequences::{Bond, Owner};
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
-use crate::sql::{ident, literal};
+use crate::sql::literal;
 
 /// Whose a difference is.
 fn blame(schema: SchemaMode) -> Blame {
@@ -40,7 +40,7 @@ pub(super) fn of_both(ours: &Sequence, theirs: &Sequence, matched: Match, schema
     if !matches!(matched, Match::OfColumn(_)) || bond == bond_there {
         return None;
     }
-    let alter = alter_sql(there);
+    let alter = there.alter_sql();
     let create = create_of_column_sql(ours, there, *bond);
     let draws = ours
         .tied
@@ -79,12 +79,8 @@ pub(super) async fn of_target_alone<'s>(
         if named.contains(owner) || number_of_column(source, *oid, &owner.column).await?.is_none() {
             continue;
         }
-        let (sql, blame) = (format!("{} DROP IDENTITY;", alter_sql(owner)), blame(schema));
+        let (sql, blame) = (format!("{} DROP IDENTITY;", owner.alter_sql()), blame(schema));
         found.push((other, SequenceCause::Numbered { column: owner.clone(), there: *bond, here: None, sql, blame }));
     }
     Ok(found)
-}
-
-fn alter_sql(column: &Owner) -> String {
-    format!("ALTER TABLE {} ALTER COLUMN {}", column.table.sql(), ident(&column.column))
 }
