@@ -48,7 +48,7 @@ pub(super) enum Told {
 /// Which object of the source an entry is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// pg_dump's own number of the entry, of this run of one section.
+    /// pg_dump's own number of the entry, of this run.
     pub(super) dump_id: u32,
     /// The object itself.
     pub(super) told: Told,

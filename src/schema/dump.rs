@@ -60,20 +60,16 @@ impl Dump {
         tables: &[SourceTable],
     ) -> Result<Self, SchemaError> {
         let taken = left_out::of_filter(source, &settings.filter, tables).await?;
-        let section = async |section: &str| {
-            let args = arguments(settings, section, scope, patience, &taken.relations);
-            let mut entries = archive::split(&pg_dump.run(&settings.source, source.version(), &args).await?)?;
-            left_out::remove(&taken, &mut entries);
-            for entry in &mut entries {
-                attver::strip(entry);
-                older::rewrite(entry, target_version);
-            }
-            Ok::<_, SchemaError>(entries)
-        };
-        let (mut pre_data, mut post_data) = tokio::try_join!(section("pre-data"), section("post-data"))?;
+        let args = arguments(settings, scope, patience, &taken.relations);
+        let mut pre_data = archive::split(&pg_dump.run(&settings.source, source.version(), &args).await?)?;
+        left_out::remove(&taken, &mut pre_data);
+        for entry in &mut pre_data {
+            attver::strip(entry);
+            older::rewrite(entry, target_version);
+        }
         let mut given = Given::default();
         given.take(&mut pre_data);
-        given.take(&mut post_data);
+        let post_data = behind_pre_data(&mut pre_data);
         let superusers = classify::superusers(&pre_data);
         let (administrators, pre_data) =
             pre_data.into_iter().partition(|entry| classify::is_administrators(entry, &superusers));
@@ -113,20 +109,38 @@ impl Dump {
     }
 }
 
-fn arguments(
-    settings: &Settings,
-    section: &str,
-    scope: Scope<'_>,
-    patience: Patience,
-    left_out: &[TableName],
-) -> Vec<String> {
+/// Takes post-data out of a dump: it begins with the first entry that is never anything
+/// else. A function or a view that has to wait for a key comes behind that key
+/// (`addBoundaryDependencies` and `repairFunctionBoundaryMultiLoop` in `pg_dump_sort.c`).
+fn behind_pre_data(entries: &mut Vec<Entry>) -> Vec<Entry> {
+    let first = entries.iter().position(|entry| entry.kind.is_post_data());
+    let mut post_data = entries.split_off(first.unwrap_or(entries.len()));
+    // Written where it changes only; what waits is executed by itself.
+    let mut set = entries.iter().rev().find_map(|entry| access_method(&entry.sql)).map(str::to_owned);
+    for view in post_data.iter_mut().filter(|entry| entry.kind == Kind::MaterializedView) {
+        match (access_method(&view.sql), &set) {
+            (Some(own), _) => set = Some(own.to_owned()),
+            (None, Some(set)) => view.sql.insert_str(0, &format!("{set}\n")),
+            (None, None) => {}
+        }
+    }
+    post_data
+}
+
+/// The statement before an entry that names the access method of its table
+/// (`_selectTableAccessMethod` in `pg_backup_archiver.c`).
+fn access_method(sql: &str) -> Option<&str> {
+    let settings = sql.lines().take_while(|line| line.starts_with("SET default_"));
+    settings.filter(|line| line.starts_with("SET default_table_access_method")).last()
+}
+
+fn arguments(settings: &Settings, scope: Scope<'_>, patience: Patience, left_out: &[TableName]) -> Vec<String> {
     // Tablespaces are folders of the other server's machine. Verbose, for what
     // each entry is.
     let always = ["--no-publications", "--no-subscriptions", "--no-tablespaces", "--encoding=UTF8", "--verbose"];
     let unwanted = [(settings.owners, "--no-owner"), (settings.acl, "--no-acl")];
     let unwanted = unwanted.iter().filter(|(keep, _)| *keep == Keep::No).map(|(_, flag)| *flag);
     let mut args: Vec<String> = always.into_iter().chain(unwanted).map(str::to_owned).collect();
-    args.push(format!("--section={section}"));
     args.push(match patience {
         Patience::Run => "--lock-wait-timeout=300s".to_owned(),
         Patience::Check => "--lock-wait-timeout=10s".to_owned(),
@@ -166,6 +180,56 @@ fn patterns<'a>(names: impl Iterator<Item = &'a TableName>) -> impl Iterator<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Side;
+    use crate::demo::cluster::SUPERUSER;
+    use crate::demo::server::Server;
+    use crate::schema::find_pg_dump;
+    use crate::testing::{cluster, over_socket};
+
+    /// Over sections that pg_dump itself tells apart, of a database in which post-data holds
+    /// functions and views as well, by every pg_dump that there is.
+    #[tokio::test]
+    async fn a_dump_is_parted_where_pg_dump_parts_it() {
+        let cluster = cluster().start().unwrap();
+        let source = over_socket(&cluster, Side::Source, SUPERUSER, "postgres");
+        let session = Session::connect(&source, "test").await.unwrap();
+        let setup = include_str!("../../tests/it/schema/hard_cases.sql");
+        let more = "SET search_path = public; CREATE SEQUENCE e; COMMENT ON SEQUENCE e IS 'x'; GRANT SELECT ON e TO pg_monitor; \
+            CREATE TABLE r (id int CHECK (id > 0)); ALTER TABLE r ADD CONSTRAINT v CHECK (id > 1) NOT VALID; \
+            ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor; \
+            CREATE FUNCTION fired() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; \
+            CREATE EVENT TRIGGER fires ON ddl_command_start EXECUTE FUNCTION fired(); COMMENT ON EVENT TRIGGER fires IS 'x'";
+        for sql in [setup, more] {
+            session.batch_execute(sql).await.unwrap();
+        }
+        let told = |entries: &[Entry]| -> Vec<String> {
+            let shown = |entry: &Entry| format!("{} {} {}: {}", entry.kind, entry.schema, entry.name, entry.sql);
+            entries.iter().map(shown).collect()
+        };
+        for server in Server::find_all().unwrap() {
+            let pg_dump = find_pg_dump(Some(&server.bin_dir), session.version()).unwrap();
+            let run = async |args: &[String]| {
+                let mut entries =
+                    archive::split(&pg_dump.run(&source, session.version(), args).await.unwrap()).unwrap();
+                // These come last, and are taken out first.
+                entries.retain(|entry| !matches!(entry.kind, Kind::Acl | Kind::DefaultAcl));
+                entries
+            };
+            let args = ["--verbose".to_owned(), "--no-publications".to_owned()];
+            let mut whole = run(&args).await;
+            let post_data = behind_pre_data(&mut whole);
+            for (name, found) in [("pre-data", &whole), ("post-data", &post_data)] {
+                let section = run(&[&args[..], &[format!("--section={name}")]].concat()).await;
+                for (ours, theirs) in told(found).into_iter().zip(told(&section)) {
+                    assert_eq!(ours, theirs, "{name} of {}", server.major);
+                }
+                assert_eq!(found.len(), section.len());
+            }
+            for kind in [Kind::MaterializedView, Kind::Function, Kind::Rule] {
+                assert!(post_data.iter().any(|entry| entry.kind == kind), "no {kind} is put off");
+            }
+        }
+    }
 
     #[test]
     fn tables_of_a_schema_are_named_in_few_patterns() {

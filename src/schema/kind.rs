@@ -88,6 +88,15 @@ impl Kind {
         self.as_str().to_lowercase()
     }
 
+    /// Whether entries of this kind are post-data wherever pg_dump writes them by themselves
+    /// (`SECTION_POST_DATA` in `pg_dump.c`); owners and privileges aside.
+    pub(super) fn is_post_data(&self) -> bool {
+        use Kind::{CheckConstraint, Constraint, FkConstraint, Index, IndexAttach};
+        use Kind::{EventTrigger, Policy, RowSecurity, Rule, Statistics, Trigger};
+        matches!(self, Index | IndexAttach | Constraint | FkConstraint | CheckConstraint)
+            || matches!(self, EventTrigger | Policy | RowSecurity | Rule | Statistics | Trigger)
+    }
+
     /// Whether it is a publication or a subscription, or belongs to one.
     pub(super) fn is_of_publishing(&self) -> bool {
         self.as_str().starts_with("PUBLICATION") || self.as_str().starts_with("SUBSCRIPTION")
