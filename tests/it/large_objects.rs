@@ -26,7 +26,7 @@ const OBJECTS_PER_WRITER: u32 = 120;
 
 /// Pause of a writer between two transactions: a debug build on a loaded machine
 /// is to come to its end, too.
-const WRITER_PAUSE: Duration = Duration::from_millis(10);
+const WRITER_PAUSE: Duration = Duration::from_millis(25);
 
 /// Objects that all writers write to at once.
 const SHARED: [u32; 4] = [900_001, 900_002, 900_003, 900_004];

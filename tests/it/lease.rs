@@ -31,6 +31,12 @@ async fn hold_lease_of_lost(ends: &Proxied) -> Client {
     let holder = ends.pair.target_client().await;
     // Waits for the daemon's session to be gone.
     holder.query_one("SELECT pg_advisory_lock($1, hashtext($2))", &[&LOCK_CLASS, &NAME]).await.unwrap();
+    // Another one may have been at a COMMIT.
+    wait_until("all of the daemon's sessions are gone", PATIENCE, || async {
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+        holder.query_one(others, &[&NAME]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
     holder
 }
 

@@ -25,12 +25,12 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Name of slot, publication and migration.
 pub const NAME: &str = "walferry";
 
-/// Pause between two rows of the counted table: some hundred a second.
-const EVENT_PAUSE: Duration = Duration::from_millis(3);
+/// Pause between two rows of the counted table: a hundred a second.
+const EVENT_PAUSE: Duration = Duration::from_millis(10);
 
 /// Pause of each random writer between two transactions: together they write
-/// some hundred a second, which a debug build on a loaded machine follows.
-const WRITER_PAUSE: Duration = Duration::from_millis(6);
+/// a hundred a second, which a debug build on a loaded machine follows.
+const WRITER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Beside the workload's tables: one that only grows, without any key, so that
 /// a row that is lost or comes twice shows in its count; one with a trigger; a

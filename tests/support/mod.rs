@@ -86,13 +86,18 @@ pub async fn assert_equal(source_uri: &str, target_uri: &str) {
     assert!(differences.is_empty(), "the two databases differ:\n{differences}");
 }
 
-/// Some of these cases, each of which takes servers of its own: half of them, chosen at
-/// random and named; all with `WALFERRY_TEST_ALL=1`, as `make storms` has it.
+/// Of what a storm does so often: all of it with `WALFERRY_TEST_ALL=1`, as `make storms` has
+/// it, otherwise a third.
+pub fn of_a_storm(count: usize) -> usize {
+    if std::env::var_os("WALFERRY_TEST_ALL").is_some() { count } else { count.div_ceil(3) }
+}
+
+/// Some of these cases, each of which takes servers of its own: as many as [`of_a_storm`]
+/// says, chosen at random and named.
 pub fn some_of<C>(cases: impl IntoIterator<Item = C>) -> impl Iterator<Item = C> {
     let cases: Vec<C> = cases.into_iter().collect();
     let count = cases.len();
-    let wanted = if std::env::var_os("WALFERRY_TEST_ALL").is_some() { count } else { count.div_ceil(2) };
-    let mut chosen = rand::seq::index::sample(&mut rand::rng(), count, wanted).into_vec();
+    let mut chosen = rand::seq::index::sample(&mut rand::rng(), count, of_a_storm(count)).into_vec();
     chosen.sort_unstable();
     eprintln!("cases {chosen:?} of {count} (WALFERRY_TEST_ALL=1: all)");
     cases.into_iter().enumerate().filter(move |(place, _)| chosen.contains(place)).map(|(_, case)| case)
