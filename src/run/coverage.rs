@@ -258,17 +258,19 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     let tables = publishing::with_published_columns(look.tables.clone(), &look.published);
     let columns = copy::columns::look(&ctx.copy(state), &tables, &others, (&source, &target)).await?;
     let look = if columns.has_new_doubts { self::look(settings, state, &source, Purpose::Mend).await? } else { look };
-    let (mut left, mut compared) = (columns.gaps, HashMap::new());
+    let (mut left, mut put_off, mut compared) = (columns.gaps, Vec::new(), HashMap::new());
     let hierarchy = Hierarchy::of(settings.schema);
     let is_to_change = look.gaps.iter().any(Gap::is_of_names_and_places);
     for gap in &look.gaps {
         if gap.is_doubt() && look.is_of(gap, &columns.differing) {
+            put_off.push(gap.clone());
             continue;
         }
         // A DETACH, DROP or TRUNCATE on the target may take rows away that are equal now.
         let is_emptied = look.emptied.contains(&gap.source_oid);
         if gap.is_doubt() && (is_emptied || is_to_change && look.has_others_rows(gap)) {
             debug!(table = %gap.table, "its rows are compared once names and places on the target are the source's");
+            put_off.push(gap.clone());
             continue;
         }
         let is_equal = gap.is_doubt() && look.is_equal((&source, &target), gap, &mut compared).await?;
@@ -293,6 +295,10 @@ pub(super) async fn at_end(ctx: &Context, state: &State) -> Result<Vec<Gap>, Err
     }
     let unequal: HashSet<u32> = left.iter().map(|gap| gap.source_oid).collect();
     left.extend(columns.altered.into_iter().filter(|gap| !unequal.contains(&gap.source_oid)));
+    // What has not been compared is never equal.
+    if left.is_empty() {
+        left = put_off;
+    }
     let problems: Vec<(u32, String)> = left.iter().map(|gap| (gap.source_oid, gap.to_string())).collect();
     state.record_problems(&problems).await?;
     source.done();

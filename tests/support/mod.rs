@@ -13,7 +13,9 @@ pub mod process;
 pub mod proxy;
 pub mod workload;
 
+use std::collections::hash_map::DefaultHasher;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,9 +46,14 @@ pub fn servers() -> Vec<Server> {
     servers
 }
 
-/// The oldest server: what tests run on unless they are about versions.
+/// What a test runs on unless it is about versions: always the same by its name, so that
+/// each server has its share of them.
 pub fn server() -> Server {
-    servers().remove(0)
+    let mut servers = servers();
+    let mut hasher = DefaultHasher::new();
+    std::thread::current().name().hash(&mut hasher);
+    let place = hasher.finish() % servers.len() as u64;
+    servers.remove(usize::try_from(place).unwrap())
 }
 
 /// The oldest and the newest server, which must be of different majors.

@@ -129,7 +129,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Superuser source, do-like target, the oldest server on both sides.
+    /// Superuser source, do-like target, the test's server on both sides.
     pub fn builder() -> PairBuilder {
         let server = server();
         PairBuilder {
