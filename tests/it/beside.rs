@@ -31,7 +31,7 @@ const NOT_THE_USERS: &str = "CREATE SCHEMA within; CREATE TABLE within.keyless (
 /// and nothing said so.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_extensions_come_along_as_pg_dump_takes_them_and_are_exact_at_the_end() {
-    let pair = Pair::builder().start().await;
+    let pair = Pair::builder().with_extensions().start().await;
     let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
     pair.source_sql(EXTENSION).await;
     pair.source_sql("INSERT INTO conf VALUES (1, 'mine', true), (2, 'theirs', false); SELECT setval('conf_seq', 41); CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION prepared FOR TABLE t").await;

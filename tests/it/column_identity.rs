@@ -22,9 +22,10 @@ fn named(sql: &str, number: usize) -> String {
 
 /// DDL with a change behind it, and without one; a table for each, all in one migration.
 async fn stories(setup: &str, stories: &[(&str, &str)]) {
+    let stories: Vec<&(&str, &str)> = some_of(stories).collect();
     let setup: Vec<String> = (0..2 * stories.len()).map(|number| named(setup, number)).collect();
     let story = Story::of(&setup.join("; "), &[]).await;
-    for (number, (ddl, change)) in stories.iter().flat_map(|story| [story; 2]).enumerate() {
+    for (number, (ddl, change)) in stories.iter().flat_map(|story| [*story; 2]).enumerate() {
         story.source(&named("UPDATE {m} SET b = 'before' WHERE id = 2", number)).await;
         story.source(&named(ddl, number)).await;
         if number % 2 == 0 {

@@ -343,8 +343,8 @@ async fn the_snapshot_goes(pair: Pair) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_the_copy_whose_answer_is_lost_is_found_done_or_done_again() {
     let pair = usual_pair().await;
-    create_tables(&pair, 12, 80_000).await;
-    let (load, churn) = (Load::start(&pair).await, Churn::start(&pair, 12, 80_000, 3).await);
+    create_tables(&pair, 12, 50_000).await;
+    let (load, churn) = (Load::start(&pair).await, Churn::start(&pair, 12, 50_000, 3).await);
     let (source, target) = (Proxy::start(pair.source.port()).await, Proxy::start(pair.target.port()).await);
     let mut daemon = copying(through(&pair, &source, Some(&target), &["--jobs", "1"])).await;
     source.delay(Duration::from_millis(2));

@@ -159,7 +159,7 @@ async fn keys_of_every_usual_type_find_their_rows() {
         write!(changes, "; DELETE FROM k{number} WHERE k = {b} OR k = {c}").unwrap();
         write!(changes, "; INSERT INTO k{number} VALUES ({b}, 6)").unwrap();
     }
-    let mut journey = Journey::of(&[&fixtures]).await;
+    let mut journey = Journey::on(Pair::builder().with_extensions().start().await, &[&fixtures], &[]).await;
     journey.write(&[changes.trim_start_matches(';')]).await;
     journey.finish().await;
     let rows: usize = KEYS.iter().map(|(kind, _)| if *kind == "bool" { 2 } else { 3 }).sum();
@@ -188,11 +188,11 @@ async fn a_key_that_is_unique_on_the_target_alone_takes_no_row_for_another() {
 
 #[tokio::test]
 async fn a_key_that_changes_to_an_equal_but_different_value_is_followed() {
-    let mut journey = Journey::of(&[
+    let mut journey = Journey::on(Pair::builder().with_extensions().start().await, &[
         "CREATE EXTENSION citext; CREATE TABLE t (k citext PRIMARY KEY, v int); INSERT INTO t VALUES ('abc', 1), ('x', 2)",
         "CREATE TABLE n (k numeric PRIMARY KEY, v int); INSERT INTO n VALUES (1, 1), (2.50, 2)",
         "CREATE TABLE f (k float8 PRIMARY KEY, v int); INSERT INTO f VALUES ('-0', 1)",
-    ])
+    ], &[])
     .await;
     journey
         .write(&[

@@ -261,7 +261,7 @@ async fn case(pair: &Pair, seed: u64, number: u64) -> bool {
 async fn what_check_calls_ready_gets_to_the_stream_and_what_it_does_not_is_refused_and_leaves_nothing() {
     let seed = workload::seed();
     let cases = std::env::var("WALFERRY_TEST_CASES").map_or(CASES, |text| text.parse().unwrap());
-    let pair = Pair::builder().start().await;
+    let pair = Pair::builder().with_extensions().start().await;
     for cluster in [&pair.source, &pair.target] {
         cluster.psql(SUPERUSER, "postgres", "CREATE ROLE shared").unwrap();
     }

@@ -243,7 +243,7 @@ async fn offers(cluster: &Cluster, extension: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn extensions_and_what_is_built_on_them_come_along_without_their_comments() {
-    let pair = Pair::builder().start().await;
+    let pair = Pair::builder().with_extensions().start().await;
     if !offers(&pair.source, "hstore").await {
         return eprintln!("no contrib extensions on this machine: nothing was tested");
     }
@@ -291,7 +291,7 @@ async fn new_owners_that_may_own_nothing_in_public_are_named_with_the_grant() {
 /// The story: an operator class that "does not exist", of an extension that was there.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_is_in_another_schema_is_named_with_the_sql_that_moves_it() {
-    let pair = Pair::builder().start().await;
+    let pair = Pair::builder().with_extensions().start().await;
     if !offers(&pair.source, "hstore").await {
         return eprintln!("the server does not offer hstore: nothing was tested");
     }

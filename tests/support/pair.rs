@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use walferry::demo::cluster::{Cluster, ClusterBuilder, SUPERUSER};
 use walferry::demo::server::Server;
 
-use super::{connect, server, target_dir};
+use super::{connect, server, servers, target_dir};
 
 /// The database on either side.
 pub const DATABASE: &str = "shop";
@@ -74,6 +74,12 @@ pub struct PairBuilder {
 }
 
 impl PairBuilder {
+    /// The oldest server on both sides: Debian's, which offers PostgreSQL's extensions.
+    pub fn with_extensions(self) -> Self {
+        let oldest = servers().remove(0);
+        self.servers(&oldest, &oldest)
+    }
+
     /// Servers of these versions.
     pub fn servers(mut self, source: &Server, target: &Server) -> Self {
         (self.source, self.target) = (cluster(source), cluster(target));

@@ -6,14 +6,16 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use walferry::demo::server::Server;
+
 use super::pair::Pair;
+use super::server;
 
 /// Pause between two looks at a process.
 const POLL: Duration = Duration::from_millis(10);
@@ -61,17 +63,20 @@ pub fn command(source_uri: &str, target_uri: &str, arguments: &[&str]) -> Comman
         }
     }
     command.env("WALFERRY_SOURCE_PGURI", source_uri).env("WALFERRY_TARGET_PGURI", target_uri);
-    command
+    finding_pg_dump(command, &server())
 }
 
-/// The same for a pair, with the newer pg_dump of the two first in PATH.
+/// The same for a pair, with the newer pg_dump of the two.
 pub fn command_for(pair: &Pair, arguments: &[&str]) -> Command {
-    let mut command = command(&pair.source_uri(), &pair.target_uri(), arguments);
+    let command = command(&pair.source_uri(), &pair.target_uri(), arguments);
     let (source, target) = (pair.source.server(), pair.target.server());
-    let newer = if source.major > target.major { source } else { target };
-    let paths = [newer.bin_dir.clone()]
-        .into_iter()
-        .chain(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<PathBuf>>());
+    finding_pg_dump(command, if source.major > target.major { source } else { target })
+}
+
+/// With this server's pg_dump first in PATH.
+fn finding_pg_dump(mut command: Command, server: &Server) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let paths = std::iter::once(server.bin_dir.clone()).chain(std::env::split_paths(&path));
     command.env("PATH", std::env::join_paths(paths).unwrap());
     command
 }
