@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::progress::lines_lost;
 use crate::state::migration::Phase;
 use crate::state::tables::TableState;
 
@@ -76,6 +77,8 @@ pub struct Metrics {
     pub reconnects: IntCounterVec,
     /// Looks at the source, for figures only, that failed.
     pub look_failures: IntCounter,
+    /// Lines of the log that could not be written.
+    pub log_lines_lost: IntGauge,
     /// Memory of the process that is resident; 0 where the system does not say.
     pub resident_memory_bytes: IntGauge,
     /// Always 1, by `version`.
@@ -141,6 +144,7 @@ impl Metrics {
             reconnects: maker.counters("reconnects_total", "Connections lost and made again", "side")?,
             look_failures: maker
                 .counter("look_failures_total", "Looks at the source, for figures only, that failed")?,
+            log_lines_lost: maker.gauge("log_lines_lost", "Lines of the log that could not be written")?,
             resident_memory_bytes: maker.gauge("resident_memory_bytes", "Resident memory of the process")?,
             build_info: maker.gauges("build_info", "Always 1; the version is the label", "version")?,
             registry: maker.registry,
@@ -159,6 +163,7 @@ impl Metrics {
     pub fn observe_process(&self) {
         let as_of = *self.sequences_as_of.lock().unwrap_or_else(PoisonError::into_inner);
         self.sequence_lag_seconds.set(as_of.map_or(0.0, |moment| moment.elapsed().as_secs_f64()));
+        self.log_lines_lost.set(i64::try_from(lines_lost()).unwrap_or(i64::MAX));
         if let Some(bytes) = resident_bytes() {
             self.resident_memory_bytes.set(bytes);
         }

@@ -375,8 +375,17 @@ impl Drop for TableInner {
     }
 }
 
+/// Lines of the log that nobody got: who reads it has left, or its disk is full.
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines of the log could not be written.
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
+}
+
 /// Standard error for log lines: takes the bars away while it writes. For
-/// `tracing_subscriber::fmt().with_writer(StderrWriter)`.
+/// `tracing_subscriber::fmt().with_writer(StderrWriter)`, which writes a line at a time.
+/// What cannot be written is counted, and is no error of anybody's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StderrWriter;
 
@@ -395,7 +404,10 @@ impl Write for StderrWriter {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        TERMINAL.suspend(|| io::stderr().write_all(bytes))
+        if TERMINAL.suspend(|| io::stderr().write_all(bytes)).is_err() {
+            LINES_LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

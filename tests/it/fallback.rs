@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::journey::{Journey, PATIENCE, execute, value};
+use crate::migration::metric;
 use crate::support::pair::Pair;
 use crate::support::process::free_port;
 use crate::support::wait_until;
@@ -65,14 +66,7 @@ impl Watched {
     }
 
     async fn metric(&self, name: &str) -> f64 {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+        metric(self.port, name).await
     }
 }
 

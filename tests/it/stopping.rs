@@ -4,9 +4,10 @@
 use rustix::process::Signal;
 
 use crate::migration::{
-    Load, NAME, PATIENCE, confirmed, position, settle, source_admin, streaming, until_applied, usual_pair,
+    Load, NAME, PATIENCE, confirmed, metric, position, settle, source_admin, streaming, until_applied, until_streaming,
+    usual_pair,
 };
-use crate::support::process::Walferry;
+use crate::support::process::{Walferry, command_for, free_port};
 use crate::support::wait_until;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,6 +32,26 @@ async fn sigterm_and_sigint_confirm_what_is_durable_and_free_the_slot() {
         assert_eq!((&status["phase"], &status["daemon"]["alive"]), (&"stopped".into(), &false.into()));
         assert!(status["stopped_because"].as_str().unwrap().contains("asked to stop"), "{status}");
     }
+    settle(&pair, load).await;
+}
+
+/// The story: `2> >(head -1)` ended the daemon with the second line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_any_more_ends_nothing() {
+    let pair = usual_pair().await;
+    let load = Load::start(&pair).await;
+    for is_full in [true, false] {
+        let port = free_port();
+        let command = command_for(&pair, &["run", "--listen", &format!("127.0.0.1:{port}")]);
+        let daemon = until_streaming(&pair, Walferry::spawn_unread(command, is_full)).await;
+        until_applied(&pair).await;
+        let lost = metric(port, "walferry_log_lines_lost").await;
+        assert!(lost > 0.0, "it has logged");
+        daemon.terminate(PATIENCE).code(0);
+    }
+    // It says nothing, and the exit code all.
+    let command = command_for(&pair, &["run", "--schema", "no such mode"]);
+    Walferry::spawn_unread(command, false).wait(PATIENCE).code(2);
     settle(&pair, load).await;
 }
 

@@ -96,6 +96,20 @@ impl Walferry {
         Walferry { child, folder }
     }
 
+    /// Starts the command with a log that nobody reads (`2> >(head -1)`), or, if `is_full`,
+    /// on a disk that is full.
+    pub fn spawn_unread(mut command: Command, is_full: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("stderr")).unwrap();
+        let stdout = File::create(folder.path().join("stdout")).unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let full = || File::options().write(true).open("/dev/full").unwrap();
+        let stderr = if is_full { Stdio::from(full()) } else { Stdio::from(writer) };
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn().unwrap();
+        Walferry { child, folder }
+    }
+
     /// `walferry` with these arguments on this pair.
     pub fn on(pair: &Pair, arguments: &[&str]) -> Self {
         Walferry::spawn(command_for(pair, arguments))
