@@ -16,9 +16,14 @@ pub enum ConnInfoError {
     /// A quote that does not end.
     #[error("the quoted value of \"{0}\" does not end")]
     UnterminatedQuote(&'static str),
-    /// A word libpq does not know either.
-    #[error("unknown keyword \"{0}\"")]
-    UnknownKeyword(String),
+    /// A word libpq does not know either, with the one that was perhaps meant. What was
+    /// written may be a part of a password: a URI with a quote before it, or of which an
+    /// "&" or a space is not encoded.
+    #[error("unknown keyword{}", .0.map_or_else(
+        || " (expected a URI, postgresql://… in lower case and without quotes around it, or keyword=value pairs)".to_owned(),
+        |near| format!(", did you mean \"{near}\"?"),
+    ))]
+    UnknownKeyword(Option<&'static str>),
     /// A word that libpq knows and walferry does not serve.
     #[error("\"{keyword}\" cannot have this value: {why}")]
     Unsupported {

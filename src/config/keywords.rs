@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Env;
 use super::error::ConnInfoError;
+use super::near::near_misses;
 
 /// What happens to a word.
 enum Treatment {
@@ -155,7 +156,8 @@ impl Params {
 }
 
 fn find(name: &str) -> Result<&'static Keyword, ConnInfoError> {
-    KEYWORDS.iter().find(|k| k.name == name).ok_or_else(|| ConnInfoError::UnknownKeyword(name.to_owned()))
+    let near = || near_misses(name, KEYWORDS.iter().map(|keyword| keyword.name)).first().copied();
+    KEYWORDS.iter().find(|keyword| keyword.name == name).ok_or_else(|| ConnInfoError::UnknownKeyword(near()))
 }
 
 /// Parses `host=a port=5433 password='it\'s'`.
@@ -217,7 +219,12 @@ mod tests {
     fn errors_name_the_place_and_never_the_value() {
         assert_eq!(parse("host=a secret word").err(), Some(ConnInfoError::MissingEquals(2)));
         assert_eq!(parse("password='abc").err(), Some(ConnInfoError::UnterminatedQuote("password")));
-        assert_eq!(parse("hots=a").err(), Some(ConnInfoError::UnknownKeyword("hots".into())));
+        assert_eq!(parse("hots=a").err(), Some(ConnInfoError::UnknownKeyword(Some("host"))));
+        for uri in ["\"postgresql://u:secret@h/d?sslmode=require\"", "postgre://u:secret@h/d?a=b", "host=h secret=x"] {
+            let error = parse(uri).err().unwrap();
+            let is_of_a_keyword = matches!(error, ConnInfoError::UnknownKeyword(_));
+            assert!(is_of_a_keyword && !error.to_string().contains("secret"), "{error}");
+        }
     }
 
     #[test]

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn an_error_in_a_service_names_file_and_line() {
         let error = parse(FILE, "bad", Path::new("/etc/f")).err().unwrap();
-        assert_eq!(error.to_string(), "line 12 of /etc/f: unknown keyword \"hots\"");
+        assert_eq!(error.to_string(), "line 12 of /etc/f: unknown keyword, did you mean \"host\"?");
     }
 
     #[test]
