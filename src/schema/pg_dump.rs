@@ -8,11 +8,14 @@
 //! `libpq-pgpass.html`.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::fs::{File, Permissions};
+use std::io::{Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tempfile::NamedTempFile;
+use rustix::io::{FdFlags, fcntl_setfd};
 use tokio::process::Command;
 
 use super::SchemaError;
@@ -159,7 +162,7 @@ fn probe(path: &Path) -> Option<PgDump> {
     if !path.is_file() {
         return None;
     }
-    let output = std::process::Command::new(path).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let output = without_settings(path).arg("--version").stdin(Stdio::null()).output().ok()?;
     let (version, minor) = parse_version(std::str::from_utf8(&output.stdout).ok()?)?;
     Some(PgDump { path: path.to_owned(), version, minor })
 }
@@ -209,12 +212,9 @@ impl PgDump {
     pub(super) async fn run(&self, info: &ConnInfo, server: i32, args: &[String]) -> Result<String, SchemaError> {
         let start = |source| SchemaError::Start { program: self.path.clone(), source };
         let passfile = password_file(info).map_err(start)?;
-        let mut command = Command::new(&self.path);
-        // What libpq finds in our own environment may be meant for the other end.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-            command.env_remove(name);
-        }
-        command.envs(environment(info, server, self.version)).env("PGPASSFILE", passfile.path());
+        let mut command = Command::from(without_settings(&self.path));
+        let passfile_path = format!("/dev/fd/{}", passfile.as_raw_fd());
+        command.envs(environment(info, server, self.version)).env("PGPASSFILE", passfile_path);
         // Its words are looked at, see `was_cut_off`.
         command.env("LC_ALL", "C");
         command.args(["--schema-only", "--no-password"]).args(args);
@@ -240,9 +240,23 @@ fn without_progress(stderr: &str) -> &str {
     stderr.get(start..).unwrap_or(stderr)
 }
 
-/// A password file (mode 0600) with a line for every host; removed on drop.
-fn password_file(info: &ConnInfo) -> std::io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::with_prefix("walferry-")?;
+/// This program without our own settings, which hold the passwords of both ends, and
+/// without libpq's: what that finds there may be meant for the other end.
+fn without_settings(program: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    let is_ours = |name: &str| name.starts_with("PG") || name.starts_with("WALFERRY");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A password file (mode 0600) with a line for every host. It has no name in any folder, so
+/// that nothing is left of it however we end; a child finds it by its number (libpq wants a
+/// plain file, `passwordFromFile` in `fe-connect.c`).
+fn password_file(info: &ConnInfo) -> std::io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
     let escape = |text: &str| text.replace('\\', "\\\\").replace(':', "\\:");
     for host in &info.hosts {
         let Some(password) = &host.password else {
@@ -259,7 +273,8 @@ fn password_file(info: &ConnInfo) -> std::io::Result<NamedTempFile> {
         };
         writeln!(file, "{name}:{}:*:*:{password}", host.port)?;
     }
-    file.flush()?;
+    file.rewind()?;
+    fcntl_setfd(&file, FdFlags::empty())?;
     Ok(file)
 }
 

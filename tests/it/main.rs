@@ -53,6 +53,7 @@ mod roles;
 mod rooted;
 mod row_filters;
 mod schema;
+mod secrets;
 mod sequence_kinds;
 mod sequence_names;
 mod sequence_strangers;

@@ -111,14 +111,20 @@ async fn write_events(client: Client, stop: Arc<AtomicBool>, events: Arc<AtomicI
     }
 }
 
-/// The value of a metric of the daemon that listens on this port.
-pub async fn metric(port: u16, name: &str) -> f64 {
+/// What the daemon that listens on this port answers to such a request.
+pub async fn get(port: u16, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// The value of a metric of the daemon that listens on this port.
+pub async fn metric(port: u16, name: &str) -> f64 {
+    let text = get(port, "/metrics").await;
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     line.unwrap_or_else(|| panic!("no {name} in\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
 }

@@ -1,0 +1,109 @@
+//! Passwords are where they have to be, and nowhere else.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use walferry::demo::cluster::SUPERUSER;
+
+use crate::journey::{PATIENCE, value};
+use crate::migration::{get, until_streaming};
+use crate::support::connect;
+use crate::support::pair::{APP, DATABASE, Pair, TargetRole};
+use crate::support::process::{Finished, Walferry, command, free_port};
+
+const SOURCE: &str = "hush4source'%$\\:";
+const TARGET: &str = "hush4target\"&# @";
+
+/// As whom we are on the target.
+const ROLE: TargetRole = TargetRole::Do;
+
+/// What is looked for: what is written of both in any encoding.
+const SECRET: &str = "hush4";
+
+/// Programs of this name in a folder of their own, which write down what they are given.
+fn spies(pair: &Pair, folder: &Path) -> String {
+    let bin = folder.join("bin");
+    fs::create_dir(&bin).unwrap();
+    let real = pair.source.server().program("pg_dump");
+    let spy = format!(
+        "#!/bin/sh\ncat /proc/$$/environ /proc/$$/cmdline | tr '\\0' '\\n' >> '{}'\nexec '{}' \"$@\"\n",
+        folder.join("children").display(),
+        real.display()
+    );
+    fs::write(bin.join("pg_dump"), spy).unwrap();
+    fs::set_permissions(bin.join("pg_dump"), fs::Permissions::from_mode(0o755)).unwrap();
+    bin.to_str().unwrap().to_owned()
+}
+
+/// All files below, with their contents.
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let of = |path: std::path::PathBuf| match path.is_dir() {
+        true => files(&path),
+        false => vec![format!("{}: {}", path.display(), String::from_utf8_lossy(&fs::read(&path).unwrap()))],
+    };
+    entries.flat_map(of).collect()
+}
+
+/// The story: pg_dump inherited the connection strings of both ends, and a `kill -9` left its
+/// password file in /tmp.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").await;
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (bin, left) = (spies(&pair, folder.path()), folder.path().join("left"));
+    fs::create_dir(&left).unwrap();
+    for (cluster, role, password) in [(&pair.source, APP, SOURCE), (&pair.target, ROLE.name(), TARGET)] {
+        let admin = connect(&cluster.socket_uri(SUPERUSER, DATABASE)).await;
+        let quoted = value(&admin, &format!("SELECT quote_literal($p${password}$p$)")).await;
+        admin.batch_execute(&format!("ALTER ROLE {role} PASSWORD {quoted}")).await.unwrap();
+    }
+    let (source, target) = (pair.source.uri(APP, SOURCE, DATABASE), pair.target.uri(ROLE.name(), TARGET, DATABASE));
+    let wrong = pair.target.uri(ROLE.name(), &format!("{TARGET}no"), DATABASE);
+    let begun = |target: &str, arguments: &[&str], failpoint: &str| {
+        let mut command = command(&source, target, arguments);
+        command.env("WALFERRY_PG_BIN", &bin).env("TMPDIR", &left);
+        if !failpoint.is_empty() {
+            command.env("WALFERRY_FAILPOINT", failpoint);
+        }
+        Walferry::spawn(command)
+    };
+    let mut said: Vec<String> = Vec::new();
+    let note = |ended: Finished, what: &str| format!("{what}: {}{}", ended.stdout, ended.stderr);
+    said.push(note(begun(&wrong, &["check"], "").wait(PATIENCE), "check with a wrong password"));
+    said.push(note(begun(&wrong, &["run"], "").wait(PATIENCE), "run with a wrong password"));
+    said.push(note(begun(&target, &["check", "--json", "--log-level", "trace"], "").wait(PATIENCE), "check"));
+    said.push(note(
+        begun(&target, &["run", "--jobs", "1"], "copy-before-commit:1").wait(PATIENCE),
+        "a run that is killed",
+    ));
+    let port = free_port();
+    let daemon = begun(&target, &["run", "--log-level", "trace", "--listen", &format!("127.0.0.1:{port}")], "");
+    let daemon = until_streaming(&pair, daemon).await;
+    for path in ["/", "/metrics", "/status", "/readyz"] {
+        said.push(format!("{path}: {}", get(port, path).await));
+    }
+    said.push(note(begun(&target, &["status", "--json"], "").wait(PATIENCE).code(0), "status"));
+    said.push(note(daemon.kill(), "the daemon"));
+    said.push(note(begun(&wrong, &["catchup"], "").wait(PATIENCE), "catchup with a wrong password"));
+    let own = connect(&target).await;
+    let tables = "SELECT string_agg(format('SELECT to_jsonb(t)::text AS line FROM walferry.%I t', tablename), ' UNION ALL ') \
+        FROM pg_tables WHERE schemaname = 'walferry'";
+    let state = format!("SELECT string_agg(x.line, '; ') FROM ({}) x", value(&own, tables).await);
+    said.push(format!("the state: {}", value(&own, &state).await));
+    said.push(note(
+        begun(&target, &["catchup", "--finish", "--log-format", "json"], "").wait(PATIENCE).code(0),
+        "catchup",
+    ));
+    said.push(note(begun(&target, &["cleanup"], "").wait(PATIENCE).code(0), "cleanup"));
+    said.extend(files(&left));
+    let children = fs::read_to_string(folder.path().join("children")).unwrap();
+    assert!(children.contains("PGAPPNAME=walferry pg_dump"), "the spy was at work: {children}");
+    said.push(format!("a child: {children}"));
+    for text in said {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+}
