@@ -19,7 +19,7 @@ pub use row::Row;
 
 use crate::config::{ConnInfo, Side};
 use crate::fault::{Fault, sqlstate};
-use crate::wire::{self, ServerError, WireError};
+use crate::wire::{self, PrivilegesRefused, ServerError, WireError};
 
 /// A statement failed on one of the two servers.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,7 @@ pub struct Session {
     client: Client,
     side: Side,
     version: i32,
+    privileges_refused: PrivilegesRefused,
 }
 
 impl Session {
@@ -92,8 +93,8 @@ impl Session {
     /// # Errors
     /// [`WireError`] when no host lets us in.
     pub async fn connect(info: &ConnInfo, application_name: &str) -> Result<Self, WireError> {
-        let (client, version) = wire::client(info, application_name).await?;
-        Ok(Session { client, side: info.side, version })
+        let (client, version, privileges_refused) = wire::client(info, application_name).await?;
+        Ok(Session { client, side: info.side, version, privileges_refused })
     }
 
     /// The rows of a statement.
@@ -138,6 +139,12 @@ impl Session {
     /// The server's `server_version_num`, for example 150018.
     pub fn version(&self) -> i32 {
         self.version
+    }
+
+    /// How many privileges the server has said not to give or take, in warnings behind which a
+    /// GRANT or REVOKE counts as executed; of all statements that have been answered.
+    pub fn privileges_refused(&self) -> u64 {
+        self.privileges_refused.count()
     }
 }
 

@@ -147,6 +147,12 @@ pub fn advice_on_creating(sqlstate: &str, is_target_older: bool) -> &'static str
     }
 }
 
+/// Whether a warning says that privileges were not given or not taken
+/// (`privilege_not_granted`, `privilege_not_revoked`).
+pub fn is_privilege_refused(sqlstate: &str) -> bool {
+    matches!(sqlstate, "01006" | "01007")
+}
+
 /// Whether a relation or its schema is gone: undefined_table,
 /// invalid_schema_name.
 pub fn is_gone(sqlstate: &str) -> bool {

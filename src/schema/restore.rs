@@ -138,6 +138,10 @@ pub async fn restore_deferred(
             continue;
         }
         match restore_one(session, state.name(), object, &settings).await {
+            Ok(Mark::NotGiven) => {
+                left.insert(object.ordinal);
+                restored.administrators.push(Leftover::of(object));
+            }
             Ok(_) => restored.count(object),
             Err(error) if session.is_closed() => return Err(error.into()),
             Err(error) if is_administrators(object, &error, &restored) => {
@@ -288,8 +292,21 @@ async fn transaction(
     let sql = if mark == Mark::Set { sql } else { "" };
     // On a line of its own, as the last one may end with a comment. Behind an
     // error the server passes over what is left.
-    batch(session, &format!("{sql};\nCOMMIT"), &what).await?;
-    Ok(mark)
+    let refused = session.privileges_refused();
+    if !gives_privileges(sql) {
+        batch(session, &format!("{sql};\nCOMMIT"), &what).await?;
+        return Ok(mark);
+    }
+    batch(session, sql, &what).await?;
+    let is_given = session.privileges_refused() == refused;
+    batch(session, if is_given { "COMMIT" } else { "ROLLBACK" }, &what).await?;
+    Ok(if is_given { mark } else { Mark::NotGiven })
+}
+
+/// Whether these are the statements of an entry of privileges: of what is not given by them,
+/// the server only warns.
+fn gives_privileges(sql: &str) -> bool {
+    ["GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES "].iter().any(|verb| sql.trim_start().starts_with(verb))
 }
 
 /// Who marked an object as restored.
@@ -299,6 +316,8 @@ pub enum Mark {
     Set,
     /// Somebody did before.
     WasSet,
+    /// Nobody: the target gives some of its privileges to nobody whom we may tell it to.
+    NotGiven,
 }
 
 async fn mark(session: &Session, migration: &str, object: &Deferred) -> Result<Mark, DbError> {

@@ -11,43 +11,76 @@
 //!
 //! Source: `connect_raw.rs` of tokio-postgres 0.7.18.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::error::DbError;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::stream::Stream;
 use super::{CancelKey, Connection, FrameReader, Purpose, WireError};
 use crate::config::conninfo::ConnInfo;
+use crate::fault::sqlstate;
+
+/// How often a session's server has only warned that it gives or takes no privilege: the
+/// statement counts as executed (`restrict_and_check_grant` in `aclchk.c`).
+#[derive(Clone, Debug, Default)]
+pub struct PrivilegesRefused(Arc<AtomicU64>);
+
+impl PrivilegesRefused {
+    /// By statements that have been answered, since the session was made.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, notice: &DbError) {
+        tracing::info!("{}: {}", notice.severity(), notice.message());
+        if sqlstate::is_privilege_refused(notice.code().code()) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Connects an ordinary session, prepared as [`super::preparation`] says; its
 /// server's `server_version_num` comes along.
 ///
 /// # Errors
 /// [`WireError`] when no host lets us in.
-pub async fn client(info: &ConnInfo, application_name: &str) -> Result<(Client, i32), WireError> {
+pub async fn client(info: &ConnInfo, application_name: &str) -> Result<(Client, i32, PrivilegesRefused), WireError> {
     let connection = Connection::connect(info, Purpose::Session, application_name).await?;
     let version = connection.server_version();
     let peer = connection.peer().clone();
     let mut config = tokio_postgres::Config::new();
     config.user(&info.user).dbname(&info.dbname).application_name(application_name).ssl_mode(SslMode::Disable);
-    let (client, driver) = config
+    let (client, mut driver) = config
         .connect_raw(Greeted::new(connection), NoTls)
         .await
         .map_err(|source| WireError::Driver { peer: peer.clone(), source: Box::new(source) })?;
     // Ends with the client. What it fails with, the client's callers see as a
     // closed connection; the server's reason is only here.
+    let refused = PrivilegesRefused::default();
+    let notices = refused.clone();
     tokio::spawn(async move {
-        if let Err(error) = driver.await {
-            let reason = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
-            tracing::warn!(%peer, "a session was lost: {reason}");
+        while let Some(message) = poll_fn(|cx| driver.poll_message(cx)).await {
+            match message {
+                Ok(AsyncMessage::Notice(notice)) => notices.take(&notice),
+                Ok(_) => {}
+                Err(error) => {
+                    let reason = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
+                    tracing::warn!(%peer, "a session was lost: {reason}");
+                    break;
+                }
+            }
         }
     });
-    Ok((client, version))
+    Ok((client, version, refused))
 }
 
 /// A socket on which the server greets for a second time.

@@ -40,7 +40,7 @@ mod tests_fake;
 #[cfg(test)]
 mod tests_server;
 
-pub use client::client;
+pub use client::{PrivilegesRefused, client};
 pub use connection::{CancelKey, Connection, Purpose};
 pub use copy_both::{ReplicationFrame, ReplicationReader, ReplyRequested, RequestReply, StatusWriter};
 pub use copy_out::{CopyOut, Gathered};

@@ -403,6 +403,25 @@ async fn what_others_than_the_owner_have_granted_is_left_to_an_administrator() {
     assert_eq!(granted, "borrower by lender, lender by doadmin");
 }
 
+/// The story: the server warns of what it does not give, and the end was 0 without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileges_that_the_target_only_warns_of_are_left_to_an_administrator() {
+    let here = "CREATE ROLE reader; CREATE TABLE public.t (id int PRIMARY KEY); GRANT SELECT ON public.t TO reader; \
+         REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC; GRANT USAGE ON LANGUAGE plpgsql TO reader; GRANT SELECT ON pg_catalog.pg_cast TO reader";
+    let pair = pair_of(&crate::support::server(), &crate::support::server(), here).await;
+    pair.target.psql(SUPERUSER, DATABASE, "CREATE ROLE reader").unwrap();
+    Walferry::run(&pair, &["run", "--until", "caught-up", "--acl"], PATIENCE).code(0);
+    let report = Walferry::run(&pair, &["catchup", "--finish", "--acl", "--json"], PATIENCE).code(0).json();
+    let left: Vec<&str> =
+        report["administrators"].as_array().unwrap().iter().map(|one| one["sql"].as_str().unwrap()).collect();
+    assert_eq!(left.len(), 2, "{report}");
+    pair.target.psql(SUPERUSER, DATABASE, &left.join(";\n")).unwrap();
+    let given = "SELECT has_language_privilege('reader', 'plpgsql', 'USAGE') AND NOT has_language_privilege('app', 'plpgsql', 'USAGE') \
+         AND has_table_privilege('reader', 'public.t', 'SELECT')";
+    let given = given.replace("'app'", "(SELECT oid FROM pg_roles WHERE rolname = 'pg_monitor')");
+    assert!(pair.target_client().await.query_one(&given, &[]).await.unwrap().get::<_, bool>(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_of_a_policy_is_missed_before_the_copy_and_owners_stay_behind_by_default() {
     let pair = pair_of(&crate::support::server(), &crate::support::server(), OWNED).await;
