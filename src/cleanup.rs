@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::catalog::strangers::{Stranger, strangers};
-use crate::catalog::{self, publication};
+use crate::catalog::{self, publication, wal};
 use crate::config::{Provenance, Publications, Settings, Side};
 use crate::fault::Fault;
 use crate::schema::{SchemaError, in_order, restore_deferred};
@@ -344,6 +344,7 @@ async fn clean_source(
 ) -> Result<(), CleanupError> {
     same_source(settings, migration).await?;
     let source = Session::connect(&settings.source, &settings.name).await.map_err(CleanupError::Source)?;
+    not_set_back(settings, (state, migration), &source).await?;
     if whose_slot(&migration.slot, &settings.slot) == Whose::Operators {
         let slot = migration.slot.name();
         if catalog::slot::find(&source, slot).await?.is_some() {
@@ -367,6 +368,23 @@ async fn same_source(settings: &Settings, migration: &Migration) -> Result<(), C
     let found = SourceIdentity::of(system, connection.server_version());
     compare_source(&migration.source, &found)
         .map_err(|difference| CleanupError::OtherSource { name: settings.name.clone(), difference })
+}
+
+/// A backup of the source answers as the source does: the migration of that is not over.
+async fn not_set_back(
+    settings: &Settings,
+    (state, migration): (&State, &Migration),
+    source: &Session,
+) -> Result<(), CleanupError> {
+    let position = state.position(migration.slot.name()).await?.map(|position| position.lsn());
+    let end = wal::kept(source).await?;
+    match position.zip(end) {
+        Some((position, end)) if end < position => {
+            let difference = ResyncError::SourceBehind { position, end };
+            Err(CleanupError::OtherSource { name: settings.name.clone(), difference })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Drops the slot if it is the migration's, with patience for a connection that

@@ -503,11 +503,11 @@ impl Applier {
     /// Takes an answer to the oldest batch in flight.
     async fn settle(&mut self, reply: Reply, durable: &watch::Sender<DurableLsn>) -> Result<(), ApplyError> {
         let Some(front) = self.in_flight.front_mut() else {
-            return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
+            return Err(transaction::for_nothing(reply, &self.tools.pipeline));
         };
         if !matches!(reply, Reply::Ready) {
             let Some(expectation) = front.expected.pop_front() else {
-                return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
+                return Err(transaction::for_nothing(reply, &self.tools.pipeline));
             };
             match transaction::check(expectation, reply, &self.statements) {
                 Ok(tag) => front.committed = front.committed.take().or(tag),

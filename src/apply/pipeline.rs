@@ -165,7 +165,7 @@ impl Pipeline {
             match self.reply().await? {
                 Reply::Complete(_) => {}
                 Reply::Ready => return Ok(()),
-                Reply::Failed(error) => return Err(self.protocol(format!("a setting was refused: {error}"))),
+                Reply::Failed(error) => return Err(self.failed(error, "a setting was refused")),
             }
         }
     }
@@ -305,7 +305,7 @@ impl Pipeline {
             match self.reply().await? {
                 Reply::Complete(_) => {}
                 Reply::Ready => return Ok(()),
-                Reply::Failed(error) => return Err(self.protocol(format!("ROLLBACK failed: {error}"))),
+                Reply::Failed(error) => return Err(self.failed(error, "ROLLBACK failed")),
             }
         }
     }
@@ -321,6 +321,15 @@ impl Pipeline {
 
     fn checked(&self, encoded: std::io::Result<()>) -> Result<(), WireError> {
         encoded.map_err(|error| self.protocol(error.to_string()))
+    }
+
+    /// An error that nothing was sent for, or where there can be none, unless the server ends
+    /// the session with it.
+    pub fn failed(&self, error: Box<ServerError>, what: &str) -> WireError {
+        match error.ends_the_session() {
+            true => WireError::Server { peer: self.peer.clone(), error },
+            false => self.protocol(format!("{what}: {error}")),
+        }
     }
 
     fn protocol(&self, what: String) -> WireError {

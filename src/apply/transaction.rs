@@ -201,9 +201,7 @@ impl<'p> Transaction<'p> {
             if let Reply::Ready = reply {
                 break;
             }
-            let Some(expectation) = expectations.next() else {
-                return Err(ApplyError::OutOfStep(format!("{reply:?} for nothing")));
-            };
+            let Some(expectation) = expectations.next() else { return Err(for_nothing(reply, pipeline)) };
             if let (Err(error), None) = (check(expectation, reply, own), &first_error) {
                 first_error = Some(error);
             }
@@ -218,6 +216,14 @@ impl<'p> Transaction<'p> {
                 Err(error)
             }
         }
+    }
+}
+
+/// An answer that nothing was sent for.
+pub(super) fn for_nothing(reply: Reply, pipeline: &Pipeline) -> ApplyError {
+    match reply {
+        Reply::Failed(error) => pipeline.failed(error, "an error came for nothing").into(),
+        reply => ApplyError::OutOfStep(format!("{reply:?} for nothing")),
     }
 }
 

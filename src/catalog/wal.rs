@@ -35,6 +35,18 @@ pub async fn end(session: &Session) -> Result<Lsn, DbError> {
     session.query_one(&sql, &[]).await.during(session.side(), "read the end of the WAL")?.take(0)
 }
 
+/// The end of what a primary has kept; a standby has none.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub async fn kept(session: &Session) -> Result<Option<Lsn>, DbError> {
+    session
+        .query_one(&format!("SELECT {FLUSHED}"), &[])
+        .await
+        .during(session.side(), "read the end of the WAL")?
+        .take(0)
+}
+
 /// The end that every transaction which has committed by now is before, once
 /// everything up to it is flushed.
 ///

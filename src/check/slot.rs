@@ -51,7 +51,7 @@ pub(super) async fn check(
             findings.ok(Side::Source, "slot", format!("the replication slot {name} will be created"));
             return Ok(());
         }
-    } else if !begin(settings, known.role, found.as_ref(), findings) {
+    } else if !begin(settings, known, found.as_ref(), findings) {
         return Ok(());
     }
     if let Some(pid) = active_pid {
@@ -98,7 +98,8 @@ fn not_ours(name: &str, message: String, findings: &mut Findings) {
 }
 
 /// The slot of a migration that has not begun; whether there is one to use.
-fn begin(settings: &Settings, role: &Role, found: Option<&Slot>, findings: &mut Findings) -> bool {
+fn begin(settings: &Settings, known: &Known<'_>, found: Option<&Slot>, findings: &mut Findings) -> bool {
+    let (role, is_target_there) = (known.role, known.target.is_some());
     let name = settings.slot.name();
     match (&settings.slot, found) {
         (Provenance::Existing(_), None) => {
@@ -108,6 +109,12 @@ fn begin(settings: &Settings, role: &Role, found: Option<&Slot>, findings: &mut 
         }
         (Provenance::Ours(_), None) => {
             findings.ok(Side::Source, "slot", format!("the name {name} is free for a replication slot"));
+        }
+        (Provenance::Ours(_), Some(_)) if !is_target_there => {
+            let message = "exists; whether a migration needs it is known on the target alone, which cannot be asked";
+            findings
+                .problem(Side::Source, "slot", format!("a replication slot {name} {message}"))
+                .remedy("mend the connection to the target first");
         }
         (Provenance::Ours(_), Some(_)) => {
             let message = "exists, and the target knows of no migration that it belongs to";

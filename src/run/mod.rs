@@ -500,15 +500,15 @@ async fn copy_rows(ctx: &Context, state: &State) -> Result<EndLsn, Error> {
 /// Reads the position back and makes sure that the slot is good for it.
 pub(crate) async fn position(ctx: &Context, state: &State, migration: &Migration) -> Result<DurableLsn, Error> {
     let slot = migration.slot.name();
+    let source = ctx.source().await?;
     let (position, found) = tokio::try_join!(async { Ok::<_, Error>(state.position(slot).await?) }, async {
-        let source = ctx.source().await?;
-        publication::require_there(ctx, state, migration, &source).await?;
-        let found = catalog::slot::find(&source, slot).await?;
-        source.done();
-        Ok(found)
+        Ok(catalog::slot::find(&source, slot).await?)
     })?;
     let Some(position) = position else { return Err(ResyncError::NoPosition(slot.to_owned()).into()) };
     compare_slot(slot, &migration.source, found, position.lsn())?;
+    // Behind that: a source that was set back to before the migration has neither.
+    publication::require_there(ctx, state, migration, &source).await?;
+    source.done();
     Ok(position)
 }
 

@@ -51,6 +51,11 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// Whether the server ends the session with it, which may come unasked (`elog.c`).
+    pub fn ends_the_session(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+
     /// Parses the body of an `E` or `N` message.
     ///
     /// # Errors
@@ -153,6 +158,8 @@ mod tests {
     fn every_field_is_kept_and_unknown_ones_are_passed_over() {
         let error = ServerError::parse(BODY).unwrap();
         assert_eq!(error.severity, "ERROR");
+        assert!(!error.ends_the_session());
+        assert!(ServerError { severity: "FATAL".to_owned(), ..error.clone() }.ends_the_session());
         assert_eq!(error.constraint.as_deref(), Some("t_pkey"));
         assert_eq!(error.routine.as_deref(), Some("_bt_check_unique"));
         assert_eq!(error.to_string(), "duplicate key (SQLSTATE 23505); table: t; constraint: t_pkey; hint: do not");

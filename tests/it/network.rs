@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
 use tokio_postgres::Client;
+use walferry::demo::cluster::SUPERUSER;
 
 use crate::migration::{
     Load, NAME, PATIENCE, catch_up, compare, confirmed, pair_with_tables, position, settle, source_admin, streaming,
     until_applied, until_streaming, usual_pair,
 };
-use crate::support::pair::Pair;
+use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::{Finished, Walferry, command_for};
 use crate::support::proxy::{Mode, Proxy};
-use crate::support::wait_until;
+use crate::support::{connect, wait_until};
 
 /// A pair with a proxy on either side.
 pub struct Proxied {
@@ -58,6 +60,27 @@ async fn connections_cut_in_the_stream_are_made_again_on_either_side() {
     }
     let left = ends.settle(daemon, load).await;
     assert!(left.stderr.contains("trying again"), "it says so: {}", left.stderr);
+}
+
+/// The story: "this is a bug in walferry", as the server had ended the session that applies
+/// while nothing was asked of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_the_target_ends_at_any_moment_are_made_again() {
+    let pair = usual_pair().await;
+    let load = Load::start(&pair).await;
+    let mut daemon = streaming(&pair, &[]).await;
+    let target = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let mut rng = rand::rng();
+    for _ in 0..6 {
+        // Not a wait for anything: the moment at which they end.
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..200))).await;
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1";
+        target.query_one(sql, &[&NAME]).await.unwrap();
+        until_applied(&pair).await;
+        assert!(daemon.ended().is_none(), "the daemon has ended:\n{}", daemon.stderr());
+    }
+    daemon.terminate(PATIENCE).code(0);
+    settle(&pair, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,11 +6,11 @@ use std::process::Command;
 
 use crate::journey::value;
 use crate::migration::{
-    Load, PATIENCE, confirmed, position, run_between, source_admin, streaming, until_applied, usual_pair,
+    Load, PATIENCE, catch_up, confirmed, position, run_between, source_admin, streaming, until_applied, usual_pair,
 };
 use crate::network::Proxied;
 use crate::support::pair::{APP, DATABASE, PASSWORD, Pair, cluster};
-use crate::support::process::{Finished, Walferry};
+use crate::support::process::{Finished, Walferry, free_port};
 use crate::support::proxy::Mode;
 use crate::support::{server, wait_until};
 
@@ -192,6 +192,40 @@ fn cluster_with_another_identity() -> walferry::demo::cluster::Cluster {
         other.psql("postgres", "postgres", &sql).unwrap();
     }
     other
+}
+
+/// The stories: exit 6 with the SQL that would create the publication in a backup; a `cleanup`
+/// that took the migration away, whose source was there again a minute later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_the_source_from_before_the_migration_is_none_to_go_on_with_or_to_clean_up() {
+    let pair = stopped().await;
+    // A copy of the same template: of the same identifier.
+    let other = cluster(&server()).start().unwrap();
+    for sql in [
+        format!("CREATE ROLE {APP} LOGIN SUPERUSER REPLICATION PASSWORD '{PASSWORD}'"),
+        format!("CREATE DATABASE {DATABASE} OWNER {APP}"),
+    ] {
+        other.psql("postgres", "postgres", &sql).unwrap();
+    }
+    let backup = other.uri(APP, PASSWORD, DATABASE);
+    let run = |command: &[&str], code| run_between(&backup, &pair.target_uri(), command, PATIENCE).code(code);
+    for command in [&["run"][..], &["catchup"], &["catchup", "--finish"]] {
+        let said = run(command, 4).stderr;
+        assert!(!said.contains("CREATE PUBLICATION"), "{command:?}: {said}");
+    }
+    let said = run(&["cleanup", "--yes"], 2).stderr;
+    assert!(said.contains("Nothing is dropped there"), "{said}");
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+/// The story: with a target that was down for a moment, `check` printed what drops the slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_migration_cannot_be_asked_for_is_not_said_to_be_nobodys() {
+    let pair = stopped().await;
+    let away = format!("postgresql://doadmin:{PASSWORD}@127.0.0.1:{}/{DATABASE}", free_port());
+    let said = run_between(&pair.source_uri(), &away, &["check"], PATIENCE).code(7).stdout;
+    assert!(said.contains("cannot be asked") && !said.contains("pg_drop_replication_slot"), "{said}");
 }
 
 /// The story: the position was read before the slot, which the daemon had moved on by then;
