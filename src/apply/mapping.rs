@@ -96,6 +96,13 @@ pub enum MappingError {
     },
 }
 
+impl MappingError {
+    /// Whether columns of the target are missing or have other names.
+    pub fn is_of_columns(&self) -> bool {
+        matches!(self, MappingError::NoColumn { .. } | MappingError::Columns { .. })
+    }
+}
+
 /// What the stream alone knows of a column that is missing.
 fn add_column_sql(table: &TableName, column: &str, type_oid: u32) -> String {
     let kind = tokio_postgres::types::Type::from_oid(type_oid)

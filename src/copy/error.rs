@@ -3,7 +3,7 @@
 use super::cuts::Failure;
 use crate::catalog::foreign_keys::KeyInForce;
 use crate::config::Side;
-use crate::fault::{Fault, Trouble};
+use crate::fault::{Fault, Trouble, sqlstate};
 use crate::lsn::Lsn;
 use crate::membership::gap::Gap;
 use crate::membership::{Part, SourceTable, Unmatched};
@@ -380,6 +380,9 @@ impl CopyError {
             }
             CopyError::NotBuilt { source, .. } if schema::is_missing(source) => {
                 Fault::Server(Side::Target, Trouble::NotFound)
+            }
+            CopyError::NotBuilt { source, .. } if source.sqlstate().is_some_and(sqlstate::is_of_the_machine) => {
+                source.fault()
             }
             CopyError::NotBuilt { .. } => Fault::Server(Side::Target, Trouble::NotBuilt),
             CopyError::CutOff { side, .. } => Fault::Server(*side, Trouble::CutOff),

@@ -90,6 +90,7 @@ fn of(sqlstate: &str) -> Meaning {
         "28000" => {
             meaning(Lasting, "check that the role exists, may log in, and that pg_hba.conf lets it in from here")
         }
+        "53100" => meaning(Lasting, "make room on its disk, and start again: what is done stays"),
         "3D000" => meaning(Lasting, "check the database's name"),
         _ => meaning(Lasting, ""),
     }
@@ -145,6 +146,12 @@ pub fn advice_on_creating(sqlstate: &str, is_target_older: bool) -> &'static str
         }
         _ => "",
     }
+}
+
+/// Whether the server's machine has not enough of something, or fails: rows and SQL are as good
+/// as they were (classes 53 and 58).
+pub fn is_of_the_machine(sqlstate: &str) -> bool {
+    sqlstate.starts_with("53") || sqlstate.starts_with("58")
 }
 
 /// Whether a warning says that privileges were not given or not taken

@@ -113,6 +113,14 @@ pub enum Error {
         /// The target's words.
         source: Box<Error>,
     },
+    /// The target lacks columns, and a type has been altered on the source that these may be of.
+    #[error("{}\n  {source}", .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    UnlikeFirst {
+        /// The tables with columns of such types.
+        gaps: Vec<Gap>,
+        /// What is said of the columns: to be done behind that.
+        source: Box<Error>,
+    },
     /// The daemon could not copy tables beside its stream.
     #[error("the daemon could not copy the tables: {why}")]
     NotResynced {
@@ -241,7 +249,9 @@ impl Error {
             Error::Http(error) => error.fault(),
             Error::NotCopied { .. } => Fault::NotCopied,
             Error::NotCovered { .. } => Fault::Differs(Difference::Remainder),
-            Error::NotPlaced { source, .. } | Error::Unlike { source, .. } => source.fault(),
+            Error::NotPlaced { source, .. } | Error::Unlike { source, .. } | Error::UnlikeFirst { source, .. } => {
+                source.fault()
+            }
             Error::NotResynced { .. } => Fault::NotResynced,
             Error::Ended { .. } => Fault::Ended,
             Error::UnloggedDiffer { .. } => Fault::Differs(Difference::Unlogged),

@@ -276,3 +276,16 @@ async fn values_from_before_a_type_was_dropped_or_widened_lead_to_the_sql() {
     assert!(said.contains("ALTER ATTRIBUTE"), "{said}");
     story.leads_to_the_end().await;
 }
+
+/// The story: ADD COLUMN … DEFAULT 'q' was printed for ever, of a type that had no 'q' there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_came_with_a_default_of_a_type_that_was_altered_leads_to_both() {
+    let setup =
+        "CREATE TYPE en AS ENUM ('a', 'b'); CREATE TABLE t (id int PRIMARY KEY, e en); INSERT INTO t VALUES (1, 'a')";
+    for alter in some_of(["ALTER TYPE en ADD VALUE 'q'", "ALTER TYPE en RENAME VALUE 'b' TO 'q'"]) {
+        let story = Story::of(setup, &[]).await;
+        story.source(alter).await;
+        story.source("ALTER TABLE t ADD f en DEFAULT 'q'; INSERT INTO t (id) VALUES (9)").await;
+        story.leads_to_the_end().await;
+    }
+}

@@ -1,7 +1,8 @@
 //! Types that were altered on the source while changes or rows came.
 //!
-//! Invariant: a value that the target's type does not take is told with what makes the types
-//! of the tables there those of the source, where they are not.
+//! Invariant: a value that the target's type does not take, or columns that are to be added
+//! there, are told with what makes the types of the tables there those of the source, where
+//! they are not.
 
 use tracing::debug;
 
@@ -20,19 +21,22 @@ const OF_TYPES: [&str; 3] = [
     sqlstate::STRING_DATA_RIGHT_TRUNCATION,
 ];
 
-/// What ended a stream or a copy; a value that was refused as no value of its type, with the types that
-/// differ.
+/// What ended a stream or a copy; a value that was refused as no value of its type, or columns
+/// that are others, with the types that differ.
 pub(in crate::run) async fn or_altered(ctx: &Context, state: &State, error: Error) -> Error {
     let sqlstate = match &error {
         Error::Apply(ApplyError::Refused { error, .. }) => Some(error.sqlstate.as_str()),
         Error::Copy(CopyError::Db(error)) => error.sqlstate(),
         _ => None,
     };
-    if !sqlstate.is_some_and(|sqlstate| OF_TYPES.contains(&sqlstate)) {
+    // A column that is added may have a default of what a type has only by now.
+    let is_of_columns = matches!(&error, Error::Apply(ApplyError::Mapping { error, .. }) if error.is_of_columns());
+    if !is_of_columns && !sqlstate.is_some_and(|sqlstate| OF_TYPES.contains(&sqlstate)) {
         return error;
     }
     match altered(ctx, state).await {
         Ok(gaps) if gaps.is_empty() => error,
+        Ok(gaps) if is_of_columns => Error::UnlikeFirst { gaps, source: Box::new(error) },
         Ok(gaps) => Error::Unlike { gaps, source: Box::new(error) },
         Err(unasked) => {
             debug!(error = %unasked, "cannot look which types were altered on the source");
