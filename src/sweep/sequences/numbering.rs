@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 
 use super::catalog::Sequence;
-use super::drawing::Elsewhere;
+use super::drawing::{Elsewhere, drawing};
 use super::pairs::{Match, Records};
 use super::plan::create_of_column_sql;
 use super::problem::{Blame, SequenceCause};
@@ -46,18 +46,32 @@ pub(super) fn of_both(ours: &Sequence, theirs: &Sequence, matched: Match, schema
         .tied
         .iter()
         .any(|tied| tied.table.name == owner.table && tied.drawing.iter().any(|(_, column)| *column == owner.column));
+    let nextval = format!("pg_catalog.nextval({})", literal(&ours.name.sql()));
     let sql = match (is_identity(*bond), is_identity(*bond_there)) {
         (true, true) => format!("{alter} SET {};", bond.sql()),
         // What it draws from goes with it: the name may be the same.
-        (true, false) => format!("{alter} DROP DEFAULT; DROP SEQUENCE {}; {create};", theirs.name.sql()),
+        (true, false) => {
+            let (off, on) = beside(theirs, there, &nextval);
+            format!("{off}{alter} DROP DEFAULT; DROP SEQUENCE {}; {create};{on}", theirs.name.sql())
+        }
         (false, _) => {
-            let nextval = format!("pg_catalog.nextval({})", literal(&ours.name.sql()));
+            let (off, on) = beside(theirs, there, &nextval);
             let set = if draws { format!(" {alter} SET DEFAULT {nextval};") } else { String::new() };
-            format!("{alter} DROP IDENTITY; {create};{set}")
+            format!("{off}{alter} DROP IDENTITY; {create};{set}{on}")
         }
     };
     let (here, blame) = (Some(*bond), blame(schema));
     Some(SequenceCause::Numbered { column: there.clone(), there: *bond_there, here, sql, blame })
+}
+
+/// What takes the other columns off a sequence that is dropped, and what has them draw from the
+/// one that comes for it.
+fn beside(theirs: &Sequence, of: &Owner, nextval: &str) -> (String, String) {
+    let columns =
+        drawing(theirs).map(|(tied, (_, name))| Owner { table: tied.table.name.clone(), column: name.clone() });
+    let alters: Vec<String> = columns.filter(|column| column != of).map(|column| column.alter_sql()).collect();
+    let off = alters.iter().map(|alter| format!("{alter} DROP DEFAULT; ")).collect();
+    (off, alters.iter().map(|alter| format!(" {alter} SET DEFAULT {nextval};")).collect())
 }
 
 /// Columns of the target that are numbered and on the source are not: the sequence there, and
