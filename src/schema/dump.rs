@@ -113,8 +113,12 @@ impl Dump {
 /// else. A function or a view that has to wait for a key comes behind that key
 /// (`addBoundaryDependencies` and `repairFunctionBoundaryMultiLoop` in `pg_dump_sort.c`).
 fn behind_pre_data(entries: &mut Vec<Entry>) -> Vec<Entry> {
-    let first = entries.iter().position(|entry| entry.kind.is_post_data());
-    let mut post_data = entries.split_off(first.unwrap_or(entries.len()));
+    let first = entries.iter().position(|entry| entry.kind.is_post_data()).unwrap_or(entries.len());
+    // A table that needs such a function comes behind it, and that key before its rows.
+    let table = entries.iter().rposition(|entry| entry.kind == Kind::Table).filter(|table| *table > first);
+    let needed = |table: &usize| entries.iter().take(*table).skip(first).all(|entry| !entry.kind.acts_on_rows());
+    let first = table.filter(needed).map_or(first, |table| table + 1);
+    let mut post_data = entries.split_off(first);
     // Written where it changes only; what waits is executed by itself.
     let mut set = entries.iter().rev().find_map(|entry| access_method(&entry.sql)).map(str::to_owned);
     for view in post_data.iter_mut().filter(|entry| entry.kind == Kind::MaterializedView) {

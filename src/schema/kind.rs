@@ -97,6 +97,12 @@ impl Kind {
             || matches!(self, EventTrigger | Policy | RowSecurity | Rule | Statistics | Trigger)
     }
 
+    /// Whether it would change or refuse rows that come.
+    pub(super) fn acts_on_rows(&self) -> bool {
+        use Kind::{EventTrigger, FkConstraint, Policy, RowSecurity, Rule, Trigger};
+        matches!(self, EventTrigger | FkConstraint | Policy | RowSecurity | Rule | Trigger)
+    }
+
     /// Whether it is a publication or a subscription, or belongs to one.
     pub(super) fn is_of_publishing(&self) -> bool {
         self.as_str().starts_with("PUBLICATION") || self.as_str().starts_with("SUBSCRIPTION")

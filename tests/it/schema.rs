@@ -15,9 +15,10 @@ use walferry::demo::server::Server;
 
 use crate::journey::value;
 use crate::migration::{PATIENCE, streaming};
+use crate::story::Story;
 use crate::support::pair::{DATABASE, Pair};
 use crate::support::process::Walferry;
-use crate::support::{assert_equal, oldest_and_newest};
+use crate::support::{assert_equal, oldest_and_newest, some_of};
 
 const HARD_CASES: &str = include_str!("schema/hard_cases.sql");
 
@@ -401,6 +402,21 @@ async fn what_others_than_the_owner_have_granted_is_left_to_an_administrator() {
          FROM pg_class, aclexplode(relacl) WHERE relname = 't' AND grantee::regrole::text IN ('lender', 'borrower')";
     let granted: String = pair.target_client().await.query_one(granted, &[]).await.unwrap().get(0);
     assert_eq!(granted, "borrower by lender, lender by doadmin");
+}
+
+/// The story: `check` blamed the key of a table that had not been created.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_needs_a_function_that_needs_a_key_comes_along() {
+    for needs in some_of(["x bigint DEFAULT f()", "x bigint, CHECK (f() >= 0 OR id > 0)"]) {
+        let here = format!(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'); \
+             CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM (SELECT id, v FROM t GROUP BY id) x; END; \
+             CREATE TABLE u (id int PRIMARY KEY, {needs}); INSERT INTO u (id) VALUES (1)"
+        );
+        let story = Story::of(&here, &[]).await;
+        story.source("INSERT INTO u (id) VALUES (2); INSERT INTO t VALUES (2, 'b')").await;
+        story.leads_to_the_end().await;
+    }
 }
 
 /// The story: the server warns of what it does not give, and the end was 0 without a word.
