@@ -44,3 +44,14 @@ fn one_problem_refuses_and_warnings_do_not() {
     findings.warning(Side::Source, "unlogged", "x");
     assert!(Report::of(findings).exit() == crate::fault::Exit::Done);
 }
+
+/// An end that is lost while both are asked is the one whose code it ends with.
+#[test]
+fn what_concerns_both_ends_and_is_lost_ends_with_the_code_of_the_one_that_is() {
+    for side in [Side::Source, Side::Target] {
+        let peer = crate::wire::Peer { side, host: "there:5432".to_owned() };
+        let mut findings = Findings::default();
+        findings.unfinished(Place::Here, &CheckError::Wire(WireError::Closed { peer }));
+        assert!(Report::of(findings).exit() == crate::fault::Exit::of(side), "{side}");
+    }
+}

@@ -235,6 +235,25 @@ mod tests {
         }
     }
 
+    /// Where no table has a key of its own, post-data begins with what is otherwise far behind.
+    #[tokio::test]
+    async fn a_dump_without_keys_is_parted_as_well() {
+        let cluster = cluster().start().unwrap();
+        let source = over_socket(&cluster, Side::Source, SUPERUSER, "postgres");
+        let session = Session::connect(&source, "test").await.unwrap();
+        let setup = "SET search_path = public; CREATE TABLE referred (id int PRIMARY KEY); CREATE TABLE refers (id int REFERENCES referred); \
+            CREATE TABLE fires (id int); CREATE FUNCTION fired() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'; \
+            CREATE TRIGGER t BEFORE INSERT ON fires FOR EACH ROW EXECUTE FUNCTION fired()";
+        session.batch_execute(setup).await.unwrap();
+        let pg_dump = find_pg_dump(Some(&cluster.server().bin_dir), session.version()).unwrap();
+        for (table, kind) in [("refers", Kind::FkConstraint), ("fires", Kind::Trigger)] {
+            let args = ["--verbose".to_owned(), format!("--table=public.{table}")];
+            let mut entries = archive::split(&pg_dump.run(&source, session.version(), &args).await.unwrap()).unwrap();
+            let post_data: Vec<Kind> = behind_pre_data(&mut entries).into_iter().map(|entry| entry.kind).collect();
+            assert_eq!(post_data, [kind]);
+        }
+    }
+
     #[test]
     fn tables_of_a_schema_are_named_in_few_patterns() {
         let table = |schema: &str, number: usize| TableName::new(schema, format!("t{number}"));

@@ -163,6 +163,13 @@ async fn without_the_state_nothing_is_dropped_by_its_name() {
     source.batch_execute("CREATE PUBLICATION walferry FOR ALL TABLES").await.unwrap();
     let refused = Walferry::run(&pair, &["cleanup", "--yes"], PATIENCE).code(2);
     assert_eq!(named(&pair).await, (1, 1));
+    assert!(
+        refused.stderr.contains("walferry cleanup --state-only removes what is on the target"),
+        "{}",
+        refused.stderr
+    );
+    Walferry::run(&pair, &["cleanup", "--state-only"], PATIENCE).code(0);
+    assert_eq!(named(&pair).await, (1, 1), "it leaves the source alone");
     for sql in ["SELECT pg_catalog.pg_drop_replication_slot('walferry');", "DROP PUBLICATION \"walferry\";"] {
         assert!(refused.stderr.contains(sql), "{}", refused.stderr);
         source.batch_execute(sql).await.unwrap();
@@ -197,12 +204,16 @@ async fn what_others_have_put_into_the_schema_or_made_of_the_state_stays_and_is_
     for name in ["mine", "f(integer)", "kind", "numbers", "inside", "progress", "notes", "first("] {
         assert!(kept.iter().any(|line| line.contains(name)), "{name}: {kept:?}");
     }
+    assert!(
+        kept.iter().any(|line| line.ends_with("run walferry cleanup --state-only when all these are gone")),
+        "{kept:?}"
+    );
     let statements: Vec<&str> =
         kept.iter().filter_map(|line| line.split_once("if nobody needs it: ")).map(|(_, sql)| sql).collect();
     for sql in statements {
         target.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?} in {sql}"));
     }
-    let gone = Walferry::run(&pair, &["cleanup"], PATIENCE).code(0);
+    let gone = Walferry::run(&pair, &["cleanup", "--state-only"], PATIENCE).code(0);
     assert!(gone.stdout.contains("dropped the schema walferry"), "{}", gone.stdout);
     assert!(!has_state(&pair).await);
 }

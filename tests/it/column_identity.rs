@@ -586,6 +586,23 @@ async fn labels_are_followed_where_the_target_has_them_as_text() {
     story.leads_to_the_end().await;
 }
 
+/// The story: exit 0 over rows that nobody had compared, as a type of the target was another one
+/// that no column of the source's is of there.
+#[tokio::test]
+async fn rows_are_not_called_equal_before_they_are_compared() {
+    let there = "CREATE TYPE e AS ENUM ('a'); CREATE TABLE t (id int PRIMARY KEY, v text, own e)";
+    let setup = "CREATE TYPE e AS ENUM ('a', 'b'); CREATE TABLE t (id int PRIMARY KEY, v e); \
+         INSERT INTO t VALUES (1, 'a'); CREATE PUBLICATION own FOR ALL TABLES";
+    let pair = Pair::builder().start().await;
+    pair.target_client().await.batch_execute(there).await.unwrap();
+    let story = Story::on(pair, setup, &["--schema", "existing", "--publication", "own"]).await;
+    story.ends_equal().await;
+    story.source("ALTER TABLE t SET UNLOGGED; INSERT INTO t VALUES (2, 'b')").await;
+    story.source("ALTER TABLE t SET LOGGED").await;
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains("walferry resync 'public.t'"), "{said}");
+}
+
 /// The stories: exit 0, and other values in columns that were computed, or are by now; and
 /// a stop at a label that was added, without a word of it.
 #[tokio::test]

@@ -257,6 +257,9 @@ async fn all_tables_are_copied_anew_but_for_those_that_are_unlogged_by_now() {
         story.run(&["resync", "*"], 0);
         let said = story.run(&["catchup"], 8).stderr;
         assert!(said.contains("ALTER TABLE \"public\".\"b\" SET LOGGED;"), "{said}");
+        // Asked for by name it is refused, and not put off until an end that would not copy it.
+        let said = story.run(&["resync", "public.b"], 2).stderr;
+        assert!(said.contains("make it logged on the source") && !said.contains("--finish"), "{said}");
         story.source("ALTER TABLE b SET LOGGED").await;
         story.run(&["resync", "public.b"], 0);
         story.ends_equal().await;

@@ -1,9 +1,10 @@
 //! Partitioned tables whose rows come in the name of their root
 //! (`publish_via_partition_root`), and whose trees are taken apart on the source.
 
-use crate::journey::value;
+use crate::journey::{PATIENCE, value};
 use crate::story::Story;
 use crate::support::pair::Pair;
+use crate::support::process::{Walferry, command_for};
 use crate::support::some_of;
 
 /// A root with a sub-root and a partition.
@@ -167,4 +168,36 @@ async fn a_root_without_partitions_that_nobody_publishes_is_no_difference() {
     let story = Story::of(&setup, &MINE).await;
     story.source("INSERT INTO r VALUES (151, 'x')").await;
     story.ends_equal().await;
+}
+
+/// One that is asked for by itself leads to its root.
+#[tokio::test]
+async fn a_partition_is_copied_anew_with_the_root_in_whose_name_its_rows_come() {
+    let story = Story::of(&setup(PUBLISHED[1]), &MINE).await;
+    let said = story.run(&["resync", "public.l"], 2).stderr;
+    assert!(said.contains("walferry resync 'public.r'"), "{said}");
+    story.run(&["resync", "public.r"], 0);
+    story.ends_equal().await;
+}
+
+/// What publishes them is not taken for a list that has lost them: their ADD TABLE would
+/// change nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_cut_off_does_not_go_on_with_partitions_that_come_in_their_roots_name() {
+    let pair = Pair::builder().start().await;
+    let (source, target) = (pair.source_client().await, pair.target_client().await);
+    let story = Story { pair, source, target, arguments: MINE.map(str::to_owned).to_vec() };
+    story.source(&format!("{TREE}; CREATE PUBLICATION mine FOR TABLE r")).await;
+    let mut command = command_for(&story.pair, &["run", "--jobs", "1", "--publication", "mine"]);
+    command.env("WALFERRY_FAILPOINT", "copy-before-commit:2");
+    Walferry::spawn(command).wait(PATIENCE);
+    let via_root = async |on: bool| {
+        story.source(&format!("ALTER PUBLICATION mine SET (publish_via_partition_root = {on})")).await;
+    };
+    via_root(true).await;
+    let said = story.run(&["run", "--until", "caught-up"], 2).stderr;
+    assert!(said.contains("its rows come in the name of public.r") && !said.contains("ADD TABLE"), "{said}");
+    via_root(false).await;
+    story.run(&["run", "--until", "caught-up"], 0);
+    story.leads_to_the_end().await;
 }
