@@ -59,7 +59,7 @@ pub async fn look(
     let mut doubted: HashSet<u32> =
         all.iter().filter(|table| types.are_doubted(table)).map(|table| table.oid).collect();
     let gaps_of_types = types.gaps(&tables, (&names, &there), (target, Told::ButMembers)).await?;
-    let differing = types.differing(&tables);
+    let differing = types.differing(&tables, (&names, &there));
     let (mut found, mut met) = (Found { gaps: gaps_of_types, differing, ..Found::default() }, Vec::new());
     let (mut differences, mut altered) = (HashMap::new(), HashMap::new());
     let known = |table: &SourceTable, theirs: &tables::Found| {

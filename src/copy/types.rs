@@ -73,8 +73,13 @@ impl Types {
     }
 
     /// The tables with columns of types whose counterparts are not as they are.
-    pub(super) fn differing(&self, tables: &[&SourceTable]) -> HashSet<u32> {
-        let differs = |table: &&&SourceTable| self.types.of_table(table).any(|compared| compared.sql.is_some());
+    pub(super) fn differing(
+        &self,
+        tables: &[&SourceTable],
+        (names, there): (&HashMap<u32, TableName>, &HashMap<TableName, tables::Found>),
+    ) -> HashSet<u32> {
+        let theirs = |table: &SourceTable| names.get(&table.oid).and_then(|name| there.get(name));
+        let differs = |table: &&&SourceTable| theirs(table).is_some_and(|theirs| self.types.differ(table, theirs));
         tables.iter().filter(differs).map(|table| table.oid).collect()
     }
 

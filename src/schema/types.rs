@@ -112,6 +112,16 @@ impl Types {
         table.columns.iter().flat_map(|column| self.of_column(column)).map(|(_, compared)| compared)
     }
 
+    /// Whether a column of the target's is of a type that is not as its counterpart is.
+    pub fn differ(&self, table: &SourceTable, theirs: &Found) -> bool {
+        table.columns.iter().any(|column| {
+            let theirs = theirs.columns.iter().find(|c| c.name == column.name && !c.is_generated());
+            let differs =
+                |theirs| self.of_column(column).any(|(_, one)| one.sql.is_some() && self.is_there(theirs, one));
+            theirs.is_some_and(differs)
+        })
+    }
+
     fn of_column(&self, column: &Column) -> impl Iterator<Item = (u32, &Compared)> {
         let made = self.of_column.get(&column.below.oid).into_iter().flatten();
         made.filter_map(|oid| Some((*oid, self.compared.get(oid)?)))

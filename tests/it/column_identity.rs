@@ -601,6 +601,8 @@ async fn rows_are_not_called_equal_before_they_are_compared() {
     story.source("ALTER TABLE t SET LOGGED").await;
     let said = story.run(&["catchup"], 8).stderr;
     assert!(said.contains("walferry resync 'public.t'"), "{said}");
+    // It was refused, without a word.
+    story.leads_to_the_end().await;
 }
 
 /// The stories: exit 0, and other values in columns that were computed, or are by now; and
