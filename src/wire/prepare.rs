@@ -19,7 +19,7 @@ type Pin = (&'static str, &'static str, i32);
 
 /// The settings of every session. A replication connection has them for the output
 /// functions that it calls.
-pub const PINNED: [Pin; 27] = [
+pub const PINNED: [Pin; 28] = [
     // How values are written and read: the text of one side is the other's input.
     ("client_encoding", "UTF8", 0),
     ("datestyle", "ISO", 0),
@@ -48,6 +48,8 @@ pub const PINNED: [Pin; 27] = [
     // A statement must see what another session committed before it.
     ("default_transaction_isolation", "read committed", 0),
     ("default_transaction_deferrable", "off", 0),
+    // Error: there is no word of privileges that are not given.
+    ("client_min_messages", "notice", 0),
     // Rows come in the order in which they are, not from where another scan is.
     ("synchronize_seqscans", "off", 0),
     // To compile a query over the catalogs of many tables takes longer than to run it.

@@ -328,7 +328,7 @@ async fn lost(info: &ConnInfo, cluster: &mut Cluster) {
 }
 
 /// The opposite of each setting that a session is pinned to, as far as a role may have it.
-const OPPOSITE: [(&str, &str); 25] = [
+const OPPOSITE: [(&str, &str); 26] = [
     ("client_encoding", "LATIN1"),
     ("datestyle", "German"),
     ("intervalstyle", "sql_standard"),
@@ -346,6 +346,7 @@ const OPPOSITE: [(&str, &str); 25] = [
     ("row_security", "on"),
     ("default_transaction_isolation", "serializable"),
     ("default_transaction_deferrable", "on"),
+    ("client_min_messages", "error"),
     ("synchronize_seqscans", "on"),
     ("jit", "on"),
     ("statement_timeout", "9min"),

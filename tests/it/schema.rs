@@ -425,7 +425,8 @@ async fn privileges_that_the_target_only_warns_of_are_left_to_an_administrator()
     let here = "CREATE ROLE reader; CREATE TABLE public.t (id int PRIMARY KEY); GRANT SELECT ON public.t TO reader; \
          REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC; GRANT USAGE ON LANGUAGE plpgsql TO reader; GRANT SELECT ON pg_catalog.pg_cast TO reader";
     let pair = pair_of(&crate::support::server(), &crate::support::server(), here).await;
-    pair.target.psql(SUPERUSER, DATABASE, "CREATE ROLE reader").unwrap();
+    let hostile = "CREATE ROLE reader; ALTER ROLE doadmin SET client_min_messages = error";
+    pair.target.psql(SUPERUSER, DATABASE, hostile).unwrap();
     Walferry::run(&pair, &["run", "--until", "caught-up", "--acl"], PATIENCE).code(0);
     let report = Walferry::run(&pair, &["catchup", "--finish", "--acl", "--json"], PATIENCE).code(0).json();
     let left: Vec<&str> =
