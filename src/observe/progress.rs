@@ -1,15 +1,14 @@
 //! Progress of the copy: bars on a terminal, log lines elsewhere.
 //!
-//! Invariant: nothing here can fail or block the copy. Bars and log lines share
-//! the terminal through [`StderrWriter`], which takes the bars away while a
-//! line is written, so neither tears the other.
+//! Invariant: nothing here can fail the copy. Bars and log lines share the terminal through
+//! [`StderrWriter`], which writes a line above the bars, so neither tears the other.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::status::human_bytes;
@@ -383,7 +382,7 @@ pub fn lines_lost() -> u64 {
     LINES_LOST.load(Ordering::Relaxed)
 }
 
-/// Standard error for log lines: takes the bars away while it writes. For
+/// Standard error for log lines: above the bars, if there are any. For
 /// `tracing_subscriber::fmt().with_writer(StderrWriter)`, which writes a line at a time.
 /// What cannot be written is counted, and is no error of anybody's.
 #[derive(Clone, Copy, Debug, Default)]
@@ -404,7 +403,8 @@ impl Write for StderrWriter {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if TERMINAL.suspend(|| io::stderr().write_all(bytes)).is_err() {
+        let written = if TERMINAL.is_hidden() { io::stderr().write_all(bytes) } else { above_bars(bytes) };
+        if written.is_err() {
             LINES_LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -415,10 +415,18 @@ impl Write for StderrWriter {
     }
 }
 
+/// Writes a line on the terminal; one that is gone is drawn on no more. (`suspend` of the
+/// bars panics there.)
+fn above_bars(line: &[u8]) -> io::Result<()> {
+    let line = String::from_utf8_lossy(line);
+    TERMINAL
+        .println(line.trim_end_matches('\n'))
+        .inspect_err(|_| TERMINAL.set_draw_target(ProgressDrawTarget::hidden()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use indicatif::ProgressDrawTarget;
 
     /// What the log got.
     #[derive(Clone, Default)]

@@ -20,7 +20,7 @@ const LINES: NonZeroU16 = NonZeroU16::new(60).unwrap();
 
 /// A terminal: what is written to its other end is read here.
 fn terminal() -> (File, OwnedFd) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap();
@@ -84,4 +84,36 @@ async fn a_warning_that_is_logged_while_bars_are_drawn_stays_on_the_screen() {
         assert!(shown.contains(words), "no \"{words}\" on the screen:\n{shown}");
     }
     assert!(!shown.contains('█'), "the bars have gone:\n{shown}");
+}
+
+/// The story: whoever closed the window (of `walferry run & disown`) ended the copy with the
+/// next line that was logged while bars were drawn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_is_gone_ends_nothing() {
+    let pair = usual_pair().await;
+    pair.source_sql(
+        "CREATE TABLE public.long (id int PRIMARY KEY, t text); \
+         INSERT INTO public.long SELECT i, repeat(md5(i::text), 4) FROM generate_series(1, 30000) i",
+    )
+    .await;
+    let (master, other) = terminal();
+    let run = ["run", "--until", "caught-up", "--copy-rate", "1MiB", "--jobs", "1"];
+    let mut command = command_for(&pair, &run);
+    command.env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::null()).stderr(other);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let source = source_admin(&pair).await;
+    let reading = "SELECT FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'COPY%long%'";
+    wait_until("the table is being read", PATIENCE, || async {
+        !source.query(reading, &[&NAME]).await.unwrap().is_empty()
+    })
+    .await;
+    drop(master);
+    wait_until("it has ended", PATIENCE, || {
+        let has_ended = child.try_wait().unwrap().is_some();
+        async move { has_ended }
+    })
+    .await;
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    pair.assert_equal().await;
 }
