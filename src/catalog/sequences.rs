@@ -45,6 +45,11 @@ pub enum Bond {
 }
 
 impl Bond {
+    /// Whether the column is GENERATED AS IDENTITY.
+    pub fn is_identity(self) -> bool {
+        self != Bond::OwnedBy
+    }
+
     /// As ALTER TABLE … SET has it; of an OWNED BY in words.
     pub fn sql(self) -> &'static str {
         match self {
@@ -94,6 +99,11 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    /// Whether this column is GENERATED AS IDENTITY by it.
+    pub fn is_identity_of(&self, column: &Owner) -> bool {
+        self.owner.as_ref().is_some_and(|(owner, bond)| owner == column && bond.is_identity())
+    }
+
     /// The table it belongs to.
     pub fn owner_table(&self) -> Option<&Named> {
         let (owner, _) = self.owner.as_ref()?;

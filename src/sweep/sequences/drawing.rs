@@ -13,7 +13,7 @@ use super::catalog::Sequence;
 use super::pairs::{Match, Records};
 use super::problem::SequenceCause;
 use crate::catalog::added::default_sql;
-use crate::catalog::sequences::{Bond, Owner, Tied};
+use crate::catalog::sequences::{Owner, Tied};
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
 use crate::sql::literal;
@@ -103,7 +103,7 @@ pub(super) fn drawing(sequence: &Sequence) -> impl Iterator<Item = (&Tied, &(i16
 /// What becomes of a sequence of the target that is no counterpart, once the column that it
 /// belongs to draws from it no more: as SQL behind another statement.
 pub(super) fn left_behind(from: &Sequence, column: &Owner, others: &[Sequence]) -> String {
-    let is_its = from.owner.as_ref().is_some_and(|(of, bond)| of == column && *bond == Bond::OwnedBy);
+    let is_its = from.owner.as_ref().is_some_and(|(of, bond)| of == column && !bond.is_identity());
     if !is_its || !others.iter().any(|other| other.oid == from.oid) {
         return String::new();
     }
@@ -137,8 +137,7 @@ impl Elsewhere {
             (None, None) => return None,
         };
         let alter = column.alter_sql();
-        let is_identity = from.owner.as_ref().is_some_and(|(of, bond)| of == column && *bond != Bond::OwnedBy);
-        let drop = if is_identity { format!("{alter} DROP IDENTITY; ") } else { String::new() };
+        let drop = if from.is_identity_of(column) { format!("{alter} DROP IDENTITY; ") } else { String::new() };
         let sql = format!("{drop}{alter} SET DEFAULT {default};{}", left_behind(from, column, others));
         Some(SequenceCause::Elsewhere { column: column.clone(), from: from.name.clone(), sql })
     }

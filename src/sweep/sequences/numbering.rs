@@ -17,7 +17,8 @@ use super::pairs::{Match, Records};
 use super::plan::create_of_column_sql;
 use super::problem::{Blame, SequenceCause};
 use crate::catalog::added::number_of_column;
-use crate::catalog::sequences::{Bond, Owner};
+use crate::catalog::sequences::{Owner, Tied};
+use crate::catalog::tables::Named;
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
 use crate::sql::literal;
@@ -28,10 +29,6 @@ fn blame(schema: SchemaMode) -> Blame {
         SchemaMode::Create => Blame::NotOurs,
         SchemaMode::Existing | SchemaMode::None => Blame::Schema,
     }
-}
-
-fn is_identity(bond: Bond) -> bool {
-    bond != Bond::OwnedBy
 }
 
 /// What there is to say of a column that has a sequence on both sides.
@@ -47,7 +44,7 @@ pub(super) fn of_both(ours: &Sequence, theirs: &Sequence, matched: Match, schema
         .iter()
         .any(|tied| tied.table.name == owner.table && tied.drawing.iter().any(|(_, column)| *column == owner.column));
     let nextval = format!("pg_catalog.nextval({})", literal(&ours.name.sql()));
-    let sql = match (is_identity(*bond), is_identity(*bond_there)) {
+    let sql = match (bond.is_identity(), bond_there.is_identity()) {
         (true, true) => format!("{alter} SET {};", bond.sql()),
         // What it draws from goes with it: the name may be the same.
         (true, false) => {
@@ -67,9 +64,13 @@ pub(super) fn of_both(ours: &Sequence, theirs: &Sequence, matched: Match, schema
 /// What takes the other columns off a sequence that is dropped, and what has them draw from the
 /// one that comes for it.
 fn beside(theirs: &Sequence, of: &Owner, nextval: &str) -> (String, String) {
-    let columns =
-        drawing(theirs).map(|(tied, (_, name))| Owner { table: tied.table.name.clone(), column: name.clone() });
-    let alters: Vec<String> = columns.filter(|column| column != of).map(|column| column.alter_sql()).collect();
+    let column = |table: &Named, name: &str| Owner { table: table.name.clone(), column: name.to_owned() };
+    let all: Vec<Owner> = drawing(theirs).map(|(tied, (_, name))| column(&tied.table, name)).collect();
+    // What is run for a partitioned table reaches its partitions.
+    let is_reached = |tied: &Tied, name: &str| tied.above.iter().any(|above| all.contains(&column(above, name)));
+    let tops = drawing(theirs).filter(|(tied, (_, name))| !is_reached(tied, name));
+    let others = tops.map(|(tied, (_, name))| column(&tied.table, name)).filter(|column| column != of);
+    let alters: Vec<String> = others.map(|column| column.alter_sql()).collect();
     let off = alters.iter().map(|alter| format!("{alter} DROP DEFAULT; ")).collect();
     (off, alters.iter().map(|alter| format!(" {alter} SET DEFAULT {nextval};")).collect())
 }
@@ -88,7 +89,7 @@ pub(super) async fn of_target_alone<'s>(
     let named: HashSet<&Owner> = elsewhere.iter().map(|one| &one.column).collect();
     let mut found = Vec::new();
     for other in others {
-        let Some((owner, bond)) = other.owner.as_ref().filter(|(_, bond)| is_identity(*bond)) else { continue };
+        let Some((owner, bond)) = other.owner.as_ref().filter(|(_, bond)| bond.is_identity()) else { continue };
         let Some((oid, _)) = records.tables.iter().find(|(_, name)| **name == owner.table) else { continue };
         if named.contains(owner) || number_of_column(source, *oid, &owner.column).await?.is_none() {
             continue;

@@ -12,7 +12,7 @@ use super::catalog::Sequence;
 use super::drawing::{drawing, left_behind};
 use super::problem::{SequenceCause, SequenceProblem};
 use crate::catalog::added::{default_sql, number_of_column};
-use crate::catalog::sequences::{Bond, Owner, Tied};
+use crate::catalog::sequences::{Owner, Tied};
 use crate::catalog::tables;
 use crate::config::Side;
 use crate::session::{DbError, Session};
@@ -104,9 +104,11 @@ async fn on_target(
             continue;
         }
         let owner = Owner { table: tied.table.name.clone(), column: (*column).to_owned() };
-        let is_identity = sequence.owner.as_ref().is_some_and(|(of, bond)| *of == owner && *bond != Bond::OwnedBy);
         // What numbers it is looked at elsewhere; a column that the source has not, with columns.
-        let Some(ours) = number_of_column(source, *oid, column).await?.filter(|_| !is_identity) else { continue };
+        let Some(ours) = number_of_column(source, *oid, column).await?.filter(|_| !sequence.is_identity_of(&owner))
+        else {
+            continue;
+        };
         let (here, there) = (default_sql(source, *oid, ours), default_sql(target, tied.table.oid, *number));
         let (here, there) = tokio::try_join!(here, there)?;
         if here != there {

@@ -207,7 +207,7 @@ fn log(ours: &Sequence, theirs: &Sequence, schema: SchemaMode, problems: &mut Ve
 /// table from being dropped that it does not belong to on the source any more. In a schema
 /// of the operator's it may belong to no column. An identity column's cannot get another.
 fn owner_sql((ours, theirs, home): (&Sequence, &Sequence, &Home), schema: SchemaMode) -> Option<(String, String)> {
-    let is_owned_by = |sequence: &Sequence| sequence.owner.as_ref().is_none_or(|(_, bond)| *bond == Bond::OwnedBy);
+    let is_owned_by = |sequence: &Sequence| sequence.owner.as_ref().is_none_or(|(_, bond)| !bond.is_identity());
     if !is_owned_by(ours) || !is_owned_by(theirs) {
         return None;
     }
@@ -248,7 +248,7 @@ fn create_free_sql(sequence: &Sequence, lacks: &HashSet<String>) -> String {
 pub(super) fn create_of_column_sql(sequence: &Sequence, owner: &Owner, bond: Bond) -> String {
     let (name, definition) = (sequence.name.sql(), &sequence.definition);
     let (table, column) = (owner.table.sql(), ident(&owner.column));
-    if bond == Bond::OwnedBy {
+    if !bond.is_identity() {
         return format!("CREATE SEQUENCE {name} {} OWNED BY {table}.{column}", definition.sql());
     }
     // What it has otherwise is refused, and is no more on the source either.

@@ -173,7 +173,7 @@ impl SequenceCause {
     /// Whether its SQL puts another sequence in the place of the target's.
     pub(super) fn replaces(&self) -> bool {
         matches!(self, SequenceCause::Numbered { there, here, .. }
-            if *there == Bond::OwnedBy || here.is_none_or(|bond| bond == Bond::OwnedBy))
+            if !there.is_identity() || !here.is_some_and(Bond::is_identity))
     }
 }
 

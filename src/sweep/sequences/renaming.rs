@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::catalog::Sequence;
 use super::problem::{Blame, Renaming, SequenceCause};
-use crate::catalog::sequences::Bond;
 use crate::config::SchemaMode;
 use crate::sql::rename::{Rename, Renamed, Renames, aside, rename_sql};
 use crate::sql::{TableName, ident};
@@ -103,7 +102,7 @@ impl<'s> There<'s> {
     /// A column's sequence is not moved into another schema as long as it is that.
     fn let_go(&self, rename: &Rename) -> Option<String> {
         let (_, bond) = self.counterparts.get(&rename.from)?.owner.as_ref()?;
-        let is_held = rename.from.schema != rename.to.schema && *bond == Bond::OwnedBy;
+        let is_held = rename.from.schema != rename.to.schema && !bond.is_identity();
         is_held.then(|| format!("ALTER SEQUENCE {} OWNED BY NONE;", rename.from.sql()))
     }
 
