@@ -275,3 +275,26 @@ fn position_error(own: &OwnStatements, expected: EndLsn, error: Box<ServerError>
         ApplyError::Statement { action: "move the position", error }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Side;
+    use crate::demo::cluster::SUPERUSER;
+    use crate::testing::{cluster, over_socket};
+
+    /// The story: "this is a bug in walferry".
+    #[tokio::test]
+    async fn a_session_that_the_server_ends_while_nothing_is_asked_of_it_is_a_lost_one() {
+        let cluster = cluster().start().unwrap();
+        let mut pipeline =
+            Pipeline::connect(&over_socket(&cluster, Side::Target, SUPERUSER, "postgres"), "walferry").await.unwrap();
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'walferry'";
+        cluster.psql(SUPERUSER, "postgres", sql).unwrap();
+        let reply = pipeline.reply().await.unwrap();
+        assert!(matches!(reply, Reply::Failed(_)), "{reply:?}");
+        assert!(for_nothing(reply, &pipeline).fault().is_retried());
+        // Any other answer is one that cannot be.
+        assert!(!for_nothing(Reply::Ready, &pipeline).fault().is_retried());
+    }
+}

@@ -213,15 +213,15 @@ fn known(standing: Option<&Standing>) -> &Known {
 
 /// Everything that is asked of the ends that are there.
 async fn predicates(settings: &Settings, source: Option<&Session>, target: Option<&Session>, findings: &mut Findings) {
-    let mut standing = None;
+    let mut read = None;
     if let Some(target) = target {
-        standing =
-            group(settings, target, findings, async |s, f| target::migration(settings, s, f).await).await.flatten();
+        read = group(settings, target, findings, async |s, f| target::migration(settings, s, f).await).await;
     }
-    let standing = standing.as_ref();
+    let told = target.filter(|_| read.is_some());
+    let standing = read.as_ref().and_then(Option::as_ref);
     let mut content = None;
     if let Some(source) = source {
-        content = check_source(settings, (source, target), standing, findings).await;
+        content = check_source(settings, (source, told), standing, findings).await;
         pg_dump(settings, source.version(), findings);
     }
     let Some(target) = target else { return };
@@ -266,7 +266,8 @@ async fn acting(
     found
 }
 
-/// All groups of the source; what the target has to take is given back.
+/// All groups of the source, with a target that told of its migrations; what the target has to
+/// take is given back.
 async fn check_source(
     settings: &Settings,
     (source, target): (&Session, Option<&Session>),

@@ -21,7 +21,7 @@ pub(super) struct Known<'a> {
     pub(super) standing: Option<&'a Standing>,
     /// The source, where it could be asked who it is.
     pub(super) source: Option<&'a SourceIdentity>,
-    /// The target, where it is there.
+    /// The target, where it could be asked what it knows of migrations.
     pub(super) target: Option<&'a Session>,
 }
 
@@ -99,7 +99,6 @@ fn not_ours(name: &str, message: String, findings: &mut Findings) {
 
 /// The slot of a migration that has not begun; whether there is one to use.
 fn begin(settings: &Settings, known: &Known<'_>, found: Option<&Slot>, findings: &mut Findings) -> bool {
-    let (role, is_target_there) = (known.role, known.target.is_some());
     let name = settings.slot.name();
     match (&settings.slot, found) {
         (Provenance::Existing(_), None) => {
@@ -110,18 +109,18 @@ fn begin(settings: &Settings, known: &Known<'_>, found: Option<&Slot>, findings:
         (Provenance::Ours(_), None) => {
             findings.ok(Side::Source, "slot", format!("the name {name} is free for a replication slot"));
         }
-        (Provenance::Ours(_), Some(_)) if !is_target_there => {
+        (Provenance::Ours(_), Some(_)) if known.target.is_none() => {
             let message = "exists; whether a migration needs it is known on the target alone, which cannot be asked";
             findings
                 .problem(Side::Source, "slot", format!("a replication slot {name} {message}"))
-                .remedy("mend the connection to the target first");
+                .remedy("mend what is said of the target first");
         }
         (Provenance::Ours(_), Some(_)) => {
             let message = "exists, and the target knows of no migration that it belongs to";
             not_ours(name, format!("a replication slot {name} {message}"), findings);
         }
         (Provenance::Existing(_), Some(slot))
-            if slot.plugin.as_deref() != Some(PLUGIN) || slot.database.as_deref() != Some(&role.database) =>
+            if slot.plugin.as_deref() != Some(PLUGIN) || slot.database.as_deref() != Some(&known.role.database) =>
         {
             findings
                 .problem(

@@ -78,6 +78,10 @@ fn taken_names(taken: &[Taken], findings: &mut Findings) {
 }
 
 async fn dump_failed(source: &Session, error: &SchemaError, findings: &mut Findings) -> Result<(), CheckError> {
+    if error.fault().is_retried() {
+        findings.out_of_reach(Side::Source, error.to_string());
+        return Ok(());
+    }
     let holders = activity::exclusive_holders(source).await?;
     let finding = findings.problem(Side::Source, "trial", error.to_string());
     if !holders.is_empty() {

@@ -39,8 +39,13 @@ pub enum Error {
     #[error(transparent)]
     Check(#[from] CheckError),
     /// A session was lost before everything was looked at.
-    #[error("the {0} was lost while a first start looked at it")]
-    Unchecked(Side),
+    #[error("the {side} was lost while a first start looked at it:{found}")]
+    Unchecked {
+        /// Which end.
+        side: Side,
+        /// What was found until then, that too.
+        found: String,
+    },
     /// The position and the source do not fit any more.
     #[error(transparent)]
     Resync(#[from] ResyncError),
@@ -105,20 +110,13 @@ pub enum Error {
         /// The target's words.
         source: Box<Error>,
     },
-    /// The target takes no value of a type that was altered on the source.
-    #[error("{source}; {}", .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    /// The target takes no value of a type that was altered on the source, or lacks columns
+    /// that may be of such a type.
+    #[error("{}", unlike(.gaps, .source))]
     Unlike {
         /// The tables with columns of such types.
         gaps: Vec<Gap>,
-        /// The target's words.
-        source: Box<Error>,
-    },
-    /// The target lacks columns, and a type has been altered on the source that these may be of.
-    #[error("{}\n  {source}", .gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
-    UnlikeFirst {
-        /// The tables with columns of such types.
-        gaps: Vec<Gap>,
-        /// What is said of the columns: to be done behind that.
+        /// The target's words; or what is said of the columns, which are added behind that.
         source: Box<Error>,
     },
     /// The daemon could not copy tables beside its stream.
@@ -225,7 +223,18 @@ fn gone(publications: &Publications, create: &Option<String>) -> String {
     }
 }
 
+/// A column that is added may have a default of what its type has only by then.
+fn unlike(gaps: &[Gap], source: &Error) -> String {
+    let types = gaps.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ");
+    if source.is_of_columns() { format!("{types}\n  {source}") } else { format!("{source}; {types}") }
+}
+
 impl Error {
+    /// Whether columns are missing on the target, or are others.
+    pub(super) fn is_of_columns(&self) -> bool {
+        matches!(self, Error::Apply(ApplyError::Mapping { error, .. }) if error.is_of_columns())
+    }
+
     /// What it means.
     pub fn fault(&self) -> Fault {
         match self {
@@ -234,7 +243,7 @@ impl Error {
             Error::Refused(error) => error.fault().before_anything(),
             Error::CheckRefused(_) => Fault::Refused,
             Error::Check(error) => error.fault(),
-            Error::Unchecked(side) => Fault::passing(*side),
+            Error::Unchecked { side, .. } => Fault::passing(*side),
             Error::Resync(error) => error.fault(),
             Error::Wire(error) => error.fault(),
             Error::Db(error) => error.fault(),
@@ -249,9 +258,7 @@ impl Error {
             Error::Http(error) => error.fault(),
             Error::NotCopied { .. } => Fault::NotCopied,
             Error::NotCovered { .. } => Fault::Differs(Difference::Remainder),
-            Error::NotPlaced { source, .. } | Error::Unlike { source, .. } | Error::UnlikeFirst { source, .. } => {
-                source.fault()
-            }
+            Error::NotPlaced { source, .. } | Error::Unlike { source, .. } => source.fault(),
             Error::NotResynced { .. } => Fault::NotResynced,
             Error::Ended { .. } => Fault::Ended,
             Error::UnloggedDiffer { .. } => Fault::Differs(Difference::Unlogged),

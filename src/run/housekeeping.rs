@@ -6,6 +6,7 @@
 //! query that is refused or does not end, is logged, counted and tried again.
 //! The loss of the lease's session does end it.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -32,8 +33,7 @@ const REQUEST_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the figures are renewed.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long a look at the source may take: far longer than its few queries, and
-/// a request to hand over waits behind it.
+/// How long a look at the source may take: far longer than its few queries.
 const LOOK_LIMIT: Duration = Duration::from_secs(20);
 
 /// A lag up to one WAL segment counts as ready: less than a busy source writes
@@ -79,27 +79,44 @@ pub struct House<'a> {
 /// # Errors
 /// When the lease's session is lost.
 pub async fn run(house: House<'_>) -> Result<Option<String>, HouseError> {
-    let mut looks = Looks::default();
-    let mut figures_at: Option<Instant> = None;
+    // A look may wait for a source that stands; signs of life and requests do not wait for it.
+    tokio::select! {
+        asked = keep(&house) => asked,
+        never = look(&house) => match never {},
+    }
+}
+
+/// Gives signs of life, until another command asks for a hand-over.
+async fn keep(house: &House<'_>) -> Result<Option<String>, HouseError> {
+    let mut seen_at: Option<Instant> = None;
     loop {
         if let Some(request) = house.state.pending_hand_over().await? {
             info!(by = %request.requested_by, "asked to hand over");
             return Ok(Some(request.requested_by));
         }
-        if is_due(figures_at, FIGURES_INTERVAL) {
-            figures_at = Some(Instant::now());
+        if seen_at.is_none_or(|seen| seen.elapsed() >= FIGURES_INTERVAL) {
+            seen_at = Some(Instant::now());
             house.state.heartbeat(&house.ctx.hostname, house.ctx.pid, house.heard.wal_end()).await?;
-            looks.take(&house).await;
         }
-        tokio::select! {
-            () = house.stop.cancelled() => std::future::pending::<()>().await,
-            () = tokio::time::sleep(REQUEST_INTERVAL) => {}
-        }
+        rest(house, REQUEST_INTERVAL).await;
     }
 }
 
-fn is_due(last: Option<Instant>, interval: Duration) -> bool {
-    last.is_none_or(|last| last.elapsed() >= interval)
+/// Renews the figures.
+async fn look(house: &House<'_>) -> Infallible {
+    let mut looks = Looks::default();
+    loop {
+        looks.take(house).await;
+        rest(house, FIGURES_INTERVAL).await;
+    }
+}
+
+/// Waits; for ever once the applier is to stop.
+async fn rest(house: &House<'_>, interval: Duration) {
+    tokio::select! {
+        () = house.stop.cancelled() => std::future::pending().await,
+        () = tokio::time::sleep(interval) => {}
+    }
 }
 
 /// Whether the last look at the source told us something.

@@ -372,7 +372,7 @@ fn refuse(report: check::Report) -> Result<(), Error> {
         warn!("{place}");
     }
     match report.unreached {
-        Some(side) => Err(Error::Unchecked(side)),
+        Some(side) => Err(Error::Unchecked { side, found: report.refusal() }),
         None if report.ok => Ok(()),
         None => Err(Error::CheckRefused(report.refusal())),
     }

@@ -136,6 +136,9 @@ pub enum SchemaError {
         .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
     )]
     Taken(Vec<Taken>),
+    /// Privileges that the target's server only warns it does not give.
+    #[error("the server would warn that it does not give all of them, and count the statement as executed")]
+    NotGiven,
     /// The tables on the target do not fit those of the source.
     #[error("the schema on the target does not fit:\n  {}", .0.join("\n  "))]
     Mismatch(Vec<String>),
@@ -158,6 +161,7 @@ impl SchemaError {
             | SchemaError::Extensions(_)
             | SchemaError::Roles(_)
             | SchemaError::Taken(_)
+            | SchemaError::NotGiven
             | SchemaError::Mismatch(_) => Fault::Refused,
         }
     }

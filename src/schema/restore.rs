@@ -290,10 +290,10 @@ async fn transaction(
     begun?;
     let mark = mark?;
     let sql = if mark == Mark::Set { sql } else { "" };
-    // On a line of its own, as the last one may end with a comment. Behind an
-    // error the server passes over what is left.
     let refused = session.privileges_refused();
     if !gives_privileges(sql) {
+        // On a line of its own, as the last one may end with a comment. Behind an
+        // error the server passes over what is left.
         batch(session, &format!("{sql};\nCOMMIT"), &what).await?;
         return Ok(mark);
     }

@@ -434,21 +434,27 @@ impl Attempt<'_> {
     }
 
     async fn at_once(&self, pieces: &[Piece<'_>]) -> bool {
+        let warned = self.target.privileges_refused();
         for few in pieces.chunks(PIPELINED) {
             let results = join_all(few.iter().map(|piece| self.one(piece))).await;
             if !results.iter().all(Result::is_ok) {
                 return false;
             }
         }
-        true
+        self.target.privileges_refused() == warned
     }
 
     async fn one_by_one(&mut self, first: usize, pieces: &[Piece<'_>]) -> Result<Further, SchemaError> {
         for (place, piece) in (first..).zip(pieces) {
             self.batch("SAVEPOINT walferry_one").await?;
-            let Err(error) = self.one(piece).await else {
-                self.batch("RELEASE SAVEPOINT walferry_one").await?;
-                continue;
+            let warned = self.target.privileges_refused();
+            let error = match self.one(piece).await {
+                Err(error) => error,
+                Ok(()) if self.target.privileges_refused() != warned => SchemaError::NotGiven,
+                Ok(()) => {
+                    self.batch("RELEASE SAVEPOINT walferry_one").await?;
+                    continue;
+                }
             };
             if self.target.is_closed() {
                 return Err(error);
@@ -501,7 +507,10 @@ async fn blame(
     let mut found: Vec<Refused> = Vec::new();
     for (place, (piece, error)) in refused.into_iter().map(|(at, error)| (pieces.get(at), error)).enumerate() {
         let Some(piece) = piece else { continue };
+        // As at the end: such an entry is left to an administrator.
+        let is_not_given = matches!(error, SchemaError::NotGiven);
         let own = match state_of(&error) {
+            _ if is_not_given => Reason::Right,
             Some(sqlstate::INSUFFICIENT_PRIVILEGE) => Reason::Right,
             Some(sqlstate::OUT_OF_MEMORY) => Reason::Locks,
             Some(code) if sqlstate::is_already_there(code) => Reason::Exists,
@@ -516,7 +525,7 @@ async fn blame(
             _ => own,
         };
         let (kind, name, schema) = (piece.kind.clone(), piece.name.clone(), piece.schema.to_owned());
-        let (sql, when) = (piece.sql.to_owned(), piece.when);
+        let (sql, when) = (piece.sql.to_owned(), if is_not_given { When::Administrator } else { piece.when });
         let is_superusers = piece.entry.is_some_and(classify::needs_superuser);
         found.push(Refused { kind, name, schema, sql, is_superusers, frees: None, error, when, reason });
     }

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use tokio_postgres::Client;
+use walferry::demo::cluster::SUPERUSER;
 
 use crate::copy::{copying, create_tables, through};
 use crate::migration::{Load, NAME, PATIENCE, catch_up, pair_with_tables, source_admin, usual_pair};
-use crate::support::pair::{Pair, SourceRole};
+use crate::support::pair::{DATABASE, Pair, SourceRole};
 use crate::support::process::{Walferry, command_for};
 use crate::support::proxy::Proxy;
 use crate::support::{oldest_and_newest, wait_until};
@@ -231,6 +232,29 @@ async fn an_index_whose_function_needs_a_search_path_says_so_and_is_built_once_i
     }
     let target = pair.target_client().await;
     target.batch_execute("ALTER FUNCTION norm(text) SET search_path = public").await.unwrap();
+    Walferry::run(&pair, &run, PATIENCE).code(0);
+    catch_up(&pair);
+    pair.assert_equal().await;
+}
+
+/// What a server lacks is no fault of the rows: the table is not said to have to come anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_a_full_disk_keeps_from_being_built_is_built_once_there_is_room() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'A'); \
+         CREATE FUNCTION low(x text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$BEGIN \
+         IF current_setting('disk.is_full', true) = 'on' THEN RAISE 'could not extend file' USING ERRCODE = '53100'; END IF; \
+         RETURN lower(x); END$$; \
+         CREATE INDEX lowered ON t (low(v))",
+    )
+    .await;
+    let full = format!("ALTER DATABASE {DATABASE} SET disk.is_full = 'on'");
+    pair.target.psql(SUPERUSER, DATABASE, &full).unwrap();
+    let run = ["run", "--until", "caught-up"];
+    let refused = Walferry::run(&pair, &run, PATIENCE).code(7).stderr;
+    assert!(refused.contains("make room on its disk") && !refused.contains("copied anew"), "{refused}");
+    pair.target.psql(SUPERUSER, DATABASE, &format!("ALTER DATABASE {DATABASE} RESET disk.is_full")).unwrap();
     Walferry::run(&pair, &run, PATIENCE).code(0);
     catch_up(&pair);
     pair.assert_equal().await;

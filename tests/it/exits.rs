@@ -1,5 +1,7 @@
 //! How a command ends: the same cause has the same exit code in every command.
 
+use std::os::unix::fs::PermissionsExt;
+
 use walferry::demo::cluster::SUPERUSER;
 
 use crate::migration::{PATIENCE, streaming, traces};
@@ -63,6 +65,25 @@ async fn what_check_finds_ends_run_with_the_same_code() {
     Walferry::run(&pair, &["run", "--until", "caught-up"], PATIENCE).code(0);
     Walferry::run(&pair, &["catchup", "--finish"], PATIENCE).code(0);
     pair.assert_equal().await;
+}
+
+/// The story: 3, "not ready", for a source that did not answer pg_dump in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_lost_to_pg_dump_is_one_that_cannot_be_reached() {
+    let pair = Pair::builder().start().await;
+    pair.source_sql("CREATE TABLE public.t (id int PRIMARY KEY)").await;
+    let programs = tempfile::tempdir().unwrap();
+    let (program, folder) = (programs.path().join("pg_dump"), programs.path().to_str().unwrap());
+    let words = "pg_dump: error: connection to server at \"127.0.0.1\", port 1 failed: timeout expired";
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'pg_dump (PostgreSQL) 99.1'; exit; fi\necho '{words}' >&2\nexit 1\n"
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for command in [&["check"][..], &["run", "--retry-for", "1s"]] {
+        let ended = Walferry::run(&pair, &[command, &["--pg-bin", folder]].concat(), PATIENCE).code(6);
+        assert!(format!("{}{}", ended.stdout, ended.stderr).contains("timeout expired"), "{}", ended.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

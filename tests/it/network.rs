@@ -1,5 +1,7 @@
 //! Connections that break, hang and come back, on either side, at any moment.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
@@ -141,6 +143,33 @@ async fn a_source_that_falls_silent_and_comes_back_is_followed_again() {
     wait_until("the source has given up on us", PATIENCE, || async { walsender(&source).await.is_none() }).await;
     load.more(20).await;
     ends.source.mode(Mode::Pass);
+    ends.settle(daemon, load).await;
+}
+
+/// The story: `resync` blamed a healthy daemon, whose look at a source that stood kept it from
+/// giving a sign of life.
+#[tokio::test(flavor = "multi_thread")]
+async fn signs_of_life_do_not_wait_for_a_source_that_stands() {
+    let ends = Proxied::around(usual_pair().await).await;
+    let load = Load::start(&ends.pair).await;
+    let daemon = ends.daemon(&[]).await;
+    until_applied(&ends.pair).await;
+    let target = ends.pair.target_client().await;
+    let seen = async || {
+        let row = target.query_one("SELECT daemon_seen::text FROM walferry.migration", &[]).await.unwrap();
+        row.get::<_, String>(0)
+    };
+    ends.source.mode(Mode::Blackhole);
+    // A look is given up after the time of ten signs of life.
+    let signs = Mutex::new(HashSet::new());
+    wait_until("a look at the source is given up", PATIENCE, || async {
+        let sign = seen().await;
+        signs.lock().unwrap().insert(sign);
+        daemon.stderr().contains("the figures cannot be read")
+    })
+    .await;
+    ends.source.mode(Mode::Pass);
+    assert!(signs.lock().unwrap().len() >= 5, "{signs:?}");
     ends.settle(daemon, load).await;
 }
 

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use walferry::demo::cluster::SUPERUSER;
+
 use crate::journey::value;
 use crate::migration::{
     Load, PATIENCE, catch_up, confirmed, position, run_between, source_admin, streaming, until_applied, usual_pair,
@@ -226,6 +228,13 @@ async fn a_slot_whose_migration_cannot_be_asked_for_is_not_said_to_be_nobodys() 
     let away = format!("postgresql://doadmin:{PASSWORD}@127.0.0.1:{}/{DATABASE}", free_port());
     let said = run_between(&pair.source_uri(), &away, &["check"], PATIENCE).code(7).stdout;
     assert!(said.contains("cannot be asked") && !said.contains("pg_drop_replication_slot"), "{said}");
+    // Nor is it where the target is there, and its state cannot be read.
+    let owner = |owner| format!("ALTER TABLE walferry.migration OWNER TO {owner}");
+    pair.target.psql(SUPERUSER, DATABASE, &owner(SUPERUSER)).unwrap();
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    assert!(said.contains("cannot be asked") && !said.contains("pg_drop_replication_slot"), "{said}");
+    pair.target.psql(SUPERUSER, DATABASE, &owner("doadmin")).unwrap();
+    Walferry::run(&pair, &["check"], PATIENCE).code(0);
 }
 
 /// The story: the position was read before the slot, which the daemon had moved on by then;

@@ -427,6 +427,11 @@ async fn privileges_that_the_target_only_warns_of_are_left_to_an_administrator()
     let pair = pair_of(&crate::support::server(), &crate::support::server(), here).await;
     let hostile = "CREATE ROLE reader; ALTER ROLE doadmin SET client_min_messages = error";
     pair.target.psql(SUPERUSER, DATABASE, hostile).unwrap();
+    let checked = Walferry::run(&pair, &["check", "--acl", "--json"], PATIENCE).code(0).json();
+    let warned = |finding: &&serde_json::Value| finding["message"].as_str().unwrap().contains("does not give all");
+    let warnings: Vec<&serde_json::Value> = checked["findings"].as_array().unwrap().iter().filter(warned).collect();
+    assert_eq!(warnings.len(), 2, "{checked}");
+    assert!(warnings.iter().all(|warning| warning["sql"][0].as_str().unwrap().contains("reader")), "{checked}");
     Walferry::run(&pair, &["run", "--until", "caught-up", "--acl"], PATIENCE).code(0);
     let report = Walferry::run(&pair, &["catchup", "--finish", "--acl", "--json"], PATIENCE).code(0).json();
     let left: Vec<&str> =

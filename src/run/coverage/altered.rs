@@ -29,14 +29,11 @@ pub(in crate::run) async fn or_altered(ctx: &Context, state: &State, error: Erro
         Error::Copy(CopyError::Db(error)) => error.sqlstate(),
         _ => None,
     };
-    // A column that is added may have a default of what a type has only by now.
-    let is_of_columns = matches!(&error, Error::Apply(ApplyError::Mapping { error, .. }) if error.is_of_columns());
-    if !is_of_columns && !sqlstate.is_some_and(|sqlstate| OF_TYPES.contains(&sqlstate)) {
+    if !error.is_of_columns() && !sqlstate.is_some_and(|sqlstate| OF_TYPES.contains(&sqlstate)) {
         return error;
     }
     match altered(ctx, state).await {
         Ok(gaps) if gaps.is_empty() => error,
-        Ok(gaps) if is_of_columns => Error::UnlikeFirst { gaps, source: Box::new(error) },
         Ok(gaps) => Error::Unlike { gaps, source: Box::new(error) },
         Err(unasked) => {
             debug!(error = %unasked, "cannot look which types were altered on the source");
