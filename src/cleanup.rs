@@ -27,9 +27,9 @@ use crate::sql::{ident, literal};
 use crate::state::created::Recognised;
 use crate::state::deferred::{Deferred, DeferredKind};
 use crate::state::migration::{Migration, SourceIdentity};
-use crate::state::resume::{ResyncError, compare_source};
+use crate::state::resume::{ResyncError, compare_end, compare_source};
 use crate::state::{SCHEMA, State, StateError, TABLES};
-use crate::wire::{Replication, WireError};
+use crate::wire::WireError;
 
 /// How long a slot may stay in use by a connection that is going away: the
 /// server notices a killed client at its next write.
@@ -362,10 +362,8 @@ fn not_ours(what: &str, name: &str) -> String {
 
 /// A slot or publication of the same name on another server is another's.
 async fn same_source(settings: &Settings, migration: &Migration) -> Result<(), CleanupError> {
-    let connection = Replication::connect(&settings.source, &settings.name).await;
-    let mut connection = connection.map_err(CleanupError::Source)?;
-    let system = connection.identify_system().await.map_err(CleanupError::Source)?;
-    let found = SourceIdentity::of(system, connection.server_version());
+    let asked = SourceIdentity::ask(&settings.source, &settings.name).await;
+    let (_, found) = asked.map_err(CleanupError::Source)?;
     compare_source(&migration.source, &found)
         .map_err(|difference| CleanupError::OtherSource { name: settings.name.clone(), difference })
 }
@@ -377,14 +375,8 @@ async fn not_set_back(
     source: &Session,
 ) -> Result<(), CleanupError> {
     let position = state.position(migration.slot.name()).await?.map(|position| position.lsn());
-    let end = wal::kept(source).await?;
-    match position.zip(end) {
-        Some((position, end)) if end < position => {
-            let difference = ResyncError::SourceBehind { position, end };
-            Err(CleanupError::OtherSource { name: settings.name.clone(), difference })
-        }
-        _ => Ok(()),
-    }
+    compare_end(position, wal::kept(source).await?)
+        .map_err(|difference| CleanupError::OtherSource { name: settings.name.clone(), difference })
 }
 
 /// Drops the slot if it is the migration's, with patience for a connection that

@@ -9,7 +9,6 @@ use crate::config::{Settings, Side};
 use crate::session::Session;
 use crate::sql::{ident, literal};
 use crate::state::migration::SourceIdentity;
-use crate::wire::{Replication, WireError};
 use crate::words;
 
 /// `server_version_num` of PostgreSQL 10, the first with pgoutput.
@@ -171,14 +170,8 @@ pub(super) async fn replication_connection(
     role: &Role,
     findings: &mut Findings,
 ) -> Option<SourceIdentity> {
-    let outcome: Result<SourceIdentity, WireError> = async {
-        let mut connection = Replication::connect(&settings.source, &settings.name).await?;
-        let system = connection.identify_system().await?;
-        Ok(SourceIdentity::of(system, connection.server_version()))
-    }
-    .await;
-    match outcome {
-        Ok(found) => {
+    match SourceIdentity::ask(&settings.source, &settings.name).await {
+        Ok((_, found)) => {
             let message = format!("role {} may replicate (system {})", role.name, found.system_identifier);
             findings.ok(Side::Source, "replication", message);
             return Some(found);

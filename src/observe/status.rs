@@ -17,7 +17,8 @@ use crate::lsn::Lsn;
 use crate::session::{DbError, Session};
 use crate::sql::TableName;
 use crate::state::large_objects::LargeObjectsRow;
-use crate::state::migration::{Migration, Phase};
+use crate::state::migration::{Migration, Phase, SourceIdentity};
+use crate::state::resume::compare_source;
 use crate::state::tables::TableState;
 use crate::state::{State, StateError};
 use crate::wire::WireError;
@@ -193,21 +194,32 @@ impl From<LargeObjectsRow> for LargeObjects {
 }
 
 /// Collects the document over sessions of its own. A source that cannot be
-/// reached is a warning and leaves `slot` null.
+/// reached, or is another than the migration's, is a warning and leaves `slot` null.
 ///
 /// # Errors
 /// When the target cannot be reached or knows no such migration.
 pub async fn collect(settings: &Settings) -> Result<StatusDocument, StatusError> {
     let target = Session::connect(&settings.target, &settings.name).await?;
     let state = State::open(target, &settings.name).await?;
-    let source = match Session::connect(&settings.source, &settings.name).await {
+    let source = match source_of(settings, &state).await {
         Ok(session) => Some(session),
-        Err(error) => {
-            tracing::warn!("the status is without the source's side: {error}");
+        Err(why) => {
+            tracing::warn!("the status is without the source's side: {why}");
             None
         }
     };
     collect_with(source.as_ref(), &state).await
+}
+
+/// The source, unless it is another than the migration's: a slot of the name is another's there.
+async fn source_of(settings: &Settings, state: &State) -> Result<Session, String> {
+    let session = Session::connect(&settings.source, &settings.name).await.map_err(|error| error.to_string())?;
+    let began = state.load().await.ok().flatten();
+    // One that has no connection left for that may be asked for the rest.
+    if let (Some(migration), Ok((_, found))) = (began, SourceIdentity::ask(&settings.source, &settings.name).await) {
+        compare_source(&migration.source, &found).map_err(|error| error.to_string())?;
+    }
+    Ok(session)
 }
 
 /// Collects the document over sessions that are there.

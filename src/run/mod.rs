@@ -412,10 +412,7 @@ pub(crate) async fn leave(ctx: &Context, state: &State, because: &str) -> Result
 
 /// Connects to the source and asks who it is.
 pub(crate) async fn identify(settings: &Settings) -> Result<(Replication, SourceIdentity), Error> {
-    let mut replication = Replication::connect(&settings.source, &settings.name).await?;
-    let system = replication.identify_system().await?;
-    let found = SourceIdentity::of(system, replication.server_version());
-    Ok((replication, found))
+    Ok(SourceIdentity::ask(&settings.source, &settings.name).await?)
 }
 
 /// Enters the migration where it has not begun: `run` alone does, so that a name that was

@@ -9,9 +9,9 @@ use crate::session::{Param, Row};
 
 use super::{State, StateError};
 use crate::config::publications::Names;
-use crate::config::{Provenance, Publications};
+use crate::config::{ConnInfo, Provenance, Publications};
 use crate::lsn::{EndLsn, Lsn};
-use crate::wire::SystemIdentity;
+use crate::wire::{Replication, SystemIdentity, WireError};
 use crate::words::worded;
 
 /// How far a migration is.
@@ -55,10 +55,15 @@ pub struct SourceIdentity {
 }
 
 impl SourceIdentity {
-    /// The identity of a server that has told it.
-    pub fn of(system: SystemIdentity, version: i32) -> Self {
-        let SystemIdentity { system_id, timeline, dbname, .. } = system;
-        SourceIdentity { system_identifier: system_id, timeline, database: dbname, version }
+    /// What the server says that `info` leads to, on a replication connection.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn ask(info: &ConnInfo, application_name: &str) -> Result<(Replication, Self), WireError> {
+        let mut connection = Replication::connect(info, application_name).await?;
+        let SystemIdentity { system_id, timeline, dbname, .. } = connection.identify_system().await?;
+        let version = connection.server_version();
+        Ok((connection, SourceIdentity { system_identifier: system_id, timeline, database: dbname, version }))
     }
 }
 

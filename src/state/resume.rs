@@ -117,6 +117,18 @@ pub fn compare_source(recorded: &SourceIdentity, found: &SourceIdentity) -> Resu
     Ok(())
 }
 
+/// Whether a source whose WAL ends there has what came from it. Started from the position, it
+/// would pass over what it writes up to that point.
+///
+/// # Errors
+/// When it has not.
+pub fn compare_end(position: Option<Lsn>, end: Option<Lsn>) -> Result<(), ResyncError> {
+    match position.zip(end) {
+        Some((position, end)) if end < position => Err(ResyncError::SourceBehind { position, end }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the slot still holds everything behind the position (before the
 /// copy is complete: behind the slot's own beginning).
 ///
@@ -136,10 +148,7 @@ pub fn compare_slot(name: &str, source: &SourceIdentity, slot: Option<Slot>, pos
     if let Some(status) = slot.loss() {
         return Err(ResyncError::SlotLost { slot: name, status });
     }
-    // Started there, the server would pass over what it writes up to that point.
-    if let Some(end) = slot.server_end.filter(|end| *end < position) {
-        return Err(ResyncError::SourceBehind { position, end });
-    }
+    compare_end(Some(position), slot.server_end)?;
     match slot.confirmed_flush {
         Some(confirmed) if confirmed > position => Err(ResyncError::SlotAhead { slot: name, confirmed, position }),
         _ => Ok(()),

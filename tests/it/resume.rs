@@ -211,10 +211,15 @@ async fn a_backup_of_the_source_from_before_the_migration_is_none_to_go_on_with_
     }
     let backup = other.uri(APP, PASSWORD, DATABASE);
     let run = |command: &[&str], code| run_between(&backup, &pair.target_uri(), command, PATIENCE).code(code);
-    for command in [&["run"][..], &["catchup"], &["catchup", "--finish"]] {
+    for command in [&["run"][..], &["catchup"], &["catchup", "--finish"], &["resync", "*"]] {
         let said = run(command, 4).stderr;
         assert!(!said.contains("CREATE PUBLICATION"), "{command:?}: {said}");
     }
+    // A slot of the name in another server, or another database, says nothing of ours.
+    let elsewhere = pair.source.uri(APP, PASSWORD, "postgres");
+    let status = run_between(&elsewhere, &pair.target_uri(), &["status", "--json"], PATIENCE).code(0);
+    assert!(status.stderr.contains("not the server this migration began with"), "{}", status.stderr);
+    assert!(status.json()["slot"].is_null(), "{}", status.stdout);
     let said = run(&["cleanup", "--yes"], 2).stderr;
     assert!(said.contains("Nothing is dropped there"), "{said}");
     catch_up(&pair);

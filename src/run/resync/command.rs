@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{again, ahead};
 use crate::catalog::publication::{self, Published, RowsRead};
 use crate::catalog::tables::Detail;
+use crate::catalog::wal;
 use crate::config::{Settings, TableFilter};
 use crate::copy::{anew, room};
 use crate::fault::LEASED;
@@ -22,7 +23,7 @@ use crate::run::{Context, Error, Finish, begin, finish, identify, prepare, retri
 use crate::session::Session;
 use crate::sql::TableName;
 use crate::state::control::Answer;
-use crate::state::resume::compare_source;
+use crate::state::resume::{compare_end, compare_source};
 use crate::state::tables::{TableRow, TableState};
 use crate::state::{State, StateError};
 use crate::words;
@@ -186,6 +187,8 @@ async fn names(ctx: &Context, kind: Kind, patterns: &[(&str, TableFilter)]) -> R
     // Before its tables are looked for on a source that is another one.
     compare_source(&migration.source, &identify(&ctx.settings).await?.1)?;
     let source = ctx.source().await?;
+    let position = state.position(migration.slot.name()).await?.map(|position| position.lsn());
+    compare_end(position, wal::kept(&source).await?)?;
     let tables = membership::of(&source, &ctx.settings.filter, &state, Detail::Full).await?;
     let rows = state.tables().await?;
     // Where tables to come are published, all tables are also those that came since.
