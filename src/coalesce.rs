@@ -35,6 +35,9 @@ use crate::relation::Relation;
 pub enum Keying {
     /// By these columns.
     Key(Arc<[usize]>),
+    /// By all their values (REPLICA IDENTITY FULL without a key): equal rows stand for each
+    /// other, so it counts alone how many of them come and go.
+    WholeRow,
     /// Inserts only; anything else row by row.
     Inserts,
     /// Row by row.
@@ -102,7 +105,8 @@ impl<'a> Row<'a> {
 /// The net change of a table: deletes first, then updates, then inserts.
 #[derive(Debug, Default)]
 pub struct Net<'a> {
-    /// Rows to remove, by the tuple that has their key.
+    /// Rows to remove, by the tuple that has their key; of whole rows each as often as it is
+    /// to go.
     pub deletes: Vec<&'a Tuple>,
     /// Rows to change; each key once.
     pub updates: Vec<Updated<'a>>,
@@ -160,7 +164,7 @@ pub enum Conflict {
     Inconsistent,
     /// The table's definition changes within the batch.
     RelationChanged,
-    /// An INSERT whose large values must be read from the source.
+    /// An INSERT whose large values are not in the stream.
     ValueMissing,
 }
 
@@ -275,6 +279,8 @@ struct OpenTable<'a> {
     keying: Keying,
     steps: Vec<Step<'a>>,
     by_key: HashMap<Cow<'a, [u8]>, usize>,
+    /// Inserts of whole rows, by their values.
+    by_values: HashMap<Vec<u8>, Vec<usize>>,
     effects: Vec<Effect<'a>>,
 }
 
@@ -286,6 +292,7 @@ impl<'a> OpenTable<'a> {
             keying: Keying::Rows,
             steps: Vec::new(),
             by_key: HashMap::new(),
+            by_values: HashMap::new(),
             effects: Vec::new(),
         }
     }
@@ -295,6 +302,7 @@ impl<'a> OpenTable<'a> {
             Keying::PassedOver => return Ok(()),
             Keying::Key(columns) => Some(Arc::clone(columns)),
             Keying::Inserts => None,
+            Keying::WholeRow => return self.whole(piece, change),
             Keying::Rows => {
                 self.single(piece, change);
                 return Ok(());
@@ -328,6 +336,39 @@ impl<'a> OpenTable<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// A row that comes in the batch and goes in it is none; one that was there before has to
+    /// be there, also where an equal one comes later.
+    fn whole(&mut self, piece: &'a Piece, change: &'a Change) -> Result<(), Conflict> {
+        match &change.kind {
+            ChangeKind::Insert { new } => self.comes(Row::Whole(new)),
+            ChangeKind::Update { old: Some(OldTuple::Full(old)), new } => {
+                self.goes(old)?;
+                self.comes(Row::Whole(old).merge(new))
+            }
+            ChangeKind::Delete { old: OldTuple::Full(old) } => self.goes(old),
+            ChangeKind::Update { .. } | ChangeKind::Delete { .. } | ChangeKind::Truncate { .. } => {
+                self.single(piece, change);
+                Ok(())
+            }
+        }
+    }
+
+    fn comes(&mut self, row: Row<'a>) -> Result<(), Conflict> {
+        let values = values_of(|index| row.get(index)).ok_or(Conflict::ValueMissing)?;
+        self.by_values.entry(values).or_default().push(self.effects.len());
+        self.effects.push(Effect::Insert(row));
+        Ok(())
+    }
+
+    fn goes(&mut self, old: &'a Tuple) -> Result<(), Conflict> {
+        let values = values_of(|index| old.get(index)).ok_or(Conflict::Inconsistent)?;
+        match self.by_values.get_mut(&values).and_then(Vec::pop).and_then(|place| self.effects.get_mut(place)) {
+            Some(came) => *came = Effect::Nothing,
+            None => self.effects.push(Effect::Delete(old)),
+        }
+        Ok(())
     }
 
     fn insert(&mut self, key: Cow<'a, [u8]>, new: &'a Tuple) -> Result<(), Conflict> {
@@ -406,6 +447,7 @@ impl<'a> OpenTable<'a> {
 
     fn flush(&mut self) {
         self.by_key.clear();
+        self.by_values.clear();
         let mut net = Net::default();
         for effect in self.effects.drain(..) {
             match effect {
@@ -438,6 +480,24 @@ fn has_unchanged(row: &Tuple) -> bool {
 /// come as unchanged.
 fn is_key_changed(before: &Tuple, new: &Tuple, columns: &[usize]) -> bool {
     columns.iter().any(|&index| new.get(index) != Some(Value::Unchanged) && new.get(index) != before.get(index))
+}
+
+/// All values of a row, so that two rows of a table look alike only if they are; `None` when
+/// one is missing.
+pub fn values_of<'a>(value: impl Fn(usize) -> Option<Value<'a>>) -> Option<Vec<u8>> {
+    let mut values = Vec::new();
+    for value in (0..).map_while(value) {
+        match value {
+            Value::Null => values.push(0),
+            Value::Text(text) => {
+                values.push(1);
+                values.extend_from_slice(&text.len().to_be_bytes());
+                values.extend_from_slice(text);
+            }
+            Value::Unchanged | Value::Binary(_) => return None,
+        }
+    }
+    Some(values)
 }
 
 /// The key's text, each column with its length before it so that two keys

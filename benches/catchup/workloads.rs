@@ -86,6 +86,7 @@ pub fn all(scale: f64) -> Vec<Workload> {
         foreign_keys(sized(10_000, 1)),
         swaps(sized(20_000, 1)),
         hot_rows(sized(200_000, 1)),
+        keyless(sized(1_000_000, 1000)),
     ]
 }
 
@@ -277,6 +278,31 @@ fn swaps(transactions: u64) -> Workload {
             ),
         ),
         changes: transactions * 3,
+        transactions,
+    }
+}
+
+/// Updates and deletes of rows that nothing but all their values tells apart.
+fn keyless(rows: u64) -> Workload {
+    let (transactions, each) = (50, 10);
+    Workload {
+        name: "w8-keyless",
+        title: format!("{} changes of a table without a key, of {} rows", transactions * each, short(rows)),
+        setup: Setup::Sql(format!(
+            "CREATE TABLE events (at bigint, kind int, message text); ALTER TABLE events REPLICA IDENTITY FULL; \
+             INSERT INTO events SELECT n / 2, n % 10, 'message ' || n % 1000 FROM generate_series(1, {rows}) AS n"
+        )),
+        on_target: "",
+        load: committing(
+            transactions,
+            &format!(
+                "DELETE FROM events WHERE at = t; UPDATE events SET kind = -1 WHERE at >= {} + t * 4 AND at < {} + t * 4 + 4;",
+                rows / 4,
+                rows / 4
+            ),
+        ),
+        // Two rows of a time, but for the first one's.
+        changes: transactions * each - 1,
         transactions,
     }
 }

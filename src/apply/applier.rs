@@ -376,7 +376,7 @@ impl Applier {
         }
         let mut transaction = Transaction::begin(&mut self.tools.pipeline, &self.statements).await?;
         transaction.advance(self.sent, end, work.commit_time).await?;
-        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+        let mut sender = Sender { relations: &mut self.relations };
         match changes {
             Changes::Net(segments, order) => sender.segments(&mut transaction, segments, order).await?,
             Changes::Rows => sender.pieces(&mut transaction, pieces).await?,
@@ -434,7 +434,7 @@ impl Applier {
         for piece in &batch.pieces {
             work.count(&self.relations, piece);
         }
-        let mut sender = Sender { relations: &mut self.relations, source: &mut self.source };
+        let mut sender = Sender { relations: &mut self.relations };
         match &segments {
             Some(segments) => sender.segments(&mut transaction, segments, order).await?,
             None => sender.pieces(&mut transaction, &batch.pieces).await?,

@@ -21,7 +21,6 @@ mod recovery;
 mod relations;
 pub mod render;
 pub mod replica_role;
-pub mod reread;
 mod send;
 pub mod set_based;
 pub mod source;
@@ -160,14 +159,6 @@ pub enum ApplyError {
         /// What is known of it, and the ways on.
         why: String,
     },
-    /// An unchanged TOAST value of an INSERT could not be read from the source.
-    #[error(
-        "cannot apply {place}: its unchanged large values are not in the stream and the row is no longer on the source; copy the table anew"
-    )]
-    Gone {
-        /// Which change.
-        place: Box<Place>,
-    },
     /// Foreign keys of the target act on rows where the stream does so itself.
     #[error(
         "cannot apply {place}: {why}. Run on the target: {drop} Then start again, and bring them back when the migration \
@@ -232,7 +223,6 @@ impl ApplyError {
             ApplyError::Copied { .. } => Fault::Differs(Difference::LeftOut),
             ApplyError::Render { .. }
             | ApplyError::NetRender { .. }
-            | ApplyError::Gone { .. }
             | ApplyError::Mapping { .. }
             | ApplyError::Unknown { .. }
             | ApplyError::Action { .. } => Fault::lasting(Side::Target),

@@ -195,7 +195,7 @@ impl Pipeline {
     /// When the connection is lost.
     pub async fn push_set(&mut self, statement: &SetStatement) -> Result<(), WireError> {
         match statement {
-            SetStatement::Arrays { shape, arrays, rows } => {
+            SetStatement::Arrays { shape, arrays, rows, .. } => {
                 let name = self.prepare(shape)?;
                 let rows = rows.to_string();
                 let count = Some(rows.as_bytes());

@@ -377,6 +377,8 @@ async fn look_up(
     let keying = match (&mapping.identity, set_based::is_possible(&mapping)) {
         (_, false) => Keying::Rows,
         (Identity::Key(columns), true) => Keying::Key(columns.as_slice().into()),
+        // A row that is deleted and inserted anew would lose what the target alone has of it.
+        (Identity::WholeRow, true) if mapping.extra_columns().next().is_none() => Keying::WholeRow,
         (Identity::WholeRow | Identity::None, true) => Keying::Inserts,
     };
     let names_objects = |index: &usize| mapping.column(*index).is_some_and(|column| column.names_objects);

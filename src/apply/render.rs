@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::{Identity, Mapping};
-use super::reread::Filled;
 use super::target::{Generation, TargetColumn};
 use crate::assemble::ChangeKind;
+use crate::catalog::numbered::Numbered;
 use crate::pgoutput::{OldTuple, Tuple, Value};
 use crate::sql::ident;
 
@@ -52,9 +52,19 @@ pub enum RenderError {
         "the source sent no way to find the row: give the table a replica identity on the source, and copy it anew behind that (walferry resync TABLE), as what it has sent before stays so"
     )]
     NoIdentity,
-    /// A tuple without a value that is needed.
-    #[error("column {0} has no value in the change")]
+    /// A tuple without a value that is needed: of a row that has come to meet a row filter.
+    #[error(
+        "the change has no value of column {0}, which is large and was not changed: give the table REPLICA IDENTITY FULL on \
+         the source, and copy it anew behind that (walferry resync TABLE), as what the source has sent before stays so"
+    )]
     MissingValue(String),
+    /// A column that UPDATE may not write, where something acts on the row's going.
+    #[error(
+        "column {} is GENERATED ALWAYS on the target, so the row would be deleted and inserted anew, and foreign keys or \
+         triggers there act on that. Run on the target: {}; then start again, and when the migration has ended: {}",
+        .0.name, .0.sql("BY DEFAULT"), .0.sql("ALWAYS")
+    )]
+    Replaced(Numbered),
     /// The source sent a value in binary, which was not asked for.
     #[error("column {0} came in binary format, which was not requested")]
     Binary(String),
@@ -85,30 +95,21 @@ impl Renderer {
         Renderer { mapping, shapes: HashMap::new() }
     }
 
-    /// The statement of one row change (not of a TRUNCATE). `filled` has the
-    /// values of an INSERT that are not in the stream.
+    /// The statement of one row change (not of a TRUNCATE).
     ///
     /// # Errors
     /// When the change cannot be expressed; nothing is ever left out silently.
-    pub fn render<'a>(
-        &mut self,
-        change: &'a ChangeKind,
-        filled: &'a Filled,
-    ) -> Result<Option<Statement<'a>>, RenderError> {
+    pub fn render<'a>(&mut self, change: &'a ChangeKind) -> Result<Option<Statement<'a>>, RenderError> {
         match change {
-            ChangeKind::Insert { new } => self.insert(new, filled).map(Some),
+            ChangeKind::Insert { new } => self.insert(new).map(Some),
             ChangeKind::Update { old, new } => self.update(old.as_ref(), new).map(Some),
             ChangeKind::Delete { old } => self.delete(old).map(Some),
             ChangeKind::Truncate { .. } => Ok(None),
         }
     }
 
-    fn insert<'a>(&mut self, new: &'a Tuple, filled: &'a Filled) -> Result<Statement<'a>, RenderError> {
-        let value = |index: usize| match filled.get(&index) {
-            Some(text) => Ok(text.as_ref().map(String::as_bytes)),
-            None => self.value(new, index),
-        };
-        let params = self.mapping.insertable().map(value).collect::<Result<_, _>>()?;
+    fn insert<'a>(&mut self, new: &'a Tuple) -> Result<Statement<'a>, RenderError> {
+        let params = self.mapping.insertable().map(|index| self.value(new, index)).collect::<Result<_, _>>()?;
         Ok(Statement { shape: self.shape(Form::Insert), params })
     }
 
@@ -120,12 +121,18 @@ impl Renderer {
     fn update<'a>(&mut self, old: Option<&'a OldTuple>, new: &'a Tuple) -> Result<Statement<'a>, RenderError> {
         let before = old.map(tuple);
         let changed: Vec<usize> = self.mapping.insertable().filter(|&index| self.is_changed(old, new, index)).collect();
-        let needs_replace = changed.iter().any(|&index| self.is_identity_always(index));
+        let replaced = changed.iter().copied().find(|&index| self.is_identity_always(index));
+        if let Some(column) =
+            replaced.and_then(|index| self.mapping.column(index)).filter(|_| self.mapping.target.acts_on_delete())
+        {
+            let numbered = Numbered { table: self.mapping.target.table.clone(), name: column.name.clone() };
+            return Err(RenderError::Replaced(numbered));
+        }
         let mut params = changed.iter().map(|&index| self.value(new, index)).collect::<Result<Vec<_>, _>>()?;
         params.extend(self.identity_values(before.unwrap_or(new))?);
         let form = match changed {
             set if set.is_empty() => Form::Lock,
-            set if needs_replace => Form::Replace { set },
+            set if replaced.is_some() => Form::Replace { set },
             set => Form::Update { set },
         };
         Ok(Statement { shape: self.shape(form), params })
@@ -304,7 +311,7 @@ fn cast(mapping: &Mapping, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::apply::target::TargetTable;
+    use crate::apply::target::{Matching, TargetTable};
     use crate::pgoutput::{KeyColumn, RelationColumn, ReplicaIdentity};
     use crate::relation::Relation;
     use crate::sql::TableName;
@@ -316,6 +323,7 @@ mod tests {
             sql_type: "text".to_owned(),
             bare_type: "text".to_owned(),
             equality_schema: "pg_catalog".to_owned(),
+            matching: Matching::Equal,
             can_be_listed: true,
             generation,
             names_objects: false,
@@ -367,8 +375,7 @@ mod tests {
     }
 
     fn rendered(renderer: &mut Renderer, change: &ChangeKind) -> (String, Vec<Option<String>>) {
-        let filled = Filled::new();
-        let statement = renderer.render(change, &filled).unwrap().unwrap();
+        let statement = renderer.render(change).unwrap().unwrap();
         let text = |param: &Option<&[u8]>| param.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap());
         (statement.shape.sql.clone(), statement.params.iter().map(text).collect())
     }
@@ -470,21 +477,12 @@ mod tests {
     #[test]
     fn what_cannot_be_expressed_is_refused() {
         let change = ChangeKind::Insert { new: row(&[Text(b"1"), Unchanged, Null]) };
-        let error = keyed().render(&change, &Filled::new()).unwrap_err();
+        let error = keyed().render(&change).unwrap_err();
         assert_eq!(error, RenderError::MissingValue("\"v\"".to_owned()));
         let relation = relation(ReplicaIdentity::Nothing, &[("k", KeyColumn::No)]);
         let mut renderer = Renderer::new(Mapping::new(relation, target(&[("k", Generation::None)], None)).unwrap());
         let change = ChangeKind::Delete { old: OldTuple::Full(row(&[Text(b"1")])) };
-        assert_eq!(renderer.render(&change, &Filled::new()).unwrap_err(), RenderError::NoIdentity);
-    }
-
-    #[test]
-    fn a_value_read_again_takes_the_place_of_the_unchanged_one() {
-        let change = ChangeKind::Insert { new: row(&[Text(b"1"), Unchanged, Null]) };
-        let filled = Filled::from([(1, Some("big".to_owned()))]);
-        let mut renderer = keyed();
-        let statement = renderer.render(&change, &filled).unwrap().unwrap();
-        assert_eq!(statement.params, [Some(&b"1"[..]), Some(&b"big"[..]), None]);
+        assert_eq!(renderer.render(&change).unwrap_err(), RenderError::NoIdentity);
     }
 
     #[test]

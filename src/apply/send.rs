@@ -6,15 +6,13 @@ use tracing::debug;
 
 use super::order::Order;
 use super::relations::{Handling, Relations};
-use super::reread::{self, Filled};
 use super::set_based::{SetStatement, Statements, Writing};
-use super::source::Source;
 use super::target::TargetTable;
 use super::transaction::Transaction;
 use super::{ApplyError, Label, Place};
 use crate::assemble::{Change, ChangeKind, Piece};
 use crate::coalesce::{Net, Segment, Step, TableWork};
-use crate::pgoutput::{Cascade, KeyColumn, RestartIdentity, Tuple};
+use crate::pgoutput::{Cascade, RestartIdentity};
 use crate::relation::Relation;
 
 /// What a target transaction has done, for the counters.
@@ -57,8 +55,6 @@ impl Work {
 /// Sends changes.
 pub(super) struct Sender<'a> {
     pub(super) relations: &'a mut Relations,
-    /// Asked when large values must be read again.
-    pub(super) source: &'a mut Source,
 }
 
 impl Sender<'_> {
@@ -180,46 +176,17 @@ impl Sender<'_> {
         piece: &Piece,
         change: &Change,
     ) -> Result<(), ApplyError> {
-        let filled = match &change.kind {
-            ChangeKind::Insert { new } if self.is_applied(&change.relation, piece) => {
-                self.fill(piece, &change.relation, new).await?
-            }
-            _ => Filled::new(),
-        };
         let apply = match self.relations.get_mut(&change.relation) {
             Some(Handling::Apply(apply)) if apply.takes(piece) => apply,
             Some(_) => return Ok(()),
             None => return Err(not_admitted(&change.relation)),
         };
         let place = place(change, Arc::clone(&apply.rows.mapping.label), piece);
-        match apply.rows.render(&change.kind, &filled) {
+        match apply.rows.render(&change.kind) {
             Ok(Some(statement)) => transaction.row(&statement, place).await,
             Ok(None) => Err(ApplyError::OutOfStep("a TRUNCATE among rows".to_owned())),
             Err(error) => Err(ApplyError::Render { place: Box::new(place), error }),
         }
-    }
-
-    /// Reads what an INSERT leaves out from the source.
-    async fn fill(&mut self, piece: &Piece, relation: &Arc<Relation>, new: &Tuple) -> Result<Filled, ApplyError> {
-        let missing = reread::missing(new);
-        if missing.is_empty() {
-            return Ok(Filled::new());
-        }
-        let filled = reread::read(self.source.session().await?, relation, new, &missing).await?;
-        filled.ok_or_else(|| {
-            let key = relation.columns.iter().filter(|c| c.key == KeyColumn::Yes).map(|c| c.name.clone()).collect();
-            let place = Place {
-                label: Arc::new(Label { table: relation.table.clone(), key }),
-                operation: "INSERT",
-                commit: piece.begin.commit_lsn,
-                xid: piece.begin.xid,
-            };
-            ApplyError::Gone { place: Box::new(place) }
-        })
-    }
-
-    fn is_applied(&self, relation: &Arc<Relation>, piece: &Piece) -> bool {
-        matches!(self.relations.get(relation), Some(Handling::Apply(apply)) if apply.takes(piece))
     }
 
     async fn truncate(

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! deletes   DELETE … = ANY ($1::text[]::type[]), or
-//!           DELETE … USING (SELECT a1::type … FROM unnest($1::text[], …))
+//!           DELETE … USING (SELECT a1::type … FROM unnest($1::text[], …)), or
+//!           of whole rows, with one look at the table ([`whole_rows`])
 //! updates   UPDATE … FROM  (SELECT …), one statement per set of columns
 //! inserts   INSERT … SELECT … FROM unnest, or COPY for long runs
 //! ```
@@ -55,6 +56,8 @@ pub enum SetStatement {
         arrays: Vec<BytesMut>,
         /// Rows it must affect.
         rows: usize,
+        /// How the server may get at the table's rows.
+        access: Access,
     },
     /// A COPY FROM STDIN in text format.
     Copy {
@@ -65,6 +68,15 @@ pub enum SetStatement {
         /// Rows it takes; COPY counts by itself.
         rows: usize,
     },
+}
+
+/// How the server may get at the rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// By an index, as the connection's plans do.
+    Indexed,
+    /// As it sees fit.
+    Free,
 }
 
 /// How rows that change are written.
@@ -88,7 +100,7 @@ pub enum Writing {
 #[derive(Debug, Default)]
 pub struct Statements {
     /// Removes rows.
-    pub deletes: Option<SetStatement>,
+    pub deletes: Vec<SetStatement>,
     /// Changes rows, a statement for each set of columns.
     pub updates: Vec<SetStatement>,
     /// Adds rows.
@@ -106,6 +118,8 @@ impl Statements {
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Form {
     Delete,
+    /// Of whole rows, looked for by these columns.
+    DeleteWhole(Vec<usize>),
     Update(Vec<usize>),
     Insert,
 }
@@ -123,7 +137,8 @@ impl SetRenderer {
     /// When a value is missing; nothing is left out silently.
     pub fn render(&mut self, mapping: &Mapping, net: &Net<'_>, writing: Writing) -> Result<Statements, RenderError> {
         let Identity::Key(key) = &mapping.identity else {
-            return Ok(Statements { inserts: self.inserts(mapping, &net.inserts)?, ..Statements::default() });
+            let deletes = if net.deletes.is_empty() { Vec::new() } else { self.whole_rows(mapping, &net.deletes)? };
+            return Ok(Statements { deletes, updates: Vec::new(), inserts: self.inserts(mapping, &net.inserts)? });
         };
         let other;
         let net = match writing {
@@ -137,7 +152,8 @@ impl SetRenderer {
                 &other
             }
         };
-        let deletes = if net.deletes.is_empty() { None } else { Some(self.deletes(mapping, key, &net.deletes)?) };
+        let deletes =
+            if net.deletes.is_empty() { Vec::new() } else { vec![self.deletes(mapping, key, &net.deletes)?] };
         let mut updates = Vec::new();
         for (set, rows) in by_set(mapping, key, &net.updates) {
             for rows in pieces(&rows) {
@@ -151,7 +167,7 @@ impl SetRenderer {
         let array = |&index: &usize| array(mapping, index, rows.iter().map(|row| row.get(index)));
         let arrays = key.iter().map(array).collect::<Result<_, _>>()?;
         let shape = self.shape(Form::Delete, || delete_sql(mapping, key));
-        Ok(SetStatement::Arrays { shape, arrays, rows: rows.len() })
+        Ok(SetStatement::Arrays { shape, arrays, rows: rows.len(), access: Access::Indexed })
     }
 
     fn updates(
@@ -178,7 +194,7 @@ impl SetRenderer {
                 shape
             }
         };
-        Ok(SetStatement::Arrays { shape, arrays, rows: rows.len() })
+        Ok(SetStatement::Arrays { shape, arrays, rows: rows.len(), access: Access::Indexed })
     }
 
     fn inserts(&mut self, mapping: &Mapping, rows: &[Row<'_>]) -> Result<Option<SetStatement>, RenderError> {
@@ -192,7 +208,7 @@ impl SetRenderer {
         let array = |&index: &usize| array(mapping, index, rows.iter().map(|row| row.get(index)));
         let arrays = columns.iter().map(array).collect::<Result<_, _>>()?;
         let shape = self.shape(Form::Insert, || insert_sql(mapping, &columns));
-        Ok(Some(SetStatement::Arrays { shape, arrays, rows: rows.len() }))
+        Ok(Some(SetStatement::Arrays { shape, arrays, rows: rows.len(), access: Access::Indexed }))
     }
 
     fn shape(&mut self, form: Form, sql: impl FnOnce() -> String) -> Arc<Shape> {
@@ -425,17 +441,11 @@ fn array<'a>(
     index: usize,
     values: impl ExactSizeIterator<Item = Option<Value<'a>>> + Clone,
 ) -> Result<BytesMut, RenderError> {
-    let count = i32::try_from(values.len()).unwrap_or(i32::MAX);
     // Of large values an array is megabytes: to grow into it would copy them
     // again and again.
     let data: usize = values.clone().map(data_len).sum();
     let mut out = BytesMut::with_capacity(20 + values.len() * 4 + data);
-    out.put_i32(1);
-    // Whether there are nulls: the server finds them itself.
-    out.put_i32(1);
-    out.put_u32(TEXT_OID);
-    out.put_i32(count);
-    out.put_i32(1);
+    header(values.len(), &mut out);
     for value in values {
         match value {
             Some(Value::Null) => out.put_i32(-1),
@@ -482,6 +492,28 @@ fn copy(mapping: &Mapping, columns: &[usize], rows: &[Row<'_>]) -> Result<SetSta
     Ok(SetStatement::Copy { sql, data, rows: rows.len() })
 }
 
+/// Texts as a `text[]` in binary format.
+fn texts(texts: impl Iterator<Item = String>) -> BytesMut {
+    let texts: Vec<String> = texts.collect();
+    let mut out = BytesMut::new();
+    header(texts.len(), &mut out);
+    for text in &texts {
+        out.put_i32(i32::try_from(text.len()).unwrap_or(i32::MAX));
+        out.put_slice(text.as_bytes());
+    }
+    out
+}
+
+/// What a `text[]` of so many elements begins with.
+fn header(count: usize, out: &mut BytesMut) {
+    out.put_i32(1);
+    // Whether there are nulls: the server finds them itself.
+    out.put_i32(1);
+    out.put_u32(TEXT_OID);
+    out.put_i32(i32::try_from(count).unwrap_or(i32::MAX));
+    out.put_i32(1);
+}
+
 fn escape(text: &[u8], out: &mut BytesMut) {
     out.reserve(text.len() + 8);
     let is_special = |byte: &u8| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r');
@@ -504,3 +536,4 @@ fn escape(text: &[u8], out: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests;
+mod whole_rows;

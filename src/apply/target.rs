@@ -46,6 +46,8 @@ pub struct TargetColumn {
     pub is_domain: bool,
     /// The schema of the equality operator of its default btree class.
     pub equality_schema: String,
+    /// How rows are looked for by it among others.
+    pub matching: Matching,
     /// Whether an array of its values can be written as `type[]`: not of arrays.
     pub can_be_listed: bool,
     /// Whether a cast from text is a function that somebody made, or another one than the
@@ -55,6 +57,21 @@ pub struct TargetColumn {
     pub generation: Generation,
     /// Whether its values can name large objects: oid, or a domain over it (`lo`).
     pub names_objects: bool,
+}
+
+/// How rows are looked for by a column where all columns together are their identity. What is
+/// equal to the last byte is equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matching {
+    /// By its operator: its values are short, or in an index.
+    Equal,
+    /// By the length, and by the text where that is short: a large value would be read from
+    /// its pieces for every row of the table.
+    Text,
+    /// By its operator, but only if there is no other column.
+    Costly,
+    /// Not at all: its type has no such operator.
+    Never,
 }
 
 /// A table on the target.
@@ -106,7 +123,13 @@ SELECT a.attname::text,
        t.typarray <> 0 AND t.typcategory <> 'A', t.oid = 'pg_catalog.oid'::pg_catalog.regtype, t.oid <> a.atttypid, below.modifier,
        EXISTS (SELECT FROM pg_catalog.pg_cast f WHERE f.castsource = 'pg_catalog.text'::pg_catalog.regtype
                AND f.casttarget = t.oid AND f.castmethod = 'f'
-               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype)), t.oid, a.attnum
+               AND (f.castfunc >= 16384 OR t.oid = 'pg_catalog.regclass'::pg_catalog.regtype)), t.oid, a.attnum,
+       t.typtype = 'e' OR EXISTS (SELECT FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree'
+                                  WHERE c.opcdefault AND c.opcintype = t.oid),
+       t.typstorage IN ('p', 'm') OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisvalid
+                                             AND i.indpred IS NULL AND i.indkey[0] = a.attnum),
+       t.oid IN ('pg_catalog.text'::pg_catalog.regtype, 'pg_catalog.varchar'::pg_catalog.regtype, 'pg_catalog.bpchar'::pg_catalog.regtype,
+                 'pg_catalog.bytea'::pg_catalog.regtype)
 FROM pg_catalog.pg_attribute a
 CROSS JOIN BELOW_DOMAINS AS below
 JOIN pg_catalog.pg_type t ON t.oid = below.oid
@@ -232,6 +255,12 @@ impl TargetTable {
         }))
     }
 
+    /// Whether something of the target acts when a row of it goes, also one that comes back
+    /// at once.
+    pub fn acts_on_delete(&self) -> bool {
+        self.needs_order || self.actions.iter().any(|action| action.is_parent && action.on_delete)
+    }
+
     /// The name in a statement that must not touch inheritance children.
     pub fn only_sql(&self) -> String {
         if self.is_partitioned { self.table.sql() } else { format!("ONLY {}", self.table.sql()) }
@@ -277,5 +306,11 @@ fn column(row: &crate::session::Row) -> Result<TargetColumn, DbError> {
         is_domain: row.take(8)?,
         below: ColumnType { oid: row.take(11)?, modifier: row.take(9)? },
         is_cast_otherwise: row.take(10)?,
+        matching: match (row.take(13)?, row.take(14)?, row.take(15)?) {
+            (false, _, _) => Matching::Never,
+            (true, true, _) => Matching::Equal,
+            (true, false, true) => Matching::Text,
+            (true, false, false) => Matching::Costly,
+        },
     })
 }

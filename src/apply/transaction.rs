@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::mapping::Mapping;
 use super::pipeline::{CommitTag, Pipeline, Reply, Tag};
 use super::render::{Shape, Statement};
-use super::set_based::SetStatement;
+use super::set_based::{Access, SetStatement};
 use super::target::guard_sql;
 use super::{ApplyError, Label, Place};
 use crate::fault::sqlstate;
@@ -30,6 +30,14 @@ const HOLD_SQL: &str = "WITH held AS (SELECT 1 FROM walferry.position \
 /// row: a deferrable constraint holds again at its end only. Foreign keys are
 /// held back; this is about unique and exclusion constraints.
 const DEFER_SQL: &str = "SET CONSTRAINTS ALL DEFERRED";
+
+/// For a statement that may have to read a whole table: it does so once (see
+/// [`super::pipeline::plan_settings`]).
+const FREE_SQL: &str =
+    "SELECT pg_catalog.set_config('enable_hashjoin', 'on', true), pg_catalog.set_config('enable_seqscan', 'on', true)";
+
+/// The same for those behind it.
+const INDEXED_SQL: &str = "SELECT pg_catalog.set_config('enable_hashjoin', 'off', true), pg_catalog.set_config('enable_seqscan', 'off', true)";
 
 /// Checks what was deferred while the transaction can still be named.
 const CHECK_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
@@ -161,14 +169,29 @@ impl<'p> Transaction<'p> {
         let (relation, label) = (mapping.relation.id, &mapping.label);
         let counts_itself = Expectation::Net(relation, Arc::clone(label));
         let SetStatement::Copy { rows, .. } = statement else {
-            self.sent.push(counts_itself);
-            return Ok(self.pipeline.push_set(statement).await?);
+            return self.arrays(statement, counts_itself).await;
         };
         self.sent.push(Expectation::Copied(relation, Arc::clone(label), *rows));
         self.pipeline.push_set(statement).await?;
         self.sent.push(counts_itself);
         let table = mapping.target.table.sql();
         Ok(self.pipeline.push(&self.own.guard, &[Some(table.as_bytes())]).await?)
+    }
+
+    /// Sends a statement that counts its rows itself.
+    async fn arrays(&mut self, statement: &SetStatement, counts_itself: Expectation) -> Result<(), ApplyError> {
+        let is_free = matches!(statement, SetStatement::Arrays { access: Access::Free, .. });
+        if is_free {
+            self.pipeline.command(FREE_SQL).await?;
+            self.sent.push(Expectation::Done("let a plan read tables"));
+        }
+        self.sent.push(counts_itself);
+        self.pipeline.push_set(statement).await?;
+        if is_free {
+            self.pipeline.command(INDEXED_SQL).await?;
+            self.sent.push(Expectation::Done("let no plan read tables"));
+        }
+        Ok(())
     }
 
     /// Sends COMMIT behind all that was sent, without waiting for any answer.

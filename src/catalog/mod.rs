@@ -17,6 +17,7 @@ mod identity;
 pub mod large_objects;
 pub mod named;
 pub mod needed;
+pub mod numbered;
 pub mod objects;
 pub mod present;
 pub mod publication;

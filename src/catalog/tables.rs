@@ -107,6 +107,9 @@ pub struct Column {
     /// Whether the type is built in and its binary form means the same on
     /// every server: no domain, no enum, nothing that carries an oid by name.
     pub is_binary_safe: bool,
+    /// Whether its binary form and its text make the same value to the last byte: a NaN has
+    /// many binary forms, and a tsquery is not put together alike.
+    pub has_one_image: bool,
     /// What rows have that were there before the column, as text
     /// (`pg_attribute.attmissingval`); `None` where it is NULL, or written in the rows.
     pub missing: Option<String>,
@@ -149,6 +152,11 @@ pub struct Table {
     pub parts: u32,
     /// How old rows of it are identified.
     pub identity: Identity,
+    /// Whether its old rows come whole (REPLICA IDENTITY FULL), and may be found by nothing else.
+    pub is_told_whole: bool,
+    /// Whether an old row may come without some of its large values: it has a TOAST table,
+    /// and columns beside its key that may be there.
+    pub leaves_values_out: bool,
     /// What our role may do with it.
     pub rights: Rights,
     /// Size on disk with its TOAST, in bytes; 0 but in full detail.
@@ -250,6 +258,10 @@ const TABLES: &str = "\
             OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) \
                 AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))) ORDER BY a.attnum) AS computed_identity, \
         WHOLE_ROW AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND COMPUTED) AS has_computed, \
+        c.relreplident = 'f' AS is_told_whole, c.reltoastrelid <> 0 AND c.relreplident <> 'f' AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid \
+            AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage <> 'p' \
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) \
+                AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident))) AS leaves_values_out, \
         (SELECT ic.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid \
             WHERE i.indrelid = c.oid AND IS_UNIQUE_OF_ALL \
             AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey::int2[]) \
@@ -339,6 +351,8 @@ fn table(row: &Row) -> Result<Table, DbError> {
         filenode: row.take("filenode")?,
         parts: 0,
         identity: Identity::of(row)?,
+        is_told_whole: row.take("is_told_whole")?,
+        leaves_values_out: row.take("leaves_values_out")?,
         rights: Rights {
             is_owned: row.take("is_owned")?,
             may_read: row.take("may_read")?,
@@ -368,7 +382,8 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
         "SELECT a.attrelid, a.attname::text, a.atttypid, pg_catalog.format_type(a.atttypid, a.atttypmod), {generated}, \
          t.oid < 10000 AND t.typtype IN ('b', 'r', 'm') AND t.typsend::oid <> 0 AND t.typreceive::oid <> 0 \
          AND t.typname !~ '^_?reg', a.attnotnull, a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, below.oid, below.modifier, \
-         pg_catalog.format_type(below.oid, below.modifier), a.attnum, {missing} \
+         pg_catalog.format_type(below.oid, below.modifier), a.attnum, {missing}, \
+         t.typname !~ '^_?(float4|float8|point|lseg|path|box|polygon|line|circle|tsquery)$' \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid CROSS JOIN {BELOW_DOMAINS} AS below \
          WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum"
     );
@@ -387,6 +402,7 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec
             below_sql: row.take(10)?,
             number: row.take(11)?,
             missing: row.take(12)?,
+            has_one_image: row.take(13)?,
         });
     }
     Ok(columns)

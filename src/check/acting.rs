@@ -5,6 +5,7 @@
 use super::landing::Content;
 use super::{CheckError, Finding, Findings};
 use crate::catalog::foreign_keys::{self, KeyInForce};
+use crate::catalog::numbered::{self, Numbered};
 use crate::catalog::triggers::{self, Fires, InForce};
 use crate::config::{Baseline, Settings, Side};
 use crate::session::Session;
@@ -21,6 +22,8 @@ pub(super) struct Acting {
     pub(super) firing: Vec<InForce>,
     /// Foreign keys that are in the way of tables that are still to be copied.
     keys: Vec<KeyInForce>,
+    /// Columns whose rows have to be deleted and inserted anew, which something acts on.
+    numbered: Vec<Numbered>,
 }
 
 impl Acting {
@@ -44,7 +47,8 @@ impl Acting {
             }
             Baseline::Restored { .. } => Vec::new(),
         };
-        Ok(Acting { firing, keys })
+        let numbered = numbered::acted_upon(session, &wanted.iter().collect::<Vec<_>>(), role).await?;
+        Ok(Acting { firing, keys, numbered })
     }
 
     /// Says it, with the SQL that silences it and the SQL that brings it back.
@@ -56,6 +60,18 @@ impl Acting {
             let finding = findings.warning(Side::Target, "triggers", message);
             finding.remedy("unless that is what they are for, disable them until the migration has ended:");
             until_the_end(finding, &self.firing, InForce::disable_sql, InForce::enable_sql);
+        }
+        if !self.numbered.is_empty() {
+            let tables: Vec<&TableName> = self.numbered.iter().map(|one| &one.table).collect();
+            let message = format!(
+                "UPDATE may not write columns that are GENERATED ALWAYS, and foreign keys or triggers act on a row that is deleted and \
+                 inserted instead: {}",
+                listed(&tables)
+            );
+            let finding = findings.problem(Side::Target, "generated_always", message);
+            finding.remedy("have them BY DEFAULT until the migration has ended:");
+            let sql = |how| move |one: &Numbered| format!("{};", one.sql(how));
+            until_the_end(finding, &self.numbered, sql("BY DEFAULT"), sql("ALWAYS"));
         }
         if !self.keys.is_empty() {
             let tables: Vec<&TableName> = self.keys.iter().map(|key| &key.table).collect();
@@ -71,7 +87,12 @@ impl Acting {
 }
 
 /// Adds what silences each of these, and, for later, what brings it back.
-fn until_the_end<T>(finding: &mut Finding, all: &[T], silence: fn(&T) -> String, bring_back: fn(&T) -> String) {
+fn until_the_end<T>(
+    finding: &mut Finding,
+    all: &[T],
+    silence: impl Fn(&T) -> String,
+    bring_back: impl Fn(&T) -> String,
+) {
     for one in all {
         finding.sql(silence(one));
     }

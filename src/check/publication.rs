@@ -10,6 +10,7 @@ use crate::catalog::publication::{self, AllTables, Publication, Published};
 use crate::catalog::roles::Role;
 use crate::config::{Publications, PublishWhat, Settings, Side};
 use crate::membership::publishing::{self, Lack};
+use crate::membership::row_filters;
 use crate::session::{DbContext, Session};
 use crate::sql::{TableName, ident, shown};
 use crate::state::resume::Standing;
@@ -175,5 +176,15 @@ fn filtered(
         findings
             .warning(Side::Source, "row_filter", publications.who(&only("publishes"), &only("publish")))
             .remedy("only those are copied and followed: publish these tables without WHERE if all are wanted");
+    }
+    let leaving_out = row_filters::leaving_out(&tables.all, published);
+    if !leaving_out.is_empty() {
+        let listed = words::listed(&leaving_out.iter().map(|(table, _)| table).collect::<Vec<_>>());
+        let message = "a row that comes to meet the condition would come without the large values that it has already";
+        let finding = findings.problem(Side::Source, "row_filter_values", format!("{message}: {listed}"));
+        finding.remedy("let the owner run this (it waits for the table's transactions to end), or publish all rows:");
+        for (_, sql) in leaving_out {
+            finding.sql(sql);
+        }
     }
 }

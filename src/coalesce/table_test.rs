@@ -94,6 +94,44 @@ fn a_change_of_another_row_of_the_key_than_the_batch_left_is_a_conflict() {
     assert_eq!(of(vec![update(b"a", b"b"), update(b"b", b"c"), delete(b"c"), insert(b"d")]), Ok(1));
 }
 
+/// What goes that was there before has to be there, also where an equal row comes later: else
+/// a row that the target lacks would not be noticed.
+#[test]
+fn of_whole_rows_only_what_came_in_the_batch_is_spared_from_going() {
+    let relation = relation(0, ReplicaIdentity::Full, &[0, 1, 2, 3, 4]);
+    let change = |kind| Change { relation: relation.clone(), kind };
+    let row = |value| text(b"k", value);
+    let delete = |value| change(ChangeKind::Delete { old: OldTuple::Full(row(value)) });
+    let update = |old, new| change(ChangeKind::Update { old: Some(OldTuple::Full(row(old))), new: row(new) });
+    let insert = |value| change(ChangeKind::Insert { new: row(value) });
+    for (changes, expected) in [
+        (vec![insert(b"a"), delete(b"a")], (0, 0)),
+        (vec![delete(b"a"), insert(b"a")], (1, 1)),
+        (vec![delete(b"a"), delete(b"a")], (2, 0)),
+        (vec![insert(b"a"), insert(b"a"), delete(b"a")], (0, 1)),
+        (vec![insert(b"a"), delete(b"a"), delete(b"a")], (1, 0)),
+        (vec![update(b"a", b"b"), update(b"b", b"c")], (1, 1)),
+        (vec![update(b"a", b"b"), update(b"a", b"b"), delete(b"b")], (2, 1)),
+    ] {
+        let pieces = [piece(0, changes)];
+        let segments = coalesce(&pieces, |_, _| Keying::WholeRow).unwrap();
+        let counts = match &segments[..] {
+            [Segment::Tables(tables)] => match &tables[0].steps[..] {
+                [Step::Net(net)] if net.updates.is_empty() => (net.deletes.len(), net.inserts.len()),
+                steps => panic!("{steps:?}"),
+            },
+            _ => (0, 0),
+        };
+        assert_eq!(counts, expected, "{pieces:?}");
+    }
+    // An old row that is not whole is none to be found by.
+    let key = change(ChangeKind::Delete { old: OldTuple::Key(row(b"a")) });
+    let pieces = [piece(0, vec![insert(b"b"), key])];
+    let segments = coalesce(&pieces, |_, _| Keying::WholeRow).unwrap();
+    let [Segment::Tables(tables)] = &segments[..] else { panic!("{segments:?}") };
+    assert!(matches!(&tables[0].steps[..], [Step::Net(_), Step::Row(..)]), "{tables:?}");
+}
+
 #[test]
 fn what_was_passed_over_by_the_key_is_a_conflict_and_not_a_guess() {
     let keyed = |_: &Piece, _: &Arc<Relation>| Keying::Key([0].into());
@@ -107,7 +145,7 @@ fn what_was_passed_over_by_the_key_is_a_conflict_and_not_a_guess() {
     let kind = ChangeKind::Delete { old: OldTuple::Key(binary) };
     assert_eq!(coalesce(&change(kind), keyed).unwrap_err(), Conflict::Inconsistent);
     let hole = tuple(&[Value::Text(b"k"), Value::Null, Value::Null, Value::Unchanged, Value::Null]);
-    for keying in [Keying::Key([0].into()), Keying::Inserts] {
+    for keying in [Keying::Key([0].into()), Keying::Inserts, Keying::WholeRow] {
         let pieces = change(ChangeKind::Insert { new: hole.clone() });
         assert_eq!(coalesce(&pieces, |_, _| keying.clone()).unwrap_err(), Conflict::ValueMissing);
     }

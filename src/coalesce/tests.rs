@@ -47,9 +47,12 @@ enum Kind {
     Slow,
     /// Its rows were copied after the first transactions.
     Late,
+    /// Rows are found by all their values; some are equal.
+    Whole,
 }
 
-const KINDS: [Kind; 6] = [Kind::Single, Kind::Composite, Kind::Full, Kind::Keyless, Kind::Slow, Kind::Late];
+const KINDS: [Kind; 7] =
+    [Kind::Single, Kind::Composite, Kind::Full, Kind::Keyless, Kind::Slow, Kind::Late, Kind::Whole];
 
 impl Kind {
     fn key(self) -> &'static [usize] {
@@ -62,6 +65,7 @@ impl Kind {
     fn keying(self) -> Keying {
         match self {
             Kind::Keyless => Keying::Inserts,
+            Kind::Whole => Keying::WholeRow,
             Kind::Slow => Keying::Rows,
             kind => Keying::Key(kind.key().into()),
         }
@@ -69,14 +73,17 @@ impl Kind {
 
     fn relation(self, id: u32) -> Arc<Relation> {
         match self {
-            Kind::Full => relation(id, ReplicaIdentity::Full, &[0, 1, 2, 3, 4]),
-            Kind::Keyless => relation(id, ReplicaIdentity::Full, &[0, 1, 2, 3, 4]),
+            Kind::Full | Kind::Keyless | Kind::Whole => relation(id, ReplicaIdentity::Full, &[0, 1, 2, 3, 4]),
             kind => relation(id, ReplicaIdentity::Default, kind.key()),
         }
     }
 
     fn sends_full(self) -> bool {
-        matches!(self, Kind::Full | Kind::Keyless)
+        self == Kind::Full || self.is_keyless()
+    }
+
+    fn is_keyless(self) -> bool {
+        matches!(self, Kind::Keyless | Kind::Whole)
     }
 }
 
@@ -124,8 +131,9 @@ fn name_of(kind: Kind, cells: &Cells) -> Vec<u8> {
 
 fn new_row(kind: Kind, op: &Op, key: u8) -> Cells {
     let (a, b) = key_cells(kind, key);
-    let large = |n: u8| (!op.value.is_multiple_of(3)).then(|| vec![op.value, n]);
-    vec![Some(a), Some(b), (!op.value.is_multiple_of(5)).then(|| vec![op.value]), large(3), large(4)]
+    let value = if kind == Kind::Whole { op.value % 3 } else { op.value };
+    let large = |n: u8| (!value.is_multiple_of(3)).then(|| vec![value, n]);
+    vec![Some(a), Some(b), (!value.is_multiple_of(5)).then(|| vec![value]), large(3), large(4)]
 }
 
 pub(super) fn tuple(cells: &[Value<'_>]) -> Tuple {
@@ -182,7 +190,7 @@ impl Writer {
         let kind = KINDS[op.table];
         let cells = new_row(kind, op, op.key);
         self.counter += 1;
-        let name = if kind == Kind::Keyless { self.counter.to_be_bytes().to_vec() } else { name_of(kind, &cells) };
+        let name = if kind.is_keyless() { self.counter.to_be_bytes().to_vec() } else { name_of(kind, &cells) };
         let new = whole(&cells);
         assert!(self.state[op.table].insert(name, cells).is_none());
         ChangeKind::Insert { new }
@@ -223,7 +231,7 @@ impl Writer {
             kind if is_moved || sent[0].is_none() => Some(key_only(kind, &before)),
             _ => None,
         };
-        let name = if kind == Kind::Keyless { name.to_vec() } else { name_of(kind, &after) };
+        let name = if kind.is_keyless() { name.to_vec() } else { name_of(kind, &after) };
         assert!(self.state[op.table].insert(name, after).is_none());
         ChangeKind::Update { old, new }
     }
@@ -245,16 +253,16 @@ impl Writer {
         let (here, there) = (new_row(kind, op, op.key), new_row(kind, op, op.other));
         let rows = &self.state[op.table];
         let found = match kind {
-            Kind::Keyless => rows.keys().nth(usize::from(op.key)).cloned(),
+            kind if kind.is_keyless() => rows.keys().nth(usize::from(op.key)).cloned(),
             _ => Some(name_of(kind, &here)).filter(|name| rows.contains_key(name)),
         };
-        let is_free = kind == Kind::Keyless || !rows.contains_key(&name_of(kind, &there));
+        let is_free = kind.is_keyless() || !rows.contains_key(&name_of(kind, &there));
         let what = match (found, op.kind) {
             (_, 9) if op.value < 40 => self.truncate(op),
             (None, _) => self.insert(op),
             (Some(name), 0..=3) => self.update(op, &name, op.key),
             (Some(name), 4) if is_free => self.update(op, &name, op.other),
-            (Some(_), 5) if kind == Kind::Keyless => self.insert(op),
+            (Some(_), 5) if kind.is_keyless() => self.insert(op),
             (Some(name), _) => self.delete(op, &name),
         };
         let relation = match &what {
@@ -353,7 +361,8 @@ impl Target<'_> {
         assert!(!net.is_empty());
         let mut seen = BTreeSet::new();
         for old in &net.deletes {
-            let name = Self::name(kind, &old.iter().map(Some).collect::<Vec<_>>());
+            let wanted = old.iter().map(Some).collect::<Vec<_>>();
+            let name = self.found(table, &wanted);
             assert!(seen.insert(name.clone()), "a key is deleted twice");
             self.tables[table].remove(&name).expect("a row that is deleted is there");
         }
@@ -373,10 +382,21 @@ impl Target<'_> {
         }
     }
 
+    /// The name of the row with this key, or of one that has these values.
+    fn found(&self, table: usize, wanted: &[Option<Value<'_>>]) -> Vec<u8> {
+        let kind = KINDS[table];
+        if !kind.is_keyless() {
+            return Self::name(kind, wanted);
+        }
+        let is_it = |cells: &Cells| values(cells).into_iter().map(Some).eq(wanted.iter().copied());
+        let found = self.tables[table].iter().find(|(_, cells)| is_it(cells));
+        found.map(|(name, _)| name.clone()).expect("the row is there")
+    }
+
     fn add(&mut self, table: usize, cells: Cells) {
         self.counter += 1;
         let name = match KINDS[table] {
-            Kind::Keyless => (1 << 32 | self.counter).to_be_bytes().to_vec(),
+            kind if kind.is_keyless() => (1 << 32 | self.counter).to_be_bytes().to_vec(),
             kind => name_of(kind, &cells),
         };
         assert!(self.tables[table].insert(name, cells).is_none(), "a row that is inserted is there already");
@@ -392,19 +412,7 @@ impl Target<'_> {
             return;
         }
         let table = change.relation.id as usize;
-        let kind = KINDS[table];
         assert!(self.takes(piece, table));
-        let find = |rows: &Rows, old: &Tuple| {
-            let wanted: Vec<Option<Value<'_>>> = old.iter().map(Some).collect();
-            let found = match kind {
-                Kind::Keyless => {
-                    let is_it = |cells: &Cells| values(cells).into_iter().map(Some).eq(wanted.iter().copied());
-                    rows.iter().find(|(_, cells)| is_it(cells)).map(|(name, _)| name.clone())
-                }
-                kind => Some(Self::name(kind, &wanted)),
-            };
-            found.expect("the row is there")
-        };
         match &change.kind {
             ChangeKind::Insert { new } => {
                 let mut cells = vec![None; COLUMNS];
@@ -412,13 +420,14 @@ impl Target<'_> {
                 self.add(table, cells);
             }
             ChangeKind::Update { old, new } => {
-                let name = find(&self.tables[table], old.as_ref().map_or(new, OldTuple::tuple));
+                let name =
+                    self.found(table, &old.as_ref().map_or(new, OldTuple::tuple).iter().map(Some).collect::<Vec<_>>());
                 let mut cells = self.tables[table].remove(&name).unwrap();
                 Self::write(&mut cells, |index| new.get(index).map(leaked));
                 self.add(table, cells);
             }
             ChangeKind::Delete { old } => {
-                let name = find(&self.tables[table], old.tuple());
+                let name = self.found(table, &old.tuple().iter().map(Some).collect::<Vec<_>>());
                 self.tables[table].remove(&name).unwrap();
             }
             ChangeKind::Truncate { .. } => {}

@@ -61,6 +61,18 @@ pub enum CopyError {
         /// What gives each of them one.
         sql: Vec<String>,
     },
+    /// Tables that are published with a condition, and whose changes may leave values out.
+    #[error(
+        "only some rows of {} are published, and a row that comes to meet the condition would come without the large values \
+         that it has already; let the owner run this on the source, then run this again:\n  {}",
+        listed(.tables), .sql.join("\n  ")
+    )]
+    LeavesValuesOut {
+        /// The tables.
+        tables: Vec<TableName>,
+        /// What has all values come.
+        sql: Vec<String>,
+    },
     /// Tables that our role may not read.
     #[error("role {role} may not read {} on the source; let their owner run this, then run this again:\n  {}", listed(.tables), .sql.join("\n  "))]
     Unreadable {
@@ -390,6 +402,7 @@ impl CopyError {
             CopyError::Unmatched(_)
             | CopyError::FilterGrown(_)
             | CopyError::ReplicaIdentity { .. }
+            | CopyError::LeavesValuesOut { .. }
             | CopyError::Unreadable { .. }
             | CopyError::Publication { .. }
             | CopyError::ForeignSlot { .. } => Fault::Refused,

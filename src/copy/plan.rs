@@ -422,7 +422,10 @@ pub(super) fn copies(
     let is_generated = |name: &str| there.columns.iter().any(|c| c.name == name && c.is_generated());
     let columns: Vec<_> = unit.columns.iter().filter(|c| !c.is_generated() && !is_generated(&c.name)).collect();
     let has_same_type = |name: &str, oid: u32| there.columns.iter().any(|t| t.name == name && t.type_oid == oid);
-    let (format, option) = if columns.iter().all(|c| c.is_binary_safe && has_same_type(&c.name, c.type_oid)) {
+    // The stream brings text, and a row that is found by all its values is to have the very
+    // ones that the text makes.
+    let is_exact = |column: &Column| column.is_binary_safe && (column.has_one_image || !unit.is_told_whole);
+    let (format, option) = if columns.iter().all(|c| is_exact(c) && has_same_type(&c.name, c.type_oid)) {
         (Format::Binary, "binary")
     } else {
         (Format::Text, "text")

@@ -91,7 +91,7 @@ async fn created(ctx: &CopyContext<'_>) -> Result<Option<u32>, CopyError> {
 }
 
 /// Refuses tables that must not be copied by the row filter that they are published
-/// with; `rows` is what they were read or are to be read by.
+/// with, or of which values would be left out by it; `rows` is what they were read or are to be read by.
 async fn refuse_filtered(
     ctx: &CopyContext<'_>,
     found: &[Publication],
@@ -99,10 +99,15 @@ async fn refuse_filtered(
     (tables, rows): (&[SourceTable], &[TableRow]),
 ) -> Result<(), CopyError> {
     let is_ours = publishing::are_created_by_us(found, created(ctx).await?);
-    match row_filters::refused(tables, published, &ctx.settings.publications, (is_ours, rows)) {
-        None => Ok(()),
-        Some(filter) => Err(CopyError::Publication { problem: filter.said(), sql: filter.sql().to_owned() }),
+    if let Some(filter) = row_filters::refused(tables, published, &ctx.settings.publications, (is_ours, rows)) {
+        return Err(CopyError::Publication { problem: filter.said(), sql: filter.sql().to_owned() });
     }
+    let leaving_out = row_filters::leaving_out(tables, published);
+    if leaving_out.is_empty() {
+        return Ok(());
+    }
+    let (tables, sql) = leaving_out.into_iter().unzip();
+    Err(CopyError::LeavesValuesOut { tables, sql })
 }
 
 /// As a copy of these tables goes on or begins: by a condition that is another one than it

@@ -94,6 +94,8 @@ mod tests {
             filenode: oid,
             parts: 0,
             identity: Identity::Usable,
+            is_told_whole: false,
+            leaves_values_out: false,
             rights: Rights { is_owned: true, may_read: true, may_use_schema: true, has_policies: false },
             bytes: 0,
             columns: Vec::new(),

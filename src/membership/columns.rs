@@ -254,6 +254,7 @@ pub(super) mod testing {
             is_not_null: false,
             has_default: false,
             is_binary_safe: true,
+            has_one_image: true,
             missing: None,
         }
     }

@@ -136,6 +136,7 @@ fn gone(number: i16, name: &str) -> Column {
         is_not_null: false,
         has_default: false,
         is_binary_safe: false,
+        has_one_image: false,
         missing: None,
     }
 }

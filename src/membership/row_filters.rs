@@ -11,8 +11,9 @@
 
 use std::collections::HashMap;
 
+use super::publishing::published_as;
 use super::{Part, SourceTable};
-use crate::catalog::publication::{self, Published, RowsRead};
+use crate::catalog::publication::{self, Operation, Published, RowsOfKind, RowsRead};
 use crate::config::Publications;
 use crate::config::publications::who;
 use crate::sql::{TableName, ident};
@@ -34,6 +35,8 @@ pub struct RowFilter {
     sql: String,
     /// Whether that is the only way on: the publication is walferry's own.
     is_refused: bool,
+    /// The SQL that has all values of its rows come, where some may not.
+    whole: Option<String>,
 }
 
 impl RowFilter {
@@ -51,7 +54,8 @@ impl RowFilter {
             names.push(portion.publication.clone());
         }
         let is_refused = now.is_some() && matches!(publications, Publications::Ours(_));
-        RowFilter { table: table.name.clone(), publications: names, now, was, sql: sql.join(" "), is_refused }
+        let whole = leaves_out(table, published).then(|| whole_row_sql(table, published));
+        RowFilter { table: table.name.clone(), publications: names, now, was, sql: sql.join(" "), is_refused, whole }
     }
 
     /// What is published of it: "publication p publishes only rows WHERE … of t".
@@ -86,11 +90,16 @@ impl RowFilter {
             (Some(_), true) => {
                 format!("let its owner publish all of its rows ({}), and copy it anew: {resync}", self.sql)
             }
-            (Some(_), false) => format!(
-                "if all of its rows are wanted, let its owner publish them ({}); then copy it anew as it is published, \
-                 which takes rows that are not from the target: {resync}",
-                self.sql
-            ),
+            (Some(_), false) => {
+                let whole = self.whole.as_ref();
+                let whole = whole.map(|sql| format!(", or have all large values of its rows come ({sql})"));
+                format!(
+                    "if all of its rows are wanted, let its owner publish them ({}){}; then copy it anew as it is published, \
+                     which takes rows that are not from the target: {resync}",
+                    self.sql,
+                    whole.unwrap_or_default()
+                )
+            }
         }
     }
 }
@@ -129,6 +138,36 @@ pub fn filtered(
         Some(RowFilter::of(table, published, RowsRead::Unknown, publications))
     };
     tables.iter().filter_map(of_table).collect()
+}
+
+/// Tables of these of which only some rows are published, and whose changes may leave large
+/// values out, each with the SQL that has all values come. An UPDATE by which a row comes to
+/// meet the condition is an INSERT in the stream, and has all values from the old row alone.
+pub fn leaving_out(tables: &[SourceTable], published: &HashMap<u32, Published>) -> Vec<(TableName, String)> {
+    let of_table = |table: &SourceTable| {
+        let published = published_as(published, table)?;
+        let is_meant = table.part == Part::Included && leaves_out(table, published);
+        is_meant.then(|| (table.name.clone(), whole_row_sql(table, published)))
+    };
+    tables.iter().filter_map(of_table).collect()
+}
+
+fn leaves_out(table: &SourceTable, published: &Published) -> bool {
+    table.leaves_values_out && matches!(published.rows(Operation::Update), RowsOfKind::Meeting(_))
+}
+
+/// The whole row is an identity only where all of its columns are published.
+fn whole_row_sql(table: &SourceTable, published: &Published) -> String {
+    let only = format!("{}{}", table.only(), table.name.sql());
+    let mut sql = String::new();
+    for portion in published.portions.iter().filter(|portion| !portion.left_out.is_empty()) {
+        let name = ident(&portion.publication);
+        let condition = portion.row_filter.as_ref().map(|filter| format!(" WHERE ({filter})")).unwrap_or_default();
+        sql += &format!(
+            "ALTER PUBLICATION {name} DROP TABLE {only}; ALTER PUBLICATION {name} ADD TABLE {only}{condition}; "
+        );
+    }
+    sql + &format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.name.sql())
 }
 
 /// The first table of these that must not be copied by the condition that it is published

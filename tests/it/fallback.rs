@@ -445,3 +445,70 @@ async fn a_value_that_is_too_long_for_the_target_is_refused_and_not_cut() {
         journey.finish().await;
     }
 }
+
+/// What rows without a key can have: equal ones, NULLs alone, values that are equal to the last
+/// byte only if they were read as the stream has them, large ones.
+const KEYLESS: [&str; 6] = [
+    "CREATE TABLE log (at timestamptz, level text, message text, extra jsonb); ALTER TABLE log REPLICA IDENTITY FULL; \
+     INSERT INTO log SELECT '2026-01-01'::timestamptz + i * '1 min'::interval, CASE WHEN i % 3 > 0 THEN 'info' END, 'm' || i % 50, \
+     jsonb_build_object('n', i % 7) FROM generate_series(1, 2000) i",
+    "CREATE TABLE equal (a int, b text); ALTER TABLE equal REPLICA IDENTITY FULL; \
+     INSERT INTO equal SELECT nullif(i % 4, 0), nullif(i % 3, 0)::text FROM generate_series(1, 600) i",
+    "CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE DOMAIN short AS varchar(5); \
+     CREATE TABLE odd (f float8, q tsquery, p point, n numeric, m mood, s short, c char(4), arr int[], j json, x bytea); \
+     ALTER TABLE odd REPLICA IDENTITY FULL; \
+     INSERT INTO odd SELECT CASE i % 3 WHEN 0 THEN 'Infinity'::float8 * 0.0::float8 WHEN 1 THEN '-0' ELSE i END, \
+         (repeat('a & !(b | c:*A) <-> ', i % 4) || 'd')::tsquery, point(i % 2, 'Infinity'::float8 * 0), (i % 5)::numeric(6, 3), \
+         CASE WHEN i % 2 = 0 THEN 'sad' ELSE 'glad' END::mood, 's' || i % 10, 'c' || i % 3, ARRAY[i % 2, NULL], \
+         json_build_object('i', i % 6), decode(md5((i % 8)::text), 'hex') FROM generate_series(1, 300) i",
+    "CREATE TABLE large (t text, u text); ALTER TABLE large REPLICA IDENTITY FULL; \
+     INSERT INTO large SELECT (SELECT string_agg(md5((i % 40 + n)::text), '') FROM generate_series(1, 200) n), repeat('x', i % 2000) \
+     FROM generate_series(1, 120) i",
+    "CREATE TABLE parted (k int, v text) PARTITION BY LIST (k); CREATE TABLE parted1 PARTITION OF parted FOR VALUES IN (1); \
+     CREATE TABLE parted2 PARTITION OF parted DEFAULT; ALTER TABLE parted1 REPLICA IDENTITY FULL; \
+     ALTER TABLE parted2 REPLICA IDENTITY FULL; INSERT INTO parted SELECT i % 3, 'v' || i % 9 FROM generate_series(1, 400) i",
+    "CREATE TABLE indexed (a int, t text); CREATE INDEX ON indexed (t); ALTER TABLE indexed REPLICA IDENTITY FULL; \
+     INSERT INTO indexed SELECT i % 20, 't' || i % 100 FROM generate_series(1, 1000) i",
+];
+
+/// The story: each of a thousand changes of a table without a key read the whole of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_a_key_are_found_together_to_the_last_byte_and_as_often_as_they_are_meant() {
+    let mut watched = Watched::of(&KEYLESS, &[]).await;
+    let writes = [
+        "UPDATE log SET level = 'warn' WHERE message = 'm7'",
+        "DELETE FROM log WHERE extra @> '{\"n\": 3}' OR level IS NULL AND message < 'm3'",
+        "INSERT INTO log SELECT at, level, message, extra FROM log WHERE message = 'm9'",
+        "UPDATE equal SET b = coalesce(b, '') || 'x' WHERE ctid IN (SELECT ctid FROM equal WHERE a IS NULL LIMIT 20)",
+        "DELETE FROM equal WHERE ctid IN (SELECT ctid FROM equal WHERE a IS NULL AND b IS NULL LIMIT 7)",
+        "DELETE FROM equal WHERE ctid IN (SELECT ctid FROM equal WHERE a = 1 LIMIT 30)",
+        "UPDATE odd SET n = n + 0.001 WHERE f = 'NaN'",
+        "DELETE FROM odd WHERE ctid IN (SELECT ctid FROM odd ORDER BY s, f LIMIT 90)",
+        "UPDATE odd SET q = 'e'::tsquery && q, c = c || 'y', j = NULL WHERE m = 'sad'",
+        "UPDATE large SET u = 'short' WHERE length(u) % 3 = 0",
+        "DELETE FROM large WHERE ctid IN (SELECT ctid FROM large ORDER BY md5(t) LIMIT 30)",
+        "UPDATE parted SET k = k + 1, v = v || 'z' WHERE v = 'v3'",
+        "DELETE FROM parted WHERE ctid IN (SELECT ctid FROM parted2 WHERE k = 0 LIMIT 25)",
+        "UPDATE indexed SET a = -a WHERE t < 't5'",
+        "BEGIN; INSERT INTO indexed VALUES (1, 'gone'); UPDATE indexed SET a = 2 WHERE t = 'gone'; \
+         DELETE FROM indexed WHERE t = 'gone' OR a = 3; COMMIT",
+    ];
+    watched.backlog(&writes.map(str::to_owned)).await;
+    let left = (watched.fallbacks("count").await, watched.fallbacks("order").await, watched.ordered().await);
+    assert_eq!(left, (0.0, 0.0, 0.0), "all of it was done by nets");
+    watched.journey.finish().await;
+}
+
+/// Rows that are equal stand for each other, but not for one that is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_a_key_that_the_target_lacks_stops_also_where_an_equal_one_comes_behind_it() {
+    let setup = "CREATE TABLE t (a int, b text); ALTER TABLE t REPLICA IDENTITY FULL; INSERT INTO t VALUES (1, 'x'), (1, 'x'), (2, 'y')";
+    let mut journey = Journey::of(&[setup]).await;
+    journey.catch_up().await;
+    execute(&journey.target, &["DELETE FROM t WHERE ctid IN (SELECT ctid FROM t WHERE a = 1 LIMIT 1)"]).await;
+    journey.write(&["BEGIN; DELETE FROM t WHERE a = 1; INSERT INTO t VALUES (1, 'x'), (1, 'x'); COMMIT"]).await;
+    let stopped = journey.catch_up_again().code(8).stderr;
+    assert!(stopped.contains("cannot apply DELETE on public.t") && stopped.contains("0 rows"), "{stopped}");
+    execute(&journey.target, &["INSERT INTO t VALUES (1, 'x')"]).await;
+    journey.finish().await;
+}

@@ -6,7 +6,7 @@ use crate::support::pair::{Pair, SourceRole};
 use crate::support::process::{Finished, Walferry};
 use crate::support::{servers, some_of, wait_until};
 
-const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY, v text);
+const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, v varchar(20)); CREATE TABLE u (id int PRIMARY KEY, v text);
     INSERT INTO t SELECT i, 'x' FROM generate_series(1, 100) AS i; INSERT INTO u SELECT i, 'x' FROM generate_series(1, 20) AS i";
 
 /// Changes of every kind, of both tables in one transaction too.
@@ -173,7 +173,7 @@ async fn a_root_comes_by_the_row_filter_and_the_kinds_of_the_publication_that_ha
     let pair = Pair::builder().start().await;
     let tables = [
         TABLES,
-        "CREATE TABLE root (id int PRIMARY KEY, v text) PARTITION BY RANGE (id)",
+        "CREATE TABLE root (id int PRIMARY KEY, v varchar(9)) PARTITION BY RANGE (id)",
         "CREATE TABLE leaf PARTITION OF root FOR VALUES FROM (0) TO (1000)",
         "INSERT INTO root SELECT i, 'x' FROM generate_series(1, 50) AS i",
         "CREATE PUBLICATION rooted FOR TABLE root WHERE (id < 20), t WITH (publish_via_partition_root, publish = 'insert')",

@@ -117,6 +117,40 @@ async fn a_row_that_an_action_took_before_its_own_delete_came_is_spoken_of_as_th
     pair.assert_equal().await;
 }
 
+/// The story: UPDATE may not write such a column, the row was deleted and inserted anew, and its
+/// children went with it; exit 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_would_be_a_delete_and_an_insert_is_refused_where_something_acts_on_that() {
+    let fires = "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM child; RETURN OLD; END'; \
+         CREATE TRIGGER noted AFTER DELETE ON parent FOR EACH ROW EXECUTE FUNCTION noted()";
+    let acts = "ALTER TABLE child ADD FOREIGN KEY (parent) REFERENCES parent ON DELETE CASCADE";
+    for in_force in some_of([acts, fires]) {
+        let pair = Pair::builder().start().await;
+        let (source, target) = (pair.source_client().await, pair.target_client().await);
+        let tables = "CREATE TABLE parent (id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, v text); \
+             CREATE TABLE child (id int PRIMARY KEY, parent int)";
+        execute(&source, &[tables, "INSERT INTO parent (id, v) VALUES (1, 'a'), (2, 'b')"]).await;
+        execute(&source, &["INSERT INTO child SELECT i, 1 FROM generate_series(1, 20) i"]).await;
+        execute(&target, &[tables]).await;
+        Walferry::run(&pair, &RUN, PATIENCE).code(0);
+        execute(&target, &[in_force]).await;
+        execute(&source, &["UPDATE parent SET v = 'c', n = DEFAULT WHERE id = 1"]).await;
+        let catch_up = ["catchup", "--schema", "none"];
+        let refused = Walferry::run(&pair, &catch_up, PATIENCE).code(7).stderr;
+        let alter = |how| format!("ALTER TABLE public.parent ALTER COLUMN n SET GENERATED {how}");
+        let check = Walferry::run(&pair, &["check", "--schema", "none"], PATIENCE).code(3).stdout;
+        for said in [&refused, &check] {
+            let said = said.replace('"', "");
+            assert!(said.contains(&alter("BY DEFAULT")) && said.contains(&alter("ALWAYS")), "{said}");
+        }
+        assert_eq!(value(&target, "SELECT count(*) FROM child").await, "20");
+        execute(&target, &[&alter("BY DEFAULT")]).await;
+        Walferry::run(&pair, &catch_up, PATIENCE).code(0);
+        pair.assert_equal().await;
+        execute(&target, &[&alter("ALWAYS")]).await;
+    }
+}
+
 /// The stories: `check` was ready as triggers can be silent, and no copy brought the child's
 /// rows in before the parent's, or could empty the parent once more.
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use crate::support::pair::Pair;
 use crate::support::process::{Walferry, command_for};
 
 const TABLE: &str =
-    "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'x' FROM generate_series(1, 100) AS i;";
+    "CREATE TABLE t (id int PRIMARY KEY, v varchar(9)); INSERT INTO t SELECT i, 'x' FROM generate_series(1, 100) AS i;";
 
 /// The rows of the target's tables t and n, as far as they are there.
 async fn rows(story: &Story, table: &str) -> String {
@@ -61,6 +61,24 @@ async fn a_row_filter_that_comes_into_the_operators_publication_is_named_until_t
     let said = story.run(&["catchup", "--finish"], 8).stderr;
     assert!(said.contains("publication f1 publishes all rows of public.t, and rows WHERE"), "{said}");
     story.leads_to_the_end().await;
+}
+
+/// What `resync` asks for is named with it.
+#[tokio::test]
+async fn a_row_filter_that_comes_to_a_table_with_large_values_is_named_with_what_has_all_of_them_come() {
+    let own = format!("{TABLE} ALTER TABLE t ADD large text; CREATE PUBLICATION f1 FOR TABLE t");
+    let story = Story::of(&own, &["--publication", "f1"]).await;
+    story.source("ALTER PUBLICATION f1 SET TABLE t WHERE (id < 20)").await;
+    let whole = "ALTER TABLE \"public\".\"t\" REPLICA IDENTITY FULL;";
+    let said = story.run(&["catchup"], 8).stderr;
+    assert!(said.contains(whole), "{said}");
+    let refused = story.run(&["resync", "t"], 3).stderr;
+    assert!(refused.contains(whole), "{refused}");
+    assert_eq!(rows(&story, "t").await, "100", "it was not emptied for that");
+    story.source(whole).await;
+    story.run(&["resync", "t"], 0);
+    story.run(&["catchup"], 0);
+    assert_eq!(rows(&story, "t").await, "19");
 }
 
 /// The story: an UPDATE of a row that had been filtered out ended the stream with "find out

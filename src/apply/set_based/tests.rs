@@ -4,7 +4,7 @@ use bytes::Buf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::apply::target::{TargetColumn, TargetTable};
+use crate::apply::target::{Matching, TargetColumn, TargetTable};
 use crate::pgoutput::{KeyColumn, RelationColumn, ReplicaIdentity};
 use crate::relation::Relation;
 use crate::sql::TableName;
@@ -12,6 +12,20 @@ use Value::{Null, Text, Unchanged};
 
 /// A mapping of columns `(name, generation, is key)`, all of type `varchar(9)`.
 fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
+    mapping_of(columns, ReplicaIdentity::Default)
+}
+
+/// The same where the whole row is the identity.
+fn whole(columns: &[(&str, Matching)]) -> Mapping {
+    let full: Vec<(&str, Generation, bool)> = columns.iter().map(|(name, _)| (*name, Generation::None, true)).collect();
+    let mut mapping = mapping_of(&full, ReplicaIdentity::Full);
+    for (column, (_, matching)) in mapping.target.columns.iter_mut().zip(columns) {
+        column.matching = *matching;
+    }
+    mapping
+}
+
+fn mapping_of(columns: &[(&str, Generation, bool)], replica_identity: ReplicaIdentity) -> Mapping {
     let relation_column = |&(name, _, is_key): &(&str, Generation, bool)| RelationColumn {
         key: if is_key { KeyColumn::Yes } else { KeyColumn::No },
         name: name.to_owned(),
@@ -23,6 +37,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
         sql_type: "varchar(9)".to_owned(),
         bare_type: "varchar".to_owned(),
         equality_schema: "eq".to_owned(),
+        matching: Matching::Equal,
         can_be_listed: name != "array",
         generation,
         names_objects: false,
@@ -35,7 +50,7 @@ fn mapping(columns: &[(&str, Generation, bool)]) -> Mapping {
     let relation = Relation {
         id: 1,
         table: table.clone(),
-        replica_identity: ReplicaIdentity::Default,
+        replica_identity,
         columns: columns.iter().map(relation_column).collect(),
     };
     let columns = columns.iter().map(target_column).collect();
@@ -83,7 +98,7 @@ type Elements = Vec<Option<Vec<u8>>>;
 /// SQL, arrays and count of a prepared statement.
 fn arrays(statement: &SetStatement) -> (&str, Vec<Elements>, usize) {
     match statement {
-        SetStatement::Arrays { shape, arrays, rows } => {
+        SetStatement::Arrays { shape, arrays, rows, .. } => {
             (&shape.sql, arrays.iter().map(|array| decoded(array)).collect(), *rows)
         }
         SetStatement::Copy { sql, .. } => panic!("{sql}"),
@@ -128,6 +143,42 @@ fn deletes_by_several_columns_or_by_an_array_join_them() {
 }
 
 #[test]
+fn whole_rows_go_as_often_as_they_are_given_and_are_looked_for_by_what_is_cheap() {
+    let mapping =
+        whole(&[("a", Matching::Equal), ("b", Matching::Text), ("c", Matching::Costly), ("d", Matching::Never)]);
+    let (one, two) = (row(&[Text(b"1"), Null, Text(b"x"), Null]), row(&[Text(b"2"), Text(b"y"), Text(b"x"), Null]));
+    let net = Net { deletes: vec![&one, &two, &one], ..Net::default() };
+    let statements = rendered(&mapping, &net);
+    let (sql, given, rows) = arrays(&statements[0]);
+    assert_eq!(
+        sql,
+        r#"WITH affected AS (WITH found AS (SELECT * FROM (SELECT t.ctid AS place, g.times AS times, pg_catalog.row_number() OVER (PARTITION BY g.number) AS nth FROM ONLY "s"."t" AS t, (SELECT a1::varchar AS c1, a2::varchar AS c2, a3::varchar AS c3, a4::varchar AS c4, times::bigint AS times, number FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[])) WITH ORDINALITY AS u(a1, a2, a3, a4, times, number)) AS g WHERE t."a" OPERATOR("eq".=) g.c1 AND pg_catalog.record_image_eq(ROW(t."a", t."b", t."c", t."d"), ROW(g.c1, g.c2, g.c3, g.c4))) AS all_found WHERE nth <= times) DELETE FROM ONLY "s"."t" AS t WHERE t.ctid = ANY (ARRAY(SELECT place FROM found)) RETURNING 1) SELECT 1 / (pg_catalog.count(*) = $6::bigint)::int FROM affected"#
+    );
+    assert_eq!(given[0], [some("1"), some("2")]);
+    assert_eq!((&given[1], &given[4]), (&vec![None, some("y")], &vec![some("2"), some("1")]));
+    assert_eq!((rows, statements.len()), (3, 1));
+    // Without the NULL, by the text as well, unless that is large.
+    let sql = arrays(&rendered(&mapping, &Net { deletes: vec![&two], ..Net::default() })[0]).0.to_owned();
+    let text = r#"pg_catalog.octet_length(t."b") = pg_catalog.octet_length(g.c2) AND coalesce((CASE WHEN pg_catalog.octet_length(t."b") <= 1000 THEN t."b" END), ''::varchar) OPERATOR("eq".=) coalesce("#;
+    assert!(sql.contains(text), "{sql}");
+}
+
+#[test]
+fn whole_rows_with_no_value_in_common_are_looked_for_by_those_that_each_has() {
+    let mapping = whole(&[("a", Matching::Equal), ("b", Matching::Costly), ("c", Matching::Never)]);
+    let rows =
+        [[Text(b"1"), Null, Null], [Null, Text(b"2"), Null], [Text(b"3"), Text(b"4"), Null], [Null, Null, Text(b"5")]];
+    let rows = rows.map(|values| row(&values));
+    let statements = rendered(&mapping, &Net { deletes: rows.iter().collect(), ..Net::default() });
+    let found: Vec<(bool, bool, usize)> = statements
+        .iter()
+        .map(arrays)
+        .map(|(sql, _, rows)| (sql.contains(r#"t."a" OPERATOR"#), sql.contains(r#"t."b" OPERATOR"#), rows))
+        .collect();
+    assert_eq!(found, [(true, false, 2), (false, true, 1), (false, false, 1)]);
+}
+
+#[test]
 fn rows_are_replaced_where_all_their_values_came_and_updated_where_not() {
     let (whole, hole) = (row(&[Text(b"1"), Text(b"x"), Null]), row(&[Text(b"2"), Unchanged, Null]));
     let gone = row(&[Text(b"3"), Null, Null]);
@@ -135,7 +186,7 @@ fn rows_are_replaced_where_all_their_values_came_and_updated_where_not() {
     let net = Net { deletes: vec![&gone], updates: vec![updated(&whole), updated(&hole)], inserts: Vec::new() };
     let statements = SetRenderer::default().render(&keyed(), &net, Writing::Replacing).unwrap();
     let of = |statement: Option<&SetStatement>| arrays(statement.unwrap()).1;
-    assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("3"), some("1")]]);
+    assert_eq!(of(statements.deletes.first()), vec![vec![some("3"), some("1")]]);
     assert_eq!(of(statements.updates.first()), vec![vec![some("2")], vec![None]]);
     assert_eq!(of(statements.inserts.as_ref()), vec![vec![some("1")], vec![some("x")], vec![None]]);
 }
@@ -151,7 +202,7 @@ fn a_row_that_goes_and_comes_again_is_updated_where_inserts_come_before_deletes(
     };
     let of = |statement: Option<&SetStatement>| arrays(statement.unwrap()).1;
     let statements = SetRenderer::default().render(&keyed(), &net(), Writing::Keeping).unwrap();
-    assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("2")]]);
+    assert_eq!(of(statements.deletes.first()), vec![vec![some("2")]]);
     assert_eq!(of(statements.updates.first()), vec![vec![some("1")], vec![some("x")], vec![None]]);
     assert_eq!(of(statements.inserts.as_ref()), vec![vec![some("3")], vec![None], vec![None]]);
     // A column of the target alone would not begin again at its default.
@@ -160,7 +211,7 @@ fn a_row_that_goes_and_comes_again_is_updated_where_inserts_come_before_deletes(
     extra.name = "extra".to_owned();
     beyond.target.columns.push(extra);
     let statements = SetRenderer::default().render(&beyond, &net(), Writing::Keeping).unwrap();
-    assert_eq!(of(statements.deletes.as_ref()), vec![vec![some("1"), some("2")]]);
+    assert_eq!(of(statements.deletes.first()), vec![vec![some("1"), some("2")]]);
     assert!(statements.updates.is_empty());
 }
 
