@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::writer::Writer;
 
 /// One column of a row.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Value<'a> {
     /// The SQL null. In a [`OldTuple::Key`] also every column outside the key.
     Null,

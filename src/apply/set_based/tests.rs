@@ -157,10 +157,32 @@ fn whole_rows_go_as_often_as_they_are_given_and_are_looked_for_by_what_is_cheap(
     assert_eq!(given[0], [some("1"), some("2")]);
     assert_eq!((&given[1], &given[4]), (&vec![None, some("y")], &vec![some("2"), some("1")]));
     assert_eq!((rows, statements.len()), (3, 1));
-    // Without the NULL, by the text as well, unless that is large.
-    let sql = arrays(&rendered(&mapping, &Net { deletes: vec![&two], ..Net::default() })[0]).0.to_owned();
+    // What one column leaves alike another tells apart; a text by its length if it is large.
+    let like_two = row(&[Text(b"2"), Text(b"z"), Text(b"x"), Null]);
+    let sql = arrays(&rendered(&mapping, &Net { deletes: vec![&two, &like_two], ..Net::default() })[0]).0.to_owned();
     let text = r#"pg_catalog.octet_length(t."b") = pg_catalog.octet_length(g.c2) AND coalesce((CASE WHEN pg_catalog.octet_length(t."b") <= 1000 THEN t."b" END), ''::varchar) OPERATOR("eq".=) coalesce("#;
-    assert!(sql.contains(text), "{sql}");
+    assert!(sql.contains(text) && sql.contains(r#"t."a" OPERATOR("eq".=)"#), "{sql}");
+}
+
+#[test]
+fn whole_rows_are_looked_for_by_as_few_columns_as_tell_them_apart() {
+    let mapping =
+        whole(&[("a", Matching::Equal), ("b", Matching::Equal), ("c", Matching::Equal), ("d", Matching::Text)]);
+    let rows = [[b"1", b"1", b"1", b"1"], [b"1", b"2", b"1", b"2"], [b"1", b"3", b"2", b"3"]];
+    let by = |rows: &[[&'static [u8; 1]; 4]]| {
+        let rows: Vec<Tuple> = rows.iter().map(|values| row(&values.map(|value| Text(value)))).collect();
+        let statements = rendered(&mapping, &Net { deletes: rows.iter().collect(), ..Net::default() });
+        let sql = arrays(&statements[0]).0.split(" WHERE ").nth(1).unwrap().to_owned();
+        ["a", "b", "c", "d"]
+            .into_iter()
+            .filter(|name| sql.contains(&format!("t.\"{name}\" OPERATOR")))
+            .collect::<String>()
+    };
+    assert_eq!(by(&rows), "b");
+    assert_eq!(by(&rows[..1]), "a");
+    assert_eq!(by(&[rows[0], rows[1], [b"1", b"2", b"2", b"2"]]), "bc");
+    // What none tells apart is compared as a whole.
+    assert_eq!(by(&[rows[0], [b"1", b"1", b"1", b"1"]]), "a");
 }
 
 #[test]

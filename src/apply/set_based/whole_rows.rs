@@ -8,8 +8,9 @@
 //!
 //! Invariants: a row goes only if it is equal to the last byte, and as often as it is to go,
 //! though there may be more like it; what the columns in `=` leave out is not equal, so they
-//! decide nothing but how fast it is; a large value is not read for a row that differs
-//! otherwise.
+//! decide nothing but how fast it is: they are as few as tell the rows that go apart, so that
+//! a row of the table is compared as a whole with one of them at most; a large value is not
+//! read for a row that differs otherwise.
 
 use std::collections::HashMap;
 
@@ -23,6 +24,9 @@ use crate::pgoutput::{Tuple, Value};
 /// Bytes up to which a text is compared as such: below what is moved out of a row
 /// (`TOAST_TUPLE_THRESHOLD`).
 const TEXT_BYTES: u32 = 1000;
+
+/// Rows that say which columns tell them apart.
+const ASKED_ROWS: usize = 1000;
 
 /// A row that goes, and how often.
 struct Going<'n> {
@@ -66,12 +70,11 @@ fn once_each<'n>(rows: &[&'n Tuple]) -> Result<Vec<Going<'n>>, RenderError> {
 fn by_columns<'n>(mapping: &Mapping, going: Vec<Going<'n>>) -> Vec<(Vec<usize>, Vec<Going<'n>>)> {
     let of = |rows: &[Going<'n>]| {
         let is_given = |index: &usize| rows.iter().all(|one| one.row.get(*index) != Some(Value::Null));
-        let by = |wanted: &[Matching]| -> Vec<usize> {
-            let is_wanted = |index: &usize| wanted.contains(&matching(mapping, *index));
-            mapping.insertable().filter(is_wanted).filter(is_given).collect()
+        let by = |wanted: Matching| -> Vec<usize> {
+            mapping.insertable().filter(|index| matching(mapping, *index) == wanted).filter(is_given).collect()
         };
-        let cheap = by(&[Matching::Equal, Matching::Text]);
-        if cheap.is_empty() { by(&[Matching::Costly]) } else { cheap }
+        let cheap = telling_apart(rows, &[by(Matching::Equal), by(Matching::Text)]);
+        if cheap.is_empty() { telling_apart(rows, &[by(Matching::Costly)]) } else { cheap }
     };
     let all = of(&going);
     if !all.is_empty() {
@@ -86,6 +89,44 @@ fn by_columns<'n>(mapping: &Mapping, going: Vec<Going<'n>>) -> Vec<(Vec<usize>, 
         }
     }
     parts
+}
+
+/// As few columns as tell these rows apart: one at least, if there is one, those of the first
+/// list first, and of each the one that tells the most of them apart.
+fn telling_apart(rows: &[Going<'_>], lists: &[Vec<usize>]) -> Vec<usize> {
+    let asked = rows.get(..ASKED_ROWS).unwrap_or(rows);
+    let mut chosen: Vec<usize> = Vec::new();
+    let mut parts: Vec<usize> = vec![0; asked.len()];
+    let mut count = 0;
+    for list in lists {
+        let mut left = list.clone();
+        while count < asked.len() && !left.is_empty() {
+            let finer = left.iter().map(|&index| (finer(asked, &parts, index), index));
+            let Some(((most, into), index)) = finer.max_by_key(|((count, _), index)| (*count, usize::MAX - index))
+            else {
+                break;
+            };
+            if most <= count {
+                break;
+            }
+            (count, parts) = (most, into);
+            chosen.push(index);
+            left.retain(|other| *other != index);
+        }
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+/// The parts of rows with one more column: how many, and each row's.
+fn finer(rows: &[Going<'_>], parts: &[usize], index: usize) -> (usize, Vec<usize>) {
+    let mut known: HashMap<(usize, Option<Value<'_>>), usize> = HashMap::new();
+    let into = rows.iter().zip(parts).map(|(one, part)| {
+        let next = known.len();
+        *known.entry((*part, one.row.get(index))).or_insert(next)
+    });
+    let into: Vec<usize> = into.collect();
+    (known.len(), into)
 }
 
 fn matching(mapping: &Mapping, index: usize) -> Matching {
