@@ -448,7 +448,7 @@ async fn a_value_that_is_too_long_for_the_target_is_refused_and_not_cut() {
 
 /// What rows without a key can have: equal ones, NULLs alone, values that are equal to the last
 /// byte only if they were read as the stream has them, large ones.
-const KEYLESS: [&str; 6] = [
+const KEYLESS: [&str; 7] = [
     "CREATE TABLE log (at timestamptz, level text, message text, extra jsonb); ALTER TABLE log REPLICA IDENTITY FULL; \
      INSERT INTO log SELECT '2026-01-01'::timestamptz + i * '1 min'::interval, CASE WHEN i % 3 > 0 THEN 'info' END, 'm' || i % 50, \
      jsonb_build_object('n', i % 7) FROM generate_series(1, 2000) i",
@@ -461,6 +461,11 @@ const KEYLESS: [&str; 6] = [
          (repeat('a & !(b | c:*A) <-> ', i % 4) || 'd')::tsquery, point(i % 2, 'Infinity'::float8 * 0), (i % 5)::numeric(6, 3), \
          CASE WHEN i % 2 = 0 THEN 'sad' ELSE 'glad' END::mood, 's' || i % 10, 'c' || i % 3, ARRAY[i % 2, NULL], \
          json_build_object('i', i % 6), decode(md5((i % 8)::text), 'hex') FROM generate_series(1, 300) i",
+    // Of types that would be copied in binary.
+    "CREATE TABLE images (f float8, q tsquery, p point, n int); ALTER TABLE images REPLICA IDENTITY FULL; \
+     INSERT INTO images SELECT CASE i % 3 WHEN 0 THEN 'Infinity'::float8 * 0.0::float8 WHEN 1 THEN '-0' ELSE i END, \
+         (repeat('a & !(b | c:*A) <-> ', i % 4) || 'd')::tsquery && 'e'::tsquery, point(i % 2, 'Infinity'::float8 * 0), i % 9 \
+     FROM generate_series(1, 200) i",
     "CREATE TABLE large (t text, u text); ALTER TABLE large REPLICA IDENTITY FULL; \
      INSERT INTO large SELECT (SELECT string_agg(md5((i % 40 + n)::text), '') FROM generate_series(1, 200) n), repeat('x', i % 2000) \
      FROM generate_series(1, 120) i",
@@ -485,6 +490,8 @@ async fn rows_without_a_key_are_found_together_to_the_last_byte_and_as_often_as_
         "UPDATE odd SET n = n + 0.001 WHERE f = 'NaN'",
         "DELETE FROM odd WHERE ctid IN (SELECT ctid FROM odd ORDER BY s, f LIMIT 90)",
         "UPDATE odd SET q = 'e'::tsquery && q, c = c || 'y', j = NULL WHERE m = 'sad'",
+        "UPDATE images SET n = -n WHERE n % 2 = 0",
+        "DELETE FROM images WHERE ctid IN (SELECT ctid FROM images WHERE n = 3 LIMIT 10)",
         "UPDATE large SET u = 'short' WHERE length(u) % 3 = 0",
         "DELETE FROM large WHERE ctid IN (SELECT ctid FROM large ORDER BY md5(t) LIMIT 30)",
         "UPDATE parted SET k = k + 1, v = v || 'z' WHERE v = 'v3'",
