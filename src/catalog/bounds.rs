@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use super::tables::{Shape, only};
+use super::types;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::TableName;
 
@@ -31,6 +32,26 @@ pub async fn bounds(session: &Session) -> Result<HashMap<TableName, (u32, String
         Ok((name, (row.take(2)?, row.take(3)?)))
     };
     rows.iter().map(bound).collect()
+}
+
+/// The tables that part their rows by a hash of what has another oid on each server, as the
+/// labels of an enum have: there a row belongs to another partition (`hashenum` in
+/// `src/backend/access/hash/hashfunc.c`).
+///
+/// # Errors
+/// When the catalog cannot be read.
+pub async fn hashed_by_oid(session: &Session) -> Result<HashMap<u32, TableName>, DbError> {
+    let within = types::within(session.version());
+    let sql = format!(
+        "SELECT c.oid, n.nspname::text, c.relname::text FROM pg_catalog.pg_partitioned_table p \
+         JOIN pg_catalog.pg_class c ON c.oid = p.partrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE p.partstrat = 'h' AND EXISTS (WITH RECURSIVE reached (oid) AS (SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                 WHERE a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs::int2[]) \
+             UNION SELECT n.oid FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid, {within} AS n (oid)) \
+             SELECT FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid WHERE t.typtype = 'e' OR t.typname ~ '^reg')"
+    );
+    let rows = session.query(&sql, &[]).await.during(session.side(), "look how tables part their rows")?;
+    rows.iter().map(|row| Ok((row.take(0)?, TableName { schema: row.take(1)?, name: row.take(2)? }))).collect()
 }
 
 /// What the rows of a partition have to meet, by its bounds and those of the tables above

@@ -154,19 +154,10 @@ pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Ma
     if oids.is_empty() {
         return Ok(found);
     }
-    let multiranges = if session.version() >= 140_000 {
-        "UNION ALL SELECT g.rngtypid FROM pg_catalog.pg_range g WHERE g.rngmultitypid = t.oid"
-    } else {
-        ""
-    };
+    let within = within(session.version());
     let sql = format!(
         "WITH RECURSIVE reached (root, oid) AS (SELECT oid, oid FROM pg_catalog.unnest($1::oid[]) AS oid \
-             UNION SELECT r.root, n.oid FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid, LATERAL ( \
-                 SELECT t.typbasetype WHERE t.typtype = 'd' \
-                 UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1 \
-                 UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid {multiranges} \
-                 UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
-                     WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS n (oid)) \
+             UNION SELECT r.root, n.oid FROM reached r JOIN pg_catalog.pg_type t ON t.oid = r.oid, {within} AS n (oid)) \
          SELECT r.root, t.oid, pg_catalog.format_type(t.oid, NULL), n.nspname::text, t.typname::text, \
              CASE WHEN t.typtype = 'c' AND (SELECT c.relkind FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid) <> 'c' \
                  THEN 't' ELSE t.typtype::text END, {DEFINITION}, p.numbers, p.names, p.types, p.oids, p.modifiers, p.versions \
@@ -192,6 +183,21 @@ pub async fn made(session: &Session, oids: &[u32]) -> Result<HashMap<u32, Vec<Ma
         found.entry(row.take(0)?).or_default().push(one_made(row)?);
     }
     Ok(found)
+}
+
+/// The oids of the types that the type `t` is made of, for FROM, on a server of this version.
+pub(super) fn within(version: i32) -> String {
+    let multiranges = match version >= 140_000 {
+        true => "UNION ALL SELECT g.rngtypid FROM pg_catalog.pg_range g WHERE g.rngmultitypid = t.oid",
+        false => "",
+    };
+    format!(
+        "LATERAL (SELECT t.typbasetype WHERE t.typtype = 'd' \
+             UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1 \
+             UNION ALL SELECT g.rngsubtype FROM pg_catalog.pg_range g WHERE g.rngtypid = t.oid {multiranges} \
+             UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+                 WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped)"
+    )
 }
 
 fn one_made(row: &Row) -> Result<Made, DbError> {

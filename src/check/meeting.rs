@@ -5,14 +5,14 @@
 //! Invariant: the questions are `run`'s own functions, asked before anything is
 //! created.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 
 use super::{CheckError, Findings, known, landing};
-use crate::catalog::bounds::{are_alike, bounds as by_bounds};
+use crate::catalog::bounds::{are_alike, bounds as by_bounds, hashed_by_oid};
 use crate::catalog::extensions::{self, ConfigTable, config_tables};
-use crate::catalog::tables::{Column, Detail, Found, by_name, list};
+use crate::catalog::tables::{Column, Detail, Found, Shape, by_name, list};
 use crate::catalog::{database, large_objects, publication, roles};
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::sqlstate;
@@ -34,6 +34,7 @@ pub(super) async fn check(
     findings: &mut Findings,
 ) -> Result<(), CheckError> {
     order_of_text(source, target, findings).await?;
+    hashed(settings, standing, (source, target), findings).await?;
     if standing.is_some_and(Standing::is_set_up) {
         return Ok(());
     }
@@ -52,6 +53,63 @@ pub(super) async fn check(
             fit(settings, standing, (source, target), findings).await
         }
     }
+}
+
+/// Rows that come in a partition's own name are refused by the target's partition of that name,
+/// where a hash parts them otherwise on each server.
+async fn hashed(
+    settings: &Settings,
+    standing: Option<&Standing>,
+    (source, target): (&Session, &Session),
+    findings: &mut Findings,
+) -> Result<(), CheckError> {
+    let side = match settings.schema {
+        SchemaMode::Create => source,
+        SchemaMode::Existing | SchemaMode::None => target,
+    };
+    let roots: HashSet<TableName> = hashed_by_oid(side).await?.into_values().collect();
+    if roots.is_empty() {
+        return Ok(());
+    }
+    let published = publication::tables(source, settings.publications.names()).await?;
+    let all = membership::read(source, &settings.filter, known(standing), Detail::Outline).await?;
+    let is_included = |table: &&SourceTable| table.part == Part::Included && table.shape == Shape::Plain;
+    let in_own_name =
+        all.iter().filter(is_included).filter(|table| publishing::root_in_name(&published, table).is_none());
+    let above = in_own_name.flat_map(|table| table.ancestors.iter().map(|above| &above.name));
+    let named: BTreeSet<&TableName> = above.filter(|name| roots.contains(*name)).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "rows are parted by a hash of what has another oid on each server (an enum's label), so that partitions of the target \
+         would refuse them: {}",
+        words::listed(&named.iter().copied().collect::<Vec<_>>())
+    );
+    let finding = findings.problem(Side::Source, "hash", message);
+    if source.version() < 130_000 {
+        finding
+            .remedy("leave them out with --exclude-tables: before PostgreSQL 13 rows cannot come in the root's name");
+        return Ok(());
+    }
+    // Each table, and of partitioned ones the topmost.
+    let entry = |table: &SourceTable| match table.ancestors.last() {
+        Some(root) => root.name.sql(),
+        None => format!("ONLY {}", table.name.sql()),
+    };
+    let entries: BTreeSet<String> = all.iter().filter(is_included).map(entry).collect();
+    let name = format!("{}_rooted", settings.name);
+    finding
+        .remedy(format!(
+            "have their rows come in the root's name, so that the target parts them: let the owner run this, and say --publication {name}; \
+             or leave them out with --exclude-tables:"
+        ))
+        .sql(format!(
+            "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true);",
+            ident(&name),
+            entries.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    Ok(())
 }
 
 /// Rows that come in a partition's own name go into the target's table of that name,

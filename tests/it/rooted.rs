@@ -201,3 +201,42 @@ async fn a_copy_that_is_cut_off_does_not_go_on_with_partitions_that_come_in_thei
     story.run(&["run", "--until", "caught-up"], 0);
     story.leads_to_the_end().await;
 }
+
+/// The story: `check` was ready, and the target's partitions refused the rows (23514).
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_hash_of_an_enum_parts_come_in_the_roots_name_or_are_refused_by_check() {
+    let pair = Pair::builder().start().await;
+    // The same labels have other oids.
+    pair.source_sql(
+        "CREATE TYPE shift AS ENUM ('x', 'y', 'z'); DROP TYPE shift; CREATE TABLE plain (id int PRIMARY KEY); \
+         CREATE TYPE mood AS ENUM ('a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l'); CREATE DOMAIN moody AS mood; \
+         CREATE TABLE felt (id int, how moody, v text, PRIMARY KEY (id, how)) PARTITION BY HASH (how); \
+         CREATE TABLE felt0 PARTITION OF felt FOR VALUES WITH (MODULUS 3, REMAINDER 0); \
+         CREATE TABLE felt1 PARTITION OF felt FOR VALUES WITH (MODULUS 3, REMAINDER 1) PARTITION BY LIST (how); \
+         CREATE TABLE felt10 PARTITION OF felt1 DEFAULT; \
+         CREATE TABLE felt2 PARTITION OF felt FOR VALUES WITH (MODULUS 3, REMAINDER 2); \
+         CREATE TABLE other (id int PRIMARY KEY) PARTITION BY HASH (id); \
+         CREATE TABLE other0 PARTITION OF other FOR VALUES WITH (MODULUS 1, REMAINDER 0); INSERT INTO other VALUES (1), (2); \
+         INSERT INTO plain VALUES (1); \
+         INSERT INTO felt SELECT i, (enum_range(NULL::mood))[i % 12 + 1], 'v' FROM generate_series(1, 120) i",
+    )
+    .await;
+    let said = Walferry::run(&pair, &["check"], PATIENCE).code(3).stdout;
+    assert!(said.contains("would refuse them: public.felt\n"), "{said}");
+    Walferry::run(&pair, &["run"], PATIENCE).code(3);
+    let sql = said.lines().map(str::trim).find(|line| line.starts_with("CREATE PUBLICATION")).unwrap();
+    pair.source_sql(sql).await;
+    let rooted = ["--publication", "walferry_rooted"];
+    Walferry::run(&pair, &[&["run", "--until", "caught-up"], &rooted[..]].concat(), PATIENCE).code(0);
+    pair.source_sql("UPDATE felt SET v = 'w' WHERE id % 3 = 0; UPDATE felt SET how = 'a' WHERE id < 20; DELETE FROM felt WHERE id > 100").await;
+    pair.source_sql("INSERT INTO plain VALUES (2); INSERT INTO other VALUES (3)").await;
+    Walferry::run(&pair, &[&["catchup", "--finish"], &rooted[..]].concat(), PATIENCE).code(0);
+    let rows = "SELECT (SELECT string_agg(t::text, ' ' ORDER BY id) FROM felt t) || (SELECT count(*) FROM plain) || (SELECT count(*) FROM other)";
+    assert_eq!(value(&pair.target_client().await, rows).await, value(&pair.source_client().await, rows).await);
+    let others = "SELECT string_agg(tableoid::regclass || how::text, ' ' ORDER BY id) FROM felt";
+    assert_ne!(
+        value(&pair.target_client().await, others).await,
+        value(&pair.source_client().await, others).await,
+        "nothing was tried"
+    );
+}
