@@ -14,6 +14,7 @@ storm() {
 }
 storm ready "${CASES:-200}"
 storm catalogs "${CASES:-40}"
+storm torture "${CASES:-100}"
 storm random "${CASES:-10}"
 WALFERRY_TEST_ALL=1 scripts/test.sh || failed+=("every case")
 if [ ${#failed[@]} -gt 0 ]; then

@@ -66,6 +66,7 @@ mod story;
 mod strangers;
 mod terminal;
 mod toast;
+mod torture;
 mod transactions;
 mod trial;
 mod truncate;

@@ -9,9 +9,9 @@ use crate::support::process::Walferry;
 use crate::support::servers;
 
 /// A type and values of it, as they are typed.
-type Sample = (&'static str, &'static [&'static str]);
+pub type Sample = (&'static str, &'static [&'static str]);
 
-const BUILT_IN: &[Sample] = &[
+pub const BUILT_IN: &[Sample] = &[
     ("bool", &["t", "f"]),
     ("bytea", &["\\x", "\\x00ff5c27220a", "\\xdeadbeef"]),
     ("\"char\"", &["a", "'", "\\"]),

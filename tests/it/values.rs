@@ -149,26 +149,28 @@ async fn a_schema_whose_columns_hold_less_is_refused_by_check_and_run_with_the_a
     pair.assert_equal().await;
 }
 
+/// Settings of a database or a role that change values or definitions for whoever takes them over.
+pub const HOSTILE: [&str; 14] = [
+    "array_nulls=off",
+    "standard_conforming_strings=off",
+    "datestyle=German",
+    "intervalstyle=sql_standard",
+    "extra_float_digits=-5",
+    "bytea_output=escape",
+    "timezone='Asia/Kolkata'",
+    "transform_null_equals=on",
+    "quote_all_identifiers=on",
+    "default_transaction_isolation=serializable",
+    "xmloption=document",
+    "lc_monetary='C.UTF-8'",
+    "backslash_quote=off",
+    "default_tablespace='pg_default'",
+];
+
 /// The story: settings of a role or a database changed values, and definitions, without a word.
 #[tokio::test]
 async fn settings_of_role_and_database_change_neither_values_nor_definitions() {
     let pair = Pair::builder().start().await;
-    let hostile = [
-        "array_nulls=off",
-        "standard_conforming_strings=off",
-        "datestyle=German",
-        "intervalstyle=sql_standard",
-        "extra_float_digits=-5",
-        "bytea_output=escape",
-        "timezone='Asia/Kolkata'",
-        "transform_null_equals=on",
-        "quote_all_identifiers=on",
-        "default_transaction_isolation=serializable",
-        "xmloption=document",
-        "lc_monetary='C.UTF-8'",
-        "backslash_quote=off",
-        "default_tablespace='pg_default'",
-    ];
     pair.source_sql(
         r"CREATE TABLE t (id int PRIMARY KEY, a text[] DEFAULT '{NULL}', b text DEFAULT 'a\b\n', c money DEFAULT 12.34,
              d timestamptz DEFAULT '2026-03-04 05:06:07+00', e interval DEFAULT '1 year -2 days', f float8 DEFAULT 0.1234567890123456,
@@ -179,7 +181,7 @@ async fn settings_of_role_and_database_change_neither_values_nor_definitions() {
     .await;
     for cluster in [&pair.source, &pair.target] {
         let admin = connect(&cluster.socket_uri(SUPERUSER, DATABASE)).await;
-        for setting in hostile {
+        for setting in HOSTILE {
             admin.batch_execute(&format!("ALTER DATABASE {DATABASE} SET {setting}")).await.unwrap();
         }
     }
