@@ -223,7 +223,10 @@ async fn rows(client: &Client, name: &str, kinds: &[Kind]) -> String {
     for (number, kind) in kinds.iter().enumerate() {
         if BUILT_IN.iter().any(|(built_in, _)| *built_in == kind.name) {
             let sql = format!("SELECT typsend::text FROM pg_type WHERE oid = '{}'::regtype", kind.name);
-            write!(row, " || ' ' || coalesce(encode({}(v{number}), 'hex'), '-')", value(client, &sql).await).unwrap();
+            let send = value(client, &sql).await.replace('"', "");
+            // Whoever is sent as text is.
+            let cast = if send == "textsend" { "::text" } else { "" };
+            write!(row, " || ' ' || coalesce(encode({send}(v{number}{cast}), 'hex'), '-')").unwrap();
         }
     }
     let rows = format!("SELECT {row} AS row FROM {name} t");
