@@ -131,7 +131,7 @@ impl Maker {
         self.statements.push(format!("CREATE TYPE {name} AS ENUM ('sad', 'so so', 'it''s', '', 'NULL')"));
         let labels = ["sad", "so so", "it''s", "", "NULL"];
         self.add(name, labels.map(|label| format!("'{label}'::{name}")).to_vec(), true);
-        self.cast(name, &format!("enum_last(NULL::{name})"));
+        self.cast(name, &format!("enum_last(NULL::public.{name})"));
     }
 
     fn composite(&mut self, name: &str, of: &Kind) {
@@ -142,7 +142,7 @@ impl Maker {
             values.push(format!("ROW({}, {})::{name}", self.value(of), self.value(&other)));
         }
         self.add(name, values, false);
-        self.cast(name, &format!("ROW(NULL, NULL)::{name}"));
+        self.cast(name, &format!("ROW(NULL, NULL)::public.{name}"));
     }
 
     fn range(&mut self, name: &str) {
@@ -267,7 +267,8 @@ async fn case(seed: u64) {
             let sql = maker.write(name, kinds);
             execute(&source, &[&sql]).await;
         }
-        Walferry::run(&pair, command, PATIENCE).code(0);
+        let caught_up = Walferry::run(&pair, command, PATIENCE).code(0).stderr;
+        assert!(!caught_up.contains("a batch was refused"), "seed {seed}: {caught_up}");
         let target = session(pair.target_client().await).await;
         for (name, kinds) in &tables {
             assert_eq!(
