@@ -18,4 +18,6 @@ EXPOSE 9187
 # walferry handles SIGTERM itself: it finishes its batch and confirms it.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["walferry"]
+# Others can reach this address: WALFERRY_LISTEN_TOKEN (or the file that
+# WALFERRY_LISTEN_TOKEN_FILE names) says what their requests carry, or "none".
 CMD ["run", "--listen", "0.0.0.0:9187"]

@@ -84,7 +84,10 @@ fn default(setting: &dyn Declared) -> String {
 fn other_places(setting: &dyn Declared) -> String {
     let about = setting.about();
     match (about.variables, about.secrecy) {
-        (settings::Variables::Named, _) => String::new(),
+        (settings::Variables::Named, settings::Secrecy::Open) => String::new(),
+        (settings::Variables::Named, settings::Secrecy::Secret) => {
+            format!("Without it: {name}, or the file that {name}_FILE names.", name = about.variable())
+        }
         (settings::Variables::These(names), settings::Secrecy::Open) => format!("Without it: {}.", names.join(", ")),
         (settings::Variables::These(names), settings::Secrecy::Secret) => {
             format!("Without it: {}, or the file that one of these with _FILE behind it names.", names.join(", "))

@@ -22,8 +22,8 @@ use args::{Cli, Command};
 use failure::Failure;
 use output::Format;
 
-use crate::config::given::near_variables;
-use crate::config::{ConfigError, Env, LogFormat, Settings, Side, Values};
+use crate::config::given::{Exposed, near_variables};
+use crate::config::{ConfigError, Env, LogFormat, Settings, Values};
 use crate::fault::Exit;
 use crate::run::resync::Kind;
 
@@ -54,10 +54,8 @@ pub fn main() -> ExitCode {
         Err(error) => return output::failure(&error.into(), logging::known_format(&values)),
     };
     panic::end_on_panic(log_format);
-    for (side, variable) in exposed {
-        tracing::warn!(
-            "the password of the {side} is on the command line, where every user of this machine can see it: use {variable} or ~/.pgpass"
-        );
+    for Exposed { what, instead } in exposed {
+        tracing::warn!("the {what} is on the command line, where every user of this machine can see it: use {instead}");
     }
     if action.knows_a_migration() {
         for (name, near) in near_variables(&env) {
@@ -121,14 +119,10 @@ fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result
     Ok((cli, flags::given(&matches)))
 }
 
-/// The ends whose password is on the command line, with the variable that would
-/// hide it.
-type Exposed = Vec<(Side, String)>;
-
 /// Completes the flags by environment and file. An error comes with the form of
 /// the log, as far as it was known by then.
-fn complete(action: &Action, flags: Values, env: &Env) -> Result<(Exposed, Values), (ConfigError, LogFormat)> {
-    let exposed = flags.exposed_passwords();
+fn complete(action: &Action, flags: Values, env: &Env) -> Result<(Vec<Exposed>, Values), (ConfigError, LogFormat)> {
+    let exposed = flags.exposed();
     let mut values = flags;
     if action.knows_a_migration() {
         let format = logging::known_format(&values);

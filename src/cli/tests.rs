@@ -37,7 +37,7 @@ fn whoever_takes_a_setting_is_a_command() {
     }
 }
 
-fn prepared(words: &[&str], env: &Env) -> (Action, Exposed, Values) {
+fn prepared(words: &[&str], env: &Env) -> (Action, Vec<Exposed>, Values) {
     let (cli, flags) = parse(std::iter::once("walferry").chain(words.iter().copied())).unwrap();
     let action = Action::of(cli.command);
     let (exposed, values) = complete(&action, flags, env).map_err(|(error, _)| error).unwrap();
@@ -52,10 +52,21 @@ fn wrong_usage_is_exit_code_2() {
 }
 
 #[test]
-fn a_password_in_a_flag_is_noticed_and_one_in_the_environment_is_not() {
-    let env = Env::empty().with("WALFERRY_TARGET_PGURI", "postgres://u:p@h/d");
-    let (_, exposed, _) = prepared(&["status", "--source", "postgres://u:p@h/d"], &env);
-    assert_eq!(exposed, [(Side::Source, "WALFERRY_SOURCE_PGURI".to_owned())]);
+fn a_password_or_token_in_a_flag_is_noticed_and_one_in_the_environment_is_not() {
+    let token = "0123456789abcdef";
+    let env = Env::empty().with("WALFERRY_TARGET_PGURI", "postgres://u:p@h/d").with("WALFERRY_LISTEN_TOKEN", token);
+    let exposed = |words: &[&str]| -> Vec<[String; 2]> {
+        prepared(words, &env).1.into_iter().map(|Exposed { what, instead }| [what, instead]).collect()
+    };
+    assert_eq!(
+        exposed(&["status", "--source", "postgres://u:p@h/d"]),
+        [["password of the source", "WALFERRY_SOURCE_PGURI or ~/.pgpass"]]
+    );
+    assert_eq!(
+        exposed(&["run", "--listen-token", token]),
+        [["token of --listen", "WALFERRY_LISTEN_TOKEN or WALFERRY_LISTEN_TOKEN_FILE"]]
+    );
+    assert!(exposed(&["run", "--listen-token", "none"]).is_empty() && exposed(&["run"]).is_empty());
 }
 
 #[test]
@@ -63,11 +74,14 @@ fn only_run_listens_and_listen_without_value_has_an_address() {
     let env =
         Env::empty().with_user("me").with("WALFERRY_SOURCE_PGURI", "host=a").with("WALFERRY_TARGET_PGURI", "host=b");
     let settings = |words: &[&str], env: &Env| Settings::validate(&prepared(words, env).2, env).unwrap();
-    assert_eq!(settings(&["run"], &env).listen, None);
-    assert_eq!(settings(&["run", "--listen"], &env).listen, Some("127.0.0.1:9187".parse().unwrap()));
+    let listen = |words: &[&str], env: &Env| settings(words, env).listen.map(|listen| listen.address().to_string());
+    assert_eq!(listen(&["run"], &env), None);
+    assert_eq!(listen(&["run", "--listen"], &env).as_deref(), Some("127.0.0.1:9187"));
+    let env = env.with("WALFERRY_LISTEN", "127.0.0.1:1");
+    assert_eq!(listen(&["run"], &env).as_deref(), Some("127.0.0.1:1"));
+    // What a daemon is refused is no affair of the others.
     let env = env.with("WALFERRY_LISTEN", "0.0.0.0:1");
-    assert_eq!(settings(&["run"], &env).listen, Some("0.0.0.0:1".parse().unwrap()));
-    assert_eq!(settings(&["catchup"], &env).listen, None);
+    assert_eq!(listen(&["catchup"], &env), None);
 }
 
 #[test]

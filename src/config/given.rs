@@ -12,9 +12,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::settings::connections::{CONFIG, SOURCE, TARGET};
-use super::settings::value::Value;
+use super::settings::how::{LISTEN, LISTEN_TOKEN};
+use super::settings::value::{ListenToken, Value};
 use super::settings::{self, About, Arity, Declared, InFile, Optional, Secrecy, Setting, Taker, value::Uri};
-use super::{ConnInfo, Env, Side, near_misses};
+use super::{Audience, ConnInfo, Env, Side, near_misses};
 
 /// The file that is read from the working folder when `--config` is not given.
 const DEFAULT_FILE: &str = "walferry.toml";
@@ -152,16 +153,35 @@ impl Values {
         self.0.get(name).map_or(Origin::Flag(name), |given| given.origin.clone())
     }
 
-    /// The ends whose password is on the command line, with the variable that
-    /// would hide it.
-    pub fn exposed_passwords(&self) -> Vec<(Side, String)> {
-        let is_exposed = |side: &Side| match self.0.get(uri(*side).about.name) {
-            Some(Given { texts, origin: Origin::Flag(_) }) => texts.iter().any(|t| ConnInfo::text_has_password(t)),
-            _ => false,
+    /// What is secret and on the command line, each with what would hide it.
+    pub fn exposed(&self) -> Vec<Exposed> {
+        let texts = |about: &About| match self.0.get(about.name) {
+            Some(Given { texts, origin: Origin::Flag(_) }) => texts.as_slice(),
+            _ => &[],
         };
-        let sides = [Side::Source, Side::Target].into_iter().filter(is_exposed);
-        sides.map(|side| (side, uri(side).about.variable())).collect()
+        let has_password = |side: &Side| texts(&uri(*side).about).iter().any(|text| ConnInfo::text_has_password(text));
+        let passwords = [Side::Source, Side::Target].into_iter().filter(has_password).map(|side| Exposed {
+            what: format!("password of the {side}"),
+            instead: format!("{} or ~/.pgpass", uri(side).about.variable()),
+        });
+        let token = &LISTEN_TOKEN.about;
+        let is_token =
+            |text: &String| ListenToken::read(text).is_some_and(|said| said.audience() != Audience::Everybody);
+        let tokens = Some(token).filter(|about| texts(about).iter().any(is_token)).map(|about| Exposed {
+            what: format!("token of --{}", LISTEN.about.name),
+            instead: format!("{variable} or {variable}_FILE", variable = about.variable()),
+        });
+        passwords.chain(tokens).collect()
     }
+}
+
+/// A secret that every user of the machine can see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// What it is.
+    pub what: String,
+    /// Where it belongs.
+    pub instead: String,
 }
 
 /// The connection string's setting of an end.

@@ -15,6 +15,7 @@ pub mod error;
 pub mod filter;
 pub mod given;
 mod keywords;
+pub mod listen;
 mod near;
 mod passfile;
 pub mod publications;
@@ -24,7 +25,6 @@ pub mod settings;
 mod uri;
 mod validate;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub use env::Env;
 pub use error::{ConfigError, ConnInfoError};
 pub use filter::{Pattern, Subject, TableFilter, Verdict};
 pub use given::{Origin, Values};
+pub use listen::{Audience, Listen, ListenAddress};
 pub use near::near_misses;
 pub use publications::Publications;
 
@@ -214,6 +215,6 @@ pub struct Settings {
     pub sequence_margin: u64,
     /// Pause between two passes over the large objects.
     pub large_object_interval: Duration,
-    /// Where metrics and health are served; `None` for nowhere.
-    pub listen: Option<SocketAddr>,
+    /// Where and to whom metrics and health are served; `None` for nowhere.
+    pub listen: Option<Listen>,
 }

@@ -12,16 +12,17 @@ use super::publications::{Names, Publications};
 use super::settings::connections::{NAME, PUBLICATION, SLOT};
 use super::settings::how::{
     BATCH_BYTES, BATCH_ROWS, COPY_RATE, INDEX_JOBS, INDEX_MEMORY, INDEX_WORKERS, JOBS, LARGE_OBJECT_INTERVAL, LISTEN,
-    PART_SIZE, PG_BIN, QUEUE_BYTES, RETRY_FOR, SEQUENCE_INTERVAL, SEQUENCE_MARGIN, SNAPSHOT_AGE, WAL_WARN,
+    LISTEN_TOKEN, PART_SIZE, PG_BIN, QUEUE_BYTES, RETRY_FOR, SEQUENCE_INTERVAL, SEQUENCE_MARGIN, SNAPSHOT_AGE,
+    WAL_WARN,
 };
 use super::settings::moved::{
     ACL, ADOPT_TABLES, ALL_TABLES, EXCLUDE_SCHEMAS, EXCLUDE_TABLES, NO_COPY, OWNERS, SCHEMA, SCHEMAS, START_LSN, TABLES,
 };
-use super::settings::value::{Patterns, Switch};
+use super::settings::value::{ListenToken, Patterns, Switch};
 use super::settings::{Optional, Setting};
 use super::{
-    Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Origin, Provenance, PublishWhat, SchemaMode, Settings,
-    Side,
+    Baseline, BatchBounds, ConnInfo, Env, IndexResources, Keep, Listen, Origin, Provenance, PublishWhat, SchemaMode,
+    Settings, Side,
 };
 
 /// Copy workers at most, by default: the source serves an application at the
@@ -76,7 +77,7 @@ impl Settings {
             large_object_interval: values.get(&LARGE_OBJECT_INTERVAL)?,
             sequence_interval: values.get(&SEQUENCE_INTERVAL)?,
             sequence_margin: values.get(&SEQUENCE_MARGIN)?,
-            listen: values.find(&LISTEN)?,
+            listen: listen(values)?,
         })
     }
 }
@@ -193,6 +194,17 @@ fn keep(values: &Values, setting: &Setting<Switch>) -> Result<Keep, ConfigError>
         Switch::On => Keep::Yes,
         Switch::Off => Keep::No,
     })
+}
+
+/// A token alone listens nowhere: one file serves several ways to start.
+fn listen(values: &Values) -> Result<Option<Listen>, ConfigError> {
+    let said = values.find(&LISTEN_TOKEN)?.map(ListenToken::audience);
+    let Some(address) = values.find(&LISTEN)? else { return Ok(None) };
+    let why = "names an address that other machines can reach: say who is served there, by a token that requests carry \
+               (WALFERRY_LISTEN_TOKEN, or the file that WALFERRY_LISTEN_TOKEN_FILE names), or with --listen-token none \
+               everybody; or listen on 127.0.0.1";
+    let refused = || ConfigError::Together { from: values.origin(&LISTEN), why };
+    Listen::new(address, said).ok_or_else(refused).map(Some)
 }
 
 fn default_jobs() -> usize {

@@ -77,6 +77,8 @@ pub struct Metrics {
     pub reconnects: IntCounterVec,
     /// Looks at the source, for figures only, that failed.
     pub look_failures: IntCounter,
+    /// Connections for these metrics that could not be accepted.
+    pub http_accept_failures: IntCounter,
     /// Lines of the log that could not be written.
     pub log_lines_lost: IntGauge,
     /// Memory of the process that is resident; 0 where the system does not say.
@@ -144,6 +146,8 @@ impl Metrics {
             reconnects: maker.counters("reconnects_total", "Connections lost and made again", "side")?,
             look_failures: maker
                 .counter("look_failures_total", "Looks at the source, for figures only, that failed")?,
+            http_accept_failures: maker
+                .counter("http_accept_failures_total", "Times that no connection for metrics could be accepted")?,
             log_lines_lost: maker.gauge("log_lines_lost", "Lines of the log that could not be written")?,
             resident_memory_bytes: maker.gauge("resident_memory_bytes", "Resident memory of the process")?,
             build_info: maker.gauges("build_info", "Always 1; the version is the label", "version")?,

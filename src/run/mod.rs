@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 pub use catchup::{CatchupReport, Finish, catchup};
 pub use error::Error;
@@ -47,7 +47,7 @@ use crate::config::{Provenance, Publications, Settings};
 use crate::copy::{self, CopyContext};
 use crate::fault::chain;
 use crate::lsn::{DurableLsn, EndLsn};
-use crate::observe::http::{self, Hub};
+use crate::observe::http::{HttpServer, Hub};
 use crate::observe::metrics::Metrics;
 use crate::observe::progress::Progress;
 use crate::session::Session;
@@ -201,8 +201,8 @@ impl Context {
 /// What ended the migration; [`Error::fault`] says what to do.
 pub async fn daemon(settings: Settings, until: Until, shutdown: CancellationToken) -> Result<(), Error> {
     let ctx = Context::new(settings, shutdown)?;
-    let serving = match ctx.settings.listen {
-        Some(listen) => Some(http::bind(listen).await?),
+    let serving = match &ctx.settings.listen {
+        Some(listen) => Some(HttpServer::bind(listen, ctx.hub.clone()).await?),
         None => None,
     };
     let work = retrying(&ctx, || attempt(&ctx, until));
@@ -210,17 +210,14 @@ pub async fn daemon(settings: Settings, until: Until, shutdown: CancellationToke
         None => work.await,
         Some(server) => {
             let http_end = CancellationToken::new();
-            let (end, served) = tokio::join!(
+            let (end, ()) = tokio::join!(
                 async {
                     let end = work.await;
                     http_end.cancel();
                     end
                 },
-                http::serve_on(server, ctx.hub.clone(), http_end.clone()),
+                server.run(http_end.clone()),
             );
-            if let Err(error) = served {
-                error!(%error, "the HTTP side failed");
-            }
             end
         }
     };

@@ -35,6 +35,7 @@ mod large_objects;
 mod lease;
 mod left_out;
 mod let_go;
+mod listening;
 mod made_types;
 mod membership;
 mod migration;

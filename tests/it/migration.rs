@@ -113,9 +113,15 @@ async fn write_events(client: Client, stop: Arc<AtomicBool>, events: Arc<AtomicI
 
 /// What the daemon that listens on this port answers to such a request.
 pub async fn get(port: u16, path: &str) -> String {
+    get_with(port, path, None).await
+}
+
+/// The same with a token.
+pub async fn get_with(port: u16, path: &str, token: Option<&str>) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{token}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();

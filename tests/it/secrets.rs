@@ -7,18 +7,21 @@ use std::path::Path;
 use walferry::demo::cluster::SUPERUSER;
 
 use crate::journey::{PATIENCE, value};
-use crate::migration::{get, until_streaming};
-use crate::support::connect;
+use crate::migration::{get, get_with, until_streaming};
 use crate::support::pair::{APP, DATABASE, Pair, TargetRole};
 use crate::support::process::{Finished, Walferry, command, free_port};
+use crate::support::{connect, wait_until};
 
 const SOURCE: &str = "hush4source'%$\\:";
 const TARGET: &str = "hush4target\"&# @";
 
+/// Of `--listen`.
+const TOKEN: &str = "hush4listen!(7)_";
+
 /// As whom we are on the target.
 const ROLE: TargetRole = TargetRole::Do;
 
-/// What is looked for: what is written of both in any encoding.
+/// What is looked for: what is written of each in any encoding.
 const SECRET: &str = "hush4";
 
 /// Programs of this name in a folder of their own, which write down what they are given.
@@ -49,7 +52,7 @@ fn files(folder: &Path) -> Vec<String> {
 /// The story: pg_dump inherited the connection strings of both ends, and a `kill -9` left its
 /// password file in /tmp.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left() {
+async fn a_password_or_token_is_in_no_output_no_state_no_child_and_no_file_that_is_left() {
     let pair = Pair::builder().start().await;
     pair.source_sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").await;
     let folder = tempfile::tempdir().unwrap();
@@ -65,7 +68,7 @@ async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left()
     let wrong = pair.target.uri(ROLE.name(), &format!("{TARGET}no"), DATABASE);
     let begun = |target: &str, arguments: &[&str], failpoint: &str| {
         let mut command = command(&source, target, arguments);
-        command.env("WALFERRY_PG_BIN", &bin).env("TMPDIR", &left);
+        command.env("WALFERRY_PG_BIN", &bin).env("TMPDIR", &left).env("WALFERRY_LISTEN_TOKEN", TOKEN);
         if !failpoint.is_empty() {
             command.env("WALFERRY_FAILPOINT", failpoint);
         }
@@ -75,16 +78,31 @@ async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left()
     let note = |ended: Finished, what: &str| format!("{what}: {}{}", ended.stdout, ended.stderr);
     said.push(note(begun(&wrong, &["check"], "").wait(PATIENCE), "check with a wrong password"));
     said.push(note(begun(&wrong, &["run"], "").wait(PATIENCE), "run with a wrong password"));
+    let others = format!("0.0.0.0:{}", free_port());
+    let shown = ["run", "--log-level", "trace", "--listen", &others, "--listen-token"];
+    for (token, code) in [(TOKEN, 7), ("hush4short", 2), ("hush4 with spaces in it", 2)] {
+        let ended = begun(&wrong, &[&shown[..], &[token]].concat(), "").wait(PATIENCE).code(code);
+        said.push(note(ended, "run with a token on the command line"));
+    }
+    said.push(note(begun(&target, &["run", "--help"], "").wait(PATIENCE).code(0), "help"));
     said.push(note(begun(&target, &["check", "--json", "--log-level", "trace"], "").wait(PATIENCE), "check"));
     said.push(note(
         begun(&target, &["run", "--jobs", "1"], "copy-before-commit:1").wait(PATIENCE),
         "a run that is killed",
     ));
     let port = free_port();
-    let daemon = begun(&target, &["run", "--log-level", "trace", "--listen", &format!("127.0.0.1:{port}")], "");
+    let listen = format!("127.0.0.1:{port}");
+    let daemon = begun(&target, &["run", "--log-level", "trace", "--listen", &listen], "");
     let daemon = until_streaming(&pair, daemon).await;
+    wait_until("there is a status", PATIENCE, || async {
+        get_with(port, "/status", Some(TOKEN)).await.starts_with("HTTP/1.1 200 ")
+    })
+    .await;
     for path in ["/", "/metrics", "/status", "/readyz"] {
-        said.push(format!("{path}: {}", get(port, path).await));
+        let (refused, served) = (get(port, path).await, get_with(port, path, Some(TOKEN)).await);
+        assert_eq!(refused.starts_with("HTTP/1.1 401 "), path != "/readyz", "{path}: {refused}");
+        assert!(!served.starts_with("HTTP/1.1 401 "), "{path}: {served}");
+        said.extend([refused, served].map(|answer| format!("{path}: {answer}")));
     }
     said.push(note(begun(&target, &["status", "--json"], "").wait(PATIENCE).code(0), "status"));
     said.push(note(daemon.kill(), "the daemon"));

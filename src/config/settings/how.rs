@@ -1,12 +1,13 @@
 //! Settings of how it is moved: workers, memory, pace, pauses.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{About, Heading, Optional, Setting, Taker, Words};
+use super::value::ListenToken;
+use super::{About, Heading, Optional, Secrecy, Setting, Taker, Words};
+use crate::config::ListenAddress;
 
 const HOW: About = About::under(Heading::How, Taker::Mover);
 
@@ -213,14 +214,31 @@ super::settings! {
     );
 
     /// One-shot commands are not scraped.
-    LISTEN: Optional<SocketAddr> = Setting::new(
+    LISTEN: Optional<ListenAddress> = Setting::new(
         About {
             name: "listen",
             help: "Serve /metrics, /livez, /readyz and /status here",
+            why: "An address that other machines can reach needs --listen-token. Requests must name the server by an IP \
+                  address, localhost, the machine's host name or the name given here, or carry the token: otherwise a \
+                  page of the web could read it in somebody's browser.",
             alone: "127.0.0.1:9187",
             taker: Taker::Daemon,
             ..HOW
         },
         Words("nowhere"),
+    );
+
+    /// As a password.
+    LISTEN_TOKEN: Optional<ListenToken> = Setting::new(
+        About {
+            name: "listen-token",
+            help: "Serve only requests that carry this token; none serves everybody who reaches the port",
+            why: "They carry it as \"Authorization: Bearer TOKEN\"; /livez and /readyz need none. On the command line every \
+                  user of the machine can see it: prefer the variable, or the file that it names.",
+            taker: Taker::Daemon,
+            secrecy: Secrecy::Secret,
+            ..HOW
+        },
+        Words("none with an address of this machine alone, else it must be said"),
     );
 }

@@ -4,7 +4,6 @@
 //! is rounded or clamped in silence.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::Arity;
 use crate::config::publications::Names;
-use crate::config::{LogFormat, SchemaMode};
+use crate::config::{Audience, ListenAddress, LogFormat, SchemaMode, Secret};
 use crate::lsn::Lsn;
 
 /// A type of settings.
@@ -215,7 +214,7 @@ impl Value for PathBuf {
     }
 }
 
-impl Value for SocketAddr {
+impl Value for ListenAddress {
     const PLACEHOLDER: &'static str = "ADDR:PORT";
     const EXAMPLES: &'static str = "127.0.0.1:9187";
 
@@ -224,11 +223,48 @@ impl Value for SocketAddr {
     }
 
     fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
+        ListenAddress::parse(text)
     }
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+/// What requests carry, or the word that nothing is asked of them.
+#[derive(Clone, PartialEq, Eq, PartialOrd)]
+pub struct ListenToken(String);
+
+impl ListenToken {
+    /// The word. It is too short for a token.
+    const EVERYBODY: &'static str = "none";
+
+    /// Bytes that a token has: what is tried over the network is not found among
+    /// those, and a request's head has room for it.
+    const LENGTHS: std::ops::RangeInclusive<usize> = 16..=256;
+
+    /// Who is served.
+    pub fn audience(self) -> Audience {
+        if self.0 == Self::EVERYBODY { Audience::Everybody } else { Audience::Bearer(Secret::new(self.0)) }
+    }
+}
+
+impl Value for ListenToken {
+    const PLACEHOLDER: &'static str = "TOKEN";
+    const EXAMPLES: &'static str = "what \"openssl rand -hex 16\" prints";
+
+    fn noun() -> String {
+        let (least, most) = (Self::LENGTHS.start(), Self::LENGTHS.end());
+        format!("the word {}, or {least} to {most} ASCII letters, digits and signs without a space", Self::EVERYBODY)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let is_token = Self::LENGTHS.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        (is_token || text == Self::EVERYBODY).then(|| ListenToken(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        "…".to_owned()
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::settings::Declared;
+use crate::config::{Audience, Secret};
 use crate::sql::TableName;
 
 fn env() -> Env {
@@ -55,6 +56,9 @@ fn a_value_that_cannot_be_used_names_its_setting_and_what_is_accepted() {
         (&SNAPSHOT_AGE, "25h", "a duration from 1s to 1day"),
         (&START_LSN, "16", "an LSN, such as 16/B374D848"),
         (&LISTEN, "9187", "an address and port"),
+        (&LISTEN, "0.0.0.0:9187", "--listen names an address that other machines can reach"),
+        (&LISTEN, "walferry:9187", "--listen-token none"),
+        (&LISTEN_TOKEN, "", "the word none, or 16 to 256 ASCII letters"),
         (&TABLES, "a.b.c", "the pattern \"a.b.c\" of --tables"),
         (&NAME, "", "1 to 40 of the letters a-z, 0-9 and _"),
         (&NAME, "Upper", "1 to 40"),
@@ -67,6 +71,34 @@ fn a_value_that_cannot_be_used_names_its_setting_and_what_is_accepted() {
     assert!(settings(&[(&NAME, &"x".repeat(41))]).is_err());
     let error = settings_of(&[], &env().with("WALFERRY_EXCLUDE_TABLES", "\"open")).unwrap_err().to_string();
     assert!(error.contains("of WALFERRY_EXCLUDE_TABLES cannot be used"), "{error}");
+}
+
+#[test]
+fn a_token_is_long_enough_and_no_error_repeats_it() {
+    let listen = |address: &str, token: &str| settings(&[(&LISTEN, address), (&LISTEN_TOKEN, token)]);
+    let audience = |address: &str, token: &str| listen(address, token).unwrap().listen.unwrap().audience().clone();
+    let token = "hunter2hunter2h!";
+    assert_eq!(audience("0.0.0.0:1", token), Audience::Bearer(Secret::new(token)));
+    assert_eq!(audience("127.0.0.1:1", token), Audience::Bearer(Secret::new(token)));
+    assert_eq!(audience("0.0.0.0:1", "none"), Audience::Everybody);
+    let longest = "h".repeat(256);
+    assert_eq!(audience("[::]:1", &longest), Audience::Bearer(Secret::new(&longest)));
+    for wrong in ["hunter2hunter2h", "hunter2 hunter2 h", "hunter2hunter2hü", "NONE", "none ", &format!("{longest}h")]
+    {
+        let error = listen("0.0.0.0:1", wrong).err().unwrap().to_string();
+        assert!(
+            error.starts_with("--listen-token must be the word none, or 16 to 256") && !error.contains("hun"),
+            "{error}"
+        );
+    }
+    assert!(settings(&[(&LISTEN_TOKEN, token)]).unwrap().listen.is_none(), "a token alone listens nowhere");
+    assert!(!format!("{:?}", listen("0.0.0.0:1", token).unwrap()).contains("hunter2"));
+    let of_file = env().with("WALFERRY_LISTEN", "0.0.0.0:1");
+    let error = settings_of(&[], &of_file).unwrap_err().to_string();
+    assert!(
+        error.starts_with("WALFERRY_LISTEN names an address") && error.contains("WALFERRY_LISTEN_TOKEN_FILE"),
+        "{error}"
+    );
 }
 
 #[test]
