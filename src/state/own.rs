@@ -44,12 +44,12 @@ own AS (SELECT c.oid, 'walferry.' || c.relname AS name, c.relkind, c.relowner, c
     FROM pg_catalog.pg_class c JOIN home ON home.oid = c.relnamespace WHERE c.relname = ANY ($1::text[])),
 granted AS (
     SELECT 'SCHEMA walferry' AS object, acl.* FROM home, us,
-        pg_catalog.aclexplode(home.nspacl) acl WHERE acl.privilege_type = 'CREATE'
+        pg_catalog.aclexplode(home.nspacl) acl WHERE acl.grantee <> home.nspowner AND acl.privilege_type = 'CREATE'
     UNION ALL SELECT 'TABLE ' || own.name, acl.* FROM own, pg_catalog.aclexplode(own.relacl) acl
-        WHERE acl.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER')
+        WHERE acl.grantee <> own.relowner AND acl.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER')
     UNION ALL SELECT pg_catalog.format('(%I) ON TABLE %s', a.attname, own.name), acl.* FROM own
         JOIN pg_catalog.pg_attribute a ON a.attrelid = own.oid, pg_catalog.aclexplode(a.attacl) acl
-        WHERE acl.privilege_type IN ('INSERT', 'UPDATE')),
+        WHERE acl.grantee <> own.relowner AND acl.privilege_type IN ('INSERT', 'UPDATE')),
 found (kind, what, sql) AS (
 SELECT 'owner', pg_catalog.format('the schema walferry belongs to role %I (run walferry as that role if that made it, and is yours)', r.rolname),
     'ALTER SCHEMA walferry RENAME TO walferry_of_another_role;'
@@ -170,11 +170,7 @@ mod tests {
             "",
         ),
         ("ALTER TABLE walferry.position ENABLE ROW LEVEL SECURITY", "walferry.position has row level security", ""),
-        (
-            "CREATE TABLE public.below () INHERITS (walferry.position)",
-            "public.below inherits from walferry.position",
-            "",
-        ),
+        ("CREATE TABLE public.below () INHERITS (walferry.position)", "public.below inherits from walferry.", ""),
         ("ALTER TABLE walferry.control INHERIT public.above", "walferry.control inherits from public.above", ""),
         (
             "ALTER TABLE walferry.position ALTER moved_at SET DEFAULT public.at()",
