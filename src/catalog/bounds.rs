@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use super::held::{self, Foreign};
 use super::tables::{Shape, only};
 use super::types;
 use crate::session::{DbContext, DbError, Session};
@@ -74,7 +75,7 @@ pub enum Rows {
     Others,
 }
 
-/// Whether a table has such rows; a condition that the server cannot ask for, as one of a
+/// Whether a table of the target has such rows; a condition that the server cannot ask for, as one of a
 /// hash, which names a table by its oid, is met by each row and by none.
 ///
 /// # Errors
@@ -93,11 +94,13 @@ pub async fn has(
     };
     let asked = format!("{of_table} WHERE ({condition}) IS{is_met} TRUE)");
     let sql = if condition.contains("satisfies_hash_partition") { &any } else { &asked };
-    let row = match session.query_one(sql, &[]).await {
-        Err(error) if error.as_db_error().is_some() => session.query_one(&any, &[]).await,
-        row => row,
+    let read = async |sql| held::read(session, std::iter::once((only(shape), table)), Foreign::Read, sql).await;
+    let rows = match read(sql).await {
+        Err(error) if error.as_db_error().is_some() => read(&any).await,
+        rows => rows,
     };
-    row.during(session.side(), format!("look for rows of {table} that do not fit the bounds"))?.take(0)
+    let rows = rows.during(session.side(), format!("look for rows of {table} that do not fit the bounds"))?;
+    Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
 }
 
 /// Whether these are the same bounds: the order of a list is left aside, and what the same

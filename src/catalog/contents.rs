@@ -2,15 +2,18 @@
 //!
 //! Invariant: a table that others inherit from is asked about itself alone, as
 //! its children have rows of their own; a partitioned table has its partitions'.
-//! Whatever empties a table says so too ([`Filled::sql`]).
+//! Whatever empties a table says so too ([`Filled::sql`]). Nothing is read of what has
+//! become a view meanwhile ([`held`]).
 //!
 //! Source: `RangeVar.inh` in `src/include/nodes/primnodes.h`: without ONLY a
 //! table stands for everything that inherits from it, in TRUNCATE as well.
 
 use std::collections::HashMap;
 
+use super::held::{self, Foreign};
 use super::named;
 use super::tables::{Shape, only};
+use crate::config::Side;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
 
@@ -75,29 +78,38 @@ pub async fn of(session: &Session, table: &TableName) -> Result<Contents, DbErro
 /// When one of them cannot be read.
 pub async fn filled(session: &Session, tables: &[&TableName]) -> Result<Vec<Filled>, DbError> {
     let named = names(session, tables).await?;
-    let asked: Vec<(&TableName, &String)> =
-        tables.iter().filter_map(|table| Some((*table, named.get(table)?))).collect();
+    let asked: Vec<(&TableName, &'static str)> =
+        tables.iter().filter_map(|table| Some((*table, *named.get(table)?))).collect();
     let mut found = Vec::new();
     for chunk in asked.chunks(TABLES_PER_QUERY) {
         let parts: Vec<String> = (0..)
             .zip(chunk)
-            .map(|(n, (_, sql))| format!("SELECT {n}::int8 WHERE EXISTS (SELECT FROM {sql})"))
+            .map(|(n, (table, only))| format!("SELECT {n} WHERE EXISTS (SELECT FROM {only}{})", table.sql()))
             .collect();
-        let rows = session.query(&parts.join(" UNION ALL "), &[]).await;
+        let relations = chunk.iter().map(|(table, only)| (*only, *table));
+        let rows = held::read(session, relations, foreign(session), &parts.join(" UNION ALL ")).await;
         for row in rows.during(session.side(), "look whether the tables are empty")? {
-            let place = usize::try_from(row.take::<i64>(0)?).unwrap_or(usize::MAX);
-            if let Some((table, sql)) = chunk.get(place) {
-                found.push(Filled { table: (*table).clone(), sql: (*sql).clone() });
+            let place = row.get(0).and_then(|place| place.parse::<usize>().ok()).unwrap_or(usize::MAX);
+            if let Some((table, only)) = chunk.get(place) {
+                found.push(Filled { table: (*table).clone(), sql: format!("{only}{}", table.sql()) });
             }
         }
     }
     Ok(found)
 }
 
+/// Rows of the target may be behind foreign tables, if its owner wants that.
+fn foreign(session: &Session) -> Foreign {
+    match session.side() {
+        Side::Source => Foreign::Refused,
+        Side::Target => Foreign::Read,
+    }
+}
+
 /// How many rows a table has, and the sum of their hashes, whatever their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checksum {
-    rows: i64,
+    rows: String,
     sum: String,
 }
 
@@ -123,12 +135,19 @@ pub async fn checksum(
         only(shape),
         table.sql()
     );
-    let row = session.query_one(&sql, &[]).await.during(session.side(), format!("compare the rows of {table}"))?;
-    Ok(Checksum { rows: row.take(0)?, sum: row.take(1)? })
+    let relation = std::iter::once((only(shape), table));
+    let rows = held::read(session, relation, foreign(session), &sql).await;
+    let rows = rows.during(session.side(), format!("compare the rows of {table}"))?;
+    // No answer is like none of the other side's.
+    let value = |column: usize| {
+        let value = rows.first().and_then(|row| row.get(column));
+        value.map_or_else(|| format!("none of the {}", session.side()), str::to_owned)
+    };
+    Ok(Checksum { rows: value(0), sum: value(1) })
 }
 
-/// How a statement names each table that is there, itself alone.
-async fn names(session: &Session, tables: &[&TableName]) -> Result<HashMap<TableName, String>, DbError> {
+/// What a statement has before the name of each table that is there, to mean itself alone.
+async fn names(session: &Session, tables: &[&TableName]) -> Result<HashMap<TableName, &'static str>, DbError> {
     let kinds = named::kinds(session, tables.iter().copied()).await?;
     let name = |(table, kind): (TableName, char)| {
         let only = match kind {
@@ -136,8 +155,7 @@ async fn names(session: &Session, tables: &[&TableName]) -> Result<HashMap<Table
             'p' | 'f' => "",
             _ => return None,
         };
-        let sql = format!("{only}{}", table.sql());
-        Some((table, sql))
+        Some((table, only))
     };
     Ok(kinds.into_iter().filter_map(name).collect())
 }

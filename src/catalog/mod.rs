@@ -12,6 +12,7 @@ pub mod contents;
 pub mod database;
 pub mod extensions;
 pub mod foreign_keys;
+pub mod held;
 pub mod holders;
 mod identity;
 pub mod large_objects;

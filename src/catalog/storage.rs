@@ -15,43 +15,45 @@
 //! COPY in that transaction goes by, too.
 //!
 //! Invariant: the comparison is made under the lock that the rows are read
-//! under, so what is found equal stays so until they are read.
+//! under, so what is found equal stays so until they are read. Nothing is read
+//! by a name before it is known to be a table's ([`held`]).
 //!
 //! Source: "Caveats" in the manual's chapter on MVCC; `ExecuteTruncateGuts` and
 //! `ATRewriteTables` in `src/backend/commands/tablecmds.c`; `pg_relation_filenode`
 //! in `src/backend/utils/adt/dbsize.c` (by the syscache, so as of now).
 
+use super::held;
+use super::tables::Shape;
 use crate::sql::{TableName, literal};
-
-/// Whose files are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// The table's own: what inherits from it is another table.
-    Own,
-    /// Those of a partitioned table's partitions, of all levels.
-    Partitions,
-}
 
 /// SQL for the simple protocol, to be run in a transaction with an older
 /// snapshot: locks the table (ACCESS SHARE) until that ends, and answers one
 /// value, true if the snapshot shows the table as it was.
-pub fn lock_and_compare(table: &TableName, oid: u32, extent: Extent) -> String {
-    // Not LOCK TABLE, which wants a right to the whole table: some columns may do.
-    let (only, oids) = match extent {
-        Extent::Own => ("ONLY ", format!("SELECT '{oid}'::pg_catalog.oid")),
-        Extent::Partitions => ("", partitions(oid)),
+///
+/// The files are those of a table itself (what inherits from it is another table), or of a
+/// partitioned table's partitions, of all levels.
+pub fn lock_and_compare(table: &TableName, oid: u32, shape: Shape) -> String {
+    let only = super::tables::only(shape);
+    // The partitions' locks are taken by the planner, once the root is held.
+    format!("{}; SELECT FROM {only}{} LIMIT 0; {}", held::hold(shape, table), table.sql(), compare(table, oid, shape))
+}
+
+/// The comparison alone, of what nobody has locked.
+pub fn compare(table: &TableName, oid: u32, shape: Shape) -> String {
+    let oids = match shape {
+        Shape::Plain => format!("SELECT '{oid}'::pg_catalog.oid"),
+        Shape::Partitioned => partitions(oid),
     };
-    let whole = match extent {
-        Extent::Own => "true".to_owned(),
-        Extent::Partitions => format!(
+    let whole = match shape {
+        Shape::Plain => "true".to_owned(),
+        Shape::Partitioned => format!(
             "(SELECT pg_catalog.array_agg(oid ORDER BY oid) FROM seen) = (SELECT pg_catalog.array_agg(relid::pg_catalog.oid \
              ORDER BY relid::pg_catalog.oid) FROM pg_catalog.pg_partition_tree('{oid}'::pg_catalog.regclass))"
         ),
     };
-    let (sql, name) = (table.sql(), literal(&table.sql()));
+    let name = literal(&table.sql());
     format!(
-        "SELECT FROM {only}{sql} LIMIT 0; \
-         WITH RECURSIVE seen (oid) AS ({oids}) \
+        "WITH RECURSIVE seen (oid) AS ({oids}) \
          SELECT coalesce(pg_catalog.to_regclass({name})::pg_catalog.oid = '{oid}'::pg_catalog.oid \
              AND pg_catalog.bool_and(c.relfilenode = coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)) AND {whole}, false) \
          FROM pg_catalog.pg_class c WHERE c.oid = ANY (ARRAY(SELECT oid FROM seen UNION ALL \

@@ -9,25 +9,43 @@ use crate::fault::Fault;
 use crate::session::replica_role::{self, ReplicaRole, WAYS};
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
+use crate::state::own::Strange;
 use crate::state::resume::Standing;
 use crate::state::{State, StateError};
+
+/// What the state says of the migration.
+pub(super) enum Told {
+    /// How far it is, if it has begun.
+    Standing(Option<Standing>),
+    /// Nothing, as others have a hand in it.
+    Refused,
+}
 
 /// Looks for a migration of this name in the state.
 pub(super) async fn migration(
     settings: &Settings,
     session: &Session,
     findings: &mut Findings,
-) -> Result<Option<Standing>, CheckError> {
+) -> Result<Told, CheckError> {
     match (has_schema(session).await?, State::is_installed(session).await?) {
-        (false, _) => return Ok(None),
+        (false, _) => return Ok(Told::Standing(None)),
         (true, false) => {
             findings
                 .problem(Side::Target, "state", "a schema named walferry exists and is not walferry's")
                 .remedy("walferry keeps its state in a schema of this name: rename or drop the one that is there")
                 .sql("ALTER SCHEMA walferry RENAME TO something_else;");
-            return Ok(None);
+            return Ok(Told::Standing(None));
         }
         (true, true) => {}
+    }
+    let strange = State::strange(session).await?;
+    if !strange.is_empty() {
+        let what = "the schema walferry is not safe to be used for the state, as others than role and administrators have a hand in it";
+        findings.problem(Side::Target, "state", what).remedy("look whose it is; what takes that away is below");
+        for Strange { what, sql } in strange {
+            findings.problem(Side::Target, "state", what).sql(sql);
+        }
+        return Ok(Told::Refused);
     }
     let standing = Standing::read(session, &settings.name).await?;
     if standing.as_ref().is_some_and(|standing| standing.finished) {
@@ -40,7 +58,7 @@ pub(super) async fn migration(
         let message = format!("migration {} has begun (phase {phase}) and goes on", settings.name);
         findings.ok(Side::Target, "state", message);
     }
-    Ok(standing)
+    Ok(Told::Standing(standing))
 }
 
 /// Whether there is a schema of the state's name.

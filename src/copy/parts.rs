@@ -20,6 +20,8 @@
 
 use std::collections::HashMap;
 
+use crate::catalog::held;
+use crate::catalog::tables::Shape;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident};
@@ -146,7 +148,8 @@ async fn cuts(source: &Session, table: &TableName, column: &str, parts: u64) -> 
     }
     let column = ident(column);
     let sql = format!("SELECT min({column})::int8, max({column})::int8 FROM ONLY {}", table.sql());
-    source.batch_execute(BEGIN_LOOK).await.during(source.side(), action())?;
+    let begin = format!("{BEGIN_LOOK}; {}", held::hold(Shape::Plain, table));
+    source.batch_execute(&begin).await.during(source.side(), action())?;
     let row = source.query_one(&sql, &[]).await.during(source.side(), action())?;
     source.batch_execute(END_LOOK).await.during(source.side(), action())?;
     Ok(match (row.take(0)?, row.take(1)?) {

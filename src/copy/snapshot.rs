@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::CopyError;
-use crate::catalog::storage::{self, Extent};
+use crate::catalog::storage;
 use crate::catalog::tables::Shape;
 use crate::config::Settings;
 use crate::fault::sqlstate;
@@ -114,15 +114,6 @@ async fn enter(settings: &Settings, snapshot: &str) -> Result<Session, CopyError
     }
 }
 
-/// A new connection to the source inside a snapshot, to read rows from.
-pub(super) async fn reader(settings: &Settings, snapshot: &Exported) -> Result<Connection, CopyError> {
-    let mut connection = connect(settings).await?;
-    match connection.simple_query(&snapshot.import()).await {
-        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
-        result => result.map(|_| connection).map_err(CopyError::from),
-    }
-}
-
 /// A new connection to the source, to read rows from: see [`look`].
 pub(super) async fn connect(settings: &Settings) -> Result<Connection, WireError> {
     Connection::connect(&settings.source, Purpose::Session, &settings.name).await
@@ -148,24 +139,44 @@ pub(super) async fn look(
     snapshot: &Exported,
     (table, oid, shape): (&TableName, u32, Shape),
 ) -> Result<Sight, CopyError> {
-    let extent = match shape {
-        Shape::Plain => Extent::Own,
-        Shape::Partitioned => Extent::Partitions,
-    };
-    let sql = format!("{}; {}", snapshot.import(), storage::lock_and_compare(table, oid, extent));
+    let reading = |source| CopyError::Read { table: table.clone(), source };
+    let sql = format!("{}; {}", snapshot.import(), storage::lock_and_compare(table, oid, shape));
     let sight = match connection.simple_query(&sql).await {
-        Ok(rows) => {
-            let is_same = rows.first().and_then(|row| row.first()).is_some_and(|value| value.as_deref() == Some("t"));
-            if is_same { Sight::True } else { Sight::Passed }
+        Ok(rows) => sight(&rows),
+        Err(error) if error.sqlstate().is_some_and(sqlstate::is_restricted) => {
+            view_or_gone(connection, snapshot, (table, oid, shape), error).await?
         }
         Err(error) if error.sqlstate().is_some_and(is_gone) => return Err(CopyError::SnapshotGone),
         Err(error) if has_passed(&error) => Sight::Passed,
-        Err(source) => return Err(CopyError::Read { table: table.clone(), source }),
+        Err(error) => return Err(reading(error)),
     };
     if sight == Sight::Passed {
         connection.simple_query("ROLLBACK").await?;
     }
     Ok(sight)
+}
+
+/// The snapshot is gone, or the table has become a view, or one of its partitions may not be read.
+async fn view_or_gone(
+    connection: &mut Connection,
+    snapshot: &Exported,
+    (table, oid, shape): (&TableName, u32, Shape),
+    refused: WireError,
+) -> Result<Sight, CopyError> {
+    connection.simple_query("ROLLBACK").await?;
+    let sql = format!("{}; {}", snapshot.import(), storage::compare(table, oid, shape));
+    match connection.simple_query(&sql).await {
+        Ok(rows) if sight(&rows) == Sight::True => Err(CopyError::Read { table: table.clone(), source: refused }),
+        Ok(_) => Ok(Sight::Passed),
+        Err(error) if error.sqlstate().is_some_and(is_gone) => Err(CopyError::SnapshotGone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the comparison has said.
+fn sight(rows: &[Vec<Option<String>>]) -> Sight {
+    let is_same = rows.first().and_then(|row| row.first()).is_some_and(|value| value.as_deref() == Some("t"));
+    if is_same { Sight::True } else { Sight::Passed }
 }
 
 /// Ends the transaction that [`look`] began.
@@ -238,16 +249,62 @@ mod unit {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         ours.batch_execute(begin).await.unwrap();
         let exported = Exported::by(&ours).await.unwrap();
-        assert!(reader(&settings, &exported).await.is_ok());
         others.batch_execute("CREATE TABLE public.t (i int)").await.unwrap();
         others.batch_execute(begin).await.unwrap();
         let later = Exported::by(&others).await.unwrap();
         let mistaken = Exported { name: later.name, sees: exported.sees };
-        assert!(matches!(reader(&settings, &mistaken).await, Err(CopyError::SnapshotGone)));
         let mut connection = connect(&settings).await.unwrap();
         let table = TableName::new("public", "t");
         let looked = look(&mut connection, &mistaken, (&table, 1, Shape::Plain)).await;
         assert!(matches!(looked, Err(CopyError::SnapshotGone)), "{looked:?}");
+    }
+
+    /// An ordinary user with a table, a partitioned one, and a function that the planner runs.
+    const BAIT: &str = "SET ROLE app; CREATE TABLE public.t (id int); \
+        CREATE TABLE public.p (id int) PARTITION BY LIST (id); CREATE TABLE public.leaf PARTITION OF public.p DEFAULT; \
+        CREATE FUNCTION public.bait() RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+            $$ BEGIN PERFORM pg_catalog.pg_advisory_lock(4711); RETURN 7; END $$";
+
+    /// The story: the look at a table was a SELECT without rows, which the planner folded the
+    /// function of a view into that had its name by then: it ran as a superuser.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_that_becomes_a_view_before_it_is_read_is_passed_and_the_view_is_not_run() {
+        let server = Server::start().await;
+        let settings = server.settings(SUPERUSER, SchemaMode::Create);
+        let (ours, app) = (server.source(SUPERUSER).await, server.source(SUPERUSER).await);
+        app.batch_execute(BAIT).await.unwrap();
+        let count = async |sql: &str| app.query_one(sql, &[]).await.unwrap().take::<i64>(0).unwrap();
+        for (name, shape) in [("t", Shape::Plain), ("p", Shape::Partitioned)] {
+            for setting in ["view, foreign-table", ""] {
+                ours.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+                let exported = Exported::by(&ours).await.unwrap();
+                let oid = format!("SELECT 'public.{name}'::regclass::oid");
+                let oid: u32 = app.query_one(&oid, &[]).await.unwrap().take(0).unwrap();
+                let mut connection = connect(&settings).await.unwrap();
+                connection.simple_query(&format!("SET restrict_nonsystem_relation_kind = '{setting}'")).await.unwrap();
+                let swap = format!(
+                    "BEGIN; ALTER TABLE public.{name} RENAME TO away; CREATE VIEW public.{name} AS SELECT 1 AS id WHERE public.bait() > 0"
+                );
+                app.batch_execute(&swap).await.unwrap();
+                let let_go = async {
+                    while count("SELECT count(*) FROM pg_catalog.pg_locks WHERE NOT granted").await == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    app.batch_execute("COMMIT").await.unwrap();
+                };
+                let table = TableName::new("public", name);
+                let (looked, ()) = tokio::join!(look(&mut connection, &exported, (&table, oid, shape)), let_go);
+                assert_eq!(looked.unwrap(), Sight::Passed, "{name} with '{setting}'");
+                assert_eq!(
+                    count("SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory'").await,
+                    0,
+                    "{name} with '{setting}'"
+                );
+                ours.batch_execute("ROLLBACK").await.unwrap();
+                let back = format!("DROP VIEW public.{name}; ALTER TABLE public.away RENAME TO {name}");
+                app.batch_execute(&back).await.unwrap();
+            }
+        }
     }
 
     #[test]

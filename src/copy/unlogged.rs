@@ -14,7 +14,8 @@ use super::emptying;
 use super::pace::Pace;
 use super::plan::{Coming, Copies, copies, paired};
 use super::rows::{self, Tally, Within};
-use super::{CopyContext, CopyError, snapshot};
+use super::snapshot::{self, Sight};
+use super::{CopyContext, CopyError};
 use crate::apply::order::{References, parents_first};
 use crate::catalog::tables::{Detail, Found, Shape, by_name};
 use crate::catalog::triggers::{Fires, InForce};
@@ -72,10 +73,15 @@ pub async fn run(ctx: &CopyContext<'_>) -> Result<u64, CopyError> {
         refuse_triggers(target.session(), &units).await?;
     }
     let snapshot = snapshot::Exported::by(&source).await?;
-    let mut reader = snapshot::reader(ctx.settings, &snapshot).await?;
+    let mut reader = snapshot::connect(ctx.settings).await?;
     let pace = Pace::new(ctx.settings.copy_rate);
     for unit in &units {
+        let read = (&unit.table.name, unit.table.oid, Shape::Plain);
+        if snapshot::look(&mut reader, &snapshot, read).await? == Sight::Passed {
+            return Err(CopyError::Rewritten { table: unit.table.name.clone(), times: 1 });
+        }
         fill(ctx, &pace, (&mut reader, &target), unit).await?;
+        snapshot::leave(&mut reader).await?;
     }
     failpoint::hit("unlogged-before-commit");
     target.commit("copy the unlogged tables").await?;

@@ -166,6 +166,12 @@ pub fn is_gone(sqlstate: &str) -> bool {
     matches!(sqlstate, UNDEFINED_TABLE | "3F000")
 }
 
+/// Whether what has a name may be a view that is not to be read
+/// (object_not_in_prerequisite_state, see [`crate::wire::RESTRICTED`]); it has other causes.
+pub fn is_restricted(sqlstate: &str) -> bool {
+    sqlstate == "55000"
+}
+
 /// Whether a table, a column or a schema is not there under its name:
 /// undefined_column, or as [`is_gone`].
 pub fn is_undefined(sqlstate: &str) -> bool {

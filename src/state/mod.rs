@@ -1,7 +1,8 @@
 //! The durable state: the schema `walferry` on the target.
 //!
-//! Invariant: nothing that a restart needs lives anywhere else. Tables are
+//! Invariants: nothing that a restart needs lives anywhere else. Tables are
 //! keyed by the migration's name, so several migrations can share a target.
+//! Nothing of the schema is read before it is known to be ours alone ([`own`]).
 
 pub mod control;
 pub mod copying;
@@ -10,6 +11,7 @@ pub mod deferred;
 pub mod large_objects;
 pub mod lease;
 pub mod migration;
+pub mod own;
 pub mod places;
 pub mod position;
 pub mod resume;
@@ -80,6 +82,12 @@ pub enum StateError {
     /// The schema exists but is not ours, or is damaged.
     #[error("the schema \"walferry\" on the target is not walferry's: {0}")]
     Foreign(String),
+    /// Others could act with our rights, or move our position.
+    #[error(
+        "the schema \"walferry\" on the target is not safe to be used, as others than role and administrators have a hand in it; \
+         look whose it is, and then run on the target what takes that away:\n{}", own::listed(.0)
+    )]
+    Strange(Vec<own::Strange>),
     /// Another process works on this migration.
     #[error("migration \"{name}\" is being worked on by {holder}")]
     Leased {
@@ -99,6 +107,7 @@ impl StateError {
         match self {
             StateError::Db(error) => error.fault(),
             StateError::Newer { .. } | StateError::Foreign(_) => Fault::lasting(Side::Target),
+            StateError::Strange(_) => Fault::Refused,
             StateError::Leased { .. } => Fault::Server(Side::Target, Trouble::Leased),
             StateError::NoMigration(_) => Fault::NoMigration,
         }
@@ -141,8 +150,12 @@ impl State {
             // Looked for in a transaction of its own: one that had begun before
             // the lock was had would not hear of a schema that was made meanwhile.
             if !Self::is_installed(session).await? {
-                let sql = format!("BEGIN; {}; COMMIT", include_str!("schema.sql"));
-                session.batch_execute(&sql).await.during(Side::Target, action)?;
+                session
+                    .batch_execute(concat!("BEGIN; ", include_str!("schema.sql")))
+                    .await
+                    .during(Side::Target, action)?;
+                Self::take_grants_back(session).await?;
+                session.batch_execute("COMMIT").await.during(Side::Target, action)?;
             }
             Ok(())
         })
@@ -208,11 +221,12 @@ impl State {
         Ok(row.take(0)?)
     }
 
-    /// Refuses a schema that a newer walferry wrote.
+    /// Refuses a schema that others have a hand in, or that a newer walferry wrote.
     ///
     /// # Errors
     /// When it is one, or cannot be read.
     pub(crate) async fn require_known(session: &Session) -> Result<(), StateError> {
+        Self::require_own(session).await?;
         match Self::version(session).await? {
             known if (1..=VERSION).contains(&known) => Ok(()),
             found => Err(StateError::Newer { found }),
@@ -223,13 +237,14 @@ impl State {
     /// an older walferry wrote is brought to this version.
     ///
     /// # Errors
-    /// When the schema is missing, not ours, or of a newer version.
+    /// When the schema is missing, not ours alone, or of a newer version.
     pub async fn open(session: Session, name: &str) -> Result<Self, StateError> {
-        let (is_installed, version) = tokio::join!(Self::is_installed(&session), Self::version(&session));
+        let (is_installed, is_own) = tokio::join!(Self::is_installed(&session), Self::require_own(&session));
+        is_own?;
         if !is_installed? {
             return Err(StateError::NoMigration(name.to_owned()));
         }
-        match version? {
+        match Self::version(&session).await? {
             VERSION => {}
             older if (1..VERSION).contains(&older) => Self::upgrade(&session).await?,
             found => return Err(StateError::Newer { found }),
@@ -392,7 +407,7 @@ mod tests {
     /// The story: a state of the version 6 that had no names of parts could not be read.
     #[tokio::test]
     async fn types_that_either_version_6_has_paired_are_known() {
-        for names in ["ADD COLUMN names text[] NOT NULL DEFAULT '{a}', ", ""] {
+        for names in ["ADD COLUMN names text[] NOT NULL DEFAULT '{}', ", ""] {
             let pair = Pair::new().await;
             let state = begun(pair.target(TARGET_OWNER).await, "source").await;
             let older = format!(

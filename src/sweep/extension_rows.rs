@@ -12,6 +12,8 @@
 use futures_util::{SinkExt, StreamExt, pin_mut};
 
 use crate::catalog::extensions::{ConfigKind, ConfigTable, config_tables};
+use crate::catalog::held::{self, Foreign};
+use crate::catalog::tables::Shape;
 use crate::config::Settings;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::{TableName, ident, literal};
@@ -125,6 +127,18 @@ async fn fill(source: &Session, target: &Session, table: &ConfigTable) -> Result
     if table.kind == ConfigKind::Sequence {
         return set(source, target, &table.table).await;
     }
+    let action = || format!("read {}", table.table);
+    // The rows' own transaction: what is read is held in it.
+    let begin = format!("BEGIN READ ONLY; {}", held::hold(Shape::Plain, &table.table));
+    let copied = match source.batch_execute(&begin).await {
+        Ok(()) => copy(source, target, table).await,
+        Err(error) => Err(error).during(source.side(), action()),
+    };
+    let ended = source.batch_execute("ROLLBACK").await.during(source.side(), action());
+    copied.and(ended)
+}
+
+async fn copy(source: &Session, target: &Session, table: &ConfigTable) -> Result<(), DbError> {
     let name = table.table.sql();
     let columns = table.columns.iter().map(|column| ident(column)).collect::<Vec<_>>().join(", ");
     let out = format!("COPY (SELECT {columns} FROM ONLY {name} {}) TO STDOUT", where_user(table));
@@ -142,8 +156,14 @@ async fn fill(source: &Session, target: &Session, table: &ConfigTable) -> Result
 
 async fn set(source: &Session, target: &Session, sequence: &TableName) -> Result<(), DbError> {
     let sql = format!("SELECT last_value, is_called FROM {}", sequence.sql());
-    let row = source.query_one(&sql, &[]).await.during(source.side(), format!("read {sequence}"))?;
-    let (value, is_called): (i64, bool) = (row.take(0)?, row.take(1)?);
-    let sql = format!("SELECT pg_catalog.setval({}::regclass, {value}, {is_called})", literal(&sequence.sql()));
+    let rows = held::read(source, std::iter::once(("", sequence)), Foreign::Refused, &sql).await;
+    let rows = rows.during(source.side(), format!("read {sequence}"))?;
+    let value = |column| rows.first().and_then(|row| row.get(column)).unwrap_or("NULL");
+    let sql = format!(
+        "SELECT pg_catalog.setval({}::regclass, {}::bigint, {}::boolean)",
+        literal(&sequence.sql()),
+        literal(value(0)),
+        literal(value(1))
+    );
     target.batch_execute(&sql).await.during(target.side(), format!("set {sequence}"))
 }

@@ -344,7 +344,7 @@ fn pooler_or(error: WireError) -> WireError {
 
 /// By a statement: at startup older versions would refuse some, and poolers all.
 async fn prepare(connection: &mut Connection) -> Result<(), WireError> {
-    let sql = preparation(connection.server_version());
+    let sql = preparation(connection.server_version(), connection.side());
     connection.simple_query(&sql).await.map(drop)
 }
 

@@ -47,7 +47,7 @@ pub use copy_out::{CopyOut, Gathered};
 pub use dial::cancel;
 pub use error::{AuthError, Peer, WireError};
 pub use frame::{Frame, FrameReader, FrameWriter, server_error};
-pub use prepare::{PINNED, pg_dump_options, preparation};
+pub use prepare::{PINNED, RESTRICTED, pg_dump_options, preparation};
 pub use replication::{
     CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, SlotOptions, SnapshotAction, Streaming,
     SystemIdentity,

@@ -5,13 +5,18 @@
 //! side as it was written on the other. `row_security` is off so that a policy is an
 //! error instead of missing rows; commits have reached the disk when they return: a
 //! position is confirmed to the source on the strength of that. Read-only transactions
-//! stay so: providers set that when a disk is full.
+//! stay so: providers set that when a disk is full. On the source no session runs what is
+//! behind a view or a foreign table ([`RESTRICTED`]): it may have been put where a table or
+//! a sequence was when it was listed.
 //!
 //! Source: `libpqrcv_connect` in `src/backend/replication/libpqwalreceiver/libpqwalreceiver.c`
 //! and `setup_connection` in `src/bin/pg_dump/pg_dump.c` pin the first of them;
-//! <https://www.postgresql.org/docs/current/runtime-config-client.html> has all.
+//! <https://www.postgresql.org/docs/current/runtime-config-client.html> has all;
+//! `set_restrict_relation_kind` in `pg_dump.c`, and CVE-2024-7348.
 
 use std::fmt::Write;
+
+use crate::config::Side;
 
 /// A setting, the value that it has in our sessions, and the version (as
 /// `server_version_num`) from which on servers know it.
@@ -68,6 +73,15 @@ pub const PINNED: [Pin; 28] = [
     ("tcp_keepalives_count", "6", 0),
 ];
 
+/// What sessions of the source are kept from, where the server has the setting (17, and the
+/// minors of August 2024: 12.20, 13.16, 14.13, 15.8, 16.4). Views and foreign tables that
+/// came with the server may be read. Not on the target: the triggers, defaults and materialized
+/// views there that act for us may be over views, and are the owners' whose rows we bring.
+pub const RESTRICTED: (&str, &str) = ("restrict_nonsystem_relation_kind", "view, foreign-table");
+
+/// The first major version that has it in every minor.
+const RESTRICTED_SINCE: i32 = 170_000;
+
 /// Those of pg_dump, as its session's options: what it does not set by itself.
 pub const OF_PG_DUMP: [&str; 9] = [
     "jit",
@@ -83,10 +97,20 @@ pub const OF_PG_DUMP: [&str; 9] = [
 
 /// The statement that prepares a session of a server of this version
 /// (`server_version_num`); one, as a walsender below PostgreSQL 15 does not take several.
-pub fn preparation(version: i32) -> String {
+pub fn preparation(version: i32, side: Side) -> String {
     let mut sql = String::from("SELECT ");
     for (name, value, _) in PINNED.iter().filter(|(_, _, since)| version >= *since) {
         write!(sql, "pg_catalog.set_config('{name}', '{value}', false), ").unwrap_or_default();
+    }
+    if side == Side::Source {
+        let (name, value) = RESTRICTED;
+        // Asked of the server: what is built on PostgreSQL may number its minors otherwise.
+        write!(
+            sql,
+            "CASE WHEN pg_catalog.current_setting('{name}', true) IS NOT NULL \
+             THEN pg_catalog.set_config('{name}', '{value}', false) END, "
+        )
+        .unwrap_or_default();
     }
     sql.push_str(
         "pg_catalog.set_config('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit') \
@@ -96,9 +120,13 @@ pub fn preparation(version: i32) -> String {
 }
 
 /// pg_dump's options: no timeouts (it sets its own off only after its first statement),
-/// and what it takes from database and role of a server of this version.
+/// and what it takes from database and role of a server of this version. One from before
+/// August 2024 does not restrict itself; below 17 it is left so, as the server may not know
+/// the setting, and `--schema-only` reads no rows.
 pub fn pg_dump_options(version: i32) -> String {
     let is_wanted = |name: &str| name.ends_with("_timeout") || OF_PG_DUMP.contains(&name);
     let wanted = PINNED.iter().filter(|(name, _, since)| version >= *since && is_wanted(name));
-    wanted.map(|(name, value, _)| format!("-c {name}={value}")).collect::<Vec<_>>().join(" ")
+    let restricted = Some(RESTRICTED).filter(|_| version >= RESTRICTED_SINCE);
+    let options = wanted.map(|(name, value, _)| (*name, *value)).chain(restricted);
+    options.map(|(name, value)| format!("-c {name}={}", value.replace(' ', ""))).collect::<Vec<_>>().join(" ")
 }

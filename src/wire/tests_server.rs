@@ -384,10 +384,14 @@ async fn every_session_has_the_pinned_settings_whatever_role_and_database_have()
             };
             assert!(is_it, "{name} is {asked} for {purpose:?}");
         }
+        let (name, value) = RESTRICTED;
+        assert_eq!(ask(&mut connection, &format!("SHOW {name}")).await, value, "{purpose:?}");
     }
     let named: Vec<&str> = OPPOSITE.iter().map(|(name, _)| *name).collect();
     let unasked: Vec<&str> =
         PINNED.iter().filter(|(name, _, since)| *since == 0 && !named.contains(name)).map(|(name, ..)| *name).collect();
     assert!(unasked.is_empty(), "{unasked:?}");
+    let restricted = "-c restrict_nonsystem_relation_kind=view,foreign-table";
+    assert!(pg_dump_options(170_000).contains(restricted) && !pg_dump_options(150_018).contains(restricted));
     assert!(prepare::OF_PG_DUMP.iter().all(|name| pg_dump_options(110_000).contains(&format!("-c {name}="))));
 }

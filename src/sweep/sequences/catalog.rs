@@ -1,17 +1,22 @@
 //! The sequences of one side with their values.
 //!
-//! Invariant: one whose value is not had says why. Source: `pg_sequences.last_value`
+//! Invariants: one whose value is not had says why. None is read that has become something
+//! else since it was listed: it is [`held`] first. Source: `pg_sequences.last_value`
 //! is not used: it is null both for a sequence that was never called and for one
 //! that may not be read, as is what `pg_get_sequence_data` (18) returns.
 
 use std::ops::Deref;
+use std::str::FromStr;
+
+use tokio_postgres::SimpleQueryRow;
 
 use super::CHUNK_SEQUENCES;
 use super::problem::{SequenceCause, refusal};
 use super::value::Value;
+use crate::catalog::held::{self, Foreign};
 use crate::catalog::sequences;
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Row, Session};
+use crate::session::{DbContext, DbError, Session};
 
 /// How long a sequence is waited for that is read or set by itself: a statement
 /// over many has waited for it already.
@@ -83,7 +88,8 @@ async fn read_chunk(session: &Session, chunk: &mut [&mut Sequence], gone: IfGone
         format!("SELECT {index}, last_value, is_called, tableoid FROM {}", sequence.name.sql())
     };
     let branches: Vec<String> = chunk.iter().enumerate().map(branch).collect();
-    let rows = match session.query(&branches.join(" UNION ALL "), &[]).await {
+    let names = chunk.iter().map(|sequence| ("", &sequence.name));
+    let rows = match held::read(session, names, Foreign::Refused, &branches.join(" UNION ALL ")).await {
         Ok(rows) => rows,
         Err(error) if error.as_db_error().is_none() || (gone == IfGone::Fail && is_gone(&error)) => {
             return Err(error).during(session.side(), "read the sequences");
@@ -91,9 +97,9 @@ async fn read_chunk(session: &Session, chunk: &mut [&mut Sequence], gone: IfGone
         Err(_) => return read_singly(session, chunk, gone).await,
     };
     for row in &rows {
-        let index = usize::try_from(row.take::<i32>(0)?).unwrap_or(usize::MAX);
+        let index = number::<usize>(row, 0).unwrap_or(usize::MAX);
         if let Some(sequence) = chunk.get_mut(index) {
-            sequence.value = value(sequence, row, 1)?;
+            sequence.value = value(sequence, row, 1);
         }
     }
     Ok(())
@@ -103,8 +109,10 @@ async fn read_singly(session: &Session, chunk: &mut [&mut Sequence], gone: IfGon
     wait_less(session).await?;
     let queries = chunk.iter_mut().map(|sequence| async move {
         let sql = format!("SELECT last_value, is_called, tableoid FROM {}", sequence.name.sql());
-        match session.query_one(&sql, &[]).await {
-            Ok(row) => sequence.value = value(sequence, &row, 0)?,
+        match held::read(session, std::iter::once(("", &sequence.name)), Foreign::Refused, &sql).await {
+            Ok(rows) => {
+                sequence.value = rows.first().map_or(Err(SequenceCause::Another), |row| value(sequence, row, 0));
+            }
             Err(error) if error.as_db_error().is_none() || (gone == IfGone::Fail && is_gone(&error)) => {
                 return Err(error).during(session.side(), "read a sequence");
             }
@@ -117,10 +125,15 @@ async fn read_singly(session: &Session, chunk: &mut [&mut Sequence], gone: IfGon
 }
 
 /// The value in a row, from this column on: a sequence is read by its name, and may have
-/// given that to another one since it was listed.
-fn value(sequence: &Sequence, row: &Row, column: usize) -> Result<Result<Value, SequenceCause>, DbError> {
-    let value = (row.take(column)?, row.take(column + 1)?);
-    Ok(if row.take::<u32>(column + 2)? == sequence.oid { Ok(value) } else { Err(SequenceCause::Another) })
+/// given that to another one, or to a table, since it was listed.
+fn value(sequence: &Sequence, row: &SimpleQueryRow, column: usize) -> Result<Value, SequenceCause> {
+    let is_it = number(row, column + 2) == Some(sequence.oid);
+    let value = number(row, column).zip(row.get(column + 1).map(|is_called| is_called == "t"));
+    value.filter(|_| is_it).ok_or(SequenceCause::Another)
+}
+
+fn number<T: FromStr>(row: &SimpleQueryRow, column: usize) -> Option<T> {
+    row.get(column)?.parse().ok()
 }
 
 /// From now on single ones are waited for, until the next pass.
@@ -128,7 +141,8 @@ pub(super) async fn wait_less(session: &Session) -> Result<(), DbError> {
     session.batch_execute(SINGLE_LOCK_WAIT).await.during(session.side(), "shorten the lock timeout")
 }
 
-/// Whether a sequence was dropped or renamed since it was listed.
+/// Whether a sequence was dropped or renamed since it was listed, also where something else
+/// has its name by now.
 pub(super) fn is_gone(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| sqlstate::is_gone(code.code()))
+    error.code().is_some_and(|code| sqlstate::is_gone(code.code()) || sqlstate::is_restricted(code.code()))
 }
