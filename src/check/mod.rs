@@ -36,7 +36,6 @@ use serde::Serialize;
 
 use acting::Acting;
 pub use findings::{Finding, Findings, Place, Severity};
-use target::Told;
 
 use crate::config::{SchemaMode, Settings, Side};
 use crate::fault::{Exit, Fault};
@@ -216,11 +215,7 @@ fn known(standing: Option<&Standing>) -> &Known {
 async fn predicates(settings: &Settings, source: Option<&Session>, target: Option<&Session>, findings: &mut Findings) {
     let mut read = None;
     if let Some(target) = target {
-        let told = group(settings, target, findings, async |s, f| target::migration(settings, s, f).await).await;
-        read = match told {
-            Some(Told::Standing(standing)) => Some(standing),
-            Some(Told::Refused) | None => None,
-        };
+        read = group(settings, target, findings, async |s, f| target::migration(settings, s, f).await).await.flatten();
     }
     let told = target.filter(|_| read.is_some());
     let standing = read.as_ref().and_then(Option::as_ref);

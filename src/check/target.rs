@@ -13,28 +13,21 @@ use crate::state::own::Strange;
 use crate::state::resume::Standing;
 use crate::state::{State, StateError};
 
-/// What the state says of the migration.
-pub(super) enum Told {
-    /// How far it is, if it has begun.
-    Standing(Option<Standing>),
-    /// Nothing, as others have a hand in it.
-    Refused,
-}
-
-/// Looks for a migration of this name in the state.
+/// Looks for a migration of this name in the state; `None` where nothing is read of it, as
+/// others have a hand in it.
 pub(super) async fn migration(
     settings: &Settings,
     session: &Session,
     findings: &mut Findings,
-) -> Result<Told, CheckError> {
+) -> Result<Option<Option<Standing>>, CheckError> {
     match (has_schema(session).await?, State::is_installed(session).await?) {
-        (false, _) => return Ok(Told::Standing(None)),
+        (false, _) => return Ok(Some(None)),
         (true, false) => {
             findings
                 .problem(Side::Target, "state", "a schema named walferry exists and is not walferry's")
                 .remedy("walferry keeps its state in a schema of this name: rename or drop the one that is there")
                 .sql("ALTER SCHEMA walferry RENAME TO something_else;");
-            return Ok(Told::Standing(None));
+            return Ok(Some(None));
         }
         (true, true) => {}
     }
@@ -45,7 +38,7 @@ pub(super) async fn migration(
         for Strange { what, sql } in strange {
             findings.problem(Side::Target, "state", what).sql(sql);
         }
-        return Ok(Told::Refused);
+        return Ok(None);
     }
     let standing = Standing::read(session, &settings.name).await?;
     if standing.as_ref().is_some_and(|standing| standing.finished) {
@@ -58,7 +51,7 @@ pub(super) async fn migration(
         let message = format!("migration {} has begun (phase {phase}) and goes on", settings.name);
         findings.ok(Side::Target, "state", message);
     }
-    Ok(Told::Standing(standing))
+    Ok(Some(standing))
 }
 
 /// Whether there is a schema of the state's name.
