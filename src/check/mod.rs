@@ -223,7 +223,7 @@ async fn predicates(settings: &Settings, source: Option<&Session>, target: Optio
         };
     }
     let told = target.filter(|_| read.is_some());
-    let standing = read.as_ref().and_then(Option::as_ref);
+    let standing = read.as_ref().and_then(Option::as_deref);
     let mut content = None;
     if let Some(source) = source {
         content = check_source(settings, (source, told), standing, findings).await;

@@ -16,7 +16,7 @@ use crate::state::{State, StateError};
 /// What the state says of the migration.
 pub(super) enum Told {
     /// How far it is, if it has begun.
-    Standing(Option<Standing>),
+    Standing(Option<Box<Standing>>),
     /// Nothing, as others have a hand in it.
     Refused,
 }
@@ -58,7 +58,7 @@ pub(super) async fn migration(
         let message = format!("migration {} has begun (phase {phase}) and goes on", settings.name);
         findings.ok(Side::Target, "state", message);
     }
-    Ok(Told::Standing(standing))
+    Ok(Told::Standing(standing.map(Box::new)))
 }
 
 /// Whether there is a schema of the state's name.
