@@ -48,7 +48,7 @@ pub fn lock_and_compare(table: &TableName, oid: u32, extent: Extent) -> String {
              ORDER BY relid::pg_catalog.oid) FROM pg_catalog.pg_partition_tree('{oid}'::pg_catalog.regclass))"
         ),
     };
-    let (sql, name) = (table.sql(), literal(&table.sql()));
+    let (sql, name) = (table.sql(), literal(&table.text()));
     format!(
         "SELECT FROM {only}{sql} LIMIT 0; \
          WITH RECURSIVE seen (oid) AS ({oids}) \

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 use super::status::StatusDocument;
+use crate::border::{printable, visible};
 use crate::fault::Fault;
 
 /// How long requests under way may take once the process is asked to stop: a
@@ -162,7 +163,7 @@ async fn readyz(State(hub): State<Hub>) -> Response {
     match hub.readiness() {
         Readiness::Ready => "ready\n".into_response(),
         Readiness::NotReady(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", visible(&reason))).into_response()
         }
     }
 }
@@ -196,7 +197,7 @@ async fn page(State(hub): State<Hub>) -> Html<String> {
 
 /// Names of tables and words of servers are text, not markup.
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

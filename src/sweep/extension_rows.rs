@@ -144,6 +144,6 @@ async fn set(source: &Session, target: &Session, sequence: &TableName) -> Result
     let sql = format!("SELECT last_value, is_called FROM {}", sequence.sql());
     let row = source.query_one(&sql, &[]).await.during(source.side(), format!("read {sequence}"))?;
     let (value, is_called): (i64, bool) = (row.take(0)?, row.take(1)?);
-    let sql = format!("SELECT pg_catalog.setval({}::regclass, {value}, {is_called})", literal(&sequence.sql()));
+    let sql = format!("SELECT pg_catalog.setval({}::regclass, {value}, {is_called})", literal(&sequence.text()));
     target.batch_execute(&sql).await.during(target.side(), format!("set {sequence}"))
 }
