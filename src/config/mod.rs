@@ -17,6 +17,7 @@ pub mod given;
 mod keywords;
 mod near;
 mod passfile;
+mod private;
 pub mod publications;
 mod resolve;
 mod service;
