@@ -46,12 +46,19 @@ fn files(folder: &Path) -> Vec<String> {
     entries.flat_map(of).collect()
 }
 
+/// What leads to another server, with secrets of its own.
+const FAR: &str = "CREATE FOREIGN DATA WRAPPER nothing; \
+    CREATE SERVER far FOREIGN DATA WRAPPER nothing OPTIONS (host 'far.example', token 'hush4far'); \
+    CREATE USER MAPPING FOR app SERVER far OPTIONS (\"user\" 'hush4user', password 'hush4''mapping')";
+
 /// The story: pg_dump inherited the connection strings of both ends, and a `kill -9` left its
-/// password file in /tmp.
+/// password file in /tmp; a CREATE USER MAPPING that the target refused was printed with its
+/// password.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left() {
     let pair = Pair::builder().start().await;
     pair.source_sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").await;
+    pair.source_sql(FAR).await;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (bin, left) = (spies(&pair, folder.path()), folder.path().join("left"));
@@ -75,7 +82,19 @@ async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left()
     let note = |ended: Finished, what: &str| format!("{what}: {}{}", ended.stdout, ended.stderr);
     said.push(note(begun(&wrong, &["check"], "").wait(PATIENCE), "check with a wrong password"));
     said.push(note(begun(&wrong, &["run"], "").wait(PATIENCE), "run with a wrong password"));
-    said.push(note(begun(&target, &["check", "--json", "--log-level", "trace"], "").wait(PATIENCE), "check"));
+    said.push(note(begun(&target, &["check", "--json", "--log-level", "trace"], "").wait(PATIENCE).code(3), "check"));
+    let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    let grant = format!("GRANT USAGE ON FOREIGN DATA WRAPPER nothing TO {}", ROLE.name());
+    // The server is refused, and with it the mapping.
+    admin.batch_execute("CREATE ROLE app; CREATE FOREIGN DATA WRAPPER nothing").await.unwrap();
+    let refused = note(begun(&target, &["check"], "").wait(PATIENCE).code(3), "check for people");
+    for shown in ["host 'far.example'", "token '***'", "password '***'", "\"user\" '***'", "is not shown"] {
+        assert!(refused.contains(shown), "{shown}: {refused}");
+    }
+    said.push(refused);
+    let refused = begun(&target, &["run", "--log-level", "trace"], "").wait(PATIENCE).code(3);
+    said.push(note(refused, "a run that is refused"));
+    admin.batch_execute(&grant).await.unwrap();
     said.push(note(
         begun(&target, &["run", "--jobs", "1"], "copy-before-commit:1").wait(PATIENCE),
         "a run that is killed",
@@ -100,6 +119,8 @@ async fn a_password_is_in_no_output_no_state_no_child_and_no_file_that_is_left()
     ));
     said.push(note(begun(&target, &["cleanup"], "").wait(PATIENCE).code(0), "cleanup"));
     said.extend(files(&left));
+    let mapped = value(&admin, "SELECT umoptions::text FROM pg_user_mappings").await;
+    assert!(mapped.contains("hush4'mapping"), "what is not shown has come: {mapped}");
     let children = fs::read_to_string(folder.path().join("children")).unwrap();
     assert!(children.contains("PGAPPNAME=walferry pg_dump"), "the spy was at work: {children}");
     said.push(format!("a child: {children}"));
