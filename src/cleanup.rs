@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::border::visible;
 use crate::catalog::strangers::{Stranger, strangers};
 use crate::catalog::{self, publication, wal};
 use crate::config::{Provenance, Publications, Settings, Side};
 use crate::fault::Fault;
 use crate::schema::{SchemaError, in_order, restore_deferred};
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::printed::printed;
 use crate::sql::{ident, literal};
 use crate::state::created::Recognised;
 use crate::state::deferred::{Deferred, DeferredKind};
@@ -165,8 +167,8 @@ fn count(objects: usize) -> String {
 /// The SQL of objects that are held back, with what each is.
 fn deferred_sql(objects: &[Deferred]) -> String {
     let lines = objects.iter().map(|o| {
-        let sql = o.sql.trim().trim_end_matches(';');
-        format!("-- {}\n{sql};", o.object)
+        let sql = printed(&o.sql);
+        format!("-- {}\n{};", visible(&o.object), sql.trim().trim_end_matches(';'))
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -259,7 +261,7 @@ pub async fn run(
     }
     if !held.is_empty() {
         show(&format!("{}\n", deferred_sql(&held))).map_err(CleanupError::Unshown)?;
-        report.held_back = held.into_iter().map(|o| HeldBack { object: o.object, sql: o.sql }).collect();
+        report.held_back = held.into_iter().map(|o| HeldBack { object: o.object, sql: printed(&o.sql) }).collect();
     }
     if let Some(state) = &state {
         drop_state(state, migration.as_ref(), &mut report).await?;
@@ -507,7 +509,7 @@ async fn drop_schema(session: &Session, report: &mut Report) -> Result<(), Clean
     }
     let it = if strangers.len() == 1 { "that is gone" } else { "all these are gone" };
     for Stranger { description, sql } in strangers {
-        let sql = sql.map_or_else(String::new, |sql| format!("; if nobody needs it: {sql}"));
+        let sql = sql.map_or_else(String::new, |sql| format!("; if nobody needs it: {}", printed(&sql)));
         report.kept.push(format!(
             "{description} on the target: it is in the schema walferry or needs a table there, and is not walferry's{sql}"
         ));

@@ -29,6 +29,7 @@
 
 pub mod apply;
 pub mod assemble;
+pub mod border;
 pub mod catalog;
 pub mod check;
 pub mod cleanup;
@@ -49,6 +50,7 @@ pub mod relation;
 pub mod run;
 pub mod schema;
 pub mod session;
+pub mod shell;
 pub mod sql;
 pub mod state;
 pub mod sweep;

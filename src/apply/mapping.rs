@@ -14,6 +14,8 @@ use super::target::{Generation, TargetColumn, TargetTable};
 use crate::catalog::types::ColumnType;
 use crate::pgoutput::{KeyColumn, ReplicaIdentity};
 use crate::relation::Relation;
+use crate::shell;
+use crate::sql::printed::printed;
 use crate::sql::{TableName, ident};
 
 /// How the row that a change means is found on the target.
@@ -36,7 +38,7 @@ pub enum MappingError {
     /// The target's table lacks a column.
     #[error(
         "table {table} on the target has no column {}; run on the target: {} then start again", ident(.column),
-        new_or_renamed(.altered, .column, .left_over.as_deref(), .remedy)
+        new_or_renamed(.altered, .column, .left_over.as_deref(), &printed(.remedy))
     )]
     NoColumn {
         /// The table.
@@ -52,7 +54,7 @@ pub enum MappingError {
         altered: TableName,
     },
     /// Its columns have other names, or others have theirs.
-    #[error("its columns are others on the source by now; run on the target: {sql} then start again")]
+    #[error("its columns are others on the source by now; run on the target: {} then start again", printed(.sql))]
     Columns {
         /// The statements.
         sql: String,
@@ -62,7 +64,8 @@ pub enum MappingError {
     /// Which columns a change has cannot be told.
     #[error(
         "only some columns of table {table} are published by now, or it was altered more than once on the source: which columns \
-         this change is of cannot be told; copy it anew: walferry resync '{table}'; then start again"
+         this change is of cannot be told; copy it anew: walferry resync {}; then start again",
+        shell::table(table)
     )]
     Layout {
         /// The table.
@@ -71,7 +74,8 @@ pub enum MappingError {
     /// One transaction has changes of the table as it was and as it was altered.
     #[error(
         "table {table} was altered on the source in the midst of this transaction, and no table has a place for all its changes: \
-         copy it anew: walferry resync '{table}'; then start again"
+         copy it anew: walferry resync {}; then start again",
+        shell::table(table)
     )]
     Within {
         /// The table.

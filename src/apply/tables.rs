@@ -33,6 +33,7 @@ use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::membership::{self, Known, Part, letting_go};
 use crate::relation::Relation;
 use crate::session::Session;
+use crate::shell;
 use crate::sql::TableName;
 use crate::sql::rename::{Rename, Renames};
 use crate::state::places::TargetTable;
@@ -476,44 +477,50 @@ async fn gone(table: &TableName, at: Lsn, state: &State) -> Result<(), ApplyErro
 fn replaced(name: &TableName, now: &TableName) -> String {
     format!(
         "the table that it was copied to is gone, and {name} on the target is another's. Create {now} there, then \
-         walferry resync '{now}', and start again"
+         walferry resync {}, and start again",
+        shell::table(now)
     )
 }
 
 fn was_unlogged(table: &TableName) -> String {
+    let word = shell::table(table);
     format!(
-        "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by walferry add '{table}', \
+        "it was unlogged when the rows were copied, so rows of it are in no stream. Copy it by walferry add {word}, \
          and start again"
     )
 }
 
 fn left_out(table: &TableName) -> String {
+    let word = shell::table(table);
     format!(
-        "a filter left it out when the rows were copied, and it does not any more. Take it in by walferry add '{table}', \
-         or start again with --exclude-tables '{table}'"
+        "a filter left it out when the rows were copied, and it does not any more. Take it in by walferry add {word}, \
+         or start again with --exclude-tables {word}"
     )
 }
 
 fn unvouched(table: &TableName) -> String {
+    let word = shell::table(table);
     format!(
         "it was created or published after the copy. Take it in, with the rows it has, by \
-         walferry add '{table}', and start again. If it was empty when it was published (a new partition, say), it is \
-         enough to create it on the target and start again with --adopt-tables '{table}'; to leave it out, start again \
-         with --exclude-tables '{table}'"
+         walferry add {word}, and start again. If it was empty when it was published (a new partition, say), it is \
+         enough to create it on the target and start again with --adopt-tables {word}; to leave it out, start again \
+         with --exclude-tables {word}"
     )
 }
 
 fn absent(table: &TableName) -> String {
+    let word = shell::table(table);
     format!(
         "it was created on the source after the copy, and the target does not have it. Bring its definition and rows \
-         over by walferry add '{table}', and start again; to leave it out, start again with --exclude-tables '{table}'"
+         over by walferry add {word}, and start again; to leave it out, start again with --exclude-tables {word}"
     )
 }
 
 fn occupied(table: &TableName, rows: Filled) -> String {
+    let word = shell::table(table);
     format!(
         "it was created on the source after the copy, so all its rows come with the stream, but on the target it is \
-         not empty. Run on the target: {} then start again; to leave it out, start again with --exclude-tables '{table}'",
+         not empty. Run on the target: {} then start again; to leave it out, start again with --exclude-tables {word}",
         contents::truncate(&[rows])
     )
 }
@@ -528,10 +535,11 @@ enum Old {
 
 /// What an old table there is of, keys and indexes, is not what the new one is to have.
 fn created_again(table: &TableName, old: Old) -> String {
+    let word = shell::table(table);
     let what = "it was dropped and created again on the source after the copy, and the target still has the old one";
     match old {
         Old::Drop(sql) => format!(
-            "{what}. If that can go, run on the target: {sql} then take the new one in by walferry add '{table}', \
+            "{what}. If that can go, run on the target: {sql} then take the new one in by walferry add {word}, \
              and start again"
         ),
         Old::Empty(rows) => format!(

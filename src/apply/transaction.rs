@@ -174,7 +174,7 @@ impl<'p> Transaction<'p> {
         self.sent.push(Expectation::Copied(relation, Arc::clone(label), *rows));
         self.pipeline.push_set(statement).await?;
         self.sent.push(counts_itself);
-        let table = mapping.target.table.sql();
+        let table = mapping.target.table.text();
         Ok(self.pipeline.push(&self.own.guard, &[Some(table.as_bytes())]).await?)
     }
 

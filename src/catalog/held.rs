@@ -38,13 +38,13 @@ pub enum Foreign {
 }
 
 /// SQL for the simple protocol that holds these relations, and fails with undefined_table
-/// where one is neither a table nor a sequence. It has no row. `table` is quoted, and has
-/// ONLY before it where that is meant.
-fn hold_sql<'a>(relations: impl Iterator<Item = (&'a str, String)>, foreign: Foreign) -> String {
+/// where one is neither a table nor a sequence. It has no row. A relation has ONLY before it
+/// where that is meant.
+fn hold_sql<'a>(relations: impl Iterator<Item = (&'a str, &'a TableName)>, foreign: Foreign) -> String {
     let (mut from, mut names) = (Vec::new(), Vec::new());
     for (number, (only, name)) in relations.enumerate() {
-        from.push(format!("{only}{name} AS r{number}"));
-        names.push(literal(&name));
+        from.push(format!("{only}{} AS r{number}", name.sql()));
+        names.push(literal(&name.text()));
     }
     let behind_none = match foreign {
         Foreign::Read => "c.relkind IN ('p', 'f')",
@@ -65,7 +65,7 @@ fn hold_sql<'a>(relations: impl Iterator<Item = (&'a str, String)>, foreign: For
 
 /// Holds one relation in the transaction that is open. It has no row.
 pub fn hold(shape: Shape, table: &TableName) -> String {
-    hold_sql(std::iter::once((super::tables::only(shape), table.sql())), Foreign::Refused)
+    hold_sql(std::iter::once((super::tables::only(shape), table)), Foreign::Refused)
 }
 
 /// Reads from these relations, each with ONLY before it or nothing, while they are held; the
@@ -80,7 +80,7 @@ pub async fn read<'a>(
     foreign: Foreign,
     sql: &str,
 ) -> Result<Vec<SimpleQueryRow>, Error> {
-    let hold = hold_sql(relations.map(|(only, name)| (only, name.sql())), foreign);
+    let hold = hold_sql(relations, foreign);
     let messages = session.simple_query(&format!("{hold}; {sql}")).await?;
     let row = |message| match message {
         SimpleQueryMessage::Row(row) => Some(row),

@@ -51,7 +51,7 @@ pub fn compare(table: &TableName, oid: u32, shape: Shape) -> String {
              ORDER BY relid::pg_catalog.oid) FROM pg_catalog.pg_partition_tree('{oid}'::pg_catalog.regclass))"
         ),
     };
-    let name = literal(&table.sql());
+    let name = literal(&table.text());
     format!(
         "WITH RECURSIVE seen (oid) AS ({oids}) \
          SELECT coalesce(pg_catalog.to_regclass({name})::pg_catalog.oid = '{oid}'::pg_catalog.oid \

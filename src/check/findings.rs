@@ -5,9 +5,11 @@ use std::fmt;
 use serde::Serialize;
 
 use super::CheckError;
+use crate::border::indented;
 use crate::config::Side;
 use crate::fault::{Exit, Verdict};
 use crate::sql::TableName;
+use crate::sql::printed::printed;
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,9 +81,9 @@ impl Finding {
         self
     }
 
-    /// Adds what to do, in SQL.
-    pub fn sql(&mut self, statement: impl Into<String>) -> &mut Self {
-        self.sql.push(statement.into());
+    /// Adds what to do, in SQL, which is printed without secrets.
+    pub fn sql(&mut self, statement: impl AsRef<str>) -> &mut Self {
+        self.sql.push(printed(statement.as_ref()));
         self
     }
 }
@@ -93,12 +95,12 @@ impl fmt::Display for Finding {
             Severity::Warning => "!",
             Severity::Problem => "✗",
         };
-        writeln!(f, "  {mark} {}", self.message)?;
+        writeln!(f, "  {mark} {}", indented(&self.message, 6))?;
         if let Some(remedy) = &self.remedy {
-            writeln!(f, "      {remedy}")?;
+            writeln!(f, "      {}", indented(remedy, 8))?;
         }
         for statement in &self.sql {
-            writeln!(f, "        {statement}")?;
+            writeln!(f, "        {}", indented(statement, 8))?;
         }
         Ok(())
     }

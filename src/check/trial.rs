@@ -5,6 +5,7 @@
 //! are `run`'s own (`crate::schema::trial`); this only says what came of it.
 
 use super::{CheckError, Findings, Place, known};
+use crate::border::visible;
 use crate::catalog::activity;
 use crate::catalog::objects::create_views;
 use crate::catalog::tables::Detail;
@@ -216,7 +217,7 @@ fn free_by_kind(refused: &Refused) -> String {
         let (there, new) = (format!("{schema}{}", ident(name)), ident(&format!("{start}_elsewhere")));
         format!("ALTER {what} {there} RENAME TO {new}; -- or, if it is not needed: DROP {what} IF EXISTS {there};")
     } else {
-        format!("-- rename or drop {} {}", refused.word(), refused.name)
+        format!("-- rename or drop {} {}", refused.word(), visible(&refused.name))
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::failure::Failure;
+use crate::border;
 use crate::config::LogFormat;
 use crate::fault::chain;
 
@@ -37,8 +38,8 @@ pub(super) fn reader_has_left() -> bool {
 /// Prints a result. A reader that has left (`| head`) is no error.
 pub(super) fn result<T: Serialize + Display>(value: &T, format: Format) -> io::Result<()> {
     let text = match format {
-        Format::Human => value.to_string(),
-        Format::Json => serde_json::to_string(value)?,
+        Format::Human => border::printable(&value.to_string()).into_owned(),
+        Format::Json => border::json(&serde_json::to_string(value)?).into_owned(),
     };
     write(&format!("{}\n", text.trim_end()))
 }
@@ -46,6 +47,7 @@ pub(super) fn result<T: Serialize + Display>(value: &T, format: Format) -> io::R
 /// Prints what must be seen before the result: on standard output, or beside a
 /// document for programs on standard error.
 pub(super) fn notice(text: &str, format: Format) -> io::Result<()> {
+    let text = border::printable(text);
     let text = text.as_bytes();
     match format {
         Format::Human => io::stdout().lock().write_all(text).and_then(|()| io::stdout().flush()),
@@ -77,13 +79,14 @@ pub(super) fn failure(error: &Failure, format: LogFormat) -> ExitCode {
     let text = match format {
         LogFormat::Human => {
             let remedy = verdict.remedy.as_ref().map(|remedy| format!("\nwhat to do: {remedy}")).unwrap_or_default();
-            format!("error: {message}{remedy}\n")
+            // Only what is ours begins at the margin.
+            format!("error: {}{remedy}\n", border::indented(&message, 2))
         }
         LogFormat::Json => {
             let line = serde_json::json!({
                 "level": "ERROR", "message": message, "remedy": verdict.remedy, "exit_code": verdict.exit.code(),
             });
-            format!("{line}\n")
+            format!("{}\n", border::json(&line.to_string()))
         }
     };
     // Nothing is left to tell if standard error is closed.

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::{Origin, Side};
+use crate::shell;
 
 /// Why a connection string cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -132,6 +133,32 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong, and where.
         why: String,
+    },
+    /// A file with a password that others may read.
+    #[error(
+        "{} is not used: \"{key}\" in it has a password, and others on this machine may read the file (mode {mode:04o}); \
+         run: chmod 0600 {}",
+        .path.display(), shell::word(&.path.to_string_lossy())
+    )]
+    Readable {
+        /// The file.
+        path: PathBuf,
+        /// The setting with the password.
+        key: &'static str,
+        /// The file's permissions.
+        mode: u32,
+    },
+    /// A file of somebody else that happens to lie in the working folder.
+    #[error(
+        "{} in the working folder is not used: it belongs to another user of this machine (uid {owner}), who would say \
+         where the rows go; if it is meant, name it: --config ./{}",
+        .path.display(), .path.display()
+    )]
+    Strangers {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// A setting's value.
     #[error("{from} must be {expected}{found}")]

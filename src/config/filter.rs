@@ -413,7 +413,7 @@ mod tests {
         #[test]
         fn a_quoted_name_fits_itself_and_a_star_fits_everything(schema in "[^\0]{1,12}", name in "[^\0]{1,12}", other in "[^\0]{1,12}") {
             let table = t(&schema, &name);
-            let quoted = table.sql();
+            let quoted = table.text();
             prop_assert!(tables(&[&quoted]).includes(&table));
             prop_assert_eq!(tables(&[&quoted]).includes(&t(&schema, &other)), other == name);
             prop_assert!(tables(&["*"]).includes(&table));

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
+use super::private::{self, Place};
 use super::settings::connections::{CONFIG, SOURCE, TARGET};
 use super::settings::how::{LISTEN, LISTEN_TOKEN};
 use super::settings::value::{ListenToken, Value};
@@ -105,7 +106,8 @@ impl Values {
             None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
         };
         if let Some(path) = file {
-            for (name, given) in of_file(&path)? {
+            let place = if self.0.contains_key(CONFIG.about.name) { Place::Named } else { Place::WorkingFolder };
+            for (name, given) in of_file(&path, place)? {
                 self.0.entry(name).or_insert(given);
             }
         }
@@ -231,8 +233,9 @@ pub fn near_variables(env: &Env) -> Vec<(&str, Vec<String>)> {
 }
 
 /// The settings of a file.
-fn of_file(path: &Path) -> Result<Vec<(&'static str, Given)>, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+fn of_file(path: &Path, place: Place) -> Result<Vec<(&'static str, Given)>, ConfigError> {
+    let (text, access) = private::read(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+    access.require_owner(path, place)?;
     let line_at = |byte: usize| text.bytes().take(byte).filter(|b| *b == b'\n').count() + 1;
     let wrong = |line: Option<usize>, why: &str| {
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
@@ -254,6 +257,9 @@ fn of_file(path: &Path) -> Result<Vec<(&'static str, Given)>, ConfigError> {
                 &format!("\"{key}\" must be {}, as a text, a number or a truth value", setting.expected()),
             )
         })?;
+        if setting.about().secrecy == Secrecy::Secret && texts.iter().any(|text| ConnInfo::text_has_password(text)) {
+            access.require_private(path, key)?;
+        }
         all.push((key, Given { texts, origin: Origin::Key { key, path: path.to_owned(), line } }));
     }
     Ok(all)

@@ -18,6 +18,7 @@ mod keywords;
 pub mod listen;
 mod near;
 mod passfile;
+mod private;
 pub mod publications;
 mod resolve;
 mod service;

@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use crate::sql::shown;
+use crate::sql::plain_shown;
 
 /// Names of publications: at least one, no two alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd)]
@@ -126,7 +126,7 @@ fn noun(names: &[String]) -> String {
 }
 
 fn listed(names: &[String]) -> String {
-    names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")
+    names.iter().map(|name| plain_shown(name)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub(super) async fn empty(
     if tables.is_empty() {
         return Ok(());
     }
-    let names: Vec<String> = tables.iter().map(|(name, _)| name.sql()).collect();
+    let names: Vec<String> = tables.iter().map(|(name, _)| name.text()).collect();
     let of_rows: Vec<String> = tables.iter().map(|(name, shape)| format!("{}{}", only(*shape), name.sql())).collect();
     let asked = session.query_one(REFERRED_TO, &[&names]).await.during(session.side(), action)?;
     let sql = if asked.take(0)? {

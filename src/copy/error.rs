@@ -10,7 +10,9 @@ use crate::membership::{Part, SourceTable, Unmatched};
 use crate::observe::status::human_bytes;
 use crate::schema::{self, SchemaError};
 use crate::session::DbError;
+use crate::shell;
 use crate::sql::TableName;
+use crate::sql::printed::printed;
 use crate::state::StateError;
 use crate::state::resume::ResyncError;
 use crate::sweep::SweepError;
@@ -53,7 +55,7 @@ pub enum CopyError {
     /// Publishing would make UPDATE and DELETE fail on the source.
     #[error(
         "the source would refuse UPDATE and DELETE on {} once published, for want of a replica identity; on the source:\n  {}",
-        listed(.tables), .sql.join("\n  ")
+        listed(.tables), printed(&.sql.join("\n  "))
     )]
     ReplicaIdentity {
         /// The tables without one.
@@ -74,7 +76,7 @@ pub enum CopyError {
         sql: Vec<String>,
     },
     /// Tables that our role may not read.
-    #[error("role {role} may not read {} on the source; let their owner run this, then run this again:\n  {}", listed(.tables), .sql.join("\n  "))]
+    #[error("role {role} may not read {} on the source; let their owner run this, then run this again:\n  {}", listed(.tables), printed(&.sql.join("\n  ")))]
     Unreadable {
         /// The role.
         role: String,
@@ -84,7 +86,7 @@ pub enum CopyError {
         sql: Vec<String>,
     },
     /// A publication is not there, or they do not publish what they must.
-    #[error("on the source {problem}; the owner of the tables can mend it:\n  {sql}")]
+    #[error("on the source {problem}; the owner of the tables can mend it:\n  {}", printed(.sql))]
     Publication {
         /// What is wrong, in a sentence.
         problem: String,
@@ -172,7 +174,8 @@ pub enum CopyError {
     /// A partition whose rows come in the name of another table was asked for.
     #[error(
         "table {table} cannot be copied by itself: its rows come in the name of {root}, the table that it is a partition of; \
-         copy that one: walferry resync '{root}'"
+         copy that one: walferry resync {}",
+        shell::table(root)
     )]
     InAnothersName {
         /// As it was asked for.
@@ -299,7 +302,7 @@ pub enum CopyError {
     /// Rows that belong to a new partition are in the default one on the target.
     #[error("{source}; of the default partition {default} they belong to it by now: {} (then run this again)", match is_copied {
         true => format!("all rows of {table} come anew: TRUNCATE {};", .default.sql()),
-        false => format!("copy {table} anew, walferry resync '{table}'"),
+        false => format!("copy {table} anew, walferry resync {}", shell::table(table)),
     })]
     HeldByDefault {
         /// The target's words.

@@ -167,7 +167,7 @@ async fn columns(source: &Client, table: &TableName) -> Result<Columns, DbError>
          LEFT JOIN pg_catalog.pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
          WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attname";
     let action = format!("read the columns of {table}");
-    let rows = query(source, Side::Source, sql, &[&table.sql()], &action).await?;
+    let rows = query(source, Side::Source, sql, &[&table.text()], &action).await?;
     let mut columns = Columns { all: Vec::new(), key: Vec::new() };
     for row in &rows {
         let name = ident(row.take(0)?);

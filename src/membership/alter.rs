@@ -15,6 +15,7 @@ use crate::catalog::needed::needed_sql;
 use crate::catalog::tables::{self, Column};
 use crate::catalog::types::has_cast;
 use crate::session::Session;
+use crate::shell;
 use crate::sql::rename::{Rename, Renamed, rename_sql};
 use crate::sql::{TableName, ident};
 use crate::state::{State, StateError};
@@ -204,7 +205,8 @@ fn retype(table: &TableName, (column, there): (&Column, &Column), values: Values
     match values {
         Values::Kept | Values::Cast => alter,
         Values::Lost => format!(
-            "TRUNCATE {sql}; {alter} (there is no cast from what the column is there: the rows come with walferry resync '{table}')"
+            "TRUNCATE {sql}; {alter} (there is no cast from what the column is there: the rows come with walferry resync {})",
+            shell::table(table)
         ),
     }
 }

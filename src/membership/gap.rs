@@ -12,7 +12,9 @@ use super::renaming::Renaming;
 use super::row_filters::RowFilter;
 use super::switched::Switched;
 use crate::catalog::tables::Persistence;
+use crate::shell;
 use crate::sql::TableName;
+use crate::sql::printed::printed;
 use crate::words::listed;
 
 /// When rows are copied anew: after all that is about names and places.
@@ -264,18 +266,18 @@ impl Gap {
 
     /// What mends it.
     fn remedy(&self) -> String {
-        let (table, sql) = (&self.table, self.table.sql());
-        let again = format!("copy it anew: walferry resync '{table}'");
-        let anew = |root: &TableName| format!("copy that one anew: walferry resync '{root}'");
-        let add = format!("take it in: walferry add '{table}'");
+        let (table, sql) = (shell::table(&self.table), self.table.sql());
+        let again = format!("copy it anew: walferry resync {table}");
+        let anew = |root: &TableName| format!("copy that one anew: walferry resync {}", shell::table(root));
+        let add = format!("take it in: walferry add {table}");
         match &self.cause {
             Cause::Dropped { within: Some(parent), .. } => format!("it goes with {parent}"),
             Cause::Dropped { within: None, release } => {
-                format!("if it can go, on the target: {release}DROP TABLE {sql};")
+                format!("if it can go, on the target: {}DROP TABLE {sql};", printed(release))
             }
             Cause::CreatedAgain { release, persistence } => {
                 let then = if *persistence == Persistence::Unlogged { "the end brings the new one" } else { &add };
-                format!("on the target: {release}DROP TABLE {sql}; then {then}")
+                format!("on the target: {}DROP TABLE {sql}; then {then}", printed(release))
             }
             Cause::Renamed { how, .. } => how.to_string(),
             Cause::Switched(switched) => switched.remedy(),
@@ -286,30 +288,31 @@ impl Gap {
                 let statements = statements.chain(extra.iter().map(|parent| alter("NO INHERIT", parent)));
                 format!("do the same there: {}", statements.collect::<Vec<_>>().join(" "))
             }
-            Cause::Columns(sql) => format!("on the target: {}", sql.join(" ")),
+            Cause::Columns(sql) => format!("on the target: {}", printed(&sql.join(" "))),
             Cause::MissingOnTarget => format!("create it there, and {again}"),
             Cause::Alone | Cause::NotPublished => format!("{again} (which publishes it again)"),
             Cause::Rewritten { root: Some(root) }
             | Cause::Paired { root: Some(root) }
             | Cause::Altered { root: Some(root) } => {
-                format!("copy {root} anew, in whose name its rows come: walferry resync '{root}'")
+                format!("copy {root} anew, in whose name its rows come: walferry resync {}", shell::table(root))
             }
             Cause::Parted => format!("delete on the target what went on the source, or {again}"),
             Cause::PublishedAgain | Cause::Rewritten { .. } | Cause::Paired { .. } | Cause::Altered { .. } => again,
             Cause::NoPlace { create: None, .. } | Cause::Logged => add,
             Cause::NoPlace { root, create: Some(create) } => {
-                format!("unless other partitions of {root} there take its rows, create it there: {create}")
+                format!("unless other partitions of {root} there take its rows, create it there: {}", printed(create))
             }
             Cause::NewWithin { root } => anew(root),
             Cause::LeftOutWithin { root } => format!("take it out of --exclude-tables, and {}", anew(root)),
             Cause::Operations(_) => format!("mend the publication, and {again}"),
             Cause::OtherRows => format!("let each publication that has it publish every kind of change, and {again}"),
             Cause::Unlogged { now } => format!(
-                "make it logged on the source (ALTER TABLE {} SET LOGGED;) and copy it anew: walferry resync '{now}'",
-                now.sql()
+                "make it logged on the source (ALTER TABLE {} SET LOGGED;) and copy it anew: walferry resync {}",
+                now.sql(),
+                shell::table(now)
             ),
             Cause::LetIn | Cause::New | Cause::NewAndEmpty => {
-                format!("{add}, or leave it out: --exclude-tables '{table}'")
+                format!("{add}, or leave it out: --exclude-tables {table}")
             }
             Cause::Attached { source, is_there, how, .. } => {
                 how.said(source.as_ref().filter(|_| !is_there).map(|home| &home.parent))

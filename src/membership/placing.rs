@@ -16,7 +16,9 @@ use crate::catalog::bounds::{self, DEFAULT, Rows};
 use crate::catalog::publication::Published;
 use crate::catalog::tables::Shape;
 use crate::session::{DbError, Session};
+use crate::shell;
 use crate::sql::TableName;
+use crate::sql::printed::printed;
 use crate::state::places::TargetTable;
 use crate::state::tables::{Origin, TableState};
 use crate::state::{State, StateError};
@@ -36,13 +38,14 @@ pub enum Placing {
 impl Placing {
     /// For people; `first` is to be taken in before.
     pub(super) fn said(&self, first: Option<&TableName>) -> String {
-        let first = first.map(|parent| format!("take that one in first: walferry add '{parent}'"));
+        let first = first.map(|parent| format!("take that one in first: walferry add {}", shell::table(parent)));
         let how = match self {
             Placing::Unsaid => String::new(),
             Placing::Sql(statements, copied) => {
-                let copies: Vec<String> = copied.iter().map(|table| format!("walferry resync '{table}'")).collect();
+                let copies: Vec<String> =
+                    copied.iter().map(|table| format!("walferry resync {}", shell::table(table))).collect();
                 let then = if copies.is_empty() { "" } else { " then copy anew what that empties: " };
-                format!("{}{then}{}", statements.join(" "), copies.join(", "))
+                format!("{}{then}{}", printed(&statements.join(" ")), copies.join(", "))
             }
             Placing::With(other) => return format!("what places {other} on the target places it as well"),
         };

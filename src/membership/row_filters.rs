@@ -16,6 +16,7 @@ use super::{Part, SourceTable};
 use crate::catalog::publication::{self, Operation, Published, RowsOfKind, RowsRead};
 use crate::config::Publications;
 use crate::config::publications::who;
+use crate::shell;
 use crate::sql::{TableName, ident};
 use crate::state::tables::{TableRow, TableState};
 
@@ -84,7 +85,7 @@ impl RowFilter {
 
     /// What mends it.
     pub fn remedy(&self) -> String {
-        let resync = format!("walferry resync '{}'", self.table);
+        let resync = format!("walferry resync {}", shell::table(&self.table));
         match (&self.now, self.is_refused) {
             (None, _) => format!("copy it anew: {resync}"),
             (Some(_), true) => {

@@ -10,6 +10,7 @@ use super::SourceTable;
 use super::publishing::{add_sql, root_in_name};
 use crate::catalog::publication::{Partitions, Published};
 use crate::catalog::tables::Shape;
+use crate::shell;
 use crate::sql::{TableName, ident};
 use crate::state::tables::TableState;
 
@@ -78,9 +79,9 @@ impl Switched {
     /// What mends it.
     pub fn remedy(&self) -> String {
         format!(
-            "nothing was skipped: set it as it was ({}) and copy the table anew: walferry resync '{}'",
+            "nothing was skipped: set it as it was ({}) and copy the table anew: walferry resync {}",
             self.sql(),
-            self.root
+            shell::table(&self.root)
         )
     }
 }

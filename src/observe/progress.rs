@@ -12,6 +12,7 @@ use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, P
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::status::human_bytes;
+use crate::border::indented;
 use crate::sql::TableName;
 
 /// Pause between two log lines about one thing: a copy of hours stays readable.
@@ -214,7 +215,7 @@ impl Progress {
         match &self.inner.sink {
             Sink::Lines => tracing::info!("{text}"),
             Sink::Bars(bars) => {
-                if let Err(error) = bars.println(text) {
+                if let Err(error) = bars.println(indented(text, 2)) {
                     tracing::debug!("cannot write to the terminal: {error}");
                 }
             }

@@ -10,6 +10,7 @@ pub use without_stream::WithoutStream;
 
 use serde::{Deserialize, Serialize};
 
+use crate::border::{indented, visible};
 use crate::catalog;
 use crate::config::Settings;
 use crate::fault::Fault;
@@ -347,10 +348,10 @@ impl fmt::Display for StatusDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unknown = || "-".to_owned();
         let text = |value: &Option<String>| value.clone().unwrap_or_else(unknown);
-        writeln!(f, "migration      {}", self.name)?;
+        writeln!(f, "migration      {}", visible(&self.name))?;
         writeln!(f, "phase          {}", self.phase)?;
         if let Some(because) = &self.stopped_because {
-            writeln!(f, "stopped        {because}")?;
+            writeln!(f, "stopped        {}", indented(because, 17))?;
         }
         writeln!(f, "daemon         {}", self.daemon)?;
         writeln!(f, "position       {} of {}", text(&self.position), text(&self.source_lsn))?;
@@ -423,7 +424,7 @@ impl StatusDocument {
         for trouble in problems.iter().take(SHOWN) {
             let (name, word) =
                 (TableName::new(&trouble.schema, &trouble.name), if trouble.behind { "behind" } else { "differs" });
-            writeln!(f, "  {word:<9} {name} {}", trouble.problem)?;
+            writeln!(f, "  {word:<9} {name} {}", indented(&trouble.problem, 14))?;
         }
         and_more(f, problems.len().saturating_sub(SHOWN))
     }
@@ -436,9 +437,9 @@ fn and_more(f: &mut fmt::Formatter<'_>, count: usize) -> fmt::Result {
 impl fmt::Display for Daemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.alive, &self.host, self.pid) {
-            (true, Some(host), Some(pid)) => write!(f, "process {pid} on {host}"),
+            (true, Some(host), Some(pid)) => write!(f, "process {pid} on {}", visible(host)),
             (true, ..) => f.write_str("at work"),
-            (false, Some(host), Some(pid)) => write!(f, "none (the last was process {pid} on {host})"),
+            (false, Some(host), Some(pid)) => write!(f, "none (the last was process {pid} on {})", visible(host)),
             (false, ..) => f.write_str("none"),
         }
     }
@@ -446,7 +447,7 @@ impl fmt::Display for Daemon {
 
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.name, if self.active { "active" } else { "not active" })?;
+        write!(f, "{}, {}", visible(&self.name), if self.active { "active" } else { "not active" })?;
         if let Some(bytes) = self.retained_bytes {
             write!(f, ", holds back {}", human_bytes(bytes as f64))?;
         }

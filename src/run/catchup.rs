@@ -17,6 +17,7 @@ use super::stream::{self, Reason, Start, end_as_of_now, stream};
 use super::{
     Context, Error, begin, coverage, extensions, finish, leave, position, prepare, resync, retrying, wait_for_lease,
 };
+use crate::border::{indented, visible};
 use crate::catalog::sequences::Owner;
 use crate::config::Settings;
 use crate::copy;
@@ -85,7 +86,12 @@ impl fmt::Display for CatchupReport {
             write!(f, ", {tables} unlogged tables copied")?;
         }
         for left in self.administrators.iter().flatten() {
-            write!(f, "\nleft to an administrator of the target: {}: {}", left.object, left.sql)?;
+            write!(
+                f,
+                "\nleft to an administrator of the target: {}: {}",
+                visible(&left.object),
+                indented(&left.sql, 2)
+            )?;
         }
         Ok(())
     }

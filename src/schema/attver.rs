@@ -8,9 +8,10 @@
 //! Source: `dumpTableSchema` in `src/bin/pg_dump/pg_dump.c` writes a column's
 //! options as `ALTER … TABLE ONLY t ALTER COLUMN c SET (a=1, b=2);`.
 
-use super::archive::{Entry, statement_length};
+use super::archive::Entry;
 use super::classify::{identifier, qualified};
 use super::kind::Kind;
+use crate::sql::tokens::statement_length;
 
 const OPTION: &str = "pg_attver";
 

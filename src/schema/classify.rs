@@ -7,9 +7,10 @@
 
 use std::collections::HashSet;
 
-use super::archive::{self, Entry};
+use super::archive::Entry;
 use super::kind::Kind;
 use super::source::PartitionedTables;
+use crate::sql::tokens::statement_length;
 use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind, Follows};
 
@@ -178,7 +179,7 @@ pub(super) fn describe(entry: &Entry) -> String {
 /// The key as NOT VALID, and the statement that validates it; `None` when it
 /// is not to be validated, being NOT VALID or NOT ENFORCED on the source.
 fn without_validation(entry: &Entry, table: &TableName) -> Option<(String, String)> {
-    let (statement, rest) = entry.sql.split_at_checked(archive::statement_length(&entry.sql).checked_sub(1)?)?;
+    let (statement, rest) = entry.sql.split_at_checked(statement_length(&entry.sql).checked_sub(1)?)?;
     if !rest.starts_with(';') || statement.ends_with(" NOT VALID") || statement.ends_with(" NOT ENFORCED") {
         return None;
     }
@@ -228,7 +229,8 @@ pub(super) fn qualified(text: &str) -> Option<(TableName, &str)> {
 
 /// The identifier at the start of `text`, unquoted, and what follows it.
 pub(super) fn identifier(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
+    let is_escaped = text.starts_with("U&\"");
+    let Some(quoted) = text.strip_prefix("U&").filter(|_| is_escaped).unwrap_or(text).strip_prefix('"') else {
         let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(text.len());
         let (name, rest) = text.split_at_checked(end)?;
         return (!name.is_empty()).then(|| (name.to_owned(), rest));
@@ -242,6 +244,16 @@ pub(super) fn identifier(text: &str) -> Option<(String, &str)> {
                 chars.next();
             }
             ('"', _) => return Some((name, quoted.get(index + 1..)?)),
+            ('\\', Some((_, '\\'))) if is_escaped => {
+                name.push(c);
+                chars.next();
+            }
+            // As `crate::sql::ident` writes control characters.
+            ('\\', _) if is_escaped => {
+                let code = u32::from_str_radix(quoted.get(index + 1..index + 5)?, 16).ok()?;
+                name.push(char::from_u32(code)?);
+                chars.nth(3);
+            }
             _ => name.push(c),
         }
     }
@@ -256,6 +268,9 @@ mod tests {
     fn identifiers_are_unquoted_and_end_where_they_end() {
         assert_eq!(identifier("a_1.b"), Some(("a_1".to_owned(), ".b")));
         assert_eq!(identifier("\"a\"\" ON \".\"b\""), Some(("a\" ON ".to_owned(), ".\"b\"")));
+        let hard = "a\"\n\\b\t";
+        assert_eq!(identifier(&format!("{}.x", ident(hard))), Some((hard.to_owned(), ".x")));
+        assert_eq!(identifier("U&b"), Some(("U".to_owned(), "&b")));
         assert_eq!(identifier("\"open"), None);
         assert_eq!(identifier(""), None);
     }

@@ -19,6 +19,7 @@ use crate::fault::sqlstate;
 use crate::membership::SourceTable;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::ident;
+use crate::sql::printed::printed;
 use crate::state::State;
 use crate::state::deferred::Deferred;
 
@@ -106,7 +107,7 @@ pub(super) async fn add(
     for schema in schemas {
         if !is_there(target, schema).await? {
             let sql = format!("CREATE SCHEMA {}", ident(schema));
-            batch(target, &sql, &format!("execute \"{sql}\"")).await?;
+            batch(target, &sql, &format!("execute \"{}\"", shown(&sql))).await?;
         }
     }
     for entry in &pre_data {
@@ -279,9 +280,10 @@ const SQL_SHOWN: usize = 1000;
 
 /// A statement, or as much of it as says which it is.
 pub(crate) fn shown(sql: &str) -> String {
+    let sql = printed(sql);
     match sql.char_indices().nth(SQL_SHOWN) {
         Some((end, _)) => format!("{}…", sql.get(..end).unwrap_or_default()),
-        None => sql.to_owned(),
+        None => sql,
     }
 }
 

@@ -145,7 +145,7 @@ async fn statements(settings: &Settings, source: &Session, target: &Session) -> 
 
 /// "name TO value" as SQL.
 fn value(setting: &DatabaseSetting) -> String {
-    let name = ident(&setting.name).replace('.', "\".\"");
+    let name = setting.name.split('.').map(ident).collect::<Vec<_>>().join(".");
     let is_list = LISTS.contains(&setting.name.as_str());
     match setting.value.as_str() {
         "" | "\"\"" if is_list => format!("{name} TO ''"),

@@ -13,7 +13,7 @@ use crate::catalog::objects::TakenAlong;
 use crate::config::{Keep, Settings};
 use crate::membership::SourceTable;
 use crate::session::Session;
-use crate::sql::{TableName, ident};
+use crate::sql::{TableName, plain_ident};
 use crate::state::deferred::Deferred;
 
 /// How long pg_dump waits for a table that someone holds exclusively before it
@@ -172,10 +172,10 @@ const IN_A_PATTERN: usize = 100;
 fn patterns<'a>(names: impl Iterator<Item = &'a TableName>) -> impl Iterator<Item = String> {
     let mut by_schema: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for name in names {
-        by_schema.entry(&name.schema).or_default().push(ident(&name.name));
+        by_schema.entry(&name.schema).or_default().push(plain_ident(&name.name));
     }
     by_schema.into_iter().flat_map(|(schema, names)| {
-        let schema = ident(schema);
+        let schema = plain_ident(schema);
         let pattern = |names: &[String]| format!("{schema}.({})", names.join("|"));
         names.chunks(IN_A_PATTERN).map(pattern).collect::<Vec<_>>()
     })

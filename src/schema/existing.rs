@@ -6,7 +6,7 @@
 //! transaction that takes it away. Source: an ordinary owner may `DISABLE
 //! TRIGGER USER` but not `ALL` (`ATExecEnableDisableTrigger`, `EnableDisableTrigger`).
 
-use super::{SchemaError, append, batch, classify, is_ready, record, tables};
+use super::{SchemaError, append, batch, classify, is_ready, record, shown, tables};
 use crate::catalog::foreign_keys::ForeignKey;
 use crate::catalog::tables::by_name;
 use crate::catalog::triggers::{Fires, InForce, Kind};
@@ -194,7 +194,7 @@ async fn take_away(
     let (first, last): (Vec<_>, Vec<_>) =
         removals.iter().flat_map(|r| r.deferred.iter().cloned()).partition(|d| !d.object.starts_with("validation of "));
     for removal in &removals {
-        batch(target, &removal.sql, &format!("execute \"{}\"", removal.sql)).await?;
+        batch(target, &removal.sql, &format!("execute \"{}\"", shown(&removal.sql))).await?;
     }
     Ok(first.into_iter().chain(last).collect())
 }

@@ -10,7 +10,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::archive::{statement_length, token_length};
 use super::classify::{identifier, qualified};
 use super::dump::{Dump, Patience, Scope};
 use super::order::word;
@@ -20,6 +19,8 @@ use crate::catalog::present::{self, LOOKED_AT, Present, Standing};
 use crate::config::Settings;
 use crate::membership::SourceTable;
 use crate::session::Session;
+use crate::sql::printed::printed;
+use crate::sql::tokens::{statement_length, token_length};
 use crate::sql::{TableName, ident};
 use crate::state::State;
 use crate::state::deferred::{Deferred, Follows};
@@ -63,7 +64,7 @@ pub async fn follow(
                     "{} was held back for the end and falls away: what it is about was dropped, or is left out by now",
                     object.object
                 );
-                tracing::warn!(sql = object.sql, "{what}");
+                tracing::warn!(sql = printed(&object.sql), "{what}");
                 state.forget_deferred(object.ordinal).await?;
                 state.journal(&what).await?;
             }
@@ -114,7 +115,7 @@ fn id_of(object: &Deferred) -> Option<ObjectId> {
 fn is_stale(object: &Deferred, there: &HashMap<ObjectId, Present>) -> bool {
     let Some(id) = id_of(object) else { return false };
     let Some(now) = there.get(&id) else { return LOOKED_AT.contains(&id.0) };
-    let names = now.relation.iter().map(TableName::sql).chain(now.quoted.clone());
+    let names = now.relation.iter().flat_map(|name| [name.sql(), name.text()]).chain(now.quoted.clone());
     let is_named = now.relation.is_none() || names.into_iter().any(|name| object.sql.contains(&name));
     let is_itself = word(object).is_empty();
     !(is_named && (!is_itself || now.definitions.iter().all(|words| object.sql.contains(words))))

@@ -5,10 +5,11 @@
 //! newer names NOT NULL of an inherited column among its table constraints,
 //! which older grammars do not have.
 
-use super::archive::{Entry, token_length};
+use super::archive::Entry;
 use super::classify::{identifier, qualified};
 use super::kind::Kind;
 use crate::sql::ident;
+use crate::sql::tokens::token_length;
 
 /// The first PostgreSQL (`server_version_num`) with NOT NULL as a constraint of a table.
 const NOT_NULL_OF_TABLES: i32 = 180_000;

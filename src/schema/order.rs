@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use super::archive::statement_length;
 use super::classify::{identifier, qualified};
 use crate::catalog::objects::ObjectId;
 use crate::sql::TableName;
+use crate::sql::tokens::statement_length;
 use crate::state::deferred::{Deferred, DeferredKind, Follows};
 
 /// Keys first, as triggers and policies cannot break them. Rows of unlogged tables

@@ -9,13 +9,14 @@
 
 use std::collections::BTreeSet;
 
-use super::archive::{Entry, statement_length};
+use super::archive::Entry;
 use super::kind::Kind;
 use super::{SchemaError, classify};
 use crate::catalog::roles;
 use crate::config::Keep;
 use crate::membership::{Part, SourceTable};
 use crate::session::{DbContext, DbError, Row, Session};
+use crate::sql::tokens::statement_length;
 use crate::sql::{TableName, ident};
 use crate::state::deferred::{Deferred, DeferredKind};
 

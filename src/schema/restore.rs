@@ -16,6 +16,7 @@ use super::{SchemaError, append, batch, classify, create};
 use crate::fault::sqlstate;
 use crate::session::{DbContext, DbError, Session};
 use crate::sql::literal;
+use crate::sql::printed::printed;
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, MARK_RESTORED_SQL};
 
@@ -40,6 +41,7 @@ pub struct Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Failure { sql, give_up, error, .. } = self;
+        let sql = printed(sql);
         write!(f, "{error}; when that is mended, run catchup --finish again, or yourself: {sql}")?;
         write!(f, " If it is not wanted any more, on the target: {give_up}")
     }
@@ -56,7 +58,7 @@ pub struct Leftover {
 
 impl Leftover {
     fn of(object: &Deferred) -> Self {
-        Leftover { object: object.object.clone(), sql: object.sql.clone() }
+        Leftover { object: object.object.clone(), sql: printed(&object.sql) }
     }
 }
 

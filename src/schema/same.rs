@@ -10,10 +10,10 @@
 //! `dumpPolicy`, `dumpEventTrigger` and `dumpConstraint` in `pg_dump.c` write the
 //! three that have no such function, or not in the same words.
 
-use super::archive::statement_length;
 use super::classify::{identifier, qualified};
 use crate::catalog::holders::Wanted;
 use crate::session::{DbContext, DbError, Session};
+use crate::sql::tokens::statement_length;
 use crate::sql::{TableName, literal};
 
 /// What is there.

@@ -16,6 +16,7 @@ use crate::catalog::tables::Shape;
 use crate::config::{SchemaMode, Settings};
 use crate::membership::{Part, SourceTable};
 use crate::session::Session;
+use crate::shell;
 use crate::sql::TableName;
 use crate::state::State;
 use crate::state::deferred::{Deferred, DeferredKind, Follows};
@@ -130,7 +131,10 @@ fn rows_of(table: &TableName) -> Deferred {
         table: table.clone(),
         object: format!("rows of unlogged table {table}"),
         // No statement of the target can fetch them; this is what a person would do.
-        sql: format!("-- catchup --finish copies them; or: pg_dump --data-only -t '{}' | psql", table.sql()),
+        sql: format!(
+            "-- catchup --finish copies them; or: pg_dump --data-only -t {} | psql",
+            shell::word(&table.text())
+        ),
         is_restored: false,
         follows: Follows::Nothing,
     }

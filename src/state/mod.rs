@@ -316,6 +316,23 @@ mod tests {
         }
     }
 
+    /// The story: where a role's default privileges give its new tables away, SQL with a
+    /// password was for everybody to read.
+    #[tokio::test]
+    async fn what_waits_is_read_by_nobody_else_whatever_default_privileges_say() {
+        let pair = Pair::new().await;
+        let session = pair.target(TARGET_OWNER).await;
+        let give = "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC; \
+            ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO nosy; ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO PUBLIC";
+        let admin = pair.target(crate::demo::cluster::SUPERUSER).await;
+        admin.batch_execute("CREATE ROLE nosy").await.unwrap();
+        session.batch_execute(give).await.unwrap();
+        let state = State::install(session, "walferry").await.unwrap();
+        let read = "SELECT pg_catalog.has_table_privilege('nosy', 'walferry.' || $1::text, 'SELECT')";
+        let is_read = async |table: &str| -> bool { state.session().query_one(read, &[&table]).await.unwrap().get(0) };
+        assert!(is_read("journal").await && !is_read("deferred").await);
+    }
+
     #[test]
     fn the_list_of_tables_is_that_of_the_schema() {
         let created = include_str!("schema.sql").lines().filter_map(|line| line.strip_prefix("CREATE TABLE walferry."));

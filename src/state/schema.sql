@@ -168,3 +168,21 @@ CREATE TABLE walferry.control (
     answered_at   timestamptz,
     answer        text
 );
+
+-- What waits may hold a password (CREATE USER MAPPING): whatever the role's default
+-- privileges give away, this is nobody else's to read.
+DO $$
+DECLARE
+    other text;
+BEGIN
+    FOR other IN
+        SELECT DISTINCT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END
+        FROM pg_catalog.pg_class c
+        CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) g
+        LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
+        WHERE c.oid = 'walferry.deferred'::pg_catalog.regclass AND g.grantee <> c.relowner
+    LOOP
+        EXECUTE 'REVOKE ALL ON walferry.deferred FROM ' || other;
+    END LOOP;
+END
+$$;

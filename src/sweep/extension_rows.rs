@@ -161,7 +161,7 @@ async fn set(source: &Session, target: &Session, sequence: &TableName) -> Result
     let value = |column| rows.first().and_then(|row| row.get(column)).unwrap_or("NULL");
     let sql = format!(
         "SELECT pg_catalog.setval({}::regclass, {}::bigint, {}::boolean)",
-        literal(&sequence.sql()),
+        literal(&sequence.text()),
         literal(value(0)),
         literal(value(1))
     );

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::stream::Stream;
 use super::{Peer, ServerError, WireError};
+use crate::border::visible;
 use crate::config::Side;
 
 /// Type byte and length.
@@ -228,11 +229,12 @@ impl FrameReader {
 
     fn log_notice(&self, body: &Bytes) -> Result<(), WireError> {
         let notice = ServerError::parse(body).map_err(|what| self.protocol(what))?;
-        let ServerError { severity, sqlstate, message, .. } = &notice;
+        let ServerError { severity, .. } = &notice;
+        let [sqlstate, message] = [&notice.sqlstate, &notice.message].map(|words| visible(words));
         if severity == "WARNING" {
             tracing::warn!(peer = %self.peer, %sqlstate, "server warning: {message}");
         } else {
-            tracing::debug!(peer = %self.peer, %sqlstate, "server {severity}: {message}");
+            tracing::debug!(peer = %self.peer, %sqlstate, "server {}: {message}", visible(severity));
         }
         Ok(())
     }

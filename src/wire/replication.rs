@@ -197,7 +197,7 @@ impl Replication {
     /// # Errors
     /// `Server` with 42704 (there is none), 55006 (in use).
     pub async fn drop_slot(&mut self, name: &str) -> Result<(), WireError> {
-        self.connection.simple_query(&format!("DROP_REPLICATION_SLOT {}", sql::ident(name))).await.map(drop)
+        self.connection.simple_query(&format!("DROP_REPLICATION_SLOT {}", sql::plain_ident(name))).await.map(drop)
     }
 
     /// `START_REPLICATION … LOGICAL`: sends everything that committed at or
@@ -231,7 +231,7 @@ impl Replication {
 
 /// PostgreSQL 15 put the options into parentheses; the older grammar is gone from no version yet.
 fn create_slot_command(name: &str, options: &SlotOptions, version: i32) -> String {
-    let mut command = format!("CREATE_REPLICATION_SLOT {}", sql::ident(name));
+    let mut command = format!("CREATE_REPLICATION_SLOT {}", sql::plain_ident(name));
     if options.lifetime == Lifetime::Temporary {
         command.push_str(" TEMPORARY");
     }
@@ -258,10 +258,10 @@ fn create_slot_command(name: &str, options: &SlotOptions, version: i32) -> Strin
 fn start_command(slot: &str, from: DurableLsn, options: &PgoutputOptions, version: i32) -> String {
     // A list of quoted identifiers inside a literal. The replication grammar
     // knows no E'' literals and no backslashes: doubling quotes is all.
-    let names = options.publications.iter().map(|name| sql::ident(name)).collect::<Vec<_>>().join(",");
+    let names = options.publications.iter().map(|name| sql::plain_ident(name)).collect::<Vec<_>>().join(",");
     let mut command = format!(
         "START_REPLICATION SLOT {} LOGICAL {} (proto_version '{}', publication_names '{}'",
-        sql::ident(slot),
+        sql::plain_ident(slot),
         from.lsn(),
         options.proto_version,
         names.replace('\'', "''"),

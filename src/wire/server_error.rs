@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use crate::border::visible;
 use crate::fault::sqlstate;
 
 /// An error or notice with all its fields.
@@ -103,7 +104,7 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (SQLSTATE {})", self.message, self.sqlstate)?;
+        write!(f, "{} (SQLSTATE {})", visible(&self.message), visible(&self.sqlstate))?;
         let parts = if sqlstate::quotes_the_row(&self.sqlstate) {
             [("table", &self.table), ("column", &self.column), ("constraint", &self.constraint), ("hint", &self.hint)]
         } else {
@@ -111,7 +112,7 @@ impl fmt::Display for ServerError {
         };
         for (label, part) in parts {
             if let Some(part) = part {
-                write!(f, "; {label}: {part}")?;
+                write!(f, "; {label}: {}", visible(part))?;
             }
         }
         match sqlstate::advice(&self.sqlstate, self.where_.as_deref()) {

@@ -29,6 +29,7 @@ mod firing;
 mod followed;
 mod gentle;
 mod held_back;
+mod hostile_names;
 mod identity;
 mod journey;
 mod large_objects;

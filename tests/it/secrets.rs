@@ -49,12 +49,43 @@ fn files(folder: &Path) -> Vec<String> {
     entries.flat_map(of).collect()
 }
 
+/// What leads to another server, with secrets of its own.
+const FAR: &str = "CREATE FOREIGN DATA WRAPPER nothing; \
+    CREATE SERVER far FOREIGN DATA WRAPPER nothing OPTIONS (host 'far.example', token 'hush4far'); \
+    CREATE USER MAPPING FOR app SERVER far OPTIONS (\"user\" 'hush4user', password 'hush4''mapping')";
+
+fn note(ended: Finished, what: &str) -> String {
+    format!("{what}: {}{}", ended.stdout, ended.stderr)
+}
+
+/// Starts with a token on the command line, good ones and bad.
+fn of_tokens(begun: &impl Fn(&str, &[&str], &str) -> Walferry, target: &str) -> Vec<String> {
+    let others = format!("0.0.0.0:{}", free_port());
+    let shown = ["run", "--log-level", "trace", "--listen", &others, "--listen-token"];
+    let tokens = [(TOKEN, 7), ("hush4short", 2), ("hush4 with spaces in it", 2)];
+    let with =
+        |(token, code): (&str, i32)| begun(target, &[&shown[..], &[token]].concat(), "").wait(PATIENCE).code(code);
+    tokens.map(|token| note(with(token), "run with a token on the command line")).to_vec()
+}
+
+/// What is refused with a user mapping in it, for people.
+fn of_mappings(begun: &impl Fn(&str, &[&str], &str) -> Walferry, target: &str) -> Vec<String> {
+    let refused = note(begun(target, &["check"], "").wait(PATIENCE).code(3), "check for people");
+    for shown in ["host 'far.example'", "token '***'", "password '***'", "\"user\" '***'", "is not shown"] {
+        assert!(refused.contains(shown), "{shown}: {refused}");
+    }
+    let run = begun(target, &["run", "--log-level", "trace"], "").wait(PATIENCE).code(3);
+    vec![refused, note(run, "a run that is refused")]
+}
+
 /// The story: pg_dump inherited the connection strings of both ends, and a `kill -9` left its
-/// password file in /tmp.
+/// password file in /tmp; a CREATE USER MAPPING that the target refused was printed with its
+/// password.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_or_token_is_in_no_output_no_state_no_child_and_no_file_that_is_left() {
     let pair = Pair::builder().start().await;
     pair.source_sql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").await;
+    pair.source_sql(FAR).await;
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (bin, left) = (spies(&pair, folder.path()), folder.path().join("left"));
@@ -75,17 +106,17 @@ async fn a_password_or_token_is_in_no_output_no_state_no_child_and_no_file_that_
         Walferry::spawn(command)
     };
     let mut said: Vec<String> = Vec::new();
-    let note = |ended: Finished, what: &str| format!("{what}: {}{}", ended.stdout, ended.stderr);
     said.push(note(begun(&wrong, &["check"], "").wait(PATIENCE), "check with a wrong password"));
     said.push(note(begun(&wrong, &["run"], "").wait(PATIENCE), "run with a wrong password"));
-    let others = format!("0.0.0.0:{}", free_port());
-    let shown = ["run", "--log-level", "trace", "--listen", &others, "--listen-token"];
-    for (token, code) in [(TOKEN, 7), ("hush4short", 2), ("hush4 with spaces in it", 2)] {
-        let ended = begun(&wrong, &[&shown[..], &[token]].concat(), "").wait(PATIENCE).code(code);
-        said.push(note(ended, "run with a token on the command line"));
-    }
+    said.extend(of_tokens(&begun, &wrong));
     said.push(note(begun(&target, &["run", "--help"], "").wait(PATIENCE).code(0), "help"));
-    said.push(note(begun(&target, &["check", "--json", "--log-level", "trace"], "").wait(PATIENCE), "check"));
+    said.push(note(begun(&target, &["check", "--json", "--log-level", "trace"], "").wait(PATIENCE).code(3), "check"));
+    let admin = connect(&pair.target.socket_uri(SUPERUSER, DATABASE)).await;
+    // The server is refused, and with it the mapping.
+    admin.batch_execute("CREATE ROLE app; CREATE FOREIGN DATA WRAPPER nothing").await.unwrap();
+    said.extend(of_mappings(&begun, &target));
+    let grant = format!("GRANT USAGE ON FOREIGN DATA WRAPPER nothing TO {}", ROLE.name());
+    admin.batch_execute(&grant).await.unwrap();
     said.push(note(
         begun(&target, &["run", "--jobs", "1"], "copy-before-commit:1").wait(PATIENCE),
         "a run that is killed",
@@ -118,6 +149,8 @@ async fn a_password_or_token_is_in_no_output_no_state_no_child_and_no_file_that_
     ));
     said.push(note(begun(&target, &["cleanup"], "").wait(PATIENCE).code(0), "cleanup"));
     said.extend(files(&left));
+    let mapped = value(&admin, "SELECT umoptions::text FROM pg_user_mappings").await;
+    assert!(mapped.contains("hush4'mapping"), "what is not shown has come: {mapped}");
     let children = fs::read_to_string(folder.path().join("children")).unwrap();
     assert!(children.contains("PGAPPNAME=walferry pg_dump"), "the spy was at work: {children}");
     said.push(format!("a child: {children}"));

@@ -99,3 +99,38 @@ fn an_error_of_the_file_has_the_form_that_the_environment_asks_for() {
     assert_eq!(line["exit_code"], 2);
     assert!(line["message"].as_str().unwrap().contains("/nonexistent.toml"), "{line}");
 }
+
+/// The story: a walferry.toml with passwords and mode 0644 was read without a word.
+#[test]
+fn a_file_with_a_password_that_others_may_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("walferry.toml");
+    std::fs::write(&file, "source = \"postgresql://u:hush4@127.0.0.1:1/d\"\n").unwrap();
+    let check = |mode: u32| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        walferry(&["check"], |command| {
+            command.current_dir(folder.path()).env_remove("WALFERRY_SOURCE_PGURI");
+        })
+    };
+    for mode in [0o644, 0o640, 0o604] {
+        let refused = check(mode).code(2).stderr;
+        for words in ["\"source\" in it has a password", &format!("mode {mode:04o}"), "chmod 0600 'walferry.toml'"] {
+            assert!(refused.contains(words), "{words} is not in:\n{refused}");
+        }
+        assert!(!refused.contains("hush4"), "{refused}");
+    }
+    let read = check(0o600).code(6);
+    assert!(!read.stderr.contains("chmod"), "{}", read.stderr);
+    // Without a password it may be anybody's to read.
+    std::fs::write(&file, "source = \"postgresql://u@127.0.0.1:1/d\"\n").unwrap();
+    check(0o644).code(6);
+}
+
+#[test]
+fn a_password_on_the_command_line_is_warned_about_once_with_the_way_out() {
+    let uri = "postgresql://u:hush4@127.0.0.1:1/d";
+    let warned = walferry(&["check", "--source", uri], |_| {}).code(6).stderr;
+    let about = "the password of the source is on the command line";
+    assert_eq!(warned.matches(about).count(), 1, "{warned}");
+    assert!(warned.contains("use WALFERRY_SOURCE_PGURI or ~/.pgpass") && !warned.contains("hush4"), "{warned}");
+}

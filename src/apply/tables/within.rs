@@ -17,6 +17,7 @@ use crate::catalog::tables::{self, Detail, Named, Shape, Table};
 use crate::lsn::{CommitLsn, Lsn};
 use crate::membership::switched::Switched;
 use crate::relation::Relation;
+use crate::shell;
 use crate::state::tables::TableRow;
 
 impl Tables {
@@ -55,8 +56,8 @@ impl Tables {
             _ => {
                 let why = format!(
                     "its rows came in the name of a table that it is or was a partition of, and do not any more: copy it \
-                     anew: walferry resync '{}'",
-                    table.name
+                     anew: walferry resync {}",
+                    shell::table(&table.name)
                 );
                 return Err(unknown(&relation.table, at, &why));
             }
@@ -67,7 +68,8 @@ impl Tables {
         let why = if was_alone {
             format!(
                 "it was a table of its own then, and is a partition of {root} by now, in whose name its rows come; copy that one \
-                 anew: walferry resync '{root}'"
+                 anew: walferry resync {}",
+                shell::table(root)
             )
         } else {
             format!("it {switched}; {}", switched.remedy())
@@ -81,7 +83,7 @@ impl Tables {
             return Err(unknown(
                 &relation.table,
                 at,
-                &format!("{why}; and take in what is new: walferry add '{}'", new.name),
+                &format!("{why}; and take in what is new: walferry add {}", shell::table(&new.name)),
             ));
         }
         let points = related.iter().map(|row| row.snapshot_lsn.filter(|_| self.share.has(row)));

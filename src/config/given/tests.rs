@@ -12,6 +12,8 @@ impl File {
     fn with(content: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("w.toml"), content).unwrap();
+        let owners = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(folder.path().join("w.toml"), owners).unwrap();
         File(folder)
     }
 

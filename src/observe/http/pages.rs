@@ -15,6 +15,7 @@ use prometheus::{Encoder, TEXT_FORMAT, TextEncoder};
 
 use super::guard::{self, Guard};
 use super::{Hub, Readiness};
+use crate::border::{printable, visible};
 
 /// All pages, behind the guard.
 pub(super) fn router(hub: Hub, guard: Guard) -> Router {
@@ -43,7 +44,7 @@ async fn readyz(State(hub): State<Hub>) -> Response {
     match hub.readiness() {
         Readiness::Ready => "ready\n".into_response(),
         Readiness::NotReady(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", visible(&reason))).into_response()
         }
     }
 }
@@ -78,7 +79,7 @@ async fn page(State(hub): State<Hub>) -> Html<String> {
 /// Text that stands between tags or in an attribute.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
+    for letter in printable(text).chars() {
         match letter {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),

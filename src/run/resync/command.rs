@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{again, ahead};
+use crate::border::visible;
 use crate::catalog::publication::{self, Published, RowsRead};
 use crate::catalog::tables::Detail;
 use crate::catalog::wal;
@@ -77,7 +78,7 @@ impl fmt::Display for ResyncReport {
             match &table.snapshot_lsn {
                 Some(from) => {
                     let filter = table.row_filter.as_ref();
-                    let only = filter.map(|filter| format!(" (only those WHERE {filter} are published)"));
+                    let only = filter.map(|filter| format!(" (only those WHERE {} are published)", visible(filter)));
                     let (only, ResyncedTable { table, rows, .. }) = (only.unwrap_or_default(), table);
                     writeln!(f, "{table}: {rows} rows copied{only}; the stream has it from {from} on")?
                 }

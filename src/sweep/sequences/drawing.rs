@@ -16,7 +16,7 @@ use crate::catalog::added::default_sql;
 use crate::catalog::sequences::{Owner, Tied};
 use crate::config::SchemaMode;
 use crate::session::{DbError, Session};
-use crate::sql::literal;
+use crate::sql::{TableName, literal, plain_shown};
 
 /// A column that draws from another one there.
 #[derive(Clone, Debug)]
@@ -114,6 +114,13 @@ pub(super) fn left_behind(from: &Sequence, column: &Owner, others: &[Sequence]) 
     }
 }
 
+/// A sequence as a server writes it into a default: the name quoted where it needs it, and
+/// the whole a string whatever it holds (`regclassout`, `simple_quote_literal`).
+fn as_regclass(name: &TableName) -> String {
+    let text = format!("{}.{}", plain_shown(&name.schema), plain_shown(&name.name)).replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", text.replace('\\', "\\\\")) } else { format!("'{text}'") }
+}
+
 impl Elsewhere {
     /// What there is to say of the sequence of the source that the column is to draw from;
     /// `None` if that is numbered, and made as a whole.
@@ -132,8 +139,8 @@ impl Elsewhere {
         };
         let default = match (&self.default, theirs) {
             (Some(default), _) if *name == ours.name => default.clone(),
-            (Some(default), _) => default.replace(&literal(&ours.name.to_string()), &literal(&name.sql())),
-            (None, Some(_)) => format!("pg_catalog.nextval({})", literal(&name.sql())),
+            (Some(default), _) => default.replace(&as_regclass(&ours.name), &literal(&name.text())),
+            (None, Some(_)) => format!("pg_catalog.nextval({})", literal(&name.text())),
             (None, None) => return None,
         };
         let alter = column.alter_sql();

@@ -43,7 +43,7 @@ pub(super) fn of_both(ours: &Sequence, theirs: &Sequence, matched: Match, schema
         .tied
         .iter()
         .any(|tied| tied.table.name == owner.table && tied.drawing.iter().any(|(_, column)| *column == owner.column));
-    let nextval = format!("pg_catalog.nextval({})", literal(&ours.name.sql()));
+    let nextval = format!("pg_catalog.nextval({})", literal(&ours.name.text()));
     let sql = match (bond.is_identity(), bond_there.is_identity()) {
         (true, true) => format!("{alter} SET {};", bond.sql()),
         // What it draws from goes with it: the name may be the same.

@@ -7,6 +7,7 @@ use crate::catalog::sequences::{Bond, Owner};
 use crate::config::Side;
 use crate::membership::letting_go::first_away;
 use crate::session::DbContext;
+use crate::sql::printed::printed;
 use crate::sql::{TableName, ident};
 
 /// A sequence that a pass could not make equal, or found otherwise.
@@ -225,7 +226,8 @@ impl fmt::Display for SequenceCause {
                 write!(
                     f,
                     "is what column {column} of {table} draws its values from on the source, and on the target that draws \
-                     from {from} (run on the target: {sql})"
+                     from {from} (run on the target: {})",
+                    printed(sql)
                 )
             }
             SequenceCause::OneSided { column: Owner { table, column }, drawn_on, sql } => {
@@ -233,16 +235,16 @@ impl fmt::Display for SequenceCause {
                 write!(
                     f,
                     "is what column {column} of {table} draws its values from on the {drawn_on}, and on the {other} that \
-                     draws from none (run on the target: {sql})"
+                     draws from none (run on the target: {})",
+                    printed(sql)
                 )
             }
             SequenceCause::Numbered { column: Owner { table, column }, there, here, sql, blame } => {
-                let here = here.map_or("not at all", Bond::sql);
                 let whose = match blame {
                     Blame::NotOurs => "",
                     Blame::Schema => "if that is not on purpose, ",
                 };
-                let (column, there) = (ident(column), there.sql());
+                let (column, there, here) = (ident(column), there.sql(), here.map_or("not at all", Bond::sql));
                 write!(
                     f,
                     "is what numbers column {column} of {table} on the target, {there}, and on the source that is \
