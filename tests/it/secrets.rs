@@ -49,6 +49,22 @@ fn files(folder: &Path) -> Vec<String> {
     entries.flat_map(of).collect()
 }
 
+/// What the daemon answers once it has a status, without the token and with it.
+async fn answers(port: u16) -> Vec<String> {
+    wait_until("there is a status", PATIENCE, || async {
+        get_with(port, "/status", Some(TOKEN)).await.starts_with("HTTP/1.1 200 ")
+    })
+    .await;
+    let mut said = Vec::new();
+    for path in ["/", "/metrics", "/status", "/readyz"] {
+        let (refused, served) = (get(port, path).await, get_with(port, path, Some(TOKEN)).await);
+        assert_eq!(refused.starts_with("HTTP/1.1 401 "), path != "/readyz", "{path}: {refused}");
+        assert!(!served.starts_with("HTTP/1.1 401 "), "{path}: {served}");
+        said.extend([refused, served].map(|answer| format!("{path}: {answer}")));
+    }
+    said
+}
+
 /// The story: pg_dump inherited the connection strings of both ends, and a `kill -9` left its
 /// password file in /tmp.
 #[tokio::test(flavor = "multi_thread")]
@@ -94,16 +110,7 @@ async fn a_password_or_token_is_in_no_output_no_state_no_child_and_no_file_that_
     let listen = format!("127.0.0.1:{port}");
     let daemon = begun(&target, &["run", "--log-level", "trace", "--listen", &listen], "");
     let daemon = until_streaming(&pair, daemon).await;
-    wait_until("there is a status", PATIENCE, || async {
-        get_with(port, "/status", Some(TOKEN)).await.starts_with("HTTP/1.1 200 ")
-    })
-    .await;
-    for path in ["/", "/metrics", "/status", "/readyz"] {
-        let (refused, served) = (get(port, path).await, get_with(port, path, Some(TOKEN)).await);
-        assert_eq!(refused.starts_with("HTTP/1.1 401 "), path != "/readyz", "{path}: {refused}");
-        assert!(!served.starts_with("HTTP/1.1 401 "), "{path}: {served}");
-        said.extend([refused, served].map(|answer| format!("{path}: {answer}")));
-    }
+    said.extend(answers(port).await);
     said.push(note(begun(&target, &["status", "--json"], "").wait(PATIENCE).code(0), "status"));
     said.push(note(daemon.kill(), "the daemon"));
     said.push(note(begun(&wrong, &["catchup"], "").wait(PATIENCE), "catchup with a wrong password"));
