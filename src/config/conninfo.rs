@@ -150,6 +150,18 @@ pub struct ConnInfo {
     pub options: Option<String>,
 }
 
+/// What a short question may take, in connect_timeouts.
+const LOGINS_A_QUESTION_TAKES: u32 = 4;
+
+impl ConnInfo {
+    /// How long the answer to a question may take that is short on every server: four
+    /// times what the user grants a whole login, a minute by default. The longest, over
+    /// the state of 20,000 tables, takes a second.
+    pub fn answer_timeout(&self) -> Duration {
+        self.connect_timeout * LOGINS_A_QUESTION_TAKES
+    }
+}
+
 /// For people and logs: never a password.
 impl fmt::Display for ConnInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

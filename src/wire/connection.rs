@@ -22,6 +22,13 @@ use crate::config::conninfo::{ConnInfo, Host};
 /// ours; they are in our socket's buffer already if there are any.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What a simple query may answer, in bytes: replication commands and preparations
+/// answer a row or none.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a message of an answer counts for beside its bytes: a row of none takes memory too.
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
+
 /// What a connection is for; it is prepared as [`super::preparation`] says in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -47,6 +54,7 @@ pub struct Connection {
     host: Host,
     version: i32,
     cancel_key: Option<CancelKey>,
+    answer_timeout: Duration,
 }
 
 impl Connection {
@@ -76,7 +84,14 @@ impl Connection {
         let cancel_key = until_ready(&mut reader).await?;
         let version = parse_version(reader.parameter("server_version").unwrap_or_default())
             .ok_or_else(|| reader.protocol("it did not tell its version".into()))?;
-        Ok(Connection { reader, writer, host: startup.host.clone(), version, cancel_key })
+        Ok(Connection {
+            reader,
+            writer,
+            host: startup.host.clone(),
+            version,
+            cancel_key,
+            answer_timeout: startup.info.answer_timeout(),
+        })
     }
 
     /// The server's `server_version_num`, for example 150018.
@@ -109,6 +124,16 @@ impl Connection {
         self.cancel_key
     }
 
+    /// As [`Connection::simple_query`], of what is answered at once.
+    ///
+    /// # Errors
+    /// [`WireError::Silent`] when it is not; the connection is of no more use then.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        let after = self.answer_timeout;
+        let silent = WireError::Silent { peer: self.peer().clone(), after };
+        tokio::time::timeout(after, self.simple_query(sql)).await.unwrap_or(Err(silent))
+    }
+
     /// Runs SQL or a replication command in the simple protocol. Returns the
     /// rows of all statements, values as text.
     ///
@@ -120,8 +145,13 @@ impl Connection {
         self.send_query(sql).await?;
         let mut rows = Vec::new();
         let mut failure = None;
+        let mut answer_bytes = 0;
         loop {
             let frame = self.reader.next().await?;
+            answer_bytes += frame.body.len() + MESSAGE_OVERHEAD_BYTES;
+            if answer_bytes > MAX_ANSWER_BYTES {
+                return Err(self.reader.protocol(format!("an answer of more than {MAX_ANSWER_BYTES} bytes")));
+            }
             match frame.tag {
                 b'D' => rows.push(data_row(&frame.body).map_err(|what| self.reader.protocol(what.into()))?),
                 b'T' | b'C' | b'I' => {}

@@ -84,6 +84,18 @@ pub enum WireError {
         /// How long was waited.
         after: Duration,
     },
+    /// A server that had let us in went silent.
+    #[error(
+        "the {peer} has let us in, and gave no answer within {} s; see whether the server and what lies before it are \
+         alive",
+        after.as_secs_f32()
+    )]
+    Silent {
+        /// The server.
+        peer: Peer,
+        /// How long was waited.
+        after: Duration,
+    },
     /// The server has no TLS and it is required.
     #[error("the {peer} does not offer TLS; turn `ssl` on there, or use sslmode=prefer if the network is trusted")]
     TlsRefused {
@@ -225,6 +237,7 @@ impl WireError {
             WireError::Resolve { peer, .. }
             | WireError::Connect { peer, .. }
             | WireError::Timeout { peer, .. }
+            | WireError::Silent { peer, .. }
             | WireError::TlsRefused { peer }
             | WireError::Tls { peer, .. }
             | WireError::Auth { peer, .. }
@@ -260,6 +273,7 @@ impl WireError {
             WireError::Resolve { .. }
             | WireError::Connect { .. }
             | WireError::Timeout { .. }
+            | WireError::Silent { .. }
             | WireError::Closed { .. }
             | WireError::Io { .. } => Fault::passing(self.side()),
             // A failover moves what the hosts are.

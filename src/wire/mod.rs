@@ -23,6 +23,7 @@ mod copy_out;
 mod dial;
 mod error;
 mod frame;
+mod notice;
 mod prepare;
 pub mod replication;
 pub mod server_error;
@@ -30,6 +31,7 @@ mod status;
 mod stream;
 mod tls;
 mod tls_verify;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -40,7 +42,7 @@ mod tests_fake;
 #[cfg(test)]
 mod tests_server;
 
-pub use client::{PrivilegesRefused, client};
+pub use client::{Loss, Lost, Ordinary, PrivilegesRefused, client};
 pub use connection::{CancelKey, Connection, Purpose};
 pub use copy_both::{ReplicationFrame, ReplicationReader, ReplyRequested, RequestReply, StatusWriter};
 pub use copy_out::{CopyOut, Gathered};

@@ -11,7 +11,7 @@ use super::problem::{SequenceCause, refusal};
 use super::value::Value;
 use crate::catalog::sequences;
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Row, Session};
+use crate::session::{DbContext, DbError, QueryError, Row, Session};
 
 /// How long a sequence is waited for that is read or set by itself: a statement
 /// over many has waited for it already.
@@ -129,6 +129,6 @@ pub(super) async fn wait_less(session: &Session) -> Result<(), DbError> {
 }
 
 /// Whether a sequence was dropped or renamed since it was listed.
-pub(super) fn is_gone(error: &tokio_postgres::Error) -> bool {
+pub(super) fn is_gone(error: &QueryError) -> bool {
     error.code().is_some_and(|code| sqlstate::is_gone(code.code()))
 }
