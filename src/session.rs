@@ -12,7 +12,7 @@ pub mod replica_role;
 mod row;
 
 use std::ops::Deref;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -24,7 +24,7 @@ pub use param::{Param, Typed};
 pub use row::Row;
 
 use crate::config::{ConnInfo, Side};
-use crate::wire::{self, Ordinary, WireError};
+use crate::wire::{self, Ordinary, Security, WireError};
 
 /// What the rows of an answer may take, in bytes: the columns of a hundred thousand
 /// tables, of which the largest answers are made, are half of it.
@@ -32,6 +32,9 @@ const MAX_ANSWER_BYTES: usize = 1 << 30;
 
 /// What a row takes beside its bytes.
 const ROW_OVERHEAD_BYTES: usize = 128;
+
+/// A statement on its way; on the heap, as hundreds of them are awaited within each other.
+type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, QueryError>> + Send + 'a>>;
 
 /// An ordinary session, prepared as the module says. Derefs to the client, but
 /// has statements of its own, which take one round trip.
@@ -57,7 +60,7 @@ impl Session {
     }
 
     /// Awaits a statement as [`answer`] says.
-    async fn answered<T>(&self, work: impl Future<Output = Result<T, QueryError>>) -> Result<T, QueryError> {
+    async fn answered<T>(&self, work: Work<'_, T>) -> Result<T, QueryError> {
         let outcome = match self.wait.answer(work).await {
             Ok(outcome) => outcome,
             Err(silence) => return Err(QueryError::Lost(self.ordinary.give_up(silence))),
@@ -75,10 +78,10 @@ impl Session {
     /// # Errors
     /// Why there are none.
     pub async fn query(&self, sql: &str, params: &[&dyn Param]) -> Result<Vec<Row>, QueryError> {
-        self.answered(async {
+        self.answered(Box::pin(async {
             let rows = self.ordinary.client.query_typed_raw(sql, param::typed(params)).await?;
             gather(rows, self.side, MAX_ANSWER_BYTES).await
-        })
+        }))
         .await
     }
 
@@ -87,10 +90,10 @@ impl Session {
     /// # Errors
     /// Why it is not there; also when there is none or more than one.
     pub async fn query_one(&self, sql: &str, params: &[&dyn Param]) -> Result<Row, QueryError> {
-        self.answered(async {
+        self.answered(Box::pin(async {
             let row = self.ordinary.client.query_typed_one(sql, &param::typed(params)).await?;
             Ok(Row::new(row, self.side))
-        })
+        }))
         .await
     }
 
@@ -99,10 +102,10 @@ impl Session {
     /// # Errors
     /// Why it is not known; also when there is more than one.
     pub async fn query_opt(&self, sql: &str, params: &[&dyn Param]) -> Result<Option<Row>, QueryError> {
-        self.answered(async {
+        self.answered(Box::pin(async {
             let row = self.ordinary.client.query_typed_opt(sql, &param::typed(params)).await?;
             Ok(row.map(|row| Row::new(row, self.side)))
-        })
+        }))
         .await
     }
 
@@ -111,7 +114,8 @@ impl Session {
     /// # Errors
     /// Why it was not executed.
     pub async fn execute(&self, sql: &str, params: &[&dyn Param]) -> Result<u64, QueryError> {
-        self.answered(async { Ok(self.ordinary.client.execute_typed(sql, &param::typed(params)).await?) }).await
+        self.answered(Box::pin(async { Ok(self.ordinary.client.execute_typed(sql, &param::typed(params)).await?) }))
+            .await
     }
 
     /// Executes statements without parameters.
@@ -119,7 +123,7 @@ impl Session {
     /// # Errors
     /// Why one was not executed.
     pub async fn batch_execute(&self, sql: &str) -> Result<(), QueryError> {
-        self.answered(async { Ok(self.ordinary.client.batch_execute(sql).await?) }).await
+        self.answered(Box::pin(async { Ok(self.ordinary.client.batch_execute(sql).await?) })).await
     }
 
     /// What statements without parameters answer, values as text.
@@ -127,12 +131,17 @@ impl Session {
     /// # Errors
     /// Why one was not executed.
     pub async fn simple_query(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, QueryError> {
-        self.answered(async { Ok(self.ordinary.client.simple_query(sql).await?) }).await
+        self.answered(Box::pin(async { Ok(self.ordinary.client.simple_query(sql).await?) })).await
     }
 
     /// Which end this session is on.
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// How the connection is protected.
+    pub fn security(&self) -> Security {
+        self.ordinary.security
     }
 
     /// The server's `server_version_num`, for example 150018.

@@ -104,6 +104,47 @@ pub enum ChannelBinding {
     Require,
 }
 
+/// libpq's `sslnegotiation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslNegotiation {
+    /// The server is asked whether it speaks TLS.
+    Postgres,
+    /// TLS begins at once (PostgreSQL 17).
+    Direct,
+}
+
+/// A way to log in, as `require_auth` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// The server asks for nothing, or for a client certificate.
+    None,
+    /// The password itself.
+    Password,
+    /// Its md5 hash.
+    Md5,
+    /// SCRAM-SHA-256, with or without channel binding.
+    Scram,
+    /// GSSAPI, which we do not speak.
+    Gss,
+    /// SSPI, which we do not speak.
+    Sspi,
+    /// OAuth, which we do not speak.
+    Oauth,
+}
+
+impl AuthMethod {
+    /// All of them, by libpq's names.
+    pub const ALL: [(AuthMethod, &'static str); 7] = [
+        (AuthMethod::None, "none"),
+        (AuthMethod::Password, "password"),
+        (AuthMethod::Md5, "md5"),
+        (AuthMethod::Scram, "scram-sha-256"),
+        (AuthMethod::Gss, "gss"),
+        (AuthMethod::Sspi, "sspi"),
+        (AuthMethod::Oauth, "oauth"),
+    ];
+}
+
 /// libpq's `target_session_attrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetSessionAttrs {
@@ -140,8 +181,12 @@ pub struct ConnInfo {
     pub sslcert: Option<PathBuf>,
     /// Its key (PEM).
     pub sslkey: Option<PathBuf>,
+    /// How TLS begins.
+    pub sslnegotiation: SslNegotiation,
     /// Whether SCRAM is bound to the TLS channel.
     pub channel_binding: ChannelBinding,
+    /// The ways to log in that are accepted (`require_auth`); `None` for all.
+    pub require_auth: Option<Vec<AuthMethod>>,
     /// What kind of session is wanted of several hosts.
     pub target_session_attrs: TargetSessionAttrs,
     /// Bound of one attempt to connect to one host, start-up included.

@@ -15,7 +15,6 @@
 //! none that waits for long waits without a word. Rows by COPY are not waited for here;
 //! the sockets' own timeouts see to a host that is gone (`wire/stream.rs`).
 
-use std::pin::pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -53,39 +52,38 @@ impl Wait {
 
     /// What the work comes to, or in words why it will come to nothing.
     pub(super) async fn answer<T>(&self, work: impl Future<Output = T>) -> Result<T, String> {
-        let watched = self.while_it_lives(work);
-        match self.at_most.get() {
-            None => watched.await,
-            Some(bound) => timeout(*bound, watched).await.unwrap_or_else(|_| Err(silence(*bound))),
+        // On the heap: a login is a large future, and every statement has this one.
+        let given_up = Box::pin(self.given_up());
+        tokio::select! {
+            biased;
+            outcome = work => Ok(outcome),
+            why = given_up => Err(why),
         }
     }
 
-    async fn while_it_lives<T>(&self, work: impl Future<Output = T>) -> Result<T, String> {
-        let (mut work, begun) = (pin!(work), Instant::now());
-        let mut in_vain = 0;
-        let mut said_after = Duration::ZERO;
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut work => return Ok(outcome),
-                () = sleep(self.look_every) => {}
-            }
+    /// Ends when the server is given up.
+    async fn given_up(&self) -> String {
+        match self.at_most.get() {
+            None => self.gone().await,
+            Some(bound) => timeout(*bound, self.gone()).await.unwrap_or_else(|_| silence(*bound)),
+        }
+    }
+
+    /// Ends when the server is gone, and says meanwhile that it is waited for.
+    async fn gone(&self) -> String {
+        let begun = Instant::now();
+        let (mut in_vain, mut said_after) = (0, Duration::ZERO);
+        while in_vain < LOOKS_IN_VAIN {
+            sleep(self.look_every).await;
             let waited = begun.elapsed();
             // After half a minute, one, two, four: a long wait is said, but not for ever anew.
             if waited >= said_after * 2 {
                 said_after = waited;
                 tracing::info!("still waiting for the answer of the {}, {} s", self.info.side, waited.as_secs());
             }
-            let lives = tokio::select! {
-                biased;
-                outcome = &mut work => return Ok(outcome),
-                lives = self.server_lives() => lives,
-            };
-            in_vain = if lives { 0 } else { in_vain + 1 };
-            if in_vain >= LOOKS_IN_VAIN {
-                return Err(format!("{}, and it lets nobody in any more", silence(begun.elapsed())));
-            }
+            in_vain = if self.server_lives().await { 0 } else { in_vain + 1 };
         }
+        format!("{}, and it lets nobody in any more", silence(begun.elapsed()))
     }
 
     /// Whether a server answers a login, be it with a refusal.

@@ -34,7 +34,7 @@ use tracing::Level;
 use super::notice::{Notices, plain};
 use super::stream::Stream;
 use super::watch::Watch;
-use super::{CancelKey, Connection, FrameReader, Peer, Purpose, WireError};
+use super::{CancelKey, Connection, FrameReader, Peer, Purpose, Security, WireError};
 use crate::config::Side;
 use crate::config::conninfo::ConnInfo;
 use crate::fault::{Fault, sqlstate};
@@ -88,6 +88,8 @@ pub struct Ordinary {
     pub client: Client,
     /// The server's `server_version_num`.
     pub version: i32,
+    /// How the connection is protected.
+    pub security: Security,
     /// Privileges that it did not give or take.
     pub privileges_refused: PrivilegesRefused,
     /// Why it was lost.
@@ -113,7 +115,7 @@ impl Ordinary {
 pub async fn client(info: &ConnInfo, application_name: &str) -> Result<Ordinary, WireError> {
     let connection = Connection::connect(info, Purpose::Session, application_name).await?;
     let version = connection.server_version();
-    let peer = connection.peer().clone();
+    let (peer, security) = (connection.peer().clone(), connection.security());
     let loss = Loss::default();
     let mut config = tokio_postgres::Config::new();
     config.user(&info.user).dbname(&info.dbname).application_name(application_name).ssl_mode(SslMode::Disable);
@@ -123,7 +125,7 @@ pub async fn client(info: &ConnInfo, application_name: &str) -> Result<Ordinary,
         .map_err(|source| WireError::Driver { peer: peer.clone(), source: Box::new(source) })?;
     let privileges_refused = PrivilegesRefused::default();
     let driver = tokio::spawn(drive(driver, peer, privileges_refused.clone(), loss.clone())).abort_handle();
-    Ok(Ordinary { client, version, privileges_refused, loss, driver, side: info.side })
+    Ok(Ordinary { client, version, security, privileges_refused, loss, driver, side: info.side })
 }
 
 /// Ends with the client. What it fails with, the client's callers see as a closed

@@ -14,7 +14,7 @@ use postgres_protocol::message::frontend;
 use super::auth::{Channel, Dialogue, Login};
 use super::frame::server_failure;
 use super::stream::Stream;
-use super::{Frame, FrameReader, FrameWriter, Peer, WireError, dial};
+use super::{Frame, FrameReader, FrameWriter, Peer, Protection, Security, WireError, dial};
 use crate::config::Side;
 use crate::config::conninfo::{ConnInfo, Host};
 
@@ -55,6 +55,7 @@ pub struct Connection {
     version: i32,
     cancel_key: Option<CancelKey>,
     answer_timeout: Duration,
+    security: Security,
 }
 
 impl Connection {
@@ -68,7 +69,11 @@ impl Connection {
     }
 
     /// Logs in on a fresh channel.
-    pub(super) async fn start(stream: Stream, channel: Channel, startup: &Startup<'_>) -> Result<Self, WireError> {
+    pub(super) async fn start(
+        stream: Stream,
+        (channel, protection): (Channel, Protection),
+        startup: &Startup<'_>,
+    ) -> Result<Self, WireError> {
         let peer = Peer { side: startup.info.side, host: startup.host.to_string() };
         let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::new(read, peer.clone());
@@ -79,8 +84,10 @@ impl Connection {
             password: startup.host.password.as_ref(),
             channel,
             binding: startup.info.channel_binding,
+            accepted: startup.info.require_auth.as_deref(),
         };
-        Dialogue { reader: &mut reader, writer: &mut writer }.authenticate(&login).await?;
+        let password = Dialogue { reader: &mut reader, writer: &mut writer }.authenticate(&login).await?;
+        let security = Security { protection, password };
         let cancel_key = until_ready(&mut reader).await?;
         let version = parse_version(reader.parameter("server_version").unwrap_or_default())
             .ok_or_else(|| reader.protocol("it did not tell its version".into()))?;
@@ -91,6 +98,7 @@ impl Connection {
             version,
             cancel_key,
             answer_timeout: startup.info.answer_timeout(),
+            security,
         })
     }
 
@@ -112,6 +120,11 @@ impl Connection {
     /// The server, for messages.
     pub fn peer(&self) -> &Peer {
         self.reader.peer()
+    }
+
+    /// How it is protected.
+    pub fn security(&self) -> Security {
+        self.security
     }
 
     /// What the server last reported of a parameter.

@@ -26,6 +26,7 @@ mod frame;
 mod notice;
 mod prepare;
 pub mod replication;
+mod security;
 pub mod server_error;
 mod status;
 mod stream;
@@ -54,5 +55,6 @@ pub use replication::{
     CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, SlotOptions, SnapshotAction, Streaming,
     SystemIdentity,
 };
+pub use security::{PasswordShown, Protection, Security};
 pub use server_error::ServerError;
 pub use status::StatusFeed;

@@ -10,7 +10,7 @@ use super::fake::{Fake, data, error, frame, keepalive, serve, start};
 use super::testing::{durable, host};
 use super::*;
 use crate::config::Side;
-use crate::config::conninfo::{ConnInfo, SslMode, TargetSessionAttrs};
+use crate::config::conninfo::{AuthMethod, ConnInfo, SslMode, SslNegotiation, TargetSessionAttrs};
 use crate::lsn::Lsn;
 use crate::session::{DbContext, Session};
 
@@ -504,4 +504,49 @@ async fn a_replication_connection_that_is_not_told_who_the_server_is_does_not_wa
     let asked = tokio::time::timeout(Duration::from_secs(20), replication.identify_system()).await.unwrap();
     let error = asked.expect_err("it was told nothing");
     assert!(matches!(error, WireError::Silent { .. }) && error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_of_the_password_is_sent_by_a_way_that_require_auth_rules_out() {
+    let asked = [
+        (&b"\0\0\0\x03"[..], "password"),
+        (b"\0\0\0\x05salt", "md5"),
+        (b"\0\0\0\x0aSCRAM-SHA-256\0\0", "scram-sha-256"),
+        (b"\0\0\0\0", "none"),
+    ];
+    for (request, name) in asked {
+        let (mut info, server) = serve(move |mut fake: Fake| async move {
+            fake.startup().await;
+            fake.send(&frame(b'R', request)).await;
+            let mut sent = Vec::new();
+            fake.socket.read_to_end(&mut sent).await.unwrap();
+            sent
+        })
+        .await;
+        info = super::testing::with_password(info, "u", "secret-word");
+        let others = AuthMethod::ALL.iter().filter(|(_, other)| *other != name).map(|(method, _)| *method);
+        info.require_auth = Some(others.collect());
+        let error = refusal(&info).await;
+        assert!(matches!(error, WireError::Auth { .. }) && !error.is_transient(), "{error}");
+        assert!(error.to_string().contains(&format!("the method {name}, which require_auth rules out")), "{error}");
+        assert_eq!(server.await.unwrap(), b"", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn direct_tls_asks_for_nothing_and_offers_postgresql_alone() {
+    let (mut info, server) = serve(|mut fake: Fake| async move {
+        let mut head = [0; 5];
+        fake.socket.read_exact(&mut head).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        fake.socket.read_exact(&mut hello).await.unwrap();
+        (head[0], hello)
+    })
+    .await;
+    (info.sslmode, info.sslnegotiation) = (SslMode::Require, SslNegotiation::Direct);
+    let error = refusal(&info).await;
+    assert!(matches!(error, WireError::Closed { .. } | WireError::Io { .. }), "{error}");
+    let (kind, hello) = server.await.unwrap();
+    assert_eq!(kind, 0x16, "a handshake");
+    assert!(hello.windows(13).any(|part| part == b"\0\x0b\x0apostgresql"));
 }
