@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
+use crate::config::conninfo::{
+    Address, ChannelBinding, ConnInfo, Host, RootCert, SslMode, SslNegotiation, TargetSessionAttrs,
+};
 use crate::config::{BatchBounds, Provenance, Publications, SchemaMode, Settings, Side, Values};
 use crate::demo::cluster::{Cluster, ClusterBuilder};
 use crate::demo::server::Server;
@@ -40,7 +42,9 @@ pub(crate) fn conninfo(side: Side, host: Host, user: &str, dbname: &str) -> Conn
         sslrootcert: RootCert::Default,
         sslcert: None,
         sslkey: None,
+        sslnegotiation: SslNegotiation::Postgres,
         channel_binding: ChannelBinding::Prefer,
+        require_auth: None,
         target_session_attrs: TargetSessionAttrs::Any,
         connect_timeout: Duration::from_secs(10),
         options: None,

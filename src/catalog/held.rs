@@ -22,10 +22,10 @@
 //! table, where some columns may do, and takes no sequences. A function's result can be
 //! folded by the planner already, so not even LIMIT 0 or EXPLAIN will do.
 
-use tokio_postgres::{Error, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::tables::Shape;
-use crate::session::Session;
+use crate::session::{QueryError, Session};
 use crate::sql::{TableName, literal};
 
 /// Whether a foreign table may be read.
@@ -79,7 +79,7 @@ pub async fn read<'a>(
     relations: impl Iterator<Item = (&'a str, &'a TableName)>,
     foreign: Foreign,
     sql: &str,
-) -> Result<Vec<SimpleQueryRow>, Error> {
+) -> Result<Vec<SimpleQueryRow>, QueryError> {
     let hold = hold_sql(relations, foreign);
     let messages = session.simple_query(&format!("{hold}; {sql}")).await?;
     let row = |message| match message {

@@ -303,7 +303,11 @@ async fn connect(settings: &Settings, side: Side, findings: &mut Findings) -> Op
     match session.await {
         Ok(session) => {
             let (major, minor) = (session.version() / 10_000, session.version() % 10_000);
-            findings.ok(side, "connection", format!("{info} answers, PostgreSQL {major}.{minor}"));
+            let security = session.security();
+            findings.ok(side, "connection", format!("{info} answers, PostgreSQL {major}.{minor}, {security}"));
+            if let Some(risk) = security.risk() {
+                findings.warning(side, "encryption", risk).remedy(security.remedy());
+            }
             Some(session)
         }
         Err(error) => {

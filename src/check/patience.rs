@@ -27,9 +27,14 @@ const STATEMENT_SECONDS: u64 = 60;
 /// When, and how often, is looked who is in the way of statements that wait.
 const LOOK_EVERY: Duration = Duration::from_millis(800);
 
-/// Gives a session of a check its limits.
+/// How much longer than a statement may take its answer may be under way.
+const ON_THE_WAY: Duration = Duration::from_secs(15);
+
+/// Gives a session of a check its limits: the server's, and one for a server that does
+/// not keep them.
 pub(super) async fn limit(session: &Session) -> Result<(), DbError> {
     let sql = format!("SET lock_timeout = '{LOCK_SECONDS}s'; SET statement_timeout = '{STATEMENT_SECONDS}s'");
+    session.answer_within(Duration::from_secs(STATEMENT_SECONDS) + ON_THE_WAY);
     session.batch_execute(&sql).await.during(session.side(), "set the limits of a check")
 }
 

@@ -104,6 +104,47 @@ pub enum ChannelBinding {
     Require,
 }
 
+/// libpq's `sslnegotiation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslNegotiation {
+    /// The server is asked whether it speaks TLS.
+    Postgres,
+    /// TLS begins at once (PostgreSQL 17).
+    Direct,
+}
+
+/// A way to log in, as `require_auth` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// The server asks for nothing, or for a client certificate.
+    None,
+    /// The password itself.
+    Password,
+    /// Its md5 hash.
+    Md5,
+    /// SCRAM-SHA-256, with or without channel binding.
+    Scram,
+    /// GSSAPI, which we do not speak.
+    Gss,
+    /// SSPI, which we do not speak.
+    Sspi,
+    /// OAuth, which we do not speak.
+    Oauth,
+}
+
+impl AuthMethod {
+    /// All of them, by libpq's names.
+    pub const ALL: [(AuthMethod, &'static str); 7] = [
+        (AuthMethod::None, "none"),
+        (AuthMethod::Password, "password"),
+        (AuthMethod::Md5, "md5"),
+        (AuthMethod::Scram, "scram-sha-256"),
+        (AuthMethod::Gss, "gss"),
+        (AuthMethod::Sspi, "sspi"),
+        (AuthMethod::Oauth, "oauth"),
+    ];
+}
+
 /// libpq's `target_session_attrs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetSessionAttrs {
@@ -140,14 +181,30 @@ pub struct ConnInfo {
     pub sslcert: Option<PathBuf>,
     /// Its key (PEM).
     pub sslkey: Option<PathBuf>,
+    /// How TLS begins.
+    pub sslnegotiation: SslNegotiation,
     /// Whether SCRAM is bound to the TLS channel.
     pub channel_binding: ChannelBinding,
+    /// The ways to log in that are accepted (`require_auth`); `None` for all.
+    pub require_auth: Option<Vec<AuthMethod>>,
     /// What kind of session is wanted of several hosts.
     pub target_session_attrs: TargetSessionAttrs,
     /// Bound of one attempt to connect to one host, start-up included.
     pub connect_timeout: Duration,
     /// libpq's `options`: command-line settings for the session.
     pub options: Option<String>,
+}
+
+/// What a short question may take, in connect_timeouts.
+const LOGINS_A_QUESTION_TAKES: u32 = 4;
+
+impl ConnInfo {
+    /// How long the answer to a question may take that is short on every server: four
+    /// times what the user grants a whole login, a minute by default. The longest, over
+    /// the state of 20,000 tables, takes a second.
+    pub fn answer_timeout(&self) -> Duration {
+        self.connect_timeout * LOGINS_A_QUESTION_TAKES
+    }
 }
 
 /// For people and logs: never a password.

@@ -63,7 +63,9 @@ const KEYWORDS: &[Keyword] = &[
     used("sslrootcert", Some("PGSSLROOTCERT")),
     used("sslcert", Some("PGSSLCERT")),
     used("sslkey", Some("PGSSLKEY")),
+    used("sslnegotiation", Some("PGSSLNEGOTIATION")),
     used("channel_binding", Some("PGCHANNELBINDING")),
+    used("require_auth", Some("PGREQUIREAUTH")),
     used("target_session_attrs", Some("PGTARGETSESSIONATTRS")),
     used("connect_timeout", Some("PGCONNECT_TIMEOUT")),
     used("options", Some("PGOPTIONS")),
@@ -82,7 +84,6 @@ const KEYWORDS: &[Keyword] = &[
     ignored("min_protocol_version"),
     ignored("max_protocol_version"),
     only_if("gssencmode", Some("PGGSSENCMODE"), &["disable", "prefer"], "GSSAPI encryption is not supported, use TLS"),
-    only_if("sslnegotiation", Some("PGSSLNEGOTIATION"), &["postgres"], "only \"postgres\" is supported"),
     only_if("sslcertmode", Some("PGSSLCERTMODE"), &["allow"], "only \"allow\" is supported"),
     only_if("sslsni", Some("PGSSLSNI"), &["1"], "the host name is always sent"),
     only_if("sslcrl", Some("PGSSLCRL"), &[], "revocation lists are not supported"),
@@ -97,7 +98,6 @@ const KEYWORDS: &[Keyword] = &[
     ),
     only_if("ssl_max_protocol_version", Some("PGSSLMAXPROTOCOLVERSION"), &["TLSv1.3"], "TLS 1.2 and 1.3 are offered"),
     only_if("requirepeer", Some("PGREQUIREPEER"), &[], "the peer of a Unix socket is not checked"),
-    only_if("require_auth", Some("PGREQUIREAUTH"), &[], "it is not supported, use channel_binding=require"),
     only_if("load_balance_hosts", Some("PGLOADBALANCEHOSTS"), &["disable"], "hosts are tried in the order given"),
     only_if("replication", None, &[], "walferry opens its replication connection itself"),
 ];
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_word_that_would_change_security_is_refused_rather_than_ignored() {
-        for text in ["sslcrl=/a", "require_auth=scram-sha-256", "gssencmode=require", "replication=database"] {
+        for text in ["sslcrl=/a", "sslpassword=x", "gssencmode=require", "replication=database"] {
             assert!(matches!(parse(text).unwrap().check_supported(), Err(ConnInfoError::Unsupported { .. })), "{text}");
         }
         for text in ["gssencmode=disable", "sslcrl=''", "keepalives=1 application_name=x client_encoding=utf8"] {

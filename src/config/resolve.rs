@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::conninfo::{Address, ChannelBinding, ConnInfo, Host, RootCert, Secret, SslMode, TargetSessionAttrs};
+use super::conninfo::{
+    Address, AuthMethod, ChannelBinding, ConnInfo, Host, RootCert, Secret, SslMode, SslNegotiation, TargetSessionAttrs,
+};
 use super::error::{ConfigError, ConnInfoError};
 use super::keywords::{self, Params};
 use super::passfile::{DEFAULT_SOCKET_FOLDERS, PassFile, Wanted};
@@ -83,7 +85,9 @@ fn build(side: Side, params: &Params, env: &Env) -> Result<ConnInfo, ConnInfoErr
         sslrootcert,
         sslcert,
         sslkey,
+        sslnegotiation: negotiation(params)?,
         channel_binding: channel_binding(params.get("channel_binding"))?,
+        require_auth: params.get("require_auth").map(auth_methods).transpose()?,
         target_session_attrs: session_attrs(params.get("target_session_attrs"))?,
         connect_timeout: connect_timeout(params.get("connect_timeout"))?,
         options: params.get("options").map(str::to_owned),
@@ -213,6 +217,38 @@ fn channel_binding(text: Option<&str>) -> Result<ChannelBinding, ConnInfoError> 
     }
 }
 
+/// How TLS begins. Directly only where nothing but TLS will do: a server that does not
+/// know it hangs up, and a weaker mode would go on without (as libpq has it).
+fn negotiation(params: &Params) -> Result<SslNegotiation, ConnInfoError> {
+    match (params.get("sslnegotiation"), ssl_mode(params, &root_cert(params.get("sslrootcert")))?) {
+        (None | Some("postgres"), _) => Ok(SslNegotiation::Postgres),
+        (Some("direct"), SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => Ok(SslNegotiation::Direct),
+        (Some("direct"), _) => Err(ConnInfoError::BadValue {
+            keyword: "sslmode",
+            expected: "require, verify-ca or verify-full together with sslnegotiation=direct",
+        }),
+        (Some(_), _) => Err(ConnInfoError::BadValue { keyword: "sslnegotiation", expected: "postgres or direct" }),
+    }
+}
+
+/// `require_auth`: methods that are accepted, or, each with "!", that are not.
+fn auth_methods(text: &str) -> Result<Vec<AuthMethod>, ConnInfoError> {
+    let unfit = || ConnInfoError::BadValue {
+        keyword: "require_auth",
+        expected: "a list of none, password, md5, scram-sha-256, gss, sspi and oauth, with \"!\" before each of them \
+                   or before none",
+    };
+    let items: Vec<&str> = text.split(',').map(str::trim).collect();
+    let refused: Vec<&str> = items.iter().filter_map(|item| item.strip_prefix('!')).collect();
+    let named = if refused.is_empty() { items.clone() } else { refused };
+    let is_known = |name: &&str| AuthMethod::ALL.iter().any(|(_, known)| known == name);
+    if named.len() != items.len() || !named.iter().all(is_known) {
+        return Err(unfit());
+    }
+    let is_accepted = |name: &str| named.contains(&name) != text.contains('!');
+    Ok(AuthMethod::ALL.iter().filter(|(_, name)| is_accepted(name)).map(|(method, _)| *method).collect())
+}
+
 fn session_attrs(text: Option<&str>) -> Result<TargetSessionAttrs, ConnInfoError> {
     Ok(match text {
         None | Some("any") => TargetSessionAttrs::Any,
@@ -301,6 +337,27 @@ mod tests {
     fn the_platforms_roots_demand_the_full_verification() {
         assert_eq!(parse("host=h sslrootcert=system", &env()).sslmode, SslMode::VerifyFull);
         assert!(error("host=h sslrootcert=system sslmode=require").contains("verify-full"));
+    }
+
+    #[test]
+    fn tls_begins_directly_only_where_nothing_but_tls_will_do() {
+        assert_eq!(parse("host=h", &env()).sslnegotiation, SslNegotiation::Postgres);
+        let direct = parse("host=h sslmode=require sslnegotiation=direct", &env());
+        assert_eq!(direct.sslnegotiation, SslNegotiation::Direct);
+        assert!(error("host=h sslnegotiation=direct").contains("require, verify-ca or verify-full"));
+        assert!(error("host=h sslnegotiation=maybe").contains("postgres or direct"));
+    }
+
+    #[test]
+    fn ways_to_log_in_are_named_or_ruled_out_but_not_both() {
+        let methods = |text: &str| parse(&format!("host=h require_auth={text}"), &env()).require_auth.unwrap();
+        assert_eq!(parse("host=h", &env()).require_auth, None);
+        assert_eq!(methods("scram-sha-256,none"), [AuthMethod::None, AuthMethod::Scram]);
+        let ruled_out = methods("!password,!md5,!none");
+        assert_eq!(ruled_out, [AuthMethod::Scram, AuthMethod::Gss, AuthMethod::Sspi, AuthMethod::Oauth]);
+        for text in ["scram-sha-256,!md5", "kerberos", "md5,,none", "!"] {
+            assert!(error(&format!("host=h require_auth={text}")).contains("require_auth"), "{text}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::pace::Pace;
 use super::plan::{Copies, Format};
 use super::{CopyContext, CopyError};
 use crate::observe::progress::TableProgress;
-use crate::session::{DbContext, Session};
+use crate::session::{DbContext, QueryError, Session};
 use crate::sql::TableName;
 use crate::state::copying::Attempt;
 use crate::wire::{Connection, Gathered};
@@ -122,7 +122,7 @@ pub(super) async fn copy(
     let sink = async {
         let begin = async { if within == Within::New { target.batch_execute("BEGIN").await } else { Ok(()) } };
         let (begun, sink) = tokio::join!(begin, target.copy_in::<_, Bytes>(&copies.copy_in));
-        begun.and(sink).during(target.side(), writing()).map_err(CopyError::from)
+        begun.and(sink.map_err(QueryError::from)).during(target.side(), writing()).map_err(CopyError::from)
     };
     let (mut out, sink) = tokio::try_join!(out, sink)?;
     let mut sink = std::pin::pin!(sink);

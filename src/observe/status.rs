@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::border::{indented, visible};
 use crate::catalog;
-use crate::config::Settings;
+use crate::config::{Settings, Side};
 use crate::fault::Fault;
 use crate::lsn::Lsn;
 use crate::session::{DbError, Session};
@@ -201,20 +201,32 @@ impl From<LargeObjectsRow> for LargeObjects {
 /// When the target cannot be reached or knows no such migration.
 pub async fn collect(settings: &Settings) -> Result<StatusDocument, StatusError> {
     let target = Session::connect(&settings.target, &settings.name).await?;
+    target.answer_within(settings.target.answer_timeout());
     let state = State::open(target, &settings.name).await?;
     let source = match source_of(settings, &state).await {
         Ok(session) => Some(session),
         Err(why) => {
-            tracing::warn!("the status is without the source's side: {why}");
+            without_source(&why);
             None
         }
     };
-    collect_with(source.as_ref(), &state).await
+    match collect_with(source.as_ref(), &state).await {
+        Err(StatusError::Db(error)) if error.side == Side::Source && error.fault().is_retried() => {
+            without_source(&error.to_string());
+            collect_with(None, &state).await
+        }
+        outcome => outcome,
+    }
+}
+
+fn without_source(why: &str) {
+    tracing::warn!("the status is without the source's side: {why}");
 }
 
 /// The source, unless it is another than the migration's: a slot of the name is another's there.
 async fn source_of(settings: &Settings, state: &State) -> Result<Session, String> {
     let session = Session::connect(&settings.source, &settings.name).await.map_err(|error| error.to_string())?;
+    session.answer_within(settings.source.answer_timeout());
     let began = state.load().await.ok().flatten();
     // One that has no connection left for that may be asked for the rest.
     if let (Some(migration), Ok((_, found))) = (began, SourceIdentity::ask(&settings.source, &settings.name).await) {

@@ -19,9 +19,9 @@ use postgres_protocol::authentication::sasl::{self, ScramSha256};
 use postgres_protocol::message::frontend;
 
 use super::error::AuthError;
-use super::{FrameReader, FrameWriter, WireError};
+use super::{FrameReader, FrameWriter, PasswordShown, WireError};
 use crate::config::Secret;
-use crate::config::conninfo::ChannelBinding;
+use crate::config::conninfo::{AuthMethod, ChannelBinding};
 
 /// How the channel is protected, for the binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Login<'a> {
     pub(super) channel: Channel,
     /// What the user demands of it.
     pub(super) binding: ChannelBinding,
+    /// The ways that the user accepts; `None` for all.
+    pub(super) accepted: Option<&'a [AuthMethod]>,
 }
 
 /// What the server asks for.
@@ -64,12 +66,39 @@ pub(super) struct Dialogue<'a> {
 }
 
 impl Dialogue<'_> {
-    /// Logs in, up to and including AuthenticationOk.
+    /// Logs in, up to and including AuthenticationOk. Says what that showed of the password.
     ///
     /// # Errors
     /// `Auth` when we refuse, `Server` when the server does.
-    pub(super) async fn authenticate(&mut self, login: &Login<'_>) -> Result<(), WireError> {
-        match self.request().await? {
+    pub(super) async fn authenticate(&mut self, login: &Login<'_>) -> Result<PasswordShown, WireError> {
+        let request = self.request().await?;
+        self.check_accepted(login, &request)?;
+        let shown = match &request {
+            Request::Ok => PasswordShown::None,
+            Request::Cleartext => PasswordShown::Clear,
+            _ => PasswordShown::Hashed,
+        };
+        self.follow(login, request).await.map(|()| shown)
+    }
+
+    /// `require_auth`: before anything that depends on the password is sent.
+    fn check_accepted(&self, login: &Login<'_>, request: &Request) -> Result<(), WireError> {
+        let asked = match request {
+            Request::Ok => AuthMethod::None,
+            Request::Cleartext => AuthMethod::Password,
+            Request::Md5(_) => AuthMethod::Md5,
+            Request::Sasl(_) => AuthMethod::Scram,
+            Request::SaslContinue(_) | Request::SaslFinal(_) | Request::Other(_) => return Ok(()),
+        };
+        if login.accepted.is_none_or(|accepted| accepted.contains(&asked)) {
+            return Ok(());
+        }
+        let name = AuthMethod::ALL.iter().find(|(method, _)| *method == asked).map_or("", |(_, name)| *name);
+        Err(self.refuse(login, AuthError::NotAccepted(name)))
+    }
+
+    async fn follow(&mut self, login: &Login<'_>, request: Request) -> Result<(), WireError> {
+        match request {
             Request::Ok => self.check_unbound(login, "the server asks for no password"),
             Request::Cleartext => {
                 self.check_unbound(login, "the server asks for the password in clear text")?;
@@ -220,7 +249,7 @@ mod tests {
     use super::*;
 
     fn login(channel: Channel, binding: ChannelBinding) -> Login<'static> {
-        Login { user: "u", password: None, channel, binding }
+        Login { user: "u", password: None, channel, binding, accepted: None }
     }
 
     const BOTH: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";

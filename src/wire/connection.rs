@@ -14,13 +14,20 @@ use postgres_protocol::message::frontend;
 use super::auth::{Channel, Dialogue, Login};
 use super::frame::server_failure;
 use super::stream::Stream;
-use super::{Frame, FrameReader, FrameWriter, Peer, WireError, dial};
+use super::{Frame, FrameReader, FrameWriter, Peer, Protection, Security, WireError, dial};
 use crate::config::Side;
 use crate::config::conninfo::{ConnInfo, Host};
 
 /// How long the server's last words are waited for when it no longer takes
 /// ours; they are in our socket's buffer already if there are any.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a simple query may answer, in bytes: replication commands and preparations
+/// answer a row or none.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a message of an answer counts for beside its bytes: a row of none takes memory too.
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
 /// What a connection is for; it is prepared as [`super::preparation`] says in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub struct Connection {
     host: Host,
     version: i32,
     cancel_key: Option<CancelKey>,
+    answer_timeout: Duration,
+    security: Security,
 }
 
 impl Connection {
@@ -60,7 +69,11 @@ impl Connection {
     }
 
     /// Logs in on a fresh channel.
-    pub(super) async fn start(stream: Stream, channel: Channel, startup: &Startup<'_>) -> Result<Self, WireError> {
+    pub(super) async fn start(
+        stream: Stream,
+        (channel, protection): (Channel, Protection),
+        startup: &Startup<'_>,
+    ) -> Result<Self, WireError> {
         let peer = Peer { side: startup.info.side, host: startup.host.to_string() };
         let (read, write) = tokio::io::split(stream);
         let mut reader = FrameReader::new(read, peer.clone());
@@ -71,12 +84,22 @@ impl Connection {
             password: startup.host.password.as_ref(),
             channel,
             binding: startup.info.channel_binding,
+            accepted: startup.info.require_auth.as_deref(),
         };
-        Dialogue { reader: &mut reader, writer: &mut writer }.authenticate(&login).await?;
+        let password = Dialogue { reader: &mut reader, writer: &mut writer }.authenticate(&login).await?;
+        let security = Security { protection, password };
         let cancel_key = until_ready(&mut reader).await?;
         let version = parse_version(reader.parameter("server_version").unwrap_or_default())
             .ok_or_else(|| reader.protocol("it did not tell its version".into()))?;
-        Ok(Connection { reader, writer, host: startup.host.clone(), version, cancel_key })
+        Ok(Connection {
+            reader,
+            writer,
+            host: startup.host.clone(),
+            version,
+            cancel_key,
+            answer_timeout: startup.info.answer_timeout(),
+            security,
+        })
     }
 
     /// The server's `server_version_num`, for example 150018.
@@ -99,6 +122,11 @@ impl Connection {
         self.reader.peer()
     }
 
+    /// How it is protected.
+    pub fn security(&self) -> Security {
+        self.security
+    }
+
     /// What the server last reported of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.reader.parameter(name)
@@ -107,6 +135,16 @@ impl Connection {
     /// What a cancel request has to show, if the server gave a key.
     pub fn cancel_key(&self) -> Option<CancelKey> {
         self.cancel_key
+    }
+
+    /// As [`Connection::simple_query`], of what is answered at once.
+    ///
+    /// # Errors
+    /// [`WireError::Silent`] when it is not; the connection is of no more use then.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        let after = self.answer_timeout;
+        let silent = WireError::Silent { peer: self.peer().clone(), after };
+        tokio::time::timeout(after, self.simple_query(sql)).await.unwrap_or(Err(silent))
     }
 
     /// Runs SQL or a replication command in the simple protocol. Returns the
@@ -120,8 +158,13 @@ impl Connection {
         self.send_query(sql).await?;
         let mut rows = Vec::new();
         let mut failure = None;
+        let mut answer_bytes = 0;
         loop {
             let frame = self.reader.next().await?;
+            answer_bytes += frame.body.len() + MESSAGE_OVERHEAD_BYTES;
+            if answer_bytes > MAX_ANSWER_BYTES {
+                return Err(self.reader.protocol(format!("an answer of more than {MAX_ANSWER_BYTES} bytes")));
+            }
             match frame.tag {
                 b'D' => rows.push(data_row(&frame.body).map_err(|what| self.reader.protocol(what.into()))?),
                 b'T' | b'C' | b'I' => {}

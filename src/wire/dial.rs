@@ -26,7 +26,7 @@ use super::connection::{CancelKey, Connection, Purpose, Startup};
 use super::prepare::preparation;
 use super::stream::{self, Stream};
 use super::tls::{Offer, TlsSettings};
-use super::{Peer, WireError, frame, tls_verify};
+use super::{Peer, Protection, WireError, frame, tls_verify};
 use crate::config::conninfo::{Address, ConnInfo, Host, RootCert, SslMode, TargetSessionAttrs};
 
 /// Where a socket leads.
@@ -76,7 +76,10 @@ pub(super) async fn connect(
         for host in &info.hosts {
             let startup = Startup { info, host, purpose, application_name };
             match connect_host(&startup, tls.as_ref(), wanted).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    connection.security().log(connection.peer());
+                    return Ok(connection);
+                }
                 Err(errors) => {
                     let final_word = errors.iter().any(|e| !e.is_transient());
                     attempts.extend(errors);
@@ -242,10 +245,10 @@ async fn attempt(
     encryption: Encryption<'_>,
     wanted: TargetSessionAttrs,
 ) -> Result<Connection, Failure> {
-    let (stream, channel) = open(startup, place, encryption).await?;
+    let (stream, channel, protection) = open(startup, place, encryption).await?;
     let reached = if channel == Channel::Plain { Reached::Plain } else { Reached::Tls };
     let at = |error| Failure { error: pooler_or(error), reached };
-    let mut connection = Connection::start(stream, channel, startup).await.map_err(at)?;
+    let mut connection = Connection::start(stream, (channel, protection), startup).await.map_err(at)?;
     prepare(&mut connection).await.map_err(at)?;
     if suits(&mut connection, wanted).await.map_err(at)? {
         return Ok(connection);
@@ -285,7 +288,7 @@ async fn deliver_cancel(
     encryption: Encryption<'_>,
     key: CancelKey,
 ) -> Result<(), WireError> {
-    let (mut stream, _) = open(startup, place, encryption).await.map_err(|failure| failure.error)?;
+    let (mut stream, ..) = open(startup, place, encryption).await.map_err(|failure| failure.error)?;
     let mut request = BytesMut::new();
     frontend::cancel_request(key.process_id, key.secret_key, &mut request);
     let lost = |error| frame::lost(&peer(startup), error);
@@ -301,31 +304,32 @@ async fn open(
     startup: &Startup<'_>,
     place: Place<'_>,
     encryption: Encryption<'_>,
-) -> Result<(Stream, Channel), Failure> {
+) -> Result<(Stream, Channel, Protection), Failure> {
     let peer = peer(startup);
     let unreached =
         |source| Failure { error: WireError::Connect { peer: peer.clone(), source }, reached: Reached::Nobody };
     let (address, name) = match place {
         Place::Unix(folder) => {
             let socket = stream::unix(folder, startup.host.port).await.map_err(unreached)?;
-            return Ok((Either::Right(socket), Channel::Plain));
+            return Ok((Either::Right(socket), Channel::Plain, Protection::Local));
         }
         Place::Tcp(address, name) => (address, name),
     };
     let socket = stream::tcp(address, startup.purpose).await.map_err(unreached)?;
+    let plain = if address.ip().is_loopback() { Protection::Local } else { Protection::Plain };
     let settings = match encryption {
-        Encryption::Plain => return Ok((Either::Left(Either::Left(socket)), Channel::Plain)),
+        Encryption::Plain => return Ok((Either::Left(Either::Left(socket)), Channel::Plain, plain)),
         Encryption::IfOffered(settings) | Encryption::Required(settings) => settings,
     };
     let in_tls = |error| Failure { error, reached: Reached::Tls };
-    match settings.negotiate(socket, name, &peer).await.map_err(in_tls)? {
+    match settings.negotiate(socket, (name, address.ip()), &peer).await.map_err(in_tls)? {
         Offer::Tls(stream) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let end_point = certificate.and_then(|der| tls_verify::server_end_point(der));
-            Ok((Either::Left(Either::Right(stream)), Channel::Tls(end_point)))
+            Ok((Either::Left(Either::Right(stream)), Channel::Tls(end_point), settings.protection))
         }
         Offer::Plain(socket) if matches!(encryption, Encryption::IfOffered(_)) => {
-            Ok((Either::Left(Either::Left(socket)), Channel::Plain))
+            Ok((Either::Left(Either::Left(socket)), Channel::Plain, plain))
         }
         Offer::Plain(_) => Err(Failure { error: WireError::TlsRefused { peer }, reached: Reached::Plain }),
     }

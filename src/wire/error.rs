@@ -38,6 +38,12 @@ pub enum AuthError {
     /// A method that we do not speak.
     #[error("the server asks for {0}, which is not supported; let pg_hba.conf use scram-sha-256 for this role")]
     Unsupported(String),
+    /// `require_auth` rules out what the server asks for.
+    #[error(
+        "the server asks for the method {0}, which require_auth rules out; let pg_hba.conf use another one for this \
+         role, or add it to require_auth"
+    )]
+    NotAccepted(&'static str),
     /// `channel_binding=require` cannot be met.
     #[error(
         "channel_binding=require, but {0}; use sslmode=require or stronger and a role with a SCRAM password, or \
@@ -84,9 +90,30 @@ pub enum WireError {
         /// How long was waited.
         after: Duration,
     },
+    /// A server that had let us in went silent.
+    #[error(
+        "the {peer} has let us in, and gave no answer within {} s; see whether the server and what lies before it are \
+         alive",
+        after.as_secs_f32()
+    )]
+    Silent {
+        /// The server.
+        peer: Peer,
+        /// How long was waited.
+        after: Duration,
+    },
     /// The server has no TLS and it is required.
     #[error("the {peer} does not offer TLS; turn `ssl` on there, or use sslmode=prefer if the network is trusted")]
     TlsRefused {
+        /// The server.
+        peer: Peer,
+    },
+    /// The host's name cannot stand in a certificate, and it must be verified.
+    #[error(
+        "the name of the {peer} cannot be verified: it is neither a DNS name nor an address; use the name that the \
+         certificate has, with hostaddr for the address, or sslmode=verify-ca"
+    )]
+    NoServerName {
         /// The server.
         peer: Peer,
     },
@@ -225,7 +252,9 @@ impl WireError {
             WireError::Resolve { peer, .. }
             | WireError::Connect { peer, .. }
             | WireError::Timeout { peer, .. }
+            | WireError::Silent { peer, .. }
             | WireError::TlsRefused { peer }
+            | WireError::NoServerName { peer }
             | WireError::Tls { peer, .. }
             | WireError::Auth { peer, .. }
             | WireError::Server { peer, .. }
@@ -260,6 +289,7 @@ impl WireError {
             WireError::Resolve { .. }
             | WireError::Connect { .. }
             | WireError::Timeout { .. }
+            | WireError::Silent { .. }
             | WireError::Closed { .. }
             | WireError::Io { .. } => Fault::passing(self.side()),
             // A failover moves what the hosts are.
@@ -272,6 +302,7 @@ impl WireError {
                 .find(|fault| !fault.is_retried())
                 .unwrap_or(Fault::passing(self.side())),
             WireError::TlsRefused { .. }
+            | WireError::NoServerName { .. }
             | WireError::Tls { .. }
             | WireError::CertificateFile { .. }
             | WireError::Auth { .. }

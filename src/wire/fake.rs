@@ -74,13 +74,18 @@ impl Fake {
 
     /// Lets the client in and answers its preparation.
     pub(crate) async fn greet(&mut self) {
+        self.let_in().await;
+        assert_eq!(self.message().await.0, b'Q');
+        self.send(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await;
+    }
+
+    /// Lets the client in.
+    pub(crate) async fn let_in(&mut self) {
         self.startup().await;
         self.send(&frame(b'R', &0u32.to_be_bytes())).await;
         self.send(&frame(b'S', b"server_version\x0015.18 (fake)\0")).await;
         self.send(&frame(b'K', &[0; 8])).await;
         self.send(&frame(b'Z', b"I")).await;
-        assert_eq!(self.message().await.0, b'Q');
-        self.send(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await;
     }
 
     /// As `greet`, and starts the stream.

@@ -8,7 +8,8 @@
 //! reader, so dropping the future loses no byte; no frame is longer than its
 //! limit; the memory grows with the bytes that came, not with the length that
 //! was announced. NoticeResponse and ParameterStatus can come at any time and
-//! never leave the reader.
+//! never leave the reader; what they may cost is bounded, and so is everything
+//! before the first ReadyForQuery.
 //!
 //! Source: `pqParseInput3` in `src/interfaces/libpq/fe-protocol3.c`.
 
@@ -17,18 +18,31 @@ use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tracing::Level;
 
+use super::notice::Notices;
 use super::stream::Stream;
 use super::{Peer, ServerError, WireError};
-use crate::border::visible;
 use crate::config::Side;
 
 /// Type byte and length.
-const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 
 /// The longest message in bytes: PostgreSQL builds messages in a StringInfo,
 /// which cannot grow beyond `MaxAllocSize` (1 GiB - 1).
-const MAX_FRAME_BYTES: u32 = 0x3fff_ffff;
+pub(super) const MAX_FRAME_BYTES: u32 = 0x3fff_ffff;
+
+/// The longest message that nobody asked for, in bytes: an error, a notice, a
+/// notification, a parameter. It is words, and no value of a user's has to pass.
+pub(super) const MAX_UNASKED_BYTES: u32 = 16 * 1024 * 1024;
+
+/// All that may come before the first ReadyForQuery, in bytes: a server says some
+/// hundred there, and a trigger on login may talk.
+const MAX_STARTUP_BYTES: usize = 256 * 1024;
+
+/// All parameters that a server reports, in bytes: it has some fifteen, of which
+/// `search_path` (18) may be long.
+pub(super) const MAX_PARAMETER_BYTES: usize = 1024 * 1024;
 
 /// The longest message before ReadyForQuery, in bytes: libpq's `MAX_ERRLEN`.
 /// Longer means that the other end is no PostgreSQL server.
@@ -49,8 +63,8 @@ pub struct Frame {
 
 /// How much is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Before the first ReadyForQuery: few types, all short.
+pub(super) enum Stage {
+    /// Before the first ReadyForQuery: few types, all short, and not many.
     Startup,
     /// Anything that PostgreSQL may send.
     Ready,
@@ -73,13 +87,26 @@ pub struct FrameReader {
     buf: BytesMut,
     peer: Peer,
     stage: Stage,
+    /// What has come before the first ReadyForQuery, in bytes.
+    startup_bytes: usize,
     parameters: HashMap<String, String>,
+    /// What those take, in bytes.
+    parameter_bytes: usize,
+    notices: Notices,
 }
 
 impl FrameReader {
     pub(super) fn new(inner: ReadHalf<Stream>, peer: Peer) -> Self {
-        let buf = BytesMut::with_capacity(READ_BYTES);
-        FrameReader { inner, buf, peer, stage: Stage::Startup, parameters: HashMap::new() }
+        FrameReader {
+            inner,
+            buf: BytesMut::with_capacity(READ_BYTES),
+            notices: Notices::new(peer.clone()),
+            peer,
+            stage: Stage::Startup,
+            startup_bytes: 0,
+            parameters: HashMap::new(),
+            parameter_bytes: 0,
+        }
     }
 
     /// Lifts the tight limits of the startup.
@@ -121,6 +148,9 @@ impl FrameReader {
                     _ => return Ok(frame),
                 }
             }
+            // A server that does nothing but talk must not keep the caller's deadline
+            // from being noticed.
+            tokio::task::consume_budget().await;
             self.fill().await?;
         }
     }
@@ -149,19 +179,7 @@ impl FrameReader {
         if self.stage == Stage::Startup {
             self.check_startup_tag(tag)?;
         }
-        let length = u32::from_be_bytes([a, b, c, d]);
-        let limit = match self.stage {
-            Stage::Startup => MAX_STARTUP_FRAME_BYTES,
-            Stage::Ready => MAX_FRAME_BYTES,
-        };
-        if length > limit {
-            return Err(WireError::FrameTooLarge { peer: self.peer.clone(), tag, length, limit });
-        }
-        if length < 4 {
-            return Err(self.protocol(format!("a message '{}' of length {length}", tag.escape_ascii())));
-        }
-        // The length counts itself but not the type byte; it fits usize on every platform with sockets.
-        Ok(Some((tag, length as usize - 4)))
+        body_bytes(&self.peer, self.stage, tag, u32::from_be_bytes([a, b, c, d])).map(|length| Some((tag, length)))
     }
 
     /// Moves what has been read of CopyData messages to the end of `chunk`,
@@ -211,6 +229,15 @@ impl FrameReader {
         }
         match self.inner.read_buf(&mut self.buf).await {
             Ok(0) => Err(WireError::Closed { peer: self.peer.clone() }),
+            Ok(read) if self.stage == Stage::Startup => {
+                self.startup_bytes += read;
+                if self.startup_bytes <= MAX_STARTUP_BYTES {
+                    return Ok(());
+                }
+                Err(self.protocol(format!(
+                    "more than {MAX_STARTUP_BYTES} bytes before it was ready for a query; is this a PostgreSQL server?"
+                )))
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(lost(&self.peer, error)),
         }
@@ -227,15 +254,10 @@ impl FrameReader {
         )))
     }
 
-    fn log_notice(&self, body: &Bytes) -> Result<(), WireError> {
+    fn log_notice(&mut self, body: &Bytes) -> Result<(), WireError> {
         let notice = ServerError::parse(body).map_err(|what| self.protocol(what))?;
-        let ServerError { severity, .. } = &notice;
-        let [sqlstate, message] = [&notice.sqlstate, &notice.message].map(|words| visible(words));
-        if severity == "WARNING" {
-            tracing::warn!(peer = %self.peer, %sqlstate, "server warning: {message}");
-        } else {
-            tracing::debug!(peer = %self.peer, %sqlstate, "server {}: {message}", visible(severity));
-        }
+        let level = if notice.severity == "WARNING" { Level::WARN } else { Level::DEBUG };
+        self.notices.take(level, (&notice.severity, &notice.sqlstate), &notice.message);
         Ok(())
     }
 
@@ -244,7 +266,15 @@ impl FrameReader {
         let (Some(name), Some(value), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(self.protocol("a ParameterStatus has no end".into()));
         };
-        self.parameters.insert(name.into_owned(), value.into_owned());
+        self.parameter_bytes += name.len() + value.len();
+        if let Some(before) = self.parameters.insert(name.clone().into_owned(), value.into_owned()) {
+            self.parameter_bytes -= name.len() + before.len();
+        }
+        if self.parameter_bytes > MAX_PARAMETER_BYTES {
+            return Err(self.protocol(format!(
+                "it reports parameters without end, more than {MAX_PARAMETER_BYTES} bytes of them"
+            )));
+        }
         Ok(())
     }
 
@@ -259,6 +289,24 @@ impl FrameReader {
         }
         self.protocol(format!("a message '{}' instead of {instead_of}", frame.tag.escape_ascii()))
     }
+}
+
+/// How long the body is of a message with this header.
+pub(super) fn body_bytes(peer: &Peer, stage: Stage, tag: u8, length: u32) -> Result<usize, WireError> {
+    let limit = match (stage, tag) {
+        (Stage::Startup, _) => MAX_STARTUP_FRAME_BYTES,
+        (Stage::Ready, b'N' | b'S' | b'A' | b'E') => MAX_UNASKED_BYTES,
+        (Stage::Ready, _) => MAX_FRAME_BYTES,
+    };
+    if length > limit {
+        return Err(WireError::FrameTooLarge { peer: peer.clone(), tag, length, limit });
+    }
+    if length < 4 {
+        let what = format!("a message '{}' of length {length}", tag.escape_ascii());
+        return Err(WireError::Protocol { peer: peer.clone(), what });
+    }
+    // The length counts itself but not the type byte; it fits usize on every platform with sockets.
+    Ok(length as usize - 4)
 }
 
 /// The writing half of a connection.

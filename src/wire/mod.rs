@@ -23,13 +23,16 @@ mod copy_out;
 mod dial;
 mod error;
 mod frame;
+mod notice;
 mod prepare;
 pub mod replication;
+mod security;
 pub mod server_error;
 mod status;
 mod stream;
 mod tls;
 mod tls_verify;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -40,7 +43,7 @@ mod tests_fake;
 #[cfg(test)]
 mod tests_server;
 
-pub use client::{PrivilegesRefused, client};
+pub use client::{Loss, Lost, Ordinary, PrivilegesRefused, client};
 pub use connection::{CancelKey, Connection, Purpose};
 pub use copy_both::{ReplicationFrame, ReplicationReader, ReplyRequested, RequestReply, StatusWriter};
 pub use copy_out::{CopyOut, Gathered};
@@ -52,5 +55,6 @@ pub use replication::{
     CreatedSlot, Failover, Lifetime, Messages, PgoutputOptions, Replication, SlotOptions, SnapshotAction, Streaming,
     SystemIdentity,
 };
+pub use security::{PasswordShown, Protection, Security};
 pub use server_error::ServerError;
 pub use status::StatusFeed;

@@ -152,7 +152,7 @@ impl Replication {
     /// [`WireError::Pooler`] when an ordinary session answers: the connection
     /// did not reach a walsender.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, WireError> {
-        let rows = self.connection.simple_query("IDENTIFY_SYSTEM").await.map_err(|error| match error {
+        let rows = self.connection.ask("IDENTIFY_SYSTEM").await.map_err(|error| match error {
             WireError::Server { peer, error } if error.sqlstate == sqlstate::SYNTAX_ERROR => {
                 WireError::Pooler { peer, error }
             }

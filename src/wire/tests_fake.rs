@@ -9,8 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::fake::{Fake, data, error, frame, keepalive, serve, start};
 use super::testing::{durable, host};
 use super::*;
-use crate::config::conninfo::{ConnInfo, SslMode, TargetSessionAttrs};
+use crate::config::Side;
+use crate::config::conninfo::{AuthMethod, ConnInfo, SslMode, SslNegotiation, TargetSessionAttrs};
 use crate::lsn::Lsn;
+use crate::session::{DbContext, Session};
 
 async fn refusal(info: &ConnInfo) -> WireError {
     match Connection::connect(info, Purpose::Session, "walferry").await {
@@ -409,4 +411,142 @@ async fn a_copy_that_is_refused_leaves_the_connection_usable() {
     let error = read_copy(&mut connection, 1000).await.expect_err("it is refused");
     assert_eq!(error.sqlstate(), Some("42501"));
     assert_eq!(read_copy(&mut connection, 1000).await.unwrap().2, 3);
+}
+
+/// The story: parameters without end, before a server was ready, took a gigabyte.
+#[tokio::test]
+async fn what_comes_before_a_server_is_ready_is_bounded_in_bytes() {
+    for flood in [frame(b'S', &[&b"name\0"[..], &[b'x'; 20_000], b"\0"].concat()), frame(b'N', b"M\0\0")] {
+        let (info, _server) = serve(|mut fake: Fake| async move {
+            fake.startup().await;
+            fake.send(&frame(b'R', &0u32.to_be_bytes())).await;
+            while fake.socket.write_all(&flood.repeat(10)).await.is_ok() {}
+        })
+        .await;
+        let error = refusal(&info).await;
+        assert!(matches!(error, WireError::Protocol { .. }) && !error.is_transient(), "{error}");
+        assert!(error.to_string().contains("before it was ready"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_unasked_and_what_a_question_answers_is_bounded() {
+    let unasked = |tag| vec![tag, 0x01, 0, 0, 1];
+    let named = |name: u32| frame(b'S', &[format!("{name}\0").as_bytes(), &[b'x'; 20_000], b"\0"].concat());
+    let parameters = (0..100).flat_map(named).collect();
+    let rows = frame(b'D', &[&[0, 1][..], &100_000u32.to_be_bytes(), &[b'x'; 100_000]].concat()).repeat(200);
+    for (flood, words) in [
+        (unasked(b'N'), "announces a message 'N' of 16777217 bytes"),
+        (unasked(b'E'), "announces a message 'E' of 16777217 bytes"),
+        (parameters, "reports parameters without end"),
+        (rows, "an answer of more than 16777216 bytes"),
+    ] {
+        let (info, _server) = serve(move |mut fake: Fake| async move {
+            fake.let_in().await;
+            fake.message().await;
+            fake.socket.write_all(&flood).await.ok();
+            fake.socket.read_to_end(&mut Vec::new()).await.ok();
+        })
+        .await;
+        let error = refusal(&info).await;
+        assert!(error.to_string().contains(words) && !error.is_transient(), "{error}");
+    }
+}
+
+/// The story: the driver has no limits: what it was handed it gathered, a gigabyte of it.
+#[tokio::test]
+async fn an_ordinary_session_refuses_what_our_own_connections_refuse_and_says_why() {
+    let parameters = frame(b'S', &[&b"name\0"[..], &[b'x'; 20_000], b"\0"].concat()).repeat(60);
+    for (flood, words) in [
+        (vec![b'D', 0x40, 0, 0, 0], "announces a message 'D' of 1073741824 bytes"),
+        (vec![b'N', 0x01, 0, 0, 1], "announces a message 'N' of 16777217 bytes"),
+        (parameters, "reports parameters without end"),
+    ] {
+        let (info, _server) = serve(move |mut fake: Fake| async move {
+            fake.greet().await;
+            fake.message().await;
+            fake.socket.write_all(&flood).await.ok();
+            fake.socket.read_to_end(&mut Vec::new()).await.ok();
+        })
+        .await;
+        let session = Session::connect(&info, "walferry").await.unwrap();
+        let asked = tokio::time::timeout(Duration::from_secs(20), session.query("SELECT 1", &[])).await.unwrap();
+        let error = asked.during(Side::Source, "ask").unwrap_err();
+        assert!(error.to_string().contains(words) && !error.fault().is_retried(), "{error}");
+        let again = session.batch_execute("SELECT 1").await.during(Side::Source, "ask").unwrap_err();
+        assert!(again.to_string().contains(words), "{again}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_says_what_the_server_said_last() {
+    let (info, server) = serve(|mut fake: Fake| async move {
+        fake.greet().await;
+        fake.send(&error("FATAL", "57P01", "terminating \x1b[2J connection")).await;
+    })
+    .await;
+    let session = Session::connect(&info, "walferry").await.unwrap();
+    server.await.unwrap();
+    let error = session.query("SELECT 1", &[]).await.during(Side::Source, "ask").unwrap_err();
+    assert!(error.to_string().contains(r"terminating \u{1b}[2J connection") && error.fault().is_retried(), "{error}");
+}
+
+/// The story: a server that lets everybody in and then says nothing held `status` for ever.
+#[tokio::test]
+async fn a_replication_connection_that_is_not_told_who_the_server_is_does_not_wait_for_ever() {
+    let (mut info, _server) = serve(|mut fake: Fake| async move {
+        fake.greet().await;
+        fake.socket.read_to_end(&mut Vec::new()).await.ok();
+    })
+    .await;
+    info.connect_timeout = Duration::from_millis(200);
+    let mut replication = Replication::connect(&info, "walferry").await.unwrap();
+    let asked = tokio::time::timeout(Duration::from_secs(20), replication.identify_system()).await.unwrap();
+    let error = asked.expect_err("it was told nothing");
+    assert!(matches!(error, WireError::Silent { .. }) && error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_of_the_password_is_sent_by_a_way_that_require_auth_rules_out() {
+    let asked = [
+        (&b"\0\0\0\x03"[..], "password"),
+        (b"\0\0\0\x05salt", "md5"),
+        (b"\0\0\0\x0aSCRAM-SHA-256\0\0", "scram-sha-256"),
+        (b"\0\0\0\0", "none"),
+    ];
+    for (request, name) in asked {
+        let (mut info, server) = serve(move |mut fake: Fake| async move {
+            fake.startup().await;
+            fake.send(&frame(b'R', request)).await;
+            let mut sent = Vec::new();
+            fake.socket.read_to_end(&mut sent).await.unwrap();
+            sent
+        })
+        .await;
+        info = super::testing::with_password(info, "u", "secret-word");
+        let others = AuthMethod::ALL.iter().filter(|(_, other)| *other != name).map(|(method, _)| *method);
+        info.require_auth = Some(others.collect());
+        let error = refusal(&info).await;
+        assert!(matches!(error, WireError::Auth { .. }) && !error.is_transient(), "{error}");
+        assert!(error.to_string().contains(&format!("the method {name}, which require_auth rules out")), "{error}");
+        assert_eq!(server.await.unwrap(), b"", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn direct_tls_asks_for_nothing_and_offers_postgresql_alone() {
+    let (mut info, server) = serve(|mut fake: Fake| async move {
+        let mut head = [0; 5];
+        fake.socket.read_exact(&mut head).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+        fake.socket.read_exact(&mut hello).await.unwrap();
+        (head[0], hello)
+    })
+    .await;
+    (info.sslmode, info.sslnegotiation) = (SslMode::Require, SslNegotiation::Direct);
+    let error = refusal(&info).await;
+    assert!(matches!(error, WireError::Closed { .. } | WireError::Io { .. }), "{error}");
+    let (kind, hello) = server.await.unwrap();
+    assert_eq!(kind, 0x16, "a handshake");
+    assert!(hello.windows(13).any(|part| part == b"\0\x0b\x0apostgresql"));
 }

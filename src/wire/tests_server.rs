@@ -51,6 +51,7 @@ async fn every_way_to_log_in_works_and_every_refusal_has_words() {
     binding(&base).await;
     refusals(&base, &tls).await;
     modes(&base).await;
+    protection(&base).await;
     sessions(&base, tls.cluster.server().major).await;
     cancels(&base).await;
 }
@@ -183,6 +184,37 @@ async fn modes(base: &ConnInfo) {
         wrong.sslmode = sslmode;
         assert_eq!(refusal(&wrong).await.sqlstate(), Some("28P01"));
     }
+}
+
+/// What is said of a connection, and of a name that no certificate can have.
+///
+/// The story: with sslmode=prefer such a name went without TLS, and nobody was told.
+async fn protection(base: &ConnInfo) {
+    let sam = with_password(base.clone(), "sam", "pa$$wörd");
+    let expected = [
+        (SslMode::Prefer, Protection::Authority),
+        (SslMode::VerifyCa, Protection::Authority),
+        (SslMode::VerifyFull, Protection::Verified),
+    ];
+    for (sslmode, protection) in expected {
+        let security = connect(&ConnInfo { sslmode, ..sam.clone() }).await.unwrap().security();
+        assert_eq!(security, Security { protection, password: PasswordShown::Hashed });
+    }
+    let hank = with_password(base.clone(), "hank", "plain only");
+    let plain = connect(&ConnInfo { sslmode: SslMode::Prefer, ..hank }).await.unwrap().security();
+    assert_eq!(plain.protection, Protection::Local);
+    let paul = connect(&with_password(base.clone(), "paul", "clear")).await.unwrap().security();
+    assert_eq!(paul, Security { protection: Protection::Verified, password: PasswordShown::Clear });
+
+    let unnameable = ConnInfo { hosts: vec![host("größe.example", sam.hosts[0].port)], ..base.clone() };
+    let unnameable = with_password(unnameable, "sam", "pa$$wörd");
+    for sslmode in [SslMode::Prefer, SslMode::Require, SslMode::VerifyCa] {
+        let mut connection = connect(&ConnInfo { sslmode, ..unnameable.clone() }).await.unwrap();
+        assert_eq!(connection.security().protection, Protection::Authority);
+        assert_eq!(ask(&mut connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, "t");
+    }
+    let error = refusal(&unnameable).await;
+    assert!(matches!(error, WireError::NoServerName { .. }) && !error.is_transient(), "{error}");
 }
 
 /// The driver on our dial.

@@ -11,6 +11,7 @@
 //! Source: `initialize_SSL` in `src/interfaces/libpq/fe-secure-openssl.c`.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,14 +26,20 @@ use tokio_rustls::client::TlsStream;
 
 use super::stream::Tcp;
 use super::tls_verify::{NameCheck, Trust, Verifier};
-use super::{Peer, WireError, frame};
-use crate::config::conninfo::{ConnInfo, RootCert, SslMode};
+use super::{Peer, Protection, WireError, frame};
+use crate::config::conninfo::{ConnInfo, RootCert, SslMode, SslNegotiation};
 
 /// What every TLS connection of one [`ConnInfo`] shares.
 #[derive(Clone)]
 pub(super) struct TlsSettings {
     connector: TlsConnector,
+    negotiation: SslNegotiation,
+    /// What a connection is worth on which the handshake went well.
+    pub(super) protection: Protection,
 }
+
+/// What a server must choose that is asked directly for TLS: the port may be another's.
+const ALPN: &[u8] = b"postgresql";
 
 /// What the server answered to the question for TLS.
 pub(super) enum Offer {
@@ -40,6 +47,12 @@ pub(super) enum Offer {
     Tls(Box<TlsStream<Tcp>>),
     /// It has none; the socket is as good as new.
     Plain(Tcp),
+}
+
+/// The byte that answers the question for TLS.
+enum Answer {
+    Willing(Tcp),
+    Without(Tcp),
 }
 
 impl TlsSettings {
@@ -50,27 +63,73 @@ impl TlsSettings {
     pub(super) fn load(info: &ConnInfo) -> Result<Self, WireError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let unusable = |what: String| file_error(info, Path::new("the TLS configuration"), what);
-        let verifier = Verifier::new(trust(info)?, &provider).map_err(unusable)?;
+        let trust = trust(info)?;
+        let protection = match &trust {
+            Trust::Anyone => Protection::Encrypted,
+            Trust::Roots { name: NameCheck::No, .. } => Protection::Authority,
+            Trust::Roots { name: NameCheck::Yes, .. } => Protection::Verified,
+        };
+        let verifier = Verifier::new(trust, &provider).map_err(unusable)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| unusable(e.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let config = match client_certificate(info)? {
+        let mut config = match client_certificate(info)? {
             None => builder.with_no_client_auth(),
             Some((chain, key, path)) => {
                 builder.with_client_auth_cert(chain, key).map_err(|e| file_error(info, &path, e.to_string()))?
             }
         };
-        Ok(TlsSettings { connector: TlsConnector::from(Arc::new(config)) })
+        if info.sslnegotiation == SslNegotiation::Direct {
+            config.alpn_protocols = vec![ALPN.to_vec()];
+        }
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(TlsSettings { connector, negotiation: info.sslnegotiation, protection })
     }
 
-    /// Asks for TLS on a fresh socket and shakes hands if it is offered.
+    /// Begins TLS on a fresh socket: asks for it and shakes hands if it is offered, or
+    /// directly. `address` is where the socket leads.
     ///
     /// # Errors
     /// `Tls` when the handshake fails, `Protocol` when the other end answers
-    /// with anything but `S` or `N`, `Closed`, `Io`.
-    pub(super) async fn negotiate(&self, mut stream: Tcp, host: &str, peer: &Peer) -> Result<Offer, WireError> {
+    /// with anything but `S` or `N`, `NoServerName`, `Closed`, `Io`.
+    pub(super) async fn negotiate(
+        &self,
+        stream: Tcp,
+        (host, address): (&str, IpAddr),
+        peer: &Peer,
+    ) -> Result<Offer, WireError> {
+        let name = self.server_name(host, address).ok_or_else(|| WireError::NoServerName { peer: peer.clone() })?;
+        if self.negotiation == SslNegotiation::Postgres {
+            return match self.ask(stream, peer).await? {
+                Answer::Willing(stream) => self.shake_hands(stream, name, peer).await,
+                Answer::Without(stream) => Ok(Offer::Plain(stream)),
+            };
+        }
+        let offer = self.shake_hands(stream, name, peer).await?;
+        match &offer {
+            Offer::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(offer),
+            _ => {
+                let what =
+                    "TLS that it did not agree to speak PostgreSQL in; sslnegotiation=direct needs PostgreSQL 17";
+                Err(WireError::Protocol { peer: peer.clone(), what: what.into() })
+            }
+        }
+    }
+
+    /// What the handshake calls the server. A name that cannot stand in a certificate is
+    /// not sent and not verified, as libpq has it; that is no reason to go without TLS.
+    fn server_name(&self, host: &str, address: IpAddr) -> Option<ServerName<'static>> {
+        match ServerName::try_from(host.to_owned()) {
+            Ok(name) => Some(name),
+            Err(_) if self.protection == Protection::Verified => None,
+            Err(_) => Some(ServerName::from(address)),
+        }
+    }
+
+    /// Asks whether the server has TLS.
+    async fn ask(&self, mut stream: Tcp, peer: &Peer) -> Result<Answer, WireError> {
         let lost = |e| frame::lost(peer, e);
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
@@ -78,22 +137,24 @@ impl TlsSettings {
         // One byte only: what follows belongs to the handshake and must not be
         // taken for plain text (CVE-2021-23222).
         match stream.read_u8().await.map_err(lost)? {
-            b'S' => {}
-            b'N' => return Ok(Offer::Plain(stream)),
+            b'S' => Ok(Answer::Willing(stream)),
+            b'N' => Ok(Answer::Without(stream)),
             // An error before TLS is not authenticated, so its text is not shown (CVE-2024-10977).
             b'E' => {
                 let error = io::Error::other("the server answered with an error when asked for TLS");
-                return Err(WireError::Tls { peer: peer.clone(), source: error });
+                Err(WireError::Tls { peer: peer.clone(), source: error })
             }
             byte => {
                 let what = format!(
                     "byte 0x{byte:02x} when asked for TLS; no PostgreSQL server listens there, check host and port"
                 );
-                return Err(WireError::Protocol { peer: peer.clone(), what });
+                Err(WireError::Protocol { peer: peer.clone(), what })
             }
         }
-        let tls_error = |source| WireError::Tls { peer: peer.clone(), source };
-        let name = ServerName::try_from(host.to_owned()).map_err(|e| tls_error(io::Error::other(e)))?;
+    }
+
+    async fn shake_hands(&self, stream: Tcp, name: ServerName<'static>, peer: &Peer) -> Result<Offer, WireError> {
+        let (lost, tls_error) = (|e| frame::lost(peer, e), |source| WireError::Tls { peer: peer.clone(), source });
         // A connection that breaks in the handshake is no verdict on TLS.
         let failed = |e| if frame::tls_cause(&e).is_some() { tls_error(e) } else { lost(e) };
         let stream = self.connector.connect(name, stream).await.map_err(failed)?;

@@ -173,6 +173,32 @@ async fn signs_of_life_do_not_wait_for_a_source_that_stands() {
     ends.settle(daemon, load).await;
 }
 
+/// The story: a server that let `status` in and answered nothing held it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_does_not_wait_for_a_server_that_lets_it_in_and_falls_silent() {
+    let ends = Proxied::around(usual_pair().await).await;
+    ends.daemon(&[]).await.terminate(PATIENCE).code(0);
+    let status = || {
+        let mut command = command_for(&ends.pair, &["status"]);
+        let soon =
+            |uri: String| if uri.contains('?') { uri + "&connect_timeout=1" } else { uri + "?connect_timeout=1" };
+        command.env("WALFERRY_SOURCE_PGURI", soon(ends.source.through(&ends.pair.source_uri())));
+        command.env("WALFERRY_TARGET_PGURI", soon(ends.target.through(&ends.pair.target_uri())));
+        Walferry::spawn(command).wait(PATIENCE)
+    };
+    ends.source.blackhole_from(b"pg_replication_slots");
+    let told = status().code(0);
+    assert_eq!(ends.source.trapped(), 1);
+    assert!(told.stdout.contains(NAME), "{}", told.stdout);
+    let words = "the status is without the source's side";
+    assert!(told.stderr.contains(words) && told.stderr.contains("no answer within 4 s"), "{}", told.stderr);
+    ends.source.mode(Mode::Pass);
+    ends.target.blackhole_from(b"walferry.migration");
+    let ended = status().code(7);
+    assert_eq!(ends.target.trapped(), 1);
+    assert!(ended.stderr.contains("no answer within 4 s"), "{}", ended.stderr);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_falls_silent_and_comes_back_is_gone_on_with() {
     let ends = Proxied::around(impatient_pair().await).await;

@@ -68,6 +68,18 @@ fn of_tokens(begun: &impl Fn(&str, &[&str], &str) -> Walferry, target: &str) -> 
     tokens.map(|token| note(with(token), "run with a token on the command line")).to_vec()
 }
 
+/// What is served, to whom has no token too.
+async fn of_pages(port: u16) -> Vec<String> {
+    let mut said = Vec::new();
+    for path in ["/", "/metrics", "/status", "/readyz"] {
+        let (refused, served) = (get(port, path).await, get_with(port, path, Some(TOKEN)).await);
+        assert_eq!(refused.starts_with("HTTP/1.1 401 "), path != "/readyz", "{path}: {refused}");
+        assert!(!served.starts_with("HTTP/1.1 401 "), "{path}: {served}");
+        said.extend([refused, served].map(|answer| format!("{path}: {answer}")));
+    }
+    said
+}
+
 /// What is refused with a user mapping in it, for people.
 fn of_mappings(begun: &impl Fn(&str, &[&str], &str) -> Walferry, target: &str) -> Vec<String> {
     let refused = note(begun(target, &["check"], "").wait(PATIENCE).code(3), "check for people");
@@ -129,12 +141,7 @@ async fn a_password_or_token_is_in_no_output_no_state_no_child_and_no_file_that_
         get_with(port, "/status", Some(TOKEN)).await.starts_with("HTTP/1.1 200 ")
     })
     .await;
-    for path in ["/", "/metrics", "/status", "/readyz"] {
-        let (refused, served) = (get(port, path).await, get_with(port, path, Some(TOKEN)).await);
-        assert_eq!(refused.starts_with("HTTP/1.1 401 "), path != "/readyz", "{path}: {refused}");
-        assert!(!served.starts_with("HTTP/1.1 401 "), "{path}: {served}");
-        said.extend([refused, served].map(|answer| format!("{path}: {answer}")));
-    }
+    said.extend(of_pages(port).await);
     said.push(note(begun(&target, &["status", "--json"], "").wait(PATIENCE).code(0), "status"));
     said.push(note(daemon.kill(), "the daemon"));
     said.push(note(begun(&wrong, &["catchup"], "").wait(PATIENCE), "catchup with a wrong password"));

@@ -35,6 +35,16 @@ struct Trap {
     pattern: Vec<u8>,
     /// Passes over this many occurrences first.
     skip: usize,
+    springs: Springs,
+}
+
+/// What a trap does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Springs {
+    /// The pattern goes on, and the connection is cut.
+    Cut,
+    /// The pattern and everything from then on, of all connections, is swallowed.
+    Blackhole,
 }
 
 struct Shared {
@@ -118,8 +128,17 @@ impl Proxy {
     /// passes it on to the server and cuts that connection before the answer:
     /// "between COMMIT sent and answer received".
     pub fn cut_after_sent(&self, pattern: &[u8], nth: usize) {
+        self.trap(pattern, nth, Springs::Cut);
+    }
+
+    /// Once: when a client sends the pattern, [`Mode::Blackhole`] begins with it.
+    pub fn blackhole_from(&self, pattern: &[u8]) {
+        self.trap(pattern, 1, Springs::Blackhole);
+    }
+
+    fn trap(&self, pattern: &[u8], nth: usize, springs: Springs) {
         assert!(nth >= 1 && !pattern.is_empty());
-        *self.shared.trap.lock().unwrap() = Some(Trap { pattern: pattern.to_owned(), skip: nth - 1 });
+        *self.shared.trap.lock().unwrap() = Some(Trap { pattern: pattern.to_owned(), skip: nth - 1, springs });
     }
 
     /// How often a trap has closed.
@@ -199,6 +218,10 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
         if delay > 0 {
             sleep(Duration::from_millis(delay)).await;
         }
+        let sprung = if direction == Direction::ToServer { shared.springs(&mut tail, &buffer[..length]) } else { None };
+        if sprung == Some(Springs::Blackhole) {
+            shared.mode.send_replace(Mode::Blackhole);
+        }
         if *mode.borrow() == Mode::Blackhole {
             // What was swallowed is lost: the connection is of no use after.
             let _opened = mode.wait_for(|mode| *mode != Mode::Blackhole).await;
@@ -207,7 +230,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
-        if direction == Direction::ToServer && shared.springs(&mut tail, &buffer[..length]) {
+        if sprung == Some(Springs::Cut) {
             // The server has the bytes; an orderly end lets it act on them.
             let _closed = to.shutdown().await;
             return;
@@ -216,14 +239,15 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, 
 }
 
 impl Shared {
-    /// Whether these bytes complete the trap's pattern the wanted time. `tail`
-    /// is the end of what was sent before, for patterns split over two chunks.
-    fn springs(&self, tail: &mut Vec<u8>, bytes: &[u8]) -> bool {
+    /// What these bytes set off, if they complete the trap's pattern the wanted time.
+    /// `tail` is the end of what was sent before, for patterns split over two chunks.
+    fn springs(&self, tail: &mut Vec<u8>, bytes: &[u8]) -> Option<Springs> {
         let mut trap = self.trap.lock().unwrap();
-        let Some(Trap { pattern, skip }) = trap.as_mut() else {
+        let Some(Trap { pattern, skip, springs }) = trap.as_mut() else {
             tail.clear();
-            return false;
+            return None;
         };
+        let springs = *springs;
         tail.extend_from_slice(bytes);
         let occurrences = tail.windows(pattern.len()).filter(|window| window == pattern).count();
         let sprung = occurrences > *skip;
@@ -234,6 +258,6 @@ impl Shared {
             *trap = None;
             self.trapped.fetch_add(1, Ordering::Relaxed);
         }
-        sprung
+        sprung.then_some(springs)
     }
 }

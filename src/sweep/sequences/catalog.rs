@@ -16,7 +16,7 @@ use super::value::Value;
 use crate::catalog::held::{self, Foreign};
 use crate::catalog::sequences;
 use crate::fault::sqlstate;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, QueryError, Session};
 
 /// How long a sequence is waited for that is read or set by itself: a statement
 /// over many has waited for it already.
@@ -143,6 +143,6 @@ pub(super) async fn wait_less(session: &Session) -> Result<(), DbError> {
 
 /// Whether a sequence was dropped or renamed since it was listed, also where something else
 /// has its name by now.
-pub(super) fn is_gone(error: &tokio_postgres::Error) -> bool {
+pub(super) fn is_gone(error: &QueryError) -> bool {
     error.code().is_some_and(|code| sqlstate::is_gone(code.code()) || sqlstate::is_restricted(code.code()))
 }

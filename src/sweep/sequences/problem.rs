@@ -6,7 +6,7 @@ use std::fmt;
 use crate::catalog::sequences::{Bond, Owner};
 use crate::config::Side;
 use crate::membership::letting_go::first_away;
-use crate::session::DbContext;
+use crate::session::{DbContext, QueryError};
 use crate::sql::printed::printed;
 use crate::sql::{TableName, ident};
 
@@ -267,6 +267,6 @@ impl fmt::Display for SequenceCause {
 }
 
 /// A server's refusal in words.
-pub(super) fn refusal(side: Side, action: &str, error: tokio_postgres::Error) -> String {
+pub(super) fn refusal(side: Side, action: &str, error: QueryError) -> String {
     Err::<(), _>(error).during(side, action).err().map(|error| error.to_string()).unwrap_or_default()
 }

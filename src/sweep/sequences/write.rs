@@ -10,7 +10,7 @@ use super::plan::Change;
 use super::problem::refusal;
 use super::{CHUNK_SEQUENCES, SweepError, Value};
 use crate::config::Side;
-use crate::session::{DbContext, DbError, Session};
+use crate::session::{DbContext, DbError, QueryError, Session};
 use crate::state::State;
 use crate::state::position::HELD_SQL;
 
@@ -75,7 +75,7 @@ async fn set_chunk(
     Ok(())
 }
 
-fn refused(change: &Change, error: tokio_postgres::Error, action: &str, written: &mut Written) -> Result<(), DbError> {
+fn refused(change: &Change, error: QueryError, action: &str, written: &mut Written) -> Result<(), DbError> {
     if error.as_db_error().is_none() {
         return Err(error).during(Side::Target, action);
     }
@@ -84,7 +84,7 @@ fn refused(change: &Change, error: tokio_postgres::Error, action: &str, written:
 }
 
 /// Says how many were set: none by a process whose lease another has taken since.
-async fn setval(target: &Session, state: &State, changes: &[&Change]) -> Result<usize, tokio_postgres::Error> {
+async fn setval(target: &Session, state: &State, changes: &[&Change]) -> Result<usize, QueryError> {
     let values: Vec<(u32, Value)> = changes.iter().filter_map(|c| Some((c.oid, c.value?))).collect();
     let oids: Vec<u32> = values.iter().map(|(oid, _)| *oid).collect();
     let lasts: Vec<i64> = values.iter().map(|(_, value)| value.0).collect();
