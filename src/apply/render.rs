@@ -55,7 +55,7 @@ pub enum RenderError {
     /// A tuple without a value that is needed: of a row that has come to meet a row filter.
     #[error(
         "the change has no value of column {0}, which is large and was not changed: give the table REPLICA IDENTITY FULL on \
-         the source, and copy it anew behind that (walferry resync TABLE), as what the source has sent before stays so"
+         the source, with all of its columns published, and copy it anew behind that (walferry resync TABLE), as what the source has sent before stays so"
     )]
     MissingValue(String),
     /// A column that UPDATE may not write, where something acts on the row's going.

@@ -55,7 +55,7 @@ impl RowFilter {
             names.push(portion.publication.clone());
         }
         let is_refused = now.is_some() && matches!(publications, Publications::Ours(_));
-        let whole = leaves_out(table, published).then(|| whole_row_sql(table, published));
+        let whole = leaves_out(table, published).then(|| whole_row_sql(table));
         RowFilter { table: table.name.clone(), publications: names, now, was, sql: sql.join(" "), is_refused, whole }
     }
 
@@ -148,27 +148,20 @@ pub fn leaving_out(tables: &[SourceTable], published: &HashMap<u32, Published>) 
     let of_table = |table: &SourceTable| {
         let published = published_as(published, table)?;
         let is_meant = table.part == Part::Included && leaves_out(table, published);
-        is_meant.then(|| (table.name.clone(), whole_row_sql(table, published)))
+        is_meant.then(|| (table.name.clone(), whole_row_sql(table)))
     };
     tables.iter().filter_map(of_table).collect()
 }
 
+/// Where only some columns are published, the whole row is no identity: the application's UPDATE
+/// would fail (`CheckCmdReplicaIdentity`). There such a change stops the stream.
 fn leaves_out(table: &SourceTable, published: &Published) -> bool {
-    table.leaves_values_out && matches!(published.rows(Operation::Update), RowsOfKind::Meeting(_))
+    let is_whole = published.portions.iter().all(|portion| portion.left_out.is_empty());
+    table.leaves_values_out && is_whole && matches!(published.rows(Operation::Update), RowsOfKind::Meeting(_))
 }
 
-/// The whole row is an identity only where all of its columns are published.
-fn whole_row_sql(table: &SourceTable, published: &Published) -> String {
-    let only = format!("{}{}", table.only(), table.name.sql());
-    let mut sql = String::new();
-    for portion in published.portions.iter().filter(|portion| !portion.left_out.is_empty()) {
-        let name = ident(&portion.publication);
-        let condition = portion.row_filter.as_ref().map(|filter| format!(" WHERE ({filter})")).unwrap_or_default();
-        sql += &format!(
-            "ALTER PUBLICATION {name} DROP TABLE {only}; ALTER PUBLICATION {name} ADD TABLE {only}{condition}; "
-        );
-    }
-    sql + &format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.name.sql())
+fn whole_row_sql(table: &SourceTable) -> String {
+    format!("ALTER TABLE {} REPLICA IDENTITY FULL;", table.name.sql())
 }
 
 /// The first table of these that must not be copied by the condition that it is published
