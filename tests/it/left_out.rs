@@ -70,7 +70,7 @@ async fn tables_that_are_left_out_take_along_what_needs_them_and_the_rest_moves(
     for words in [
         "constraint kept_lost_id_fkey on table shop.kept",
         "view shop.of_lost",
-        "CREATE VIEW shop.of_lost AS\n             SELECT",
+        "CREATE VIEW shop.of_lost AS\n         SELECT",
         "function shop.rows_of_lost()",
         "policy by_lost on table shop.kept",
         "rule also on table shop.audit",
