@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests whose cases are random, with many more of them than `make test` has, one
 # after the other and all of them; CASES=2 makes two of each. A case that fails names
-# its seed. Then all tests with every case of those that `make test` makes a third of
+# its seed. Then all tests with every case of those that `make test` makes a fifth of
 # (`some_of` in tests/support).
 set -euo pipefail
 cd "$(dirname "$0")/.."

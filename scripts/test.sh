@@ -4,9 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-# A test starts two servers and waits for them half of its time: two tests for
-# each core keep a small machine busy and starve none of them.
-threads=${WALFERRY_TEST_THREADS:-$((2 * $(nproc)))}
+# A test starts two servers and waits for them half of its time: five tests for
+# two cores keep a small machine busy and starve none of them.
+threads=${WALFERRY_TEST_THREADS:-$((5 * $(nproc) / 2))}
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --locked --test-threads "$threads"
     cargo test --locked --doc

@@ -94,9 +94,9 @@ pub async fn assert_equal(source_uri: &str, target_uri: &str) {
 }
 
 /// Of what a storm does so often: all of it with `WALFERRY_TEST_ALL=1`, as `make storms` has
-/// it, otherwise a third.
+/// it, otherwise a fifth.
 pub fn of_a_storm(count: usize) -> usize {
-    if std::env::var_os("WALFERRY_TEST_ALL").is_some() { count } else { count.div_ceil(3) }
+    if std::env::var_os("WALFERRY_TEST_ALL").is_some() { count } else { count.div_ceil(5) }
 }
 
 /// Some of these cases, each of which takes servers of its own: as many as [`of_a_storm`]
